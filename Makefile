@@ -1,0 +1,74 @@
+# Everything a newcomer needs: make demo, make test. Both set the environment up first.
+#   STACK=onedl|openmmlab   which distribution of the OpenMMLab packages (default: onedl)
+#   PYTHON=python3.12       which Python (default: the first supported one on PATH)
+#   TORCH_ARGS='--index-url URL'   where to take torch from (PyTorch's CPU wheels, say)
+#   TASK=det|cls|seg        which demo
+STACK ?= onedl
+TASK ?= det
+TORCH ?= 2.13.0
+TORCHVISION ?= 0.28.0
+TORCH_ARGS ?=
+VENV ?= $(if $(filter openmmlab,$(STACK)),.venv-openmmlab,.venv)
+CANDIDATES := python3.11 python3.12 python3.10 python3.13 python3
+SUPPORTED := import sys, venv, ensurepip; raise SystemExit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c "$(SUPPORTED)" >/dev/null 2>&1 && echo $$p && break; done)
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+# The two figures that no test may depend on: the order of the machine's threads and its display.
+export MPLBACKEND := Agg
+
+.PHONY: help setup lint format test test-slow test-openmmlab demo results ops clean
+
+help:
+	@echo 'make setup | demo [TASK=det|cls|seg] | test | test-slow | test-openmmlab | lint | format | ops | clean'
+
+setup: $(STAMP)
+
+$(STAMP): requirements/$(STACK).txt requirements/dev.txt pyproject.toml setup.py
+	@case '$(STACK)' in onedl|openmmlab) ;; *) \
+	  echo "error: STACK: got '$(STACK)'; onedl or openmmlab is allowed" >&2; exit 2;; esac
+	@test -n '$(PYTHON)' && $(PYTHON) -c "$(SUPPORTED)" || { \
+	  echo "error: PYTHON: got '$(PYTHON)'; Python 3.10 to 3.13 with venv is needed (tried $(CANDIDATES));" \
+	    "install one or run make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==$(TORCH) $(TORCH_ARGS)
+# Without its dependencies: torchvision's pin of torch would replace a local build of it.
+	$(BIN)/python -m pip install --quiet --no-deps torchvision==$(TORCHVISION) $(TORCH_ARGS)
+	$(BIN)/python -m pip install --quiet -r requirements/$(STACK).txt -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python tools/check_environment.py
+	@touch $@
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+# The other distribution, in an environment of its own: registry, configs, stand-ins, a training step, deploy.
+test-openmmlab:
+	$(MAKE) STACK=openmmlab setup
+	.venv-openmmlab/bin/python -m pytest tests/test_package.py tests/test_registry.py tests/test_configs.py tests/compat tests/deploy tests/weights
+
+demo: $(STAMP)
+	$(BIN)/python tools/demo.py $(TASK)
+
+# Compiled mmcv operators for this Python and torch (a C++ compiler is needed; 15 to 35 minutes).
+ops: $(STAMP)
+	$(BIN)/python -m pip install --quiet ninja psutil
+	MMCV_WITH_OPS=1 $(BIN)/python -m pip install --no-cache-dir --force-reinstall --no-deps --no-build-isolation \
+	  $(if $(filter openmmlab,$(STACK)),mmcv==2.1.0,$(shell grep '^onedl-mmcv' requirements/onedl.txt))
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache demo_output mobileone_mm/.mim

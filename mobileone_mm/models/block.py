@@ -1,0 +1,230 @@
+"""The MobileOne unit: linear branches in training, one convolution in deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from ..reparam import Branch
+
+
+class SubsampledConv2d(nn.Conv2d):
+    """A strided 1x1 convolution that first takes every s-th pixel, then convolves with stride 1.
+
+    The function and the state dict are those of the strided convolution. The detour avoids a fault
+    of torch 2.13's CPU build: with 3 or 4 input channels in channels_last, the weight gradient of
+    the strided 1x1 convolution is wrong, or the process dies.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.stride
+        return F.conv2d(x[..., ::rows, ::columns], self.weight, self.bias, groups=self.groups)
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation: channels are scaled by a gate computed from their means.
+
+    Args:
+        channels: Channels of input and output.
+        ratio: The hidden width is ``channels // ratio``, rounded to a multiple of 8 (at least 8, and
+            not more than a tenth below), as in mmpretrain; for S4 this is the paper's width.
+    """
+
+    def __init__(self, channels: int, ratio: int = 16) -> None:
+        super().__init__()
+        hidden = max(8, (channels // ratio + 4) // 8 * 8)
+        if hidden < 0.9 * (channels // ratio):
+            hidden += 8
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.conv1 = nn.Sequential()
+        self.conv1.add_module('conv', nn.Conv2d(channels, hidden, 1))
+        self.conv2 = nn.Sequential()
+        self.conv2.add_module('conv', nn.Conv2d(hidden, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.conv2(F.relu(self.conv1(self.pool(x)))))
+
+
+class MobileOneBlock(nn.Module):
+    """One unit: ``act(se(sum of branches))``, or ``act(se(conv))`` in deploy form.
+
+    Branches (arXiv 2206.04040, figure 3): ``num_convs`` times conv-BN with the full kernel, one 1x1
+    conv-BN ("scale") if the kernel is larger than 1, and one BN on the input ("identity").
+    State-dict keys are those of mmpretrain's class of the same name. Implements
+    :class:`~mobileone_mm.reparam.Reparameterizable`.
+
+    Args:
+        in_channels: Channels of the input (N, C, H, W).
+        out_channels: Channels of the output (N, C', ceil(H / stride), ceil(W / stride)).
+        kernel_size: Odd; the padding is ``kernel_size // 2 * dilation``.
+        num_convs: Conv-BN branches with the full kernel, at least 1.
+        stride: Stride of all branches.
+        dilation: Dilation of the full kernels and of the fused one. The 1x1 and identity branches
+            act on the centre tap, which a dilation does not move.
+        groups: Groups of all convolutions.
+        with_identity: Have the identity branch; needs equal channels and is used with stride 1.
+        with_se: Squeeze-and-excitation before the activation.
+        norm_cfg: Config of a BatchNorm or SyncBatchNorm layer.
+        act_cfg: Config of the activation; None for none.
+        with_cp: Gradient checkpointing: branch outputs are computed again in the backward pass
+            instead of being kept.
+        deploy: Build the deploy form.
+
+    Raises:
+        ValueError, TypeError: ``norm_cfg`` does not build a batch normalisation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        num_convs: int = 1,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        with_identity: bool = False,
+        with_se: bool = False,
+        norm_cfg: Mapping[str, Any] | None = None,
+        act_cfg: Mapping[str, Any] | None = None,
+        with_cp: bool = False,
+        deploy: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride = kernel_size, stride
+        self.dilation, self.groups = dilation, groups
+        self.with_cp, self.deploy = with_cp, deploy
+        self.se = SqueezeExcite(out_channels) if with_se else nn.Identity()
+        if deploy:
+            self.branch_reparam = self._conv(kernel_size, bias=True)
+        else:
+            norm_cfg = dict(norm_cfg or dict(type='BN'))
+            self.branch_norm = _batch_norm(norm_cfg, in_channels) if with_identity else None
+            self.branch_scale = self._conv_norm(1, norm_cfg) if kernel_size > 1 else None
+            self.branch_conv_list = nn.ModuleList(
+                self._conv_norm(kernel_size, norm_cfg) for _ in range(num_convs)
+            )
+        self.act = nn.Identity() if act_cfg is None else build_activation_layer(dict(act_cfg))
+
+    def _conv(self, kernel_size: int, bias: bool) -> nn.Conv2d:
+        dilation = self.dilation if kernel_size > 1 else 1
+        subsampled = kernel_size == 1 and self.stride > 1 and self.groups == 1
+        return (SubsampledConv2d if subsampled else nn.Conv2d)(
+            self.in_channels,
+            self.out_channels,
+            kernel_size,
+            stride=self.stride,
+            padding=kernel_size // 2 * dilation,
+            dilation=dilation,
+            groups=self.groups,
+            bias=bias,
+        )
+
+    def _conv_norm(self, kernel_size: int, norm_cfg: dict[str, Any]) -> nn.Sequential:
+        branch = nn.Sequential()
+        branch.add_module('conv', self._conv(kernel_size, bias=False))
+        branch.add_module('norm', _batch_norm(norm_cfg, self.out_channels))
+        return branch
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and self.training and not self.deploy and torch.is_grad_enabled():
+            return checkpoint(
+                self._forward, x, use_reentrant=False, context_fn=self._recompute_contexts
+            )
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.act(self.se(self.branch_reparam(x) if self.deploy else self._sum_branches(x)))
+
+    def _sum_branches(self, x: Tensor) -> Tensor:
+        out = self.branch_conv_list[0](x)
+        for branch in self.branch_conv_list[1:]:
+            out = out + branch(x)
+        if self.branch_scale is not None:
+            out = out + self.branch_scale(x)
+        if self.branch_norm is not None:
+            out = out + self.branch_norm(x)
+        return out
+
+    def _recompute_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), _statistics_unchanged(self)
+
+    @property
+    def kernel_shape(self) -> tuple[int, int, int, int]:
+        """Shape (out, in / groups, k, k) of the fused kernel."""
+        in_per_group = self.in_channels // self.groups
+        return self.out_channels, in_per_group, self.kernel_size, self.kernel_size
+
+    def reparam_branches(self) -> Sequence[Branch]:
+        """The branches whose sum is fused."""
+        pairs = [*self.branch_conv_list]
+        if self.branch_scale is not None:
+            pairs.append(self.branch_scale)
+        branches = [Branch(pair.norm, pair.conv.weight) for pair in pairs]
+        if self.branch_norm is not None:
+            branches.append(Branch(self.branch_norm, None))
+        return branches
+
+    def switch_to_deploy(self, weight: Tensor, bias: Tensor) -> None:
+        """Replace the branches by one convolution.
+
+        Args:
+            weight: Kernel of shape :attr:`kernel_shape`.
+            bias: Bias of shape (out_channels,).
+        """
+        trainable = any(p.requires_grad for p in self.branch_parameters())
+        del self.branch_conv_list, self.branch_scale, self.branch_norm
+        with torch.device('meta'):  # the kernel is given: allocate and initialise nothing
+            conv = self._conv(self.kernel_size, bias=True)
+        conv.weight = nn.Parameter(weight, requires_grad=trainable)
+        conv.bias = nn.Parameter(bias, requires_grad=trainable)
+        self.branch_reparam = conv.train(self.training)
+        self.deploy = True
+
+    def branch_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of all branches, SE left out."""
+        for name, parameter in self.named_parameters():
+            if not name.startswith('se.'):
+                yield parameter
+
+
+def _batch_norm(norm_cfg: Mapping[str, Any], channels: int) -> nn.Module:
+    try:
+        norm = build_norm_layer(dict(norm_cfg), channels)[1]
+    except (KeyError, TypeError) as error:
+        reason = str(error).strip('\'"').splitlines()[0]
+        raise type(error)(f'norm_cfg: {dict(norm_cfg)} builds no layer: {reason}') from error
+    if not isinstance(norm, _BatchNorm):
+        raise ValueError(
+            f'norm_cfg: got {dict(norm_cfg)}; only batch normalisation (BN, SyncBN) can be fused into '
+            'a convolution'
+        )
+    return norm
+
+
+@contextmanager
+def _statistics_unchanged(module: nn.Module) -> Iterator[None]:
+    """Within it, BN in training mode leaves its running statistics alone.
+
+    A checkpointed forward runs twice; without this, running statistics move twice a step.
+    """
+    # A momentum of 0 rather than track_running_stats=False: checkpointing insists on the same saved
+    # tensors in both passes, and the running statistics are among them.
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    saved = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, values in zip(norms, saved, strict=True):
+            norm.momentum, norm.num_batches_tracked = values

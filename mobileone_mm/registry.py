@@ -1,0 +1,68 @@
+"""Registries of scope ``mobileone_mm``, children of mmengine's roots.
+
+mmengine imports ``<scope>.registry`` when a config says ``type='<scope>.Name'``, so this file name
+is what makes ``type='mobileone_mm.MobileOne'`` work from any default scope without
+``custom_imports``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from mmengine.registry import DATASETS as ROOT_DATASETS
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import METRICS as ROOT_METRICS
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
+from mmengine.registry import WEIGHT_INITIALIZERS as ROOT_WEIGHT_INITIALIZERS
+from mmengine.registry import Registry
+
+SCOPE = 'mobileone_mm'
+
+
+class LazyRegistry(Registry):
+    """A registry that imports some of its modules only when their name is asked for.
+
+    mmengine imports every entry of ``locations`` at the first look-up of any name. A class that
+    extends a host (mmdet's SSD head, say) must not be imported for a user who only wants the
+    backbone: that host may be absent, or take seconds to load. Such names stand in ``lazy``.
+
+    Args:
+        lazy: Name of a class to the module that registers it.
+    """
+
+    def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lazy = dict(lazy or {})
+
+    def get(self, key: str) -> Any:
+        module = self._lazy.get(key.rpartition('.')[2]) if isinstance(key, str) else None
+        if module is not None:
+            import_module(module)
+        return super().get(key)
+
+
+MODELS = LazyRegistry(
+    'model',
+    parent=ROOT_MODELS,
+    scope=SCOPE,
+    locations=['mobileone_mm.models'],
+    lazy={'SSDHead': 'mobileone_mm.models.mmdet_heads'},
+)
+WEIGHT_INITIALIZERS = LazyRegistry(
+    'weight initializer',
+    parent=ROOT_WEIGHT_INITIALIZERS,
+    scope=SCOPE,
+    locations=['mobileone_mm.models'],
+)
+TRANSFORMS = LazyRegistry(
+    'transform',
+    parent=ROOT_TRANSFORMS,
+    scope=SCOPE,
+    lazy={'LoadImage': 'mobileone_mm.data.loading'},
+)
+HOOKS = LazyRegistry('hook', parent=ROOT_HOOKS, scope=SCOPE, locations=['mobileone_mm.training'])
+DATASETS = LazyRegistry('dataset', parent=ROOT_DATASETS, scope=SCOPE)
+METRICS = LazyRegistry('metric', parent=ROOT_METRICS, scope=SCOPE)

@@ -1,0 +1,311 @@
+"""The backbone: sizes, outputs, strides and dilation, freezing, checkpointing, arguments."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mobileone_mm import MobileOne, NearIdentityInit, reparameterize_model
+from mobileone_mm.models import ARCHS, MobileOneBlock
+from mobileone_mm.reparam.proof import max_difference, randomize_
+
+PARAMETERS = {  # with ImageNet's classifier: fused, unfused
+    's0': (2_078_504, 5_293_272),
+    's1': (4_764_840, 4_825_192),
+    's2': (7_808_168, 7_884_648),
+    's3': (10_078_312, 10_170_600),
+    's4': (14_838_352, 14_951_248),
+}
+MACS = {
+    's0': 275_110_400,
+    's1': 825_057_024,
+    's2': 1_298_426_496,
+    's3': 1_895_790_592,
+    's4': 2_979_269_760,
+}
+CHANNELS = {
+    's0': (48, 48, 128, 256, 1024),
+    's1': (64, 96, 192, 512, 1280),
+    's2': (64, 96, 256, 640, 2048),
+    's3': (64, 128, 320, 768, 2048),
+    's4': (64, 192, 448, 896, 2048),
+}
+MICRO = {'mu0': (0.57e6, 68e6), 'mu1': (0.98e6, 139e6), 'mu2': (1.3e6, 214e6)}
+TINY = dict(num_blocks=[1, 2, 2, 1], width_factor=[0.25, 0.25, 0.125, 0.125])
+ALL = ('stem', 0, 1, 2, 3)
+
+
+def parameters_with_classifier(model):
+    backbone = sum(p.numel() for p in model.parameters())
+    return backbone + (model.out_channels[-1] + 1) * 1000
+
+
+def macs_at_224(model):
+    """Multiply-adds of a deploy form with classifier, counted while it runs (meta tensors)."""
+    total = 0
+
+    def count(module, inputs, output):
+        nonlocal total
+        total += output[0].numel() * module.weight[0].numel()
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    model(torch.empty(1, 3, 224, 224, device='meta'))
+    return total + model.out_channels[-1] * 1000
+
+
+@pytest.mark.parametrize('arch', PARAMETERS)
+def test_paper_sizes_are_exact(arch):
+    with torch.device('meta'):
+        fused, unfused = MobileOne(arch, deploy=True), MobileOne(arch, out_indices=ALL)
+    assert (parameters_with_classifier(fused), parameters_with_classifier(unfused)) == PARAMETERS[arch]
+    assert unfused.out_channels == CHANNELS[arch]
+    assert [o.shape[1] for o in unfused(torch.empty(1, 3, 64, 64, device='meta'))] == [*CHANNELS[arch]]
+    assert macs_at_224(fused) == MACS[arch]
+
+
+@pytest.mark.parametrize('arch', MICRO)
+def test_micro_sizes_are_within_two_percent(arch):
+    with torch.device('meta'):
+        fused = MobileOne(arch, deploy=True)
+    parameters, macs = MICRO[arch]
+    assert parameters_with_classifier(fused) == pytest.approx(parameters, rel=0.02)
+    assert macs_at_224(fused) == pytest.approx(macs, rel=0.02)
+
+
+def test_s4_has_twelve_se_modules_that_an_argument_removes():
+    with torch.device('meta'):
+        with_se, without = MobileOne('s4'), MobileOne('s4', use_se=False)
+    gates = [n for n, m in with_se.named_modules() if n.endswith('.se') and not isinstance(m, nn.Identity)]
+    assert gates == [f'stage3.{i}.se' for i in range(10, 20)] + ['stage4.0.se', 'stage4.1.se']
+    removed = {k for k in with_se.state_dict() if '.se.' in k}
+    assert set(without.state_dict()) == set(with_se.state_dict()) - removed
+
+
+def test_outputs_come_in_the_order_of_out_indices():
+    model = randomize_(MobileOne(TINY, out_indices=ALL)).eval()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        everything = model(x)
+        shuffled = copy.deepcopy(model)
+        shuffled.out_indices = MobileOne(TINY, out_indices=(3, 'stem', -3)).out_indices
+        some = shuffled(x)
+    assert [tuple(o.shape[2:]) for o in everything] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
+    assert isinstance(some, tuple)
+    assert all(torch.equal(a, everything[i]) for a, i in zip(some, (4, 0, 2), strict=True))
+    assert shuffled.out_channels == (64, 16, 32)
+    assert shuffled.out_strides == (32, 2, 8)
+    assert MobileOne(TINY, out_indices=2).out_indices == (2,)
+
+
+def hand_built(model, x):
+    """The net again from bare functions, dilation given to each convolution by hand."""
+
+    def unit(block, x):
+        def norm(n, y):
+            return F.batch_norm(y, n.running_mean, n.running_var, n.weight, n.bias, eps=n.eps)
+
+        def conv(w, d):
+            pad = w.shape[-1] // 2 * d
+            return F.conv2d(x, w, None, block.stride, pad, d if w.shape[-1] > 1 else 1, block.groups)
+
+        dilation = block.expected_dilation
+        y = sum(norm(b.norm, conv(b.conv.weight, dilation)) for b in block.branch_conv_list)
+        if block.branch_scale is not None:
+            y = y + norm(block.branch_scale.norm, conv(block.branch_scale.conv.weight, 1))
+        if block.branch_norm is not None:
+            y = y + norm(block.branch_norm, x)
+        return y.clamp(min=0)
+
+    outputs = []
+    for stage in model.stages:
+        for block in [stage] if isinstance(stage, MobileOneBlock) else stage:
+            x = unit(block, x)
+        outputs.append(x)
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ('output_stride', 'dilations', 'sizes'),
+    [
+        (32, (1, 1, 1, 1), [24, 12, 6, 3, 2]),
+        (16, (1, 1, 1, 2), [24, 12, 6, 3, 3]),
+        (8, (1, 1, 2, 4), [24, 12, 6, 6, 6]),
+    ],
+)
+def test_dilation_reaches_every_branch_and_the_fused_form(output_stride, dilations, sizes):
+    model = MobileOne(dict(TINY, num_conv_branches=[2] * 4), out_indices=ALL, output_stride=output_stride)
+    model = randomize_(model, 1).double().eval()
+    model.stage0.expected_dilation = 1
+    for stage, dilation in zip(model.stages[1:], dilations, strict=True):
+        for block in stage:
+            block.expected_dilation = dilation
+    x = torch.randn(2, 3, 48, 48, dtype=torch.float64)
+    with torch.no_grad():
+        expected = hand_built(model, x)
+        assert [o.shape[-1] for o in expected] == sizes
+        assert max_difference(expected, model(x))[1] < 1e-12
+        assert max_difference(expected, reparameterize_model(model)(x))[1] < 1e-12
+    explicit = MobileOne(
+        dict(TINY, num_conv_branches=[2] * 4), out_indices=ALL, strides=model.strides, dilations=dilations
+    )
+    explicit.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert max_difference(expected, explicit.double().eval()(x))[1] < 1e-12
+
+
+@pytest.mark.parametrize('size', [(64, 96), (75, 61)])
+@pytest.mark.parametrize(('output_stride', 'step'), [(16, 2), (8, 4)])
+def test_contracted_dilation_is_the_strided_net_at_more_positions(output_stride, step, size):
+    strided = randomize_(MobileOne(TINY, out_indices=ALL), 2).double().eval()
+    dense = MobileOne(TINY, out_indices=ALL, output_stride=output_stride, contract_dilation=True)
+    dense = dense.double().eval()
+    dense.load_state_dict(strided.state_dict())
+    x = torch.randn(1, 3, *size, dtype=torch.float64)
+    with torch.no_grad():
+        for a, b in zip(strided(x), dense(x), strict=True):
+            every = 1 if a.shape == b.shape else (b.shape[-1] + 1) // a.shape[-1]
+            assert max_difference(a, b[..., ::every, ::every])[1] < 1e-12
+        assert dense(x)[-1][..., ::step, ::step].shape == strided(x)[-1].shape
+
+
+def test_grid_arguments_add_no_keys():
+    keys = set(MobileOne(TINY).state_dict())
+    for options in (dict(output_stride=8), dict(strides=(1, 2, 1, 1)), dict(with_cp=True)):
+        assert set(MobileOne(TINY, **options).state_dict()) == keys
+
+
+@pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 3, 4])
+def test_frozen_from_the_constructor_on_and_after_train(frozen_stages):
+    model = MobileOne(TINY, frozen_stages=frozen_stages)
+    for _ in range(2):
+        for index, stage in enumerate(model.stages):
+            frozen = index <= frozen_stages
+            assert all(p.requires_grad is not frozen for p in stage.parameters())
+            assert stage.training is not frozen
+            assert all(m.training is not frozen for m in stage.modules())
+        assert model.train() is model
+    assert model.eval() is model
+    before = copy.deepcopy(model.stages[: frozen_stages + 1])
+    model.train()(torch.randn(2, 3, 64, 64))
+    for old, new in zip(before, model.stages[: frozen_stages + 1], strict=True):
+        assert all(torch.equal(v, new.state_dict()[k]) for k, v in old.state_dict().items())
+
+
+def test_norm_eval_keeps_statistics():
+    model = MobileOne(TINY, norm_eval=True)
+    assert model.training
+    for _ in range(2):
+        norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+        assert norms
+        assert not any(m.training for m in norms)
+        model.train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model(torch.randn(2, 3, 64, 64)).__getitem__(0).sum().backward()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_gradient_checkpointing_changes_nothing(dtype):
+    arch = dict(TINY, num_se_blocks=[0, 0, 1, 1])
+    plain = randomize_(MobileOne(arch, out_indices=ALL)).to(dtype)
+    saving = MobileOne(arch, out_indices=ALL, with_cp=True).to(dtype)
+    saving.load_state_dict(plain.state_dict())
+    for step in range(2):
+        x = torch.randn(2, 3, 64, 64, dtype=dtype, generator=torch.Generator().manual_seed(step))
+        outputs = [model(x) for model in (plain, saving)]
+        assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+        for output in outputs:
+            sum(o.square().mean() for o in output).backward()
+    gradients = dict(saving.named_parameters())
+    assert all(torch.equal(p.grad, gradients[n].grad) for n, p in plain.named_parameters())
+    state = saving.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in plain.state_dict().items())
+    assert int(state['stage1.0.branch_scale.norm.num_batches_tracked']) == 2
+
+
+def test_near_identity_start():
+    torch.manual_seed(0)
+    model = MobileOne('s0', init_cfg=dict(type='mobileone_mm.NearIdentityInit'))
+    model.init_weights()
+    with_identity = 0
+    for block in (m for m in model.modules() if isinstance(m, MobileOneBlock)):
+        scales = {v for b in block.branch_conv_list for v in b.norm.weight.tolist()}
+        if block.branch_norm is not None:
+            with_identity += 1
+            assert scales == {pytest.approx(0.2)}
+            assert set(block.branch_norm.bias.tolist()) == {1.0}
+        else:
+            assert scales == {1.0}
+    assert with_identity == 43 - 8
+    usual = MobileOne('s0')
+    usual.init_weights()
+    assert passed_by_relu(usual) < 0.6
+    assert passed_by_relu(model) > 0.75
+
+
+def passed_by_relu(model):
+    """Share of values that ReLU lets through, over units that have an identity branch."""
+    shares = []
+    for block in model.modules():
+        if isinstance(block, MobileOneBlock) and block.branch_norm is not None:
+            block.register_forward_hook(lambda m, i, o: shares.append(float((o > 0).double().mean())))
+    with torch.no_grad():
+        model.train()(torch.randn(4, 3, 64, 64))
+    return sum(shares) / len(shares)
+
+
+def test_near_identity_arguments():
+    for bad, error in ((dict(branch_scale=-1), ValueError), (dict(identity_shift='1'), TypeError)):
+        with pytest.raises(error, match=next(iter(bad))):
+            NearIdentityInit(**bad)
+
+
+@pytest.mark.parametrize(
+    ('options', 'error', 'message'),
+    [
+        (dict(arch='s9'), ValueError, r"arch: got 's9'; choose one of s0, s1"),
+        (dict(arch=3), TypeError, 'arch: got int'),
+        (dict(arch=dict(num_blocks=[1] * 4)), ValueError, "arch: no 'width_factor'"),
+        (dict(arch=dict(TINY, depth=3)), ValueError, "arch: unknown key 'depth'"),
+        (dict(arch=dict(TINY, num_blocks=[1, 1])), ValueError, r'arch.num_blocks: got 2 values; 4'),
+        (dict(arch=dict(TINY, num_blocks=[1, 1, 1, 0])), ValueError, 'at least 1 is needed'),
+        (dict(arch=dict(TINY, num_blocks=[1, 1, 1, 1.5])), TypeError, 'integers are needed'),
+        (dict(arch=dict(TINY, num_se_blocks=[2, 0, 0, 0])), ValueError, 'at most the blocks'),
+        (dict(arch=dict(TINY, width_factor=[0.001] * 4)), ValueError, 'arch.width_factor'),
+        (dict(in_channels=0), ValueError, 'in_channels: got 0; an integer of at least 1'),
+        (dict(in_channels='3'), TypeError, "in_channels: got '3'"),
+        (dict(out_indices=(4,)), ValueError, r'out_indices: got 4; allowed are 0 to 3'),
+        (dict(out_indices=()), TypeError, 'out_indices'),
+        (dict(out_indices=(1, -3)), ValueError, 'a stage comes twice'),
+        (dict(strides=(2, 2, 2)), ValueError, 'strides: got 3 values; 4 are needed'),
+        (dict(strides=(2, 2, 2, 3)), ValueError, r'strides\[3\]: got 3; an integer from 1 to 2'),
+        (dict(dilations=(1, 1, 1, 0)), ValueError, r'dilations\[3\]: got 0'),
+        (dict(dilations=2), TypeError, 'dilations: got 2'),
+        (dict(output_stride=4), ValueError, 'output_stride: got 4; 8, 16 or 32'),
+        (dict(output_stride=16, strides=(2, 2, 2, 1)), ValueError, 'given together'),
+        (dict(frozen_stages=5), ValueError, 'frozen_stages: got 5; an integer from -1 to 4'),
+        (dict(frozen_stages=True), TypeError, 'frozen_stages'),
+        (dict(norm_eval=1), TypeError, 'norm_eval: got 1; True or False'),
+        (dict(norm_cfg=dict(type='GN', num_groups=1)), ValueError, 'norm_cfg: .* only batch norm'),
+        (dict(norm_cfg=dict(type='Nothing')), KeyError, 'norm_cfg: .*Nothing'),
+        (dict(norm_cfg=dict(type='BN', epz=1)), TypeError, 'norm_cfg: .*epz'),
+        (dict(norm_cfg='BN'), TypeError, "norm_cfg: got 'BN'; a dict"),
+        (dict(act_cfg=dict()), TypeError, 'act_cfg: got {}'),
+    ],
+)
+def test_bad_arguments(options, error, message):
+    with pytest.raises(error, match=message) as raised:
+        MobileOne(**{'arch': TINY, **options})
+    assert '\n' not in str(raised.value)
+
+
+def test_every_size_has_a_name():
+    assert list(ARCHS) == ['s0', 's1', 's2', 's3', 's4', 'mu0', 'mu1', 'mu2']
