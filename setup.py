@@ -28,7 +28,9 @@ class BuildWithMim(build_py):
         for entry in MIM_ENTRIES:
             source = ROOT / entry
             if not source.exists():
-                raise FileNotFoundError(f'{entry}: not beside setup.py; the source tree is incomplete')
+                raise FileNotFoundError(
+                    f'{entry}: not beside setup.py; the source tree is incomplete'
+                )
             if self.editable_mode and _linked(source, target / entry):
                 continue
             if source.is_dir():

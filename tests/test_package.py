@@ -78,7 +78,17 @@ def test_wheel_works_outside_the_repository(archives, tmp_path):
     assert not any(n.startswith(('tests', 'configs', 'tools')) or '__pycache__' in n for n in names)
     target, elsewhere = tmp_path / 'site', tmp_path / 'elsewhere'
     elsewhere.mkdir()
-    install = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--target', target, wheel]
+    install = [
+        sys.executable,
+        '-m',
+        'pip',
+        'install',
+        '--quiet',
+        '--no-deps',
+        '--target',
+        target,
+        wheel,
+    ]
     subprocess.run(install, check=True, timeout=300)
     program = (
         'import sys, pathlib, mobileone_mm\n'
@@ -88,7 +98,7 @@ def test_wheel_works_outside_the_repository(archives, tmp_path):
         "config = Config.fromfile(package / '.mim/configs/ssdlite_mobileone_s2_coco.py')\n"
         'from mmengine.registry import MODELS\n'
         'model = MODELS.build(config.model.backbone)\n'
-        "print(type(model).__name__, config.model.backbone.arch)"
+        'print(type(model).__name__, config.model.backbone.arch)'
     )
     environment = {**os.environ, 'PYTHONPATH': str(target)}
     assert python(program, target, cwd=elsewhere, env=environment).endswith('MobileOne s2\n')
@@ -99,7 +109,13 @@ def test_sdist_is_complete(archives):
 
     with tarfile.open(archives[1]) as file:
         names = {name.partition('/')[2] for name in file.getnames()}
-    assert {'setup.py', 'LICENSE', 'model-index.yml', 'configs/mobileone_s0_in1k.py', 'tools/train.py'} <= names
+    assert {
+        'setup.py',
+        'LICENSE',
+        'model-index.yml',
+        'configs/mobileone_s0_in1k.py',
+        'tools/train.py',
+    } <= names
 
 
 def test_editable_install_has_mim(tmp_path):

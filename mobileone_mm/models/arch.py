@@ -7,7 +7,6 @@ public: ``mu0``, ``mu1`` and ``mu2`` are **this project's reconstruction**, foun
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -94,9 +93,11 @@ def _four(key: str, value: Any) -> tuple[Any, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise TypeError(f'arch.{key}: got {value!r}; a list of {NUM_STAGES} numbers is needed')
     if len(value) != NUM_STAGES:
-        raise ValueError(f'arch.{key}: got {len(value)} values; {NUM_STAGES} are needed, one a stage')
-    kind = numbers.Real if key == 'width_factor' else numbers.Integral
-    if any(not isinstance(v, kind) or isinstance(v, bool) for v in value):
+        raise ValueError(
+            f'arch.{key}: got {len(value)} values; {NUM_STAGES} are needed, one a stage'
+        )
+    kinds = (int, float) if key == 'width_factor' else (int,)
+    if any(not isinstance(v, kinds) or isinstance(v, bool) for v in value):
         name = 'numbers' if key == 'width_factor' else 'integers'
         raise TypeError(f'arch.{key}: got {list(value)}; {name} are needed')
     return tuple(value)
@@ -105,7 +106,9 @@ def _four(key: str, value: Any) -> tuple[Any, ...]:
 def _check_values(arch: Arch) -> None:
     for key, low in (('num_blocks', 1), ('num_conv_branches', 1), ('num_se_blocks', 0)):
         if min(getattr(arch, key)) < low:
-            raise ValueError(f'arch.{key}: got {list(getattr(arch, key))}; at least {low} is needed')
+            raise ValueError(
+                f'arch.{key}: got {list(getattr(arch, key))}; at least {low} is needed'
+            )
     if min(arch.channels) < 1:
         raise ValueError(
             f'arch.width_factor: got {list(arch.width_factor)}, which makes {list(arch.channels)} '

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -169,7 +169,7 @@ class MobileOneBlock(nn.Module):
         pairs = [*self.branch_conv_list]
         if self.branch_scale is not None:
             pairs.append(self.branch_scale)
-        branches = [Branch(pair.norm, pair.conv.weight) for pair in pairs]
+        branches = [Branch(cast(_BatchNorm, pair.norm), pair.conv.weight) for pair in pairs]
         if self.branch_norm is not None:
             branches.append(Branch(self.branch_norm, None))
         return branches
@@ -197,7 +197,7 @@ class MobileOneBlock(nn.Module):
                 yield parameter
 
 
-def _batch_norm(norm_cfg: Mapping[str, Any], channels: int) -> nn.Module:
+def _batch_norm(norm_cfg: Mapping[str, Any], channels: int) -> _BatchNorm:
     try:
         norm = build_norm_layer(dict(norm_cfg), channels)[1]
     except (KeyError, TypeError) as error:

@@ -68,7 +68,8 @@ class NearIdentityInit:
     def _near_identity(self, block: MobileOneBlock) -> None:
         if block.branch_norm is None or not block.branch_norm.affine:
             return
-        nn.init.constant_(block.branch_norm.bias, self.identity_shift)
         for branch in block.reparam_branches():
-            if branch.weight is not None:
+            if branch.weight is None:
+                nn.init.constant_(branch.norm.bias, self.identity_shift)
+            else:
                 nn.init.constant_(branch.norm.weight, self.branch_scale)

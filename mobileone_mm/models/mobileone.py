@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from operator import index as as_int
+from operator import mul
 from typing import Any
 
 from mmengine.model import BaseModule
@@ -85,8 +87,8 @@ class MobileOne(BaseModule):
         contract_dilation: bool = False,
         frozen_stages: int = -1,
         norm_eval: bool = False,
-        norm_cfg: Mapping[str, Any] = dict(type='BN'),  # noqa: B006 (never changed; readable in help)
-        act_cfg: Mapping[str, Any] | None = dict(type='ReLU'),  # noqa: B006
+        norm_cfg: Mapping[str, Any] = dict(type='BN'),
+        act_cfg: Mapping[str, Any] | None = dict(type='ReLU'),
         with_cp: bool = False,
         use_se: bool = True,
         deploy: bool = False,
@@ -166,17 +168,19 @@ class MobileOne(BaseModule):
     @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of each output, in the order of ``out_indices``."""
-        channels = {STEM: self.arch.stem_channels, **dict(enumerate(self.arch.channels))}
-        return tuple(channels[index] for index in self.out_indices)
+        channels = self.arch.channels
+        return tuple(
+            self.arch.stem_channels if isinstance(index, str) else channels[index]
+            for index in self.out_indices
+        )
 
     @property
     def out_strides(self) -> tuple[int, ...]:
         """Stride of each output to the input, in the order of ``out_indices``."""
-        stride, strides = 2, {STEM: 2}
-        for index, step in enumerate(self.strides):
-            stride *= step
-            strides[index] = stride
-        return tuple(strides[index] for index in self.out_indices)
+        strides = list(accumulate(self.strides, mul, initial=2))  # the stem's comes first
+        return tuple(
+            strides[0 if isinstance(index, str) else index + 1] for index in self.out_indices
+        )
 
     @property
     def deploy(self) -> bool:
@@ -209,13 +213,20 @@ class MobileOne(BaseModule):
                     module.eval()
 
 
+def _is_integer(value: Any) -> bool:
+    return hasattr(value, '__index__') and not isinstance(value, bool)
+
+
 def _integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    allowed = f'an integer of at least {low}' if high is None else f'an integer from {low} to {high}'
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    allowed = (
+        f'an integer of at least {low}' if high is None else f'an integer from {low} to {high}'
+    )
+    if not _is_integer(value):
         raise TypeError(f'{name}: got {value!r}; {allowed} is needed')
-    if value < low or (high is not None and value > high):
-        raise ValueError(f'{name}: got {value}; {allowed} is needed')
-    return int(value)
+    number = as_int(value)
+    if number < low or (high is not None and number > high):
+        raise ValueError(f'{name}: got {number}; {allowed} is needed')
+    return number
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:
@@ -250,16 +261,18 @@ def _grid(strides: Any, dilations: Any, output_stride: Any) -> tuple[tuple[int, 
 
 
 def _out_indices(value: Any) -> tuple[int | str, ...]:
-    values = [value] if isinstance(value, (str, numbers.Integral)) else value
+    values = [value] if isinstance(value, str) or _is_integer(value) else value
     allowed = f"0 to {NUM_STAGES - 1} (or -{NUM_STAGES} to -1) and '{STEM}'"
     if not isinstance(values, Sequence) or not values:
         raise TypeError(f'out_indices: got {value!r}; one or several of {allowed} are needed')
     indices: list[int | str] = []
-    for index in values:
-        whole = isinstance(index, numbers.Integral) and not isinstance(index, bool)
-        if index != STEM and not (whole and -NUM_STAGES <= index < NUM_STAGES):
-            raise ValueError(f'out_indices: got {index!r}; allowed are {allowed}')
-        indices.append(int(index) % NUM_STAGES if whole else STEM)
+    for entry in values:
+        if entry == STEM:
+            indices.append(STEM)
+        elif _is_integer(entry) and -NUM_STAGES <= entry < NUM_STAGES:
+            indices.append(as_int(entry) % NUM_STAGES)
+        else:
+            raise ValueError(f'out_indices: got {entry!r}; allowed are {allowed}')
     if len(set(indices)) < len(indices):
         raise ValueError(f'out_indices: got {value!r}, where a stage comes twice')
     return tuple(indices)

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .protocol import Branch
 
@@ -30,7 +31,7 @@ def identity_kernel(shape: tuple[int, int, int, int]) -> Tensor:
     return kernel
 
 
-def norm_to_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+def norm_to_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Scale and shift (float64, CPU) of a batch normalisation that uses running statistics.
 
     Raises:
@@ -47,7 +48,9 @@ def norm_to_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     weight = torch.ones_like(mean) if norm.weight is None else _double(norm.weight)
     bias = torch.zeros_like(mean) if norm.bias is None else _double(norm.bias)
     if not all(bool(torch.isfinite(t).all()) for t in (mean, var, weight, bias)):
-        raise ValueError('norm: its statistics or parameters hold NaN or Inf; the weights are broken')
+        raise ValueError(
+            'norm: its statistics or parameters hold NaN or Inf; the weights are broken'
+        )
     if bool((var + norm.eps <= 0).any()):
         raise ValueError(
             f'norm: running_var + eps must be positive, got a minimum of {float(var.min()):.3g}; '

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -73,12 +74,12 @@ def max_difference(first: Any, second: Any) -> tuple[float, float]:
         raise ValueError(f'outputs: shapes {shapes[0]} and {shapes[1]} cannot be compared')
     absolute = relative = 0.0
     for a, b in zip(*pairs, strict=True):
-        a, b = a.detach().cpu().double(), b.detach().cpu().double()
         if a.numel() == 0:
             continue
-        difference = float((a - b).abs().max())
-        if difference != difference:  # NaN on either side is never equal
-            return float('inf'), float('inf')
+        expected = a.detach().cpu().double()
+        difference = float((expected - b.detach().cpu().double()).abs().max())
+        if math.isnan(difference):  # NaN on either side is never equal
+            return math.inf, math.inf
         absolute = max(absolute, difference)
-        relative = max(relative, difference / max(float(a.abs().max()), 1e-30))
+        relative = max(relative, difference / max(float(expected.abs().max()), 1e-30))
     return absolute, relative

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Branch(NamedTuple):
@@ -17,7 +18,7 @@ class Branch(NamedTuple):
             centred in it; None for the identity branch.
     """
 
-    norm: nn.Module
+    norm: _BatchNorm
     weight: Tensor | None
 
 
@@ -30,6 +31,7 @@ class Reparameterizable(Protocol):
     """
 
     deploy: bool
+    training: bool
 
     @property
     def kernel_shape(self) -> tuple[int, int, int, int]:

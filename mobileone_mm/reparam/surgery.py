@@ -39,7 +39,7 @@ def reparameterize_model(model: nn.Module, inplace: bool = False) -> nn.Module:
         raise TypeError(f'model: got {type(model).__name__}; a torch.nn.Module is needed')
     for name, block in unfused_blocks(model):
         norms = [branch.norm for branch in block.reparam_branches()]
-        if model.training or any(m.training for m in [block, *norms]):  # type: ignore[list-item]
+        if model.training or block.training or any(norm.training for norm in norms):
             raise ValueError(
                 f'model: {name or "the block"} is in training mode, where BN uses the statistics of '
                 'the batch and no single convolution is equal to it; call model.eval() first'

@@ -37,7 +37,13 @@ def same(model, other, *size):
 
 def test_export_with_dynamic_sizes(model):
     dim = torch.export.Dim
-    shapes = {'x': {0: dim('n', min=1, max=8), 2: 16 * dim('h', min=2, max=8), 3: 16 * dim('w', min=2, max=8)}}
+    shapes = {
+        'x': {
+            0: dim('n', min=1, max=8),
+            2: 16 * dim('h', min=2, max=8),
+            3: 16 * dim('w', min=2, max=8),
+        }
+    }
     program = torch.export.export(model, (picture(),), dynamic_shapes=shapes)
     same(model, program.module())
     same(model, program.module(), 1, 3, 96, 48)
@@ -118,6 +124,8 @@ def test_channels_last_gradients(in_channels, dtype):
     floor = 0.02 * max(float(g.norm()) for g in truth.values())
     for name, expected in truth.items():
         scale = max(float(expected.norm()), floor)
-        errors = [float((g[name].double() - expected).norm()) / scale for g in (contiguous, channels_last)]
+        errors = [
+            float((g[name].double() - expected).norm()) / scale for g in (contiguous, channels_last)
+        ]
         allowed = 1e-3 if dtype == torch.float32 else 0.1
         assert errors[1] <= max(allowed, 2 * errors[0]), (name, errors)

@@ -22,7 +22,9 @@ TINY = dict(
 
 
 def tiny(**kwargs):
-    return randomize_(MobileOne(TINY, out_indices=('stem', 0, 1, 2, 3), **kwargs), 3).double().eval()
+    return (
+        randomize_(MobileOne(TINY, out_indices=('stem', 0, 1, 2, 3), **kwargs), 3).double().eval()
+    )
 
 
 def picture(size=(40, 56), channels=3, seed=0):
