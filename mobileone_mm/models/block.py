@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..reparam import Branch
+from .count import squeeze_channels
 
 
 class SubsampledConv2d(nn.Conv2d):
@@ -34,15 +35,12 @@ class SqueezeExcite(nn.Module):
 
     Args:
         channels: Channels of input and output.
-        ratio: The hidden width is ``channels // ratio``, rounded to a multiple of 8 (at least 8, and
-            not more than a tenth below), as in mmpretrain; for S4 this is the paper's width.
+        ratio: Channels per hidden channel; see :func:`~.count.squeeze_channels`.
     """
 
     def __init__(self, channels: int, ratio: int = 16) -> None:
         super().__init__()
-        hidden = max(8, (channels // ratio + 4) // 8 * 8)
-        if hidden < 0.9 * (channels // ratio):
-            hidden += 8
+        hidden = squeeze_channels(channels, ratio)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.conv1 = nn.Sequential()
         self.conv1.add_module('conv', nn.Conv2d(channels, hidden, 1))

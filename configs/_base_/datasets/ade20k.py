@@ -1,0 +1,47 @@
+"""ADE20K of the scene parsing challenge: 150 classes, crops of 512 px; label 0 is ignored."""
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=4,
+    persistent_workers=True,
+    # BN behind the global pooling of ASPP cannot normalise a last batch of one picture.
+    drop_last=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='ADE20KDataset',
+        data_root='{{$ADE_ROOT:data/ade/ADEChallengeData2016}}',
+        reduce_zero_label=True,
+        data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
+        pipeline=[
+            dict(type='mobileone_mm.LoadImage'),
+            dict(type='LoadAnnotations'),
+            dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
+            dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackSegInputs'),
+        ],
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='ADE20KDataset',
+        data_root='{{$ADE_ROOT:data/ade/ADEChallengeData2016}}',
+        reduce_zero_label=True,
+        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
+        pipeline=[
+            dict(type='mobileone_mm.LoadImage', on_error='blank'),
+            dict(type='Resize', scale=(2048, 512), keep_ratio=True),
+            # After Resize: the metric compares masks of the original size.
+            dict(type='LoadAnnotations'),
+            dict(type='PackSegInputs'),
+        ],
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator

@@ -1,0 +1,50 @@
+"""Pascal VOC 2012 with the extra masks of SBD, as mmseg's ``voc_aug.py`` writes them."""
+
+_base_ = ['./voc2012_train.py']
+
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='ConcatDataset',
+        datasets=[
+            dict(
+                type='PascalVOCDataset',
+                data_root='{{$VOC_ROOT:data/VOCdevkit/VOC2012}}',
+                data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
+                ann_file='ImageSets/Segmentation/train.txt',
+                pipeline=[
+                    dict(type='mobileone_mm.LoadImage'),
+                    dict(type='LoadAnnotations'),
+                    dict(
+                        type='RandomResize',
+                        scale=(2048, 512),
+                        ratio_range=(0.5, 2.0),
+                        keep_ratio=True,
+                    ),
+                    dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
+                    dict(type='RandomFlip', prob=0.5),
+                    dict(type='PackSegInputs'),
+                ],
+            ),
+            dict(
+                type='PascalVOCDataset',
+                data_root='{{$VOC_ROOT:data/VOCdevkit/VOC2012}}',
+                data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug'),
+                ann_file='ImageSets/Segmentation/aug.txt',
+                pipeline=[
+                    dict(type='mobileone_mm.LoadImage'),
+                    dict(type='LoadAnnotations'),
+                    dict(
+                        type='RandomResize',
+                        scale=(2048, 512),
+                        ratio_range=(0.5, 2.0),
+                        keep_ratio=True,
+                    ),
+                    dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
+                    dict(type='RandomFlip', prob=0.5),
+                    dict(type='PackSegInputs'),
+                ],
+            ),
+        ],
+    ),
+)

@@ -1,0 +1,12 @@
+_base_ = [
+    './_base_/models/deeplabv3_mobileone.py',
+    './_base_/datasets/ade20k.py',
+    './_base_/schedules/deeplabv3_50e.py',
+    './_base_/runtime/mmseg.py',
+]
+
+model = dict(
+    backbone=dict(arch='s3'),
+    decode_head=dict(in_channels=2048, num_classes=150),
+    auxiliary_head=dict(in_channels=768, num_classes=150),
+)

@@ -1,0 +1,9 @@
+_base_ = [
+    './_base_/models/mobileone.py',
+    './_base_/datasets/imagenet_224.py',
+    './_base_/schedules/imagenet_300e.py',
+    './_base_/runtime/mmpretrain.py',
+]
+
+# This project's reconstruction: the paper's widths are not public.
+model = dict(backbone=dict(arch='mu0'), head=dict(in_channels=384))

@@ -1,0 +1,8 @@
+_base_ = [
+    './_base_/models/mobileone.py',
+    './_base_/datasets/imagenet_224_autoaugment.py',
+    './_base_/schedules/imagenet_300e.py',
+    './_base_/runtime/mmpretrain.py',
+]
+
+model = dict(backbone=dict(arch='s3'), head=dict(in_channels=2048))

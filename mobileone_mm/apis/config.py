@@ -1,0 +1,138 @@
+"""Reading a config with its command-line overrides, strictly."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from ..errors import InputError
+from .cli import one_line
+from .spelling import did_you_mean, mistyped
+from .strict import TOP_LEVEL_KEYS, check_keys
+
+SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+
+
+class ConfigOptions(DictAction):
+    """mmengine's ``--cfg-options`` action, with an argparse error for what is not KEY=VALUE."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        for value in values or ():
+            if '=' not in value.lstrip('='):
+                parser.error(f"{option_string}: got '{value}'; KEY=VALUE is needed")
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, ValueError) as error:
+            parser.error(f'{option_string}: {one_line(error)}')
+
+
+def load_config(
+    path: str | Path, options: Mapping[str, Any] | None = None, needs: Sequence[str] = ('model',)
+) -> Config:
+    """Read a config, merge overrides into it and check its keys.
+
+    Args:
+        path: A file of one of mmengine's formats.
+        options: What ``--cfg-options`` gave, by dotted key.
+        needs: Top-level keys without which the config is none.
+
+    Raises:
+        InputError: It is no config, cannot be read, or has a key that nothing would read.
+    """
+    cfg = _read(Path(path).expanduser())
+    if options:
+        check_options(cfg, options)
+        _merge(cfg, options)
+    check_keys(cfg)
+    for key in needs:
+        if cfg.get(key) is None:
+            raise InputError(f"config '{path}': has no '{key}'; is it a base file, or no config?")
+    if not isinstance(cfg.model, Mapping) or 'type' not in cfg.model:
+        raise InputError(f"config '{path}': 'model' is no dict with a 'type'")
+    return cfg
+
+
+def _read(path: Path) -> Config:
+    if path.is_dir():
+        raise InputError(f"config '{path}': is a folder; give a file in it")
+    if not path.is_file():
+        raise InputError(f"config '{path}': no such file; check the path")
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"config '{path}': is no config; {', '.join(SUFFIXES)} files are")
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is a program: anything can go wrong in it
+        raise InputError(
+            f"config '{path}': cannot be read ({type(error).__name__}: {one_line(error)[:300]})"
+        ) from error
+
+
+def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
+    try:
+        cfg.merge_from_dict(dict(options))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f'--cfg-options: {one_line(error)}') from error
+
+
+def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Reject overrides of keys that the config does not have and that look mistyped.
+
+    A key that is new at the end of its path may be an argument that the config leaves at its
+    default; its constructor judges it. One that stands beside its correct spelling, or below
+    something that is no dict or list, is an error: mmengine would add it in silence.
+
+    Raises:
+        InputError: Naming the override and what was probably meant.
+    """
+    for name in options:
+        _check_option(cfg, name)
+
+
+def _check_option(cfg: Config, name: str) -> None:
+    node: Any = cfg._cfg_dict
+    done: list[str] = []
+    for key in name.split('.'):
+        where = '.'.join(done) or 'the config'
+        if isinstance(node, Mapping):
+            if key not in node:
+                _check_new_key(name, key, node, where, top=not done)
+                return
+            node = node[key]
+        elif isinstance(node, (list, tuple)):
+            if not key.isdigit() or int(key) >= len(node):
+                raise InputError(
+                    f"--cfg-options {name}: '{key}' is no index of {where}, which has {len(node)} "
+                    'items, counted from 0'
+                )
+            node = node[int(key)]
+        elif node is None:
+            return
+        else:
+            raise InputError(
+                f"--cfg-options {name}: {where} is {node!r}, it has no '{key}'"
+            )
+        done.append(key)
+
+
+def _check_new_key(name: str, key: str, node: Mapping, where: str, top: bool) -> None:
+    known = {str(other) for other in node}
+    if top and key in TOP_LEVEL_KEYS:
+        return
+    if top:
+        known |= TOP_LEVEL_KEYS
+        hint = did_you_mean(key, known) if mistyped(key, known) else ''
+        raise InputError(f"--cfg-options {name}: {where} has no '{key}'{hint}")
+    # `lr` beside `lr_mult` is no typing error, so only near names of other length classes count.
+    near = mistyped(key, known)
+    if near:
+        raise InputError(f"--cfg-options {name}: {where} has no '{key}'; did you mean '{near}'?")

@@ -1,0 +1,104 @@
+"""Processes and devices: what was asked for against what the machine has."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import torch
+import torch.distributed as dist
+
+from ..errors import InputError
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+# What each launcher puts into the environment of the processes it starts.
+_ENVIRONMENT = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK',
+            'MASTER_ADDR'),
+}  # fmt: skip
+_START = {
+    'pytorch': 'start with: torchrun --nproc_per_node=N tools/... --launcher pytorch',
+    'slurm': 'start with srun',
+    'mpi': 'start with mpirun and set MASTER_ADDR',
+}
+
+
+def check_launcher(launcher: str) -> None:
+    """Check that the processes were started by the launcher that the command line names.
+
+    Raises:
+        InputError: Its environment variables are missing or no numbers, or it needs GPUs.
+    """
+    if launcher == 'none':
+        return
+    missing = [name for name in _ENVIRONMENT[launcher] if name not in os.environ]
+    if missing:
+        raise InputError(
+            f'--launcher {launcher}: {", ".join(missing)} not set in the environment; '
+            f'{_START[launcher]}'
+        )
+    if launcher == 'pytorch':
+        for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT'):
+            if not os.environ[name].isdigit():
+                raise InputError(
+                    f"--launcher pytorch: {name} is '{os.environ[name]}'; a number is needed"
+                )
+    elif not torch.cuda.is_available():
+        raise InputError(
+            f'--launcher {launcher}: needs GPUs; without one use torchrun and --launcher pytorch'
+        )
+
+
+def select_device(device: str | None) -> str:
+    """Make mmengine use a device in this process, and name it.
+
+    mmengine takes the first accelerator that it finds when it is imported, and offers no argument.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None for mmengine's choice.
+
+    Raises:
+        InputError: It is no device, or the machine does not have it.
+    """
+    from mmengine.device import utils
+
+    if device is None:
+        return utils.DEVICE
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"--device: got '{device}'; cpu, cuda or cuda:N is allowed") from None
+    if chosen.type == 'cuda':
+        _check_cuda(device, chosen.index)
+        if chosen.index is not None:
+            torch.cuda.set_device(chosen.index)
+    elif chosen.type not in ('cpu', utils.DEVICE):
+        raise InputError(f"--device: got '{device}'; this machine has {utils.DEVICE}")
+    utils.DEVICE = chosen.type
+    return device
+
+
+def _check_cuda(device: str, index: int | None) -> None:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        reason = 'this machine has no usable GPU' if torch.version.cuda else 'this torch is a CPU build'
+        raise InputError(f'--device {device}: {reason}; use --device cpu')
+    if index is not None and index >= count:
+        raise InputError(
+            f'--device {device}: this machine has {count} GPUs, numbered from 0'
+        )
+
+
+def is_first_process() -> bool:
+    """Whether this is the first process of its machine, by the environment."""
+    return os.environ.get('LOCAL_RANK', '0') == '0'
+
+
+def leave_group() -> None:
+    """Leave the process group, if there is one; torch warns of groups that are still open."""
+    if dist.is_available() and dist.is_initialized():
+        with suppress(RuntimeError):
+            dist.destroy_process_group()

@@ -1,0 +1,98 @@
+"""Which pictures the user means, and what their results are called."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
+
+from ..errors import InputError
+
+SUFFIXES = frozenset('.bmp .jpeg .jpg .pgm .png .ppm .tif .tiff .webp'.split())
+
+
+def find_pictures(inputs: Sequence[str], leave_out: str | Path | None = None) -> list[Path]:
+    """The pictures that files, folders and patterns stand for, each once, in a fixed order.
+
+    Folders are searched with all folders below them, for the usual suffixes; what begins with a dot
+    is left out. In patterns ``**`` stands for any folders. The order is that of the inputs, and by
+    name within each.
+
+    Args:
+        inputs: Files, folders and patterns.
+        leave_out: A folder that is not searched: where the results of an earlier call are.
+
+    Raises:
+        InputError: One of them stands for no picture.
+    """
+    found: dict[Path, None] = {}
+    hidden = None if leave_out is None else Path(leave_out).resolve()
+    for entry in inputs:
+        pictures = [file for file in _of_input(entry) if not _below(file, hidden)]
+        if not pictures:
+            raise InputError(f"INPUT '{entry}': {_why_none(entry)}")
+        found.update(dict.fromkeys(pictures))
+    return list(found)
+
+
+def _of_input(entry: str) -> Iterable[Path]:
+    path = Path(entry).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return _in_folder(path)
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    files = [match for match in matches if match.is_file() and match.suffix.lower() in SUFFIXES]
+    # A pattern that names folders means their pictures, as the folder itself does.
+    return files or [file for match in matches if match.is_dir() for file in _in_folder(match)]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    files = []
+    for base, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        files += [
+            Path(base, name)
+            for name in sorted(names)
+            if not name.startswith('.') and Path(name).suffix.lower() in SUFFIXES
+        ]
+    return files
+
+
+def _below(file: Path, folder: Path | None) -> bool:
+    return folder is not None and folder in file.resolve().parents
+
+
+def _why_none(entry: str) -> str:
+    if Path(entry).expanduser().is_dir():
+        return f'the folder has no pictures ({", ".join(sorted(SUFFIXES))})'
+    if glob.has_magic(entry):
+        return 'the pattern matches no picture'
+    return 'no such file or folder'
+
+
+def result_names(pictures: Sequence[Path]) -> list[PurePath]:
+    """Relative names for the results of pictures, no two the same.
+
+    A picture keeps its name, below the folders that tell it from a picture of the same name
+    elsewhere: with ``a/1.jpg`` and ``b/1.jpg`` that is both paths, with ``a/1.jpg`` and ``b/2.jpg``
+    ``1.jpg`` and ``2.jpg``.
+    """
+    absolute = [Path(os.path.abspath(picture)) for picture in pictures]
+    names = Counter(path.name for path in absolute)
+    if all(count == 1 for count in names.values()):
+        return [PurePath(path.name) for path in absolute]
+    common = Path(os.path.commonpath([path.parent for path in absolute]))
+    return [PurePath(path.relative_to(common)) for path in absolute]
+
+
+def with_suffix(names: Sequence[PurePath], suffix: str) -> list[PurePath]:
+    """The names with another suffix; the old one stays in it where two would be the same."""
+    stems = Counter(name.with_suffix('') for name in names)
+    return [
+        name.with_suffix(suffix) if stems[name.with_suffix('')] == 1
+        else name.with_name(name.name + suffix)
+        for name in names
+    ]  # fmt: skip

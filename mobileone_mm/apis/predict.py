@@ -1,0 +1,287 @@
+"""Predictions for pictures: drawn, and as data."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.logging import print_log
+from mmengine.registry import MODELS, TRANSFORMS
+from torch import nn
+
+from ..data.checks import class_names, dataset_class, leaves
+from ..errors import InputError
+from ..weights.loading import load_weights
+from ..weights.reading import read_checkpoint
+from ..weights.writing import atomic_text, atomic_write
+from .cli import one_line
+from .config import load_config
+from .draw import Painter, save_picture
+from .faults import config_faults
+from .launch import select_device
+from .pictures import find_pictures, result_names, with_suffix
+from .records import label_map, record_of, task_of
+from .settings import check_writable, survive_broken_pictures, use_scope
+
+# What one broken picture can raise in a pipeline; the others are predicted all the same.
+_PICTURE_FAULTS = (OSError, ValueError, cv2.error)
+
+
+@dataclass
+class Predictions:
+    """What :func:`predict` found out.
+
+    Attributes:
+        records: One dict a picture that was read, in the order of the inputs.
+        unreadable: Pictures that could not be read, with the reason.
+    """
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def predict(
+    config: str | Path,
+    checkpoint: str | Path,
+    inputs: Sequence[str],
+    out_dir: str | Path,
+    device: str | None = None,
+    score_thr: float = 0.3,
+    batch_size: int = 1,
+    cfg_options: Mapping[str, Any] | None = None,
+    no_vis: bool = False,
+) -> Predictions:
+    """Predict pictures with a classifier, detector or segmentor.
+
+    Writes ``predictions.json``, drawn pictures below ``vis`` and a segmentor's label maps below
+    ``masks`` into the output folder. A picture that cannot be read is left out and listed.
+
+    Args:
+        config: Path of the config.
+        checkpoint: Path of the weights; they must be those of the config's model.
+        inputs: Files, folders (with what is below them) and patterns.
+        out_dir: The output folder.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
+        score_thr: Lowest score of a box, 0 to 1.
+        batch_size: How many pictures of the same size go through the model at once.
+        cfg_options: Overrides by dotted key.
+        no_vis: Do not draw.
+
+    Raises:
+        InputError: Something that the user gave does not fit, or no picture could be read.
+    """
+    if not 0 <= score_thr <= 1:
+        raise InputError(f'--score-thr: got {score_thr}; 0 to 1 is allowed')
+    if batch_size < 1:
+        raise InputError(f'--batch-size: got {batch_size}; 1 or more is allowed')
+    chosen = select_device(device)
+    cfg = load_config(config, cfg_options)
+    pictures = find_pictures(inputs, leave_out=out_dir)
+    model, meta = init_model(cfg, checkpoint, chosen)
+    with config_faults(cfg):
+        load, pipeline = test_pipeline(cfg)
+    check_writable(out_dir, '--out-dir')
+    writer = _Writer(Path(out_dir), pictures, meta, score_thr, draw=not no_vis)
+    result = writer.predictions
+    for batch in _batches(pictures, load, pipeline, batch_size, result.unreadable):
+        data = pseudo_collate([item.data for item in batch])
+        with torch.no_grad():
+            samples = model.test_step(data)
+        for item, sample in zip(batch, samples):
+            writer.add(item.index, item.image, sample)
+    writer.finish(config, checkpoint)
+    if not result.records:
+        raise InputError(
+            f'none of the {len(pictures)} pictures could be read; the first: '
+            f'{next(iter(result.unreadable.values()))}'
+        )
+    return result
+
+
+def init_model(
+    cfg: Config, checkpoint: str | Path, device: str = 'cpu'
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the model of a config with the weights of a checkpoint, in evaluation mode.
+
+    Args:
+        cfg: The config; its host becomes the default scope.
+        checkpoint: Path of the weights.
+        device: Where the model goes.
+
+    Returns:
+        The model, and ``classes`` and ``palette`` as far as the checkpoint or the config has them.
+
+    Raises:
+        InputError: The config or the checkpoint does not fit.
+    """
+    content = read_checkpoint(checkpoint)
+    use_scope(cfg)
+    settings = cfg.model.copy()
+    if cfg.get('data_preprocessor') is not None:
+        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with config_faults(cfg):
+        model = MODELS.build(settings)
+    try:
+        load_weights(model, content)
+    except InputError as error:
+        raise InputError(str(error).replace('checkpoint:', f"checkpoint '{checkpoint}':", 1)) from error
+    return model.to(device).eval(), data_meta(cfg, content)
+
+
+def data_meta(cfg: Config, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Names and colours of the classes: the checkpoint's, else those of the config's data sets."""
+    stored = checkpoint.get('meta')
+    stored = stored.get('dataset_meta') if isinstance(stored, Mapping) else None
+    if isinstance(stored, Mapping) and (stored.get('classes') or stored.get('CLASSES')):
+        return {key.lower(): value for key, value in stored.items()}
+    for loader in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
+        for _, dataset in leaves((cfg.get(loader) or {}).get('dataset'), loader):
+            kind = dataset_class(dataset)
+            classes = class_names(dataset, kind) if kind else None
+            if kind is not None and classes:
+                palette = dict(getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {}))
+                palette = palette.get('palette')
+                fits = palette is not None and len(palette) == len(classes)
+                return {'classes': classes, 'palette': palette if fits else None}
+    return {}
+
+
+def test_pipeline(cfg: Config) -> tuple[Any, Compose]:
+    """The loading transform of a config's test pipeline, and the rest without annotations.
+
+    Raises:
+        InputError: The config has no test pipeline, or it does not begin with loading a file.
+    """
+    found = [dataset.get('pipeline') for _, dataset in
+             leaves((cfg.get('test_dataloader') or {}).get('dataset'), '')]  # fmt: skip
+    pipeline = next(filter(None, [*found, cfg.get('test_pipeline')]), None)
+    if not pipeline:
+        raise InputError("config: has neither 'test_dataloader' with a pipeline nor 'test_pipeline'")
+    holder = Config(dict(tta_pipeline=[dict(step) for step in pipeline]))
+    survive_broken_pictures(holder, stop=True)
+    steps = [step for step in holder.tta_pipeline if not _is(step, 'Load', 'Annotations')]
+    if not _is(steps[0], 'Load', ''):
+        raise InputError(f"config: the test pipeline begins with {steps[0].get('type')}, not loading")
+    return TRANSFORMS.build(steps[0]), Compose(steps[1:])
+
+
+def _is(step: Mapping, start: str, end: str) -> bool:
+    kind = step.get('type')
+    name = (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rpartition('.')[2]
+    return name.startswith(start) and name.endswith(end)
+
+
+@dataclass
+class _Item:
+    index: int
+    image: np.ndarray
+    data: dict[str, Any]
+
+
+def _batches(
+    pictures: Sequence[Path],
+    load: Any,
+    pipeline: Compose,
+    size: int,
+    unreadable: dict[str, str],
+) -> Iterator[list[_Item]]:
+    """Read and prepare pictures; neighbours of the same shape go together."""
+    batch: list[_Item] = []
+    for index, path in _with_progress(pictures):
+        try:
+            results = load(dict(img_path=str(path), img_id=index, sample_idx=index))
+            image = _to_rgb(results['img'])
+            item = _Item(index, image, pipeline(results))
+        except _PICTURE_FAULTS as error:
+            reason = one_line(error)
+            reason = reason if str(path) in reason else f"picture '{path}': {reason}"
+            unreadable[str(path)] = reason
+            print_log(f'Left out: {reason}', 'current', logging.WARNING)
+            continue
+        shape = item.data['inputs'].shape
+        if batch and (len(batch) == size or batch[0].data['inputs'].shape != shape):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _with_progress(pictures: Sequence[Path]) -> Iterator[tuple[int, Path]]:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    yield from track(
+        enumerate(pictures),
+        'Predicting',
+        total=len(pictures),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def _to_rgb(image: np.ndarray) -> np.ndarray:
+    image = image.astype(np.uint8)  # copies: transforms change the original
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image[..., 2::-1]
+
+
+class _Writer:
+    """Collects predictions, and writes pictures, masks and the JSON file."""
+
+    def __init__(
+        self, folder: Path, pictures: Sequence[Path], meta: dict, score_thr: float, draw: bool
+    ) -> None:
+        self.folder = folder
+        self.pictures = pictures
+        self.names = result_names(pictures)
+        self.mask_names = with_suffix(self.names, '.png')
+        self.classes = [str(name) for name in meta.get('classes') or ()]
+        self.score_thr = score_thr
+        self.painter = Painter(meta, score_thr) if draw else None
+        self.predictions = Predictions()
+        self.task: str | None = None
+
+    def add(self, index: int, image: np.ndarray, sample: Any) -> None:
+        self.task = task_of(sample)
+        height, width = image.shape[:2]
+        record = {'image': str(self.pictures[index]), 'width': width, 'height': height}
+        record.update(record_of(sample, self.classes, self.score_thr))
+        if self.task == 'segmentation':
+            record['mask'] = self._mask(PurePath('masks') / self.mask_names[index], sample)
+        if self.painter is not None:
+            path = self.folder / 'vis' / self.names[index]
+            path = save_picture(self.painter.draw(np.ascontiguousarray(image), sample), path)
+            record['drawn'] = path.relative_to(self.folder).as_posix()
+        self.predictions.records.append(record)
+
+    def _mask(self, name: PurePath, sample: Any) -> str:
+        labels = label_map(sample)
+        kind = np.uint8 if labels.max() < 256 else np.uint16
+        content = cv2.imencode('.png', labels.astype(kind))[1].tobytes()
+        atomic_write(self.folder / name, lambda file: file.write(content))
+        return name.as_posix()
+
+    def finish(self, config: str | Path, checkpoint: str | Path) -> None:
+        table = {
+            'config': str(config),
+            'checkpoint': str(checkpoint),
+            'task': self.task,
+            'classes': self.classes,
+            'score_thr': self.score_thr,
+            'predictions': self.predictions.records,
+            'unreadable': [
+                {'image': name, 'reason': reason}
+                for name, reason in self.predictions.unreadable.items()
+            ],
+        }
+        atomic_text(self.folder / 'predictions.json', json.dumps(table, indent=1) + '\n')

@@ -1,0 +1,201 @@
+"""Training and testing from a config: classifiers, detectors and segmentors alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import RUNNERS
+
+from ..data.checks import check_data
+from ..errors import InputError
+from ..training.files import use_atomic_files
+from ..training.runner import Runner
+from ..weights.reading import read_checkpoint, use_safe_loader
+from . import settings
+from .config import load_config
+from .faults import config_faults
+from .launch import check_launcher, is_first_process, leave_group, select_device
+from .strict import check_hooks
+
+_TRAINING = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+_TESTING = ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')
+
+
+def train(
+    config: str | Path,
+    work_dir: str | None = None,
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    no_validate: bool = False,
+    cfg_options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+    device: str | None = None,
+    stop_at_broken_pictures: bool = False,
+) -> Runner:
+    """Train a model of any of the three hosts.
+
+    Logs, config and checkpoints go to ``work_dirs/<config>`` or ``work_dir``, as with the hosts.
+
+    Args:
+        config: Path of the config.
+        work_dir: Folder of the run.
+        resume: Checkpoint to continue from; ``auto`` for the latest of the work dir. On the CPU the
+            continued run has the weights of an unbroken one, bit by bit.
+        amp: Mixed precision; needs a GPU.
+        auto_scale_lr: Scale the learning rate to the batch size.
+        no_validate: Do not evaluate during training.
+        cfg_options: Overrides by dotted key.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
+        stop_at_broken_pictures: End the run at a file that cannot be read, instead of going on
+            without it.
+
+    Returns:
+        The Runner after training.
+
+    Raises:
+        InputError: Anything that the user gave does not fit; nothing is trained then.
+    """
+    check_launcher(launcher)
+    select_device(device)
+    cfg = load_config(config, cfg_options, needs=_TRAINING)
+    if no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if amp:
+        settings.set_amp(cfg)
+    if auto_scale_lr:
+        settings.set_auto_scale_lr(cfg)
+    _check(cfg, ('train_dataloader', 'val_dataloader'))
+    settings.set_work_dir(cfg, work_dir, config)
+    resumed = settings.set_resume(cfg, resume)
+    if cfg.get('load_from') and _is_local(cfg.load_from):
+        read_checkpoint(cfg.load_from)
+    settings.survive_broken_pictures(cfg, stop_at_broken_pictures)
+    try:
+        with config_faults(cfg):
+            runner = _build(cfg, launcher)
+            if cfg.get('load_from'):
+                hook = dict(type='mobileone_mm.CheckpointCheckHook', whole=resumed is not None)
+                runner.register_hook(hook)
+            if resume and resumed is None:
+                runner.logger.info(f'No checkpoint in {runner.work_dir}: the run starts anew.')
+            runner.train()
+            _count_broken_pictures(runner)
+    finally:
+        leave_group()
+    return runner
+
+
+def test(
+    config: str | Path,
+    checkpoint: str | Path,
+    work_dir: str | None = None,
+    out: str | None = None,
+    show_dir: str | None = None,
+    score_thr: float = 0.3,
+    tta: bool = False,
+    cfg_options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+    device: str | None = None,
+) -> dict[str, float]:
+    """Evaluate a checkpoint on the test set of its config.
+
+    Args:
+        config: Path of the config.
+        checkpoint: Path of the weights; they must be those of the config's model.
+        work_dir: Folder of logs and metrics.
+        out: File for predictions (``.pkl``; ``.csv`` for a classifier) or metrics (``.json``).
+        show_dir: Folder for drawn predictions.
+        score_thr: Lowest score of a box that is drawn.
+        tta: Test-time augmentation, as ``tta_model`` and ``tta_pipeline`` of the config say.
+        cfg_options: Overrides by dotted key.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
+
+    Returns:
+        The metrics by name.
+
+    Raises:
+        InputError: Anything that the user gave does not fit; nothing is evaluated then.
+    """
+    from .results import add_output, check_output, write_metrics
+
+    check_launcher(launcher)
+    select_device(device)
+    cfg = load_config(config, cfg_options, needs=_TESTING)
+    if out:
+        check_output(out)
+    if tta:
+        set_tta(cfg)
+    _check(cfg, ('test_dataloader',))
+    if _is_local(checkpoint):
+        read_checkpoint(checkpoint)
+    settings.set_work_dir(cfg, work_dir, config)
+    cfg.load_from, cfg.resume = str(checkpoint), False
+    settings.survive_broken_pictures(cfg)
+    if show_dir:
+        settings.check_writable(show_dir, '--show-dir')
+    try:
+        with config_faults(cfg):
+            runner = _build(cfg, launcher)
+            runner.register_hook(dict(type='mobileone_mm.CheckpointCheckHook'))
+            if show_dir:
+                from .draw import DrawHook
+
+                runner.register_hook(DrawHook(show_dir, score_thr))
+            add_output(runner, out)
+            metrics = runner.test()
+            _count_broken_pictures(runner)
+            write_metrics(runner, metrics, out)
+    finally:
+        leave_group()
+    return metrics
+
+
+def set_tta(cfg: Config) -> None:
+    """Wrap the model and change the pipeline for test-time augmentation.
+
+    Raises:
+        InputError: The config does not say how.
+    """
+    for key in ('tta_model', 'tta_pipeline'):
+        if not cfg.get(key):
+            raise InputError(f"--tta: the config has no '{key}'")
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def _check(cfg: Config, loaders: Sequence[str]) -> None:
+    settings.use_scope(cfg)
+    check_hooks(cfg)
+    if is_first_process():
+        check_data(cfg, loaders)
+    settings.fit_loaders(cfg)
+
+
+def _build(cfg: Config, launcher: str) -> Runner:
+    cfg.launcher = launcher
+    os.environ.setdefault('LOCAL_RANK', '0')
+    use_safe_loader()
+    use_atomic_files()
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _count_broken_pictures(runner: Runner) -> None:
+    from ..data.loading import reported_files
+
+    count = reported_files(reset=True)
+    if count:
+        runner.logger.warning(f'{count} pictures could not be read; the log names each of them.')
+
+
+def _is_local(path: str | Path) -> bool:
+    return '://' not in str(path)

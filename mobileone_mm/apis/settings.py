@@ -1,0 +1,207 @@
+"""Command-line flags of the tools, merged into a config as OpenMMLab's tools do it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+from mmengine.registry import DefaultScope
+
+from ..errors import InputError
+from ..weights.reading import read_checkpoint
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+HOSTS = {'mmpretrain': 'mmpretrain', 'mmdet': 'mmdet', 'mmseg': 'mmsegmentation'}
+_STEP = re.compile(r'_(\d+)\.pth$')
+
+
+def use_scope(cfg: Config) -> str | None:
+    """Make the config's host the default scope of this process, and name it.
+
+    Raises:
+        InputError: The host is not installed.
+    """
+    scope = cfg.get('default_scope')
+    if scope is None:
+        return None
+    if importlib.util.find_spec(scope) is None:
+        package = HOSTS.get(scope, scope)
+        raise InputError(
+            f"config: default_scope is '{scope}', which is not installed; install {package} "
+            f'(onedl-{package.replace("mmdet", "mmdetection")} in the OneDL distribution)'
+        )
+    DefaultScope.get_instance(f'{scope}-{datetime.now().timestamp()}', scope_name=scope)
+    return scope
+
+
+def set_work_dir(cfg: Config, work_dir: str | None, config: str | Path) -> None:
+    """Set the work dir: the flag, else the config's, else ``work_dirs/<name of the config>``.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(config).stem))
+    check_writable(cfg.work_dir, '--work-dir')
+
+
+def check_writable(folder: str | Path, name: str) -> None:
+    """Make a folder if need be and write a file there.
+
+    Raises:
+        InputError: That fails; the message says why.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            # An empty file needs no space: without content a full disk would go unnoticed.
+            file.write(b'\0' * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(
+            f"{name}: the folder '{folder}' cannot be written: {error.strerror}; choose another"
+        ) from error
+
+
+def fit_loaders(cfg: Config) -> None:
+    """Settings of the loaders that depend on the machine or that a host's own tool adds.
+
+    mmpretrain's tool adds ``collate_fn``, pinned memory and persistent workers; its configs rely on
+    that. torch refuses persistent workers without workers, and warns of pinning without a GPU.
+    """
+    host_defaults = cfg.get('default_scope') == 'mmpretrain'
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if not isinstance(loader, Mapping):
+            continue
+        if host_defaults:
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+            loader.setdefault('pin_memory', True)
+            loader.setdefault('persistent_workers', True)
+        if not loader.get('num_workers'):
+            loader['persistent_workers'] = False
+        if get_device() == 'cpu':
+            loader['pin_memory'] = False
+
+
+def survive_broken_pictures(cfg: Config, stop: bool = False) -> None:
+    """Put the loader that survives a broken file in the place of mmcv's, in all pipelines.
+
+    See :class:`~mobileone_mm.data.loading.LoadImage`. A loader that the config already names so, or
+    another one, is left alone.
+
+    Args:
+        cfg: The config; changed in place.
+        stop: End the run at a broken file instead.
+    """
+    for key in (*LOADERS, 'custom_hooks', 'tta_pipeline'):
+        training = key in ('train_dataloader', 'custom_hooks')
+        on_error = 'skip' if training else 'blank'
+        for transform in _transforms(cfg.get(key)):
+            transform['type'] = 'mobileone_mm.LoadImage'
+            transform['on_error'] = 'raise' if stop else on_error
+
+
+def _transforms(node: Any) -> Iterator[Any]:
+    if isinstance(node, Mapping):
+        kind = node.get('type')
+        name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+        if name.rpartition('.')[2] == 'LoadImageFromFile':
+            yield node
+        for value in node.values():
+            yield from _transforms(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _transforms(value)
+
+
+def set_amp(cfg: Config) -> None:
+    """Train in mixed precision.
+
+    Raises:
+        InputError: There is no GPU, or nothing to train.
+    """
+    if get_device() == 'cpu':
+        raise InputError('--amp: mixed precision needs a GPU, and this run has none; leave it out')
+    wrapper = cfg.get('optim_wrapper')
+    if not isinstance(wrapper, Mapping):
+        raise InputError("--amp: the config has no 'optim_wrapper'")
+    wrapper['type'] = 'AmpOptimWrapper'
+    wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate with the batch size.
+
+    Raises:
+        InputError: The config does not say for which batch size its learning rate is.
+    """
+    scale = cfg.get('auto_scale_lr')
+    if not isinstance(scale, Mapping) or not scale.get('base_batch_size'):
+        raise InputError(
+            "--auto-scale-lr: the config has no 'auto_scale_lr' with 'base_batch_size'; set it to "
+            'the batch size that the learning rate is for'
+        )
+    scale['enable'] = True
+
+
+def set_resume(cfg: Config, resume: str | None) -> str | None:
+    """Continue a run: from a file, or from the latest checkpoint of the work dir.
+
+    mmengine finds the latest by one small file that holds an absolute path; a moved folder, or a
+    kill at the wrong moment, and it starts anew. Here the checkpoint of the highest number counts
+    then. A run without a fixed seed continues with the seed that it drew.
+
+    Args:
+        cfg: The config; changed in place.
+        resume: A checkpoint, or ``auto``; None starts anew.
+
+    Returns:
+        The checkpoint, None if there is none.
+
+    Raises:
+        InputError: The file cannot be read, or is no checkpoint of the Runner.
+    """
+    if resume is None:
+        if not cfg.get('resume'):
+            return None
+        resume = cfg.get('load_from') or 'auto'
+    found = latest_checkpoint(cfg.work_dir) if resume == 'auto' else str(resume)
+    cfg.load_from, cfg.resume = found, found is not None
+    if found is None:
+        return None
+    meta = read_checkpoint(found).get('meta')
+    if not isinstance(meta, Mapping) or 'iter' not in meta or 'epoch' not in meta:
+        raise InputError(
+            f"--resume: '{found}' has weights but no state of a run; start from it with "
+            '--cfg-options load_from=...'
+        )
+    randomness = cfg.setdefault('randomness', ConfigDict())
+    if randomness.get('seed') is None and meta.get('seed') is not None:
+        randomness['seed'] = int(meta['seed'])
+    return found
+
+
+def latest_checkpoint(work_dir: str | Path) -> str | None:
+    """The latest checkpoint that a run has left in its folder, or None."""
+    folder = Path(work_dir)
+    note = folder / 'last_checkpoint'
+    noted = note.read_text(encoding='utf-8').strip() if note.is_file() else ''
+    for candidate in (Path(noted), folder / Path(noted).name):
+        if noted and candidate.is_file():
+            return str(candidate)
+    numbered = [(int(found[1]), str(file)) for file in folder.glob('*_*.pth')
+                if (found := _STEP.search(file.name)) and not file.name.startswith('best_')]  # fmt: skip
+    return max(numbered, default=(0, None))[1]

@@ -1,0 +1,45 @@
+"""Finding what a mistyped name was meant to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Number of single-letter changes, gaps and swaps of neighbours that turn one name to another.
+
+    This is the restricted Damerau-Levenshtein distance.
+    """
+    previous: list[int] = []
+    current = list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        before, previous = previous, current
+        current = [i]
+        for j, other in enumerate(b, 1):
+            cost = min(
+                previous[j] + 1, current[j - 1] + 1, previous[j - 1] + (letter != other)
+            )
+            if i > 1 and j > 1 and letter == b[j - 2] and other == a[i - 2]:
+                cost = min(cost, before[j - 2] + 1)
+            current.append(cost)
+    return current[-1]
+
+
+def mistyped(name: str, known: Iterable[str]) -> str | None:
+    """The known name that this one probably stands for, or None where none is that near.
+
+    Short names must be nearer: one change up to six letters, two beyond.
+    """
+    near = [(edit_distance(name, other), other) for other in known if other != name]
+    allowed = 1 if len(name) <= 6 else 2
+    distance, other = min(near, default=(allowed + 1, ''))
+    return other if distance <= allowed else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?``, a list of what is allowed, or nothing to say."""
+    known = sorted(known)
+    near = mistyped(name, known)
+    if near:
+        return f"; did you mean '{near}'?"
+    return f'; allowed: {", ".join(known)}' if 0 < len(known) <= 24 else ''

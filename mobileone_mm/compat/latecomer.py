@@ -1,0 +1,72 @@
+"""What is left to do if somebody imported mmcv or a host before this package."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from types import CodeType, ModuleType
+from typing import Any
+
+_HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
+#: OneDL's hosts define, where an import from mmcv.ops fails, a function or class with this text.
+_PLACEHOLDER = 'requires mmcv to be compiled with ops'
+
+
+def forget_failed(package: str) -> None:
+    """Drop what a failed import of ``package`` left behind: its children without itself."""
+    if package not in sys.modules:
+        for name in [name for name in sys.modules if name.startswith(f'{package}.')]:
+            del sys.modules[name]
+
+
+def complete_mmcv() -> None:
+    """Let ``mmcv.cnn.bricks.transformer`` find the attention that it failed to import.
+
+    It swallows that failure with a warning, and mmdet and mmseg then cannot import the name.
+    """
+    module = sys.modules.get('mmcv.cnn.bricks.transformer')
+    name = 'MultiScaleDeformableAttention'
+    if module is None or name in vars(module):
+        return
+
+    def late(wanted: str) -> Any:
+        if wanted != name:
+            raise AttributeError(f'module {module.__name__!r} has no attribute {wanted!r}')
+        return getattr(importlib.import_module('mmcv.ops.multi_scale_deform_attn'), name)
+
+    vars(module)['__getattr__'] = late
+
+
+def warn_of_placeholders() -> None:
+    """Warn, naming operators and cure, if a host has replaced operators by placeholders."""
+    found = placeholders()
+    if found:
+        warnings.warn(
+            f'imported before mobileone_mm, the hosts have replaced {", ".join(found)} of mmcv by '
+            'placeholders that only raise: import mobileone_mm first, or run the script as '
+            '`python -m mobileone_mm.compat SCRIPT ARGS`',
+            RuntimeWarning,
+            stacklevel=4,  # the line that imports mobileone_mm
+        )
+
+
+def placeholders() -> list[str]:
+    """Names of operators that loaded host modules have replaced, sorted."""
+    return sorted(
+        {
+            name
+            for module_name, module in list(sys.modules.items())
+            if module_name.partition('.')[0] in _HOSTS and isinstance(module, ModuleType)
+            for name, value in list(vars(module).items())
+            if getattr(value, '__module__', None) == module_name and _is_placeholder(value)
+        }
+    )
+
+
+def _is_placeholder(value: object) -> bool:
+    maker = vars(value).get('__init__') if isinstance(value, type) else value
+    code = getattr(maker, '__code__', None)
+    if not isinstance(code, CodeType):
+        return False
+    return any(isinstance(const, str) and _PLACEHOLDER in const for const in code.co_consts)

@@ -1,0 +1,82 @@
+"""Soft non-maximum suppression (Bodla et al., arXiv 1704.04503) without a compiler."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .nms import overlap, with_area
+
+_NAIVE, _LINEAR, _GAUSSIAN = 0, 1, 2
+
+
+@torch.no_grad()
+def softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
+    """Indices of the boxes in the order in which they are picked; ``dets`` is filled in place.
+
+    The best box is picked, the scores of the others decay by their overlap with it, and those that
+    fall below ``min_score`` leave. Boxes of equal score come in the order of mmcv's kernel, which
+    closes the gap of a box that leaves with the last one.
+
+    Args:
+        boxes: (N, 4) corners x1, y1, x2, y2.
+        scores: (N,).
+        dets: (N, 5); its first K rows receive the boxes and their decayed scores.
+        iou_threshold: Overlap from which on the naive and the linear method act.
+        sigma: Width of the Gaussian method.
+        min_score: Score below which a box leaves.
+        method: 0 naive (score becomes 0), 1 linear (times 1 - IoU), 2 Gaussian.
+        offset: Added to every width and height, 0 or 1.
+
+    Returns:
+        (K,) int64.
+    """
+    sides = with_area(boxes.detach(), offset)
+    left = scores.detach().to(sides.dtype).clone()
+    index = torch.arange(len(left), device=boxes.device)
+    picked, values = [], []
+    while len(left):
+        best = int(left.argmax())
+        picked.append(index[best].clone())
+        values.append(left[best].clone())
+        box = sides[:, best : best + 1].clone()
+        for row in (sides, left, index):
+            row[..., best] = row[..., 0]
+        sides, left, index = sides[:, 1:], left[1:], index[1:]
+        left = left * _decay(overlap(box, sides, offset)[0], iou_threshold, sigma, method)
+        stays = ~(left < min_score)
+        if not stays.all():
+            order = _close_gaps(stays)
+            sides, left, index = sides[:, order], left[order], index[order]
+    if not picked:
+        return index
+    keep = torch.stack(picked)
+    dets[: len(keep), :4] = boxes[keep]
+    dets[: len(keep), 4] = torch.stack(values).to(dets.dtype)
+    return keep
+
+
+def _decay(iou: Tensor, iou_threshold: float, sigma: float, method: int) -> Tensor:
+    iou = iou.nan_to_num(nan=0.0)  # two empty boxes: mmcv's Gaussian method gives NaN scores
+    if method == _GAUSSIAN:
+        return torch.exp(-(iou * iou) / sigma)
+    hit = iou >= iou_threshold
+    return torch.where(hit, 1 - iou if method == _LINEAR else 0.0, 1.0)
+
+
+def _close_gaps(stays: Tensor) -> Tensor:
+    """Order of the staying positions: each gap is filled by the last of them."""
+    count = int(stays.sum())
+    order = torch.arange(count, device=stays.device)
+    gaps = (~stays[:count]).nonzero().squeeze(1)
+    order[gaps] = stays[count:].nonzero().squeeze(1).flip(0) + count
+    return order

@@ -1,0 +1,275 @@
+"""Checks of the data before a run: what is missing or does not fit is named in one line.
+
+The hosts find out later, if at all: mmdet drops categories that the annotation file does not have,
+and counts labels in the file's order whatever the order of the class list; mmseg and mmpretrain
+fail in a worker with a traceback; an empty data set ends in NumPy's "need at least one array".
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import DATASETS
+
+from ..errors import InputError
+from .coco_checks import check_coco
+
+# What the configs read their data roots from.
+ROOT_VARIABLES = {
+    'CocoDataset': 'COCO_ROOT',
+    'ImageNet': 'IMAGENET_ROOT',
+    'PascalVOCDataset': 'VOC_ROOT',
+    'ADE20KDataset': 'ADE_ROOT',
+}
+# Looking for every file of a large data set on a network drive would take minutes.
+MAX_LOOKUPS = 2000
+# Heads whose num_classes is that of the data set; a region proposal head's is not.
+HEADS = ('auxiliary_head', 'bbox_head', 'decode_head', 'head')
+
+
+def check_data(cfg: Mapping, loaders: Sequence[str]) -> None:
+    """Check the data sets of some loaders, and the model's heads against their classes.
+
+    The default scope must be set, so that bare names of data sets are found. Data that is not on a
+    local disk is left alone.
+
+    Args:
+        cfg: A config of the Runner.
+        loaders: Which loaders the run uses, such as ``train_dataloader``.
+
+    Raises:
+        InputError: Something is missing, empty, malformed or does not fit.
+    """
+    heads = list(_heads(cfg.get('model'), 'model'))
+    for loader in loaders:
+        settings = cfg.get(loader)
+        if not isinstance(settings, Mapping):
+            continue
+        for path, dataset in leaves(settings.get('dataset'), f'{loader}.dataset'):
+            kind = dataset_class(dataset)
+            if kind is None:
+                continue
+            classes = class_names(dataset, kind)
+            _check_heads(heads, path, classes)
+            if _is_local(dataset):
+                check_dataset(path, dataset, kind, classes, heads)
+
+
+def leaves(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
+    """The data sets inside wrappers (repeat, concatenate, mix), each with its path."""
+    if not isinstance(node, Mapping):
+        return
+    if isinstance(node.get('dataset'), Mapping):
+        yield from leaves(node['dataset'], f'{path}.dataset')
+    elif isinstance(node.get('datasets'), (list, tuple)):
+        for index, inner in enumerate(node['datasets']):
+            yield from leaves(inner, f'{path}.datasets.{index}')
+    else:
+        yield path, node
+
+
+def dataset_class(dataset: Mapping) -> type | None:
+    """The class that a data set's config names; None where it is not known (building tells)."""
+    kind = dataset.get('type')
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(dataset.get('_scope_')) as registry:
+            kind = registry.get(kind)
+    return kind if inspect.isclass(kind) else None
+
+
+def class_names(dataset: Mapping, kind: type) -> tuple[str, ...] | None:
+    """The class list in force: the config's, else the data set's own; None if it has none."""
+    metainfo = dataset.get('metainfo')
+    classes = metainfo.get('classes') if isinstance(metainfo, Mapping) else None
+    if isinstance(classes, str):
+        try:
+            classes = Path(classes).read_text(encoding='utf-8').split('\n')
+        except OSError:
+            classes = (classes,)
+        classes = [name.strip() for name in classes if name.strip()]
+    if classes is None:
+        classes = getattr(kind, 'METAINFO', {}).get('classes')
+    return None if classes is None else tuple(classes)
+
+
+def check_dataset(
+    path: str,
+    dataset: Mapping,
+    kind: type,
+    classes: Sequence[str] | None,
+    heads: Sequence[tuple[str, int]] = (),
+) -> None:
+    """Check the files of one data set.
+
+    Raises:
+        InputError: See :func:`check_data`.
+    """
+    names = [base.__name__ for base in inspect.getmro(kind)]
+    root = dataset.get('data_root') or ''
+    if root and not os.path.isdir(root):
+        variable = next((v for name, v in ROOT_VARIABLES.items() if name in names), None)
+        advice = f'set {variable} in the environment, or {path}.data_root' if variable else 'set it'
+        raise InputError(f"{path}.data_root: '{root}' is no folder; {advice}")
+    if 'CocoDataset' in names:
+        check_coco(path, dataset, kind, classes)
+    elif 'CustomDataset' in names or 'ImageNet' in names:
+        limits = [number for _, number in heads] + ([len(classes)] if classes else [])
+        _check_labels(path, dataset, min(limits, default=None))
+    elif 'BaseSegDataset' in names:
+        _check_masks(path, dataset, kind)
+
+
+def joined(dataset: Mapping, name: str | None) -> Path | None:
+    """A path below the data root, as mmengine's data sets join it; None for an empty name."""
+    if not name:
+        return None
+    return Path(dataset.get('data_root') or '', name)
+
+
+def require_files(path: str, files: Sequence[Path], what: str) -> None:
+    """Check that files exist, all of them or evenly many of a long list.
+
+    Raises:
+        InputError: Naming the first one that does not.
+    """
+    step = max(1, len(files) // MAX_LOOKUPS)
+    missing = [file for file in files[::step] if not file.is_file()]
+    if missing:
+        count = f'{len(missing)} of {len(files[::step])} looked for'
+        raise InputError(f"{path}: {what} '{missing[0]}' does not exist ({count} are missing)")
+
+
+def _check_labels(path: str, dataset: Mapping, num_classes: int | None) -> None:
+    """mmpretrain's lists of files and labels; without a list, folders named by class."""
+    split = dataset.get('split') or ''
+    prefix = dataset.get('data_prefix') or split
+    prefix = prefix.get('img_path', '') if isinstance(prefix, Mapping) else prefix
+    folder = joined(dataset, prefix) or Path(dataset.get('data_root') or '')
+    if not folder.is_dir():
+        raise InputError(f"{path}: the folder of pictures '{folder}' does not exist")
+    ann_file = joined(dataset, dataset.get('ann_file'))
+    if ann_file is None and split:
+        ann_file = joined(dataset, f'meta/{split}.txt')
+        ann_file = ann_file if ann_file and ann_file.is_file() else None
+    labelled = dataset.get('with_label', True) and split != 'test'
+    if ann_file is None:
+        if labelled:
+            _check_class_folders(path, folder, num_classes)
+        return
+    lines = _lines(path, ann_file)
+    files = [_labelled(path, ann_file, row, line, num_classes) if labelled else line
+             for row, line in enumerate(lines, 1)]  # fmt: skip
+    require_files(path, [folder / name for name in files], f"'{ann_file}' names a picture:")
+
+
+def _labelled(path: str, ann_file: Path, row: int, line: str, num_classes: int | None) -> str:
+    name, _, label = line.strip().rpartition(' ')
+    if not name or not label.isdigit():
+        raise InputError(
+            f"{path}: '{ann_file}', line {row}: got '{line[:60]}'; FILE LABEL is needed, the label "
+            'a number from 0'
+        )
+    if num_classes is not None and int(label) >= num_classes:
+        raise InputError(
+            f"{path}: '{ann_file}', line {row}: label {label}, but there are {num_classes} classes "
+            '(model.head.num_classes, metainfo.classes); labels count from 0'
+        )
+    return name
+
+
+def _check_class_folders(path: str, folder: Path, num_classes: int | None) -> None:
+    found = sum(entry.is_dir() for entry in os.scandir(folder))
+    if found == 0:
+        raise InputError(f"{path}: '{folder}' has no folder per class, and there is no ann_file")
+    if num_classes is not None and found != num_classes:
+        raise InputError(
+            f"{path}: '{folder}' has {found} class folders, {num_classes} classes are set; give the "
+            'labels in a file (ann_file), or set metainfo.classes and the head to these folders'
+        )
+
+
+def _check_masks(path: str, dataset: Mapping, kind: type) -> None:
+    """mmseg's pairs of picture and mask; a list names them, or the folder of pictures does."""
+    prefix = dataset.get('data_prefix') or {}
+    images, masks = joined(dataset, prefix.get('img_path')), joined(dataset, prefix.get('seg_map_path'))
+    for name, folder in (('img_path', images), ('seg_map_path', masks)):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"{path}.data_prefix.{name}: '{folder}' is no folder")
+    if images is None:
+        return
+    suffix, mask_suffix = (_suffix(dataset, kind, key) for key in ('img_suffix', 'seg_map_suffix'))
+    ann_file = joined(dataset, dataset.get('ann_file'))
+    if ann_file is not None and not ann_file.is_dir():
+        names = [line.strip() for line in _lines(path, ann_file)]
+        where = f"'{ann_file}' names a"
+    else:
+        names = sorted(str(file.relative_to(images))[: -len(suffix)] for file in images.rglob(f'*{suffix}'))
+        where = 'the'
+        if not names:
+            raise InputError(f"{path}: the data set is empty: no *{suffix} below '{images}'")
+    require_files(path, [images / f'{name}{suffix}' for name in names], f'{where} picture')
+    if masks is not None and not dataset.get('test_mode'):
+        require_files(path, [masks / f'{name}{mask_suffix}' for name in names], f'{where} mask')
+
+
+def _suffix(dataset: Mapping, kind: type, key: str) -> str:
+    if dataset.get(key):
+        return str(dataset[key])
+    for base in inspect.getmro(kind):
+        init = vars(base).get('__init__')
+        parameter = inspect.signature(init).parameters.get(key) if inspect.isfunction(init) else None
+        if parameter is not None:
+            return str(parameter.default)
+    return ''
+
+
+def _lines(path: str, file: Path) -> list[str]:
+    try:
+        text = file.read_text(encoding='utf-8')
+    except FileNotFoundError:
+        raise InputError(f"{path}.ann_file: '{file}' does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}.ann_file: '{file}' is no readable list: {error}") from error
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise InputError(f"{path}: the data set is empty: '{file}' names no picture")
+    return lines
+
+
+def _heads(node: Any, path: str) -> Iterator[tuple[str, int]]:
+    if not isinstance(node, Mapping):
+        return
+    for key in ('roi_head', *HEADS):
+        for place, head in _dicts(node.get(key), f'{path}.{key}'):
+            if isinstance(head.get('num_classes'), int):
+                yield f'{place}.num_classes', head['num_classes']
+            yield from _heads(head, place)
+
+
+def _dicts(value: Any, path: str) -> Iterator[tuple[str, Mapping]]:
+    if isinstance(value, Mapping):
+        yield path, value
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _dicts(item, f'{path}.{index}')
+
+
+def _check_heads(
+    heads: Sequence[tuple[str, int]], path: str, classes: Sequence[str] | None
+) -> None:
+    for place, number in heads:
+        if classes is not None and number != len(classes):
+            raise InputError(
+                f'{place} is {number}, but {path} has {len(classes)} classes; set it to '
+                f"{len(classes)}, or metainfo.classes to the model's"
+            )
+
+
+def _is_local(dataset: Mapping) -> bool:
+    backend = dataset.get('backend_args') or {}
+    remote = isinstance(backend, Mapping) and backend.get('backend', 'local') not in ('local', 'disk')
+    return not remote and '://' not in str(dataset.get('data_root') or '')

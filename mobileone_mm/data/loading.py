@@ -1,0 +1,200 @@
+"""Loading pictures so that one broken file does not end a long run."""
+
+from __future__ import annotations
+
+import io
+import logging
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import LoadImageFromFile
+from mmengine import fileio
+from mmengine.dist import get_rank
+from mmengine.logging import print_log
+from PIL import Image
+
+from ..errors import InputError
+from ..registry import TRANSFORMS
+
+ON_ERROR = ('skip', 'blank', 'raise')
+_JPEG_START, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
+_GREY = 114
+_FALLBACK_SIZE = (256, 256)
+# Checksums of the names already reported, shared with the data-loader workers: each of them, and
+# each new generation of them, would report the same file again.
+_reported: torch.Tensor | None = None
+
+
+@TRANSFORMS.register_module()
+class LoadImage(LoadImageFromFile):
+    """Load a picture; report a file that cannot be read by name, and go on.
+
+    mmcv's loader ends the run with the traceback of a worker, often without the name of the file;
+    its ``ignore_empty`` skips such files in silence, and in evaluation mmengine then dies without
+    a name. OpenCV fails for a file that is cut off, yet some versions return what there is with the
+    rest grey; such a JPEG counts as broken here.
+
+    Args:
+        on_error: What happens to a file that cannot be read. ``skip``: the data set takes another
+            sample instead (training). ``blank``: a grey picture of the annotated size takes its
+            place, so that the metric counts what is missed (evaluation). ``raise``: the run ends.
+        **kwargs: Arguments of mmcv's ``LoadImageFromFile``.
+
+    Raises:
+        ValueError: ``on_error`` is none of these.
+    """
+
+    def __init__(self, *args: Any, on_error: str = 'skip', **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if on_error not in ON_ERROR:
+            raise ValueError(f"on_error: got '{on_error}'; {', '.join(ON_ERROR)} are allowed")
+        self.on_error = on_error
+        share_reports()
+
+    def transform(self, results: dict) -> dict | None:
+        """Add ``img``, ``img_shape`` and ``ori_shape`` to the results; None if there is nothing.
+
+        Raises:
+            InputError: The file cannot be read and ``on_error`` is ``raise``.
+        """
+        path = str(results['img_path'])
+        try:
+            image = self._read(path)
+        except InputError as error:
+            if self.on_error == 'raise':
+                raise
+            self._report(path, error)
+            if self.on_error == 'skip':
+                return None
+            image = self._blank(results, path)
+        if self.to_float32:
+            image = image.astype(np.float32)
+        results['img'] = image
+        results['img_shape'] = image.shape[:2]
+        results['ori_shape'] = image.shape[:2]
+        return results
+
+    def _read(self, path: str) -> np.ndarray:
+        try:
+            if self.file_client_args is not None:
+                content = fileio.FileClient.infer_client(self.file_client_args, path).get(path)
+            else:
+                content = fileio.get(path, backend_args=self.backend_args)
+        except OSError as error:
+            raise InputError(
+                f"picture '{path}' cannot be read: {error.strerror or error}"
+            ) from error
+        return decode(content, path, self.color_type, self.imdecode_backend)
+
+    def _report(self, path: str, error: InputError) -> None:
+        if not first_report(path):
+            return
+        then = 'left out' if self.on_error == 'skip' else 'counted as a grey picture'
+        # mmengine's loggers of other ranks pass errors only.
+        level = logging.WARNING if get_rank() == 0 else logging.ERROR
+        print_log(f'{error}; it is {then}', logger='current', level=level)
+
+    def _blank(self, results: dict, path: str) -> np.ndarray:
+        height, width = _annotated_size(results, path)
+        grey = self.color_type.startswith('grayscale')
+        return np.full((height, width) if grey else (height, width, 3), _GREY, np.uint8)
+
+
+def read_picture(path: str) -> np.ndarray:
+    """Read a picture from a local file: height x width x 3, RGB, 8 bits.
+
+    Raises:
+        InputError: It cannot be read, is no picture, or cut off.
+    """
+    return np.ascontiguousarray(LoadImage(on_error='raise')._read(str(path))[..., ::-1])
+
+
+def decode(
+    content: bytes, path: str, color_type: str = 'color', backend: str = 'cv2'
+) -> np.ndarray:
+    """Decode a picture to an array of height, width and channels BGR (none for ``grayscale``).
+
+    Args:
+        content: The bytes of the file.
+        path: Its name, for the message.
+        color_type: Flag of ``mmcv.imfrombytes``.
+        backend: Backend of ``mmcv.imfrombytes``.
+
+    Raises:
+        InputError: It is no picture, or cut off.
+    """
+    import mmcv
+
+    if not content:
+        raise InputError(f"picture '{path}' is empty (0 bytes)")
+    if _may_be_cut_off(content):
+        try:
+            Image.open(io.BytesIO(content)).load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"picture '{path}' is cut off or damaged: {error}") from error
+    try:
+        image = mmcv.imfrombytes(content, flag=color_type, backend=backend)
+    except (OSError, ValueError, SyntaxError, cv2.error, Image.DecompressionBombError) as error:
+        raise InputError(f"picture '{path}' is no picture or damaged") from error
+    if image is None:
+        raise InputError(f"picture '{path}' is no picture, cut off or damaged")
+    return image
+
+
+def _may_be_cut_off(content: bytes) -> bool:
+    # The end marker may be followed by other data, and the preview in the head of a file has one
+    # of its own: only its absence in the second half is a reason to look closer.
+    return content.startswith(_JPEG_START) and content.rfind(_JPEG_END, len(content) // 2) < 0
+
+
+def _annotated_size(results: dict, path: str) -> tuple[int, int]:
+    """Height and width that the annotation speaks of, else those in the head of the file."""
+    if results.get('height') and results.get('width'):
+        return int(results['height']), int(results['width'])
+    for name in (results.get('seg_map_path'), path):
+        try:
+            with Image.open(io.BytesIO(fileio.get(name))) as image:
+                return image.height, image.width
+        except (OSError, SyntaxError, TypeError, ValueError):
+            continue
+    return _FALLBACK_SIZE
+
+
+def share_reports() -> None:
+    """Make the memory of reported files; call it before the data-loader workers start."""
+    global _reported
+    if _reported is None:
+        _reported = torch.zeros(4096, dtype=torch.int64).share_memory_()
+
+
+def first_report(path: str) -> bool:
+    """Whether this file has not been reported yet; from now on it has."""
+    share_reports()
+    assert _reported is not None
+    mark = zlib.crc32(path.encode()) + 1
+    table = _reported.numpy()
+    for step in range(64):
+        slot = (mark + step) % len(table)
+        if table[slot] == mark:
+            return False
+        if table[slot] == 0:
+            table[slot] = mark
+            return True
+    return True
+
+
+def reported_files(reset: bool = False) -> int:
+    """How many unreadable files this process and its data-loader workers have met.
+
+    Args:
+        reset: Forget them, for the next run in this process.
+    """
+    share_reports()
+    assert _reported is not None
+    count = int((_reported != 0).sum())
+    if reset:
+        _reported.zero_()
+    return count

@@ -1,0 +1,189 @@
+"""The config of a deploy pair: one file, no bases, nothing of the machine that wrote it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from ..errors import InputError
+from ..models import MobileOne
+
+#: settings of one run on one machine
+RUN_KEYS = ('load_from', 'resume', 'work_dir', 'launcher')
+_ENVIRONMENT = re.compile(r'\{\{[\'"]?\s*\$(\w+)\s*:\s*(\S*?)\s*[\'"]?\}\}')
+
+
+def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config of mmengine and merge options into it.
+
+    Raises:
+        InputError: There is no such file, it is no config, or has no model.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        problem = 'is a folder' if path.is_dir() else 'no such file'
+        raise InputError(f"config '{path}': {problem}; give a config file (.py, .json, .yaml)")
+    try:
+        config = Config.fromfile(path)
+        if options:
+            # A copy: mmengine takes `_delete_` out of what it merges.
+            config.merge_from_dict(copy.deepcopy(dict(options)))
+    except Exception as error:  # a config is a program, anything can go wrong in it
+        raise InputError(
+            f"config '{path}': cannot be read ({type(error).__name__}: {_line(error)})"
+        ) from error
+    if not isinstance(config.get('model'), Mapping):
+        raise InputError(
+            f"config '{path}': has no model; give the config that the net was trained by"
+        )
+    return config
+
+
+def build_model(config: Config) -> nn.Module:
+    """Build the model of a config in the config's own scope, as the Runner does.
+
+    Raises:
+        InputError: The model cannot be built.
+    """
+    # An earlier scope of this process must not decide where names are looked up.
+    init_default_scope(config.get('default_scope') or 'mmengine')
+    model = copy.deepcopy(config.model)
+    if config.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', config.data_preprocessor)
+    try:
+        return ROOT_MODELS.build(model)
+    except Exception as error:  # constructors of any host raise anything
+        raise InputError(
+            f'config: its model cannot be built ({type(error).__name__}: {_line(error)})'
+        ) from error
+
+
+def deploy_config_text(
+    config: Config, path: str | os.PathLike[str], options: Mapping[str, Any] | None = None
+) -> str:
+    """Text of the deploy form of a config.
+
+    Every MobileOne in the model gets ``deploy=True`` and loses its initialisation, as do all parts
+    that started from a pretrained file: the weights are in the checkpoint of the pair. What the
+    config took from the environment (``{{$COCO_ROOT:data/coco}}``) is taken from there again, so
+    that data roots are those of the machine that uses the pair.
+
+    Args:
+        config: As :func:`load_config` gave it.
+        path: The file that it came from.
+        options: What was merged into it.
+    """
+    text = _deploy_form(config).dump()
+    names = dict(_ENVIRONMENT.findall(config.text))
+    tokens = {name: f'__environment_{name}__' for name in names}
+    portable = _dump_with(tokens, path, options)
+    if portable is None:
+        # A variable that chooses a file or a number cannot be a token; keep what it chose.
+        tokens = {n: t for n, t in tokens.items() if _dump_with({n: t}, path, options) is not None}
+        portable = _dump_with(tokens, path, options)
+    if portable is None:
+        return text
+    for name, token in tokens.items():
+        portable = portable.replace(token, f'{{{{${name}:{names[name]}}}}}')
+    return portable
+
+
+def parse_config_text(text: str) -> Config:
+    """The config of a text, with environment variables put in."""
+    return Config.fromstring(text, '.py')
+
+
+def absolute_paths(text: str) -> list[str]:
+    """Absolute paths that the author of a config wrote into it."""
+    found = re.findall(r"'((?:/|~/|[A-Za-z]:[\\/])[^'\n]*)'", text)
+    return sorted({path for path in found if len(path) > 1})
+
+
+def _deploy_form(config: Config) -> Config:
+    init_default_scope(config.get('default_scope') or 'mmengine')
+    content = copy.deepcopy(config.to_dict())
+    for key in RUN_KEYS:
+        content.pop(key, None)
+    _switch(content['model'])
+    imports = content.setdefault('custom_imports', dict(imports=[], allow_failed_imports=False))
+    given = imports['imports']
+    names = [given] if isinstance(given, str) else list(given)
+    if 'mobileone_mm' not in names:
+        # First: it puts stand-ins for missing compiled operators in place.
+        imports['imports'] = ['mobileone_mm', *names]
+    return Config(content)
+
+
+def _switch(node: Any) -> None:
+    if isinstance(node, dict):
+        if _is_mobileone(node.get('type')):
+            node['deploy'] = True
+            node.pop('init_cfg', None)
+        elif _is_pretrained(node.get('init_cfg')):
+            del node['init_cfg']
+        if isinstance(node.get('pretrained'), str):
+            del node['pretrained']
+        for value in node.values():
+            _switch(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            _switch(value)
+
+
+def _is_mobileone(kind: Any) -> bool:
+    if isinstance(kind, str):
+        try:
+            kind = ROOT_MODELS.get(kind)
+        except (KeyError, ImportError):
+            return False
+    return inspect.isclass(kind) and issubclass(kind, MobileOne)
+
+
+def _is_pretrained(init_cfg: Any) -> bool:
+    if isinstance(init_cfg, (list, tuple)):
+        return any(_is_pretrained(item) for item in init_cfg)
+    return isinstance(init_cfg, dict) and str(init_cfg.get('type')).endswith('Pretrained')
+
+
+def _dump_with(
+    variables: Mapping[str, str],
+    path: str | os.PathLike[str],
+    options: Mapping[str, Any] | None,
+) -> str | None:
+    """The deploy text of the config when it is read with these environment variables, if it can be."""
+    try:
+        with _environment(variables):
+            text = _deploy_form(load_config(path, options)).dump()
+    except Exception:  # the config does not load with them; the caller has another way
+        return None
+    return text
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _line(error: BaseException) -> str:
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return ' '.join(str(text).split())[:200]

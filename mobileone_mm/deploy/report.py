@@ -1,0 +1,161 @@
+"""What a conversion did: as a dict for the JSON file, and as a table to read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._version import __version__
+from ..reparam.surgery import unfused_blocks
+from .proof import FLOAT64_TOLERANCE, Difference, RawForward
+
+
+def describe(
+    checkpoint: Path,
+    content: Mapping[str, Any],
+    model: nn.Module,
+    deployed: nn.Module,
+    inputs: Tensor,
+) -> dict[str, Any]:
+    """The report without the proof.
+
+    Args:
+        checkpoint: The file that was converted.
+        content: What was in it.
+        model: The original.
+        deployed: The model of the written pair.
+        inputs: The batch for the latencies.
+    """
+    before, after = latencies(model, deployed, inputs)
+    notes = []
+    if 'ema_state_dict' in content:
+        notes.append(
+            'The checkpoint has averaged weights (EMA). mmengine stores them as state_dict; they were '
+            'converted, and the raw ones (ema_state_dict) were left out.'
+        )
+    return {
+        'mobileone_mm': __version__,
+        'source': {
+            'file': checkpoint.name,
+            'sha256': hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        },
+        'fused_units': sum(1 for _ in unfused_blocks(model)),
+        'parameters': {'before': _parameters(model), 'after': _parameters(deployed)},
+        'latency': {
+            'input': list(inputs.shape),
+            'device': str(inputs.device),
+            'threads': torch.get_num_threads(),
+            'median_ms_before': round(before * 1e3, 3),
+            'median_ms_after': round(after * 1e3, 3),
+            'ratio': round(before / after, 3),
+        },
+        'dropped': sorted(key for key in content if key not in ('state_dict', 'meta'))
+        if 'state_dict' in content
+        else [],
+        'notes': notes,
+    }
+
+
+def describe_proof(
+    float64: list[Difference],
+    own: list[Difference],
+    dtype: torch.dtype,
+    allowed: float,
+    device: torch.device,
+) -> dict[str, Any]:
+    """The part of the report about the proof.
+
+    Args:
+        float64: Differences of the algebra.
+        own: Differences of the original and the written pair.
+        dtype: Where the latter were computed.
+        allowed: Their tolerance.
+        device: Where both were computed.
+    """
+    return {
+        'device': str(device),
+        'float64': {
+            'tolerance': FLOAT64_TOLERANCE,
+            'greatest_relative': max((d.relative for d in float64), default=None),
+        },
+        str(dtype).removeprefix('torch.'): {
+            'tolerance': allowed,
+            'greatest_relative': max(d.relative for d in own),
+        },
+        'differences': [difference.as_dict() for difference in [*float64, *own]],
+    }
+
+
+def summary(report: Mapping[str, Any], out: str | os.PathLike[str]) -> str:
+    """The report as lines to read."""
+    path = Path(out)
+    parameters, size, latency = (report[k] for k in ('parameters', 'checkpoint_bytes', 'latency'))
+    shape = ' x '.join(map(str, latency['input']))
+    rows = [
+        ('units fused', f'{report["fused_units"]}'),
+        ('parameters', f'{parameters["before"]:,} -> {parameters["after"]:,}'),
+        ('checkpoint', f'{size["before"] / 1e6:.1f} MB -> {size["after"] / 1e6:.1f} MB'),
+        (
+            'latency',
+            f'{latency["median_ms_before"]:.1f} ms -> {latency["median_ms_after"]:.1f} ms '
+            f'({latency["ratio"]:.2f} x, {shape}, {latency["device"]})',
+        ),
+    ]
+    for dtype, proof in report['proof'].items():
+        if isinstance(proof, Mapping) and proof['greatest_relative'] is not None:
+            found, allowed = proof['greatest_relative'], proof['tolerance']
+            rows.append(
+                (
+                    f'difference, {dtype}',
+                    f'{found:.1e} of the scale of the output (allowed {allowed:.1e})',
+                )
+            )
+    if report['dropped']:
+        rows.append(('left out', ', '.join(report['dropped'])))
+    lines = [f'{name + ":":<24}{value}' for name, value in rows]
+    lines += report['notes']
+    if report['absolute_paths_in_config']:
+        lines.append(
+            f'paths that the config names: {", ".join(report["absolute_paths_in_config"])}'
+        )
+    files = ', '.join(str(path.with_suffix(suffix)) for suffix in (path.suffix, '.py', '.json'))
+    return '\n'.join([*lines, f'written: {files}'])
+
+
+@torch.no_grad()
+def latencies(
+    first: nn.Module, second: nn.Module, inputs: Tensor, seconds: float = 3.0
+) -> tuple[float, float]:
+    """Median seconds of a forward pass of two models, measured in turns.
+
+    Turns, because the speed of a machine drifts: only the ratio of one run is worth reporting.
+
+    Args:
+        inputs: One batch, as the models take it.
+        seconds: About how long to measure; three turns at least.
+    """
+    forward = RawForward(first)
+    times: tuple[list[float], list[float]] = ([], [])
+    for model in (first, second):
+        forward(model, inputs)
+    end = time.perf_counter() + seconds
+    while len(times[0]) < 3 or (time.perf_counter() < end and len(times[0]) < 50):
+        for model, taken in zip((first, second), times, strict=True):
+            start = time.perf_counter()
+            forward(model, inputs)
+            if inputs.is_cuda:
+                torch.cuda.synchronize(inputs.device)
+            taken.append(time.perf_counter() - start)
+    return median(times[0]), median(times[1])
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,12 @@
+"""What mmengine's training lacks: exact resume, checkpoints that survive a full disk, CPU groups.
+
+Importing it registers the hooks of this room under scope ``mobileone_mm``.
+"""
+
+from __future__ import annotations
+
+from .checkpoint_hook import CheckpointHook
+from .seeding import IterationSeedHook
+from .weights_hook import CheckpointCheckHook
+
+__all__ = ['CheckpointCheckHook', 'CheckpointHook', 'IterationSeedHook']

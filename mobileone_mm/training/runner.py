@@ -1,0 +1,108 @@
+"""mmengine's Runner with exact resume, whole files and process groups on the CPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.runner import Runner as MMEngineRunner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ..errors import InputError
+from ..weights.writing import atomic_text
+from .seeding import SeededSampler, seed_samples
+
+
+class Runner(MMEngineRunner):
+    """mmengine's Runner, repaired where it fails on this project's ground.
+
+    - ``--launcher pytorch`` on machines without a GPU: mmengine calls ``torch.cuda.set_device``
+      whatever the backend, and hands DDP the ids of devices that are not there. Here the group is
+      made with gloo, and SyncBN, which needs GPUs, becomes BN.
+    - A resumed run is the unbroken run: see :mod:`mobileone_mm.training.seeding`.
+    - Config and checkpoints are written whole or not at all; a checkpoint is removed only after
+      its successor is there.
+    - A loader that yields no batch is an error; mmengine would train nothing and report success.
+    """
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Join the other processes through gloo where there is no GPU, then do as mmengine does."""
+        if self.distributed and not dist.is_initialized() and get_device() == 'cpu':
+            timeout = dict(env_cfg.get('dist_cfg', {})).get('timeout')
+            join_cpu_group(timeout)
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wrap the model for several processes; on the CPU without device ids and SyncBN."""
+        if not self.distributed or get_device() != 'cpu':
+            return super().wrap_model(model_wrapper_cfg, model)
+        if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+            self.logger.info('SyncBN needs GPUs: on the CPU it is replaced by BN.')
+            model = revert_sync_batchnorm(model)
+        self.cfg.pop('sync_bn', None)
+        wrapper = dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=self.cfg.get('find_unused_parameters', False),
+        )
+        wrapper.update(model_wrapper_cfg or {}, device_ids=None)
+        return super().wrap_model(wrapper, model)
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Build a loader whose augmentation depends on the seed and the place in the run alone.
+
+        Raises:
+            InputError: It would yield no batch.
+        """
+        if not isinstance(dataloader, dict):
+            return MMEngineRunner.build_dataloader(dataloader, seed, diff_rank_seed)
+        cfg = dict(dataloader)
+        if seed is not None and isinstance(cfg.get('sampler'), dict):
+            cfg['sampler'] = dict(type=SeededSampler, sampler=cfg['sampler'], sample_seed=seed)
+        loader = MMEngineRunner.build_dataloader(cfg, seed, diff_rank_seed)
+        seed_samples(loader)
+        if len(loader) == 0:
+            raise InputError(
+                f'the data set has {len(loader.dataset)} pictures per epoch, too few for one batch '  # type: ignore[arg-type]
+                f'of {loader.batch_size or "this size"}; lower batch_size or set drop_last=False'
+            )
+        return loader
+
+    def register_default_hooks(self, hooks: dict | None = None) -> None:
+        """Register mmengine's hooks, with the project's checkpoint and seed hooks in their place."""
+        hooks = dict(hooks or {})
+        checkpoint = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))
+        if isinstance(checkpoint, dict) and checkpoint.get('type') == 'CheckpointHook':
+            hooks['checkpoint'] = {**checkpoint, 'type': 'mobileone_mm.CheckpointHook'}
+        hooks.setdefault('iteration_seed', dict(type='mobileone_mm.IterationSeedHook'))
+        super().register_default_hooks(hooks)
+
+    def dump_config(self) -> None:
+        """Write the config into the work dir, whole or not at all."""
+        if self.rank == 0:
+            name = Path(self.cfg.filename).name if self.cfg.filename else f'{self.timestamp}.py'
+            atomic_text(Path(self.work_dir, name).with_suffix('.py'), self.cfg.pretty_text)
+
+
+def join_cpu_group(timeout: float | None = None) -> None:
+    """Join the processes that torchrun started, through gloo.
+
+    Args:
+        timeout: Seconds that a collective operation may take; None for torch's default.
+    """
+    from datetime import timedelta
+
+    limit = {} if timeout is None else dict(timeout=timedelta(seconds=timeout))
+    os.environ.setdefault('LOCAL_RANK', os.environ['RANK'])
+    if torch.multiprocessing.get_start_method(allow_none=True) is None:
+        torch.multiprocessing.set_start_method('fork')
+    dist.init_process_group('gloo', **limit)

@@ -1,0 +1,52 @@
+"""A check of the checkpoint before its weights go into the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from ..registry import HOOKS
+from ..weights.loading import check_matches, fit_names
+from ..weights.reading import state_dict_of
+
+
+@HOOKS.register_module()
+class CheckpointCheckHook(Hook):
+    """Ends a run whose checkpoint is of another size, form or task.
+
+    mmengine loads without strictness and logs what did not fit, so that such a run evaluates or
+    resumes a net that is mostly random. Files of other namings, of a bare backbone, or of weights
+    without the dict around them are put into the form that mmengine and its EMA hook take.
+
+    Args:
+        whole: Whether all of the model must fit, as for a test or a resume. Otherwise only its
+            backbone must: a fine-tuned model has a head of its own.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, whole: bool = True) -> None:
+        self.whole = whole
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        source = str(runner._load_from)
+        if self.whole:
+            check_matches(model, checkpoint, source)
+        elif hasattr(model, 'backbone'):
+            # Parts that are allowed to be missing allow the file to have a head, too.
+            check_matches(model.backbone, checkpoint, source, allow_missing=('head.',))
+        self._put_right(model, checkpoint, source)
+
+    def _put_right(self, model: Any, checkpoint: dict, source: str) -> None:
+        state = state_dict_of(checkpoint, source)
+        fitted = fit_names(model, state)
+        if 'state_dict' not in checkpoint:
+            checkpoint.clear()
+            checkpoint['state_dict'] = fitted
+        elif fitted.keys() != state.keys():
+            checkpoint['state_dict'] = fitted

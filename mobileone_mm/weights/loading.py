@@ -1,0 +1,319 @@
+"""Loading weights with a check: what does not fit is an error that names the likely cause.
+
+mmengine loads with ``strict=False`` and logs what did not match, so a checkpoint of another size,
+form or task "loads" and leaves most of the net at its random start.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .keys import form_of, looks_like_mobileone, scheme_of, to_classifier
+from .reading import read_checkpoint, state_dict_of
+
+_STAGE_KEY = re.compile(r'(?:^|.*\.)(?=stage\d\.)')
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What :func:`load_weights` did.
+
+    Attributes:
+        scheme: Naming of the file (``apple``, ``mmpretrain``, ...), None if it is no MobileOne.
+        form: 'train' or 'deploy'; None if it is no MobileOne.
+        loaded: Keys of the model that were set.
+        missing: Keys of the model that the file lacks.
+        unexpected: Keys of the file that the model has no place for.
+    """
+
+    scheme: str | None
+    form: str | None
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+@torch.no_grad()
+def load_weights(
+    model: nn.Module,
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    strict: bool = True,
+    prefix: str | None = None,
+) -> LoadReport:
+    """Load MobileOne weights of any known naming into a backbone, or a model that has one.
+
+    A backbone takes its part of a classifier's, detector's or segmentor's file; the rest of the
+    file is left out and reported as unexpected.
+
+    Args:
+        model: A :class:`~mobileone_mm.MobileOne`, or a host's model with it as ``backbone``.
+        source: A local file, or a checkpoint or state dict in memory.
+        strict: Whether every tensor of the model must be in the file, and the file of a whole model
+            must hold no others. The shapes of what is loaded must agree in any case.
+        prefix: Take only the keys below this prefix of the file, without it; as in mmengine.
+
+    Raises:
+        InputError: The file is broken, or of another size, form or task.
+    """
+    name = 'checkpoint' if isinstance(source, Mapping) else f"checkpoint '{os.fspath(source)}'"
+    checkpoint = source if isinstance(source, Mapping) else read_checkpoint(source)
+    state = state_dict_of(checkpoint, name)
+    scheme = scheme_of(state)
+    if prefix:
+        state = _below(state, prefix.rstrip('.') + '.', name)
+    model = _unwrap(model)
+    state = fit_names(model, state)
+    target = model.state_dict()
+    form = form_of(state)
+    differences = _Differences.between(target, state)
+    is_backbone = any(key.startswith('stage0.') for key in target)
+    problem = _mismatch(target, state, differences, allow_other=is_backbone) if strict else None
+    problem = (
+        problem
+        or _shape_problem(target, state, differences.shapes)
+        or _common_problem(target, state, differences.common)
+        or _value_problem(target, state)
+    )
+    if problem:
+        raise InputError(f'{name}: {problem}')
+    model.load_state_dict({key: state[key] for key in differences.common}, strict=False)
+    return LoadReport(
+        scheme,
+        form,
+        tuple(differences.common),
+        tuple(differences.missing),
+        tuple(differences.unexpected),
+    )
+
+
+def check_matches(
+    model: nn.Module,
+    checkpoint: Mapping[str, Any],
+    source: str,
+    allow_missing: Sequence[str] = (),
+) -> None:
+    """Raise unless the checkpoint is one of this model.
+
+    For tools, before they hand the file to mmengine, which would only log what does not fit.
+
+    Args:
+        model: The model that shall take the weights.
+        checkpoint: As :func:`~mobileone_mm.weights.reading.read_checkpoint` gives it; foreign names
+            are understood.
+        source: What to call the checkpoint in the message, usually its path.
+        allow_missing: Beginnings of keys that the file need not have, such as ``bbox_head.`` when a
+            detector starts from a classifier. If there are any, the file may also hold parts that the
+            model has no place for.
+
+    Raises:
+        InputError: It is of another size, form or task, or its weights are not finite.
+    """
+    name = f"checkpoint '{source}'"
+    model = _unwrap(model)
+    target = model.state_dict()
+    state = fit_names(model, state_dict_of(checkpoint, name))
+    allowed = tuple(allow_missing)
+    differences = _Differences.between(target, state, allowed)
+    problem = _mismatch(target, state, differences, allow_other=bool(allowed))
+    if problem is None:
+        problem = _value_problem(target, state)
+    if problem:
+        raise InputError(f'{name}: {problem}')
+
+
+def fit_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of any known naming under the names of this model.
+
+    Foreign names become those of a host's classifier; for a bare backbone, its prefix in the file is
+    taken off.
+    """
+    scheme = scheme_of(state)
+    fitted = dict(state)
+    if scheme not in (None, 'mmpretrain'):
+        fitted = to_classifier(state)
+    target = model.state_dict().keys()
+    bare_target = any(key.startswith('stage0.') for key in target)
+    bare_file = any(key.startswith('stage0.') for key in fitted)
+    if bare_target and not bare_file:
+        fitted = {key.removeprefix('backbone.'): value for key, value in fitted.items()}
+    elif bare_file and any(key.startswith('backbone.stage0.') for key in target):
+        fitted = {
+            f'backbone.{key}' if key.startswith('stage') else key: value
+            for key, value in fitted.items()
+        }
+    return fitted
+
+
+@dataclass(frozen=True)
+class _Differences:
+    common: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    shapes: list[str]
+
+    @classmethod
+    def between(
+        cls,
+        target: Mapping[str, Tensor],
+        state: Mapping[str, Tensor],
+        allow_missing: tuple[str, ...] = (),
+    ) -> _Differences:
+        common = [key for key in target if key in state]
+        missing = [
+            key
+            for key in target
+            # Old files lack the counter, and nothing that is evaluated depends on it.
+            if key not in state
+            and not key.endswith('num_batches_tracked')
+            and not key.startswith(allow_missing or ('\0',))
+        ]
+        unexpected = [key for key in state if key not in target]
+        shapes = [key for key in common if target[key].shape != state[key].shape]
+        return cls(common, missing, unexpected, shapes)
+
+
+def _mismatch(
+    target: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    differences: _Differences,
+    allow_other: bool,
+) -> str | None:
+    """The most likely reason why the file is not one of this model, or None if it is one."""
+    unexpected = [] if allow_other else differences.unexpected
+    if not (differences.missing or unexpected or differences.shapes):
+        return None
+    return (
+        _form_problem(target, state)
+        or _shape_problem(target, state, differences.shapes)
+        or _common_problem(target, state, differences.common)
+        or _unit_problem(differences.missing, unexpected)
+        or _key_problem(differences.missing, unexpected)
+    )
+
+
+def _form_problem(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
+    if not looks_like_mobileone(target):
+        return None
+    if not looks_like_mobileone(state):
+        return f'holds no MobileOne (its keys: {_some(state)}); another backbone?'
+    forms = form_of(state), form_of(target)
+    if forms == ('deploy', 'train'):
+        return (
+            'is in deploy form (fused), the model in training form; set deploy=True in the '
+            'backbone (--cfg-options model.backbone.deploy=True)'
+        )
+    if forms == ('train', 'deploy'):
+        return (
+            'is in training form, the model in deploy form; convert the checkpoint with '
+            'tools/switch_to_deploy.py, or set deploy=False in the backbone'
+        )
+    return None
+
+
+def _shape_problem(
+    target: Mapping[str, Tensor], state: Mapping[str, Tensor], shapes: list[str]
+) -> str | None:
+    if not shapes:
+        return None
+    key, more = shapes[0], f' (and {len(shapes) - 1} more)' if len(shapes) > 1 else ''
+    pair = f"'{key}' is {list(state[key].shape)}, the model's {list(target[key].shape)}{more}"
+    if not any(_STAGE_KEY.match(key) for key in shapes):
+        return f'has other shapes: {pair}; another number of classes or another head?'
+    file_widths, model_widths = _widths(state), _widths(target)
+    if file_widths != model_widths:
+        return (
+            f'is of another size: its stages are {_join(file_widths)} channels wide, the '
+            f"model's {_join(model_widths)}; set the arch of the checkpoint"
+        )
+    return f'has other shapes in the backbone: {pair}; another arch or in_channels?'
+
+
+def _common_problem(
+    target: Mapping[str, Tensor], state: Mapping[str, Tensor], common: list[str]
+) -> str | None:
+    if common:
+        return None
+    return (
+        f"has no key in common with the model (its keys: {_some(state)}; the model's: "
+        f'{_some(target)}); another model or task?'
+    )
+
+
+def _unit_problem(missing: list[str], unexpected: list[str]) -> str | None:
+    units = [key for key in [*missing, *unexpected] if _STAGE_KEY.match(key)]
+    if not units:
+        return None
+    if all('.se.' in key for key in units):
+        have, want = ('without', 'with') if missing else ('with', 'without')
+        return f'is {have} squeeze-and-excitation, the model {want}; see the argument use_se'
+    return (
+        f'is of another size: units or branches differ ({_some(units)}); set the arch of the '
+        'checkpoint'
+    )
+
+
+def _key_problem(missing: list[str], unexpected: list[str]) -> str:
+    parts = []
+    if missing:
+        parts.append(f'lacks {len(missing)} keys ({_some(missing)})')
+    if unexpected:
+        parts.append(f'has {len(unexpected)} that the model has not ({_some(unexpected)})')
+    return f'does not fit the model: it {" and ".join(parts)}; another task or another head?'
+
+
+def _value_problem(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with the numbers that the model would take."""
+    for key, own in target.items():
+        value = state.get(key)
+        if value is None or not own.is_floating_point():
+            continue
+        if not value.is_floating_point():
+            return f"'{key}' holds {value.dtype} where floating point is needed"
+        if not bool(torch.isfinite(value).all()):
+            return f"'{key}' holds NaN or Inf; the training diverged, take an earlier checkpoint"
+        if key.endswith('running_var') and bool((value < 0).any()):
+            return f"'{key}' holds a negative variance; the file is damaged"
+    return None
+
+
+def _widths(state: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Output channels of the stem and the stages of the first MobileOne in a state dict."""
+    widths: dict[int, tuple[int, int]] = {}
+    for key, value in state.items():
+        match = re.search(r'(?:^|\.)stage(\d)\.(?:(\d+)\.)?(branch_reparam|.*conv)\.weight$', key)
+        if match and value.ndim == 4:
+            stage, unit = int(match[1]), int(match[2] or 0)
+            if '.se.' not in key and unit >= widths.get(stage, (0, 0))[0]:
+                widths[stage] = (unit, int(value.shape[0]))
+    return tuple(width for _, (_, width) in sorted(widths.items()))
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    """The model inside wrappers for several devices or test-time augmentation."""
+    while [name for name, _ in model.named_children()] == ['module']:
+        model = model.module  # type: ignore[assignment]
+    return model
+
+
+def _below(state: Mapping[str, Tensor], prefix: str, name: str) -> dict[str, Tensor]:
+    below = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if not below:
+        raise InputError(f"{name}: has no key below '{prefix}' (its keys: {_some(state)})")
+    return below
+
+
+def _join(widths: tuple[int, ...]) -> str:
+    return '/'.join(map(str, widths)) or 'unknown'
+
+
+def _some(keys: Iterable[str], count: int = 3) -> str:
+    keys = list(keys)
+    return ', '.join(map(str, keys[:count])) + (', ...' if len(keys) > count else '')

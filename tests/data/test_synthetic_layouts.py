@@ -1,0 +1,239 @@
+"""The written data sets: layout, values, made once and whole, and read by the hosts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobileone_mm.data.synthetic import (
+    CLASSES,
+    IMAGENET_CLASSES,
+    VOC_CLASSES,
+    make_ade,
+    make_coco,
+    make_imagenet,
+    make_pictures,
+    make_voc,
+)
+from mobileone_mm.data.synthetic.vocabulary import BY_NAME, voc_palette
+from mobileone_mm.errors import InputError
+
+TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'make_dataset.py'
+MAKERS = {'coco': make_coco, 'imagenet': make_imagenet, 'voc': make_voc, 'ade': make_ade}
+COUNTS = {'num_train': 16, 'num_val': 8}
+SIZE = 64
+
+
+@pytest.fixture(scope='module')
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny data set of each layout; `pictures` are unseen ones."""
+    base = tmp_path_factory.mktemp('synthetic')
+    made = {name: make(base / name, size=SIZE, **COUNTS) for name, make in MAKERS.items()}
+    return {**made, 'pictures': make_pictures(base / 'pictures', 8, SIZE)}
+
+
+def _hashes(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob('*'))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize('layout', MAKERS)
+def test_same_arguments_same_bytes(layout: str, roots: dict[str, Path], tmp_path: Path) -> None:
+    again = MAKERS[layout](tmp_path / 'again', size=SIZE, **COUNTS)
+    assert _hashes(again) == _hashes(roots[layout])
+    other = _hashes(MAKERS[layout](tmp_path / 'other', size=SIZE, seed=1, **COUNTS))
+    pictures = [name for name in other if name.lower().endswith(('jpg', 'jpeg'))]
+    first = set(_hashes(roots[layout]).values())
+    assert len(pictures) == 24
+    assert not first & {other[name] for name in pictures}
+
+
+def test_pictures_of_all_splits_are_different(roots: dict[str, Path]) -> None:
+    files = [*roots['coco'].rglob('*.jpg'), *roots['pictures'].glob('*.jpg')]
+    assert len(files) == 32
+    assert len({path.read_bytes() for path in files}) == 32
+    assert len({path.name for path in files}) == 32
+
+
+def test_coco_annotations(roots: dict[str, Path]) -> None:
+    coco_api = pytest.importorskip('pycocotools.coco')
+    for split, count in (('train2017', 16), ('val2017', 8)):
+        path = roots['coco'] / 'annotations' / f'instances_{split}.json'
+        table = json.loads(path.read_text())
+        assert set(table) == {'info', 'licenses', 'images', 'annotations', 'categories'}
+        assert len(table['categories']) == 80
+        coco = coco_api.COCO(str(path))
+        assert len(coco.imgs) == count
+        names = {coco.cats[item['category_id']]['name'] for item in coco.anns.values()}
+        assert names == set(CLASSES)
+        for image in coco.imgs.values():
+            with Image.open(roots['coco'] / split / image['file_name']) as picture:
+                assert picture.size == (image['width'], image['height']) == (SIZE, SIZE)
+            assert coco.getAnnIds(imgIds=[image['id']])
+        for item in coco.anns.values():
+            left, top, width, height = item['bbox']
+            rows, columns = np.nonzero(coco.annToMask(item))
+            assert (left, top) == (columns.min(), rows.min())
+            assert (width, height) == (np.ptp(columns) + 1, np.ptp(rows) + 1)
+            assert item['area'] == len(rows)
+            assert item['iscrowd'] == 0
+
+
+def test_unseen_pictures_have_annotations_of_their_own(roots: dict[str, Path]) -> None:
+    table = json.loads((roots['pictures'] / 'instances.json').read_text())
+    names = {path.name for path in roots['pictures'].glob('*.jpg')}
+    assert {image['file_name'] for image in table['images']} == names
+    assert {item['image_id'] for item in table['annotations']} == {
+        image['id'] for image in table['images']
+    }
+
+
+def test_imagenet_lists_name_every_picture(roots: dict[str, Path]) -> None:
+    for split, count in (('train', 16), ('val', 8)):
+        folder = roots['imagenet'] / split
+        lines = (roots['imagenet'] / 'meta' / f'{split}.txt').read_text().splitlines()
+        table = dict(line.split(' ') for line in lines)
+        assert set(table) == {str(path.relative_to(folder)) for path in folder.rglob('*.JPEG')}
+        assert len(table) == count
+        index = {BY_NAME[name].wnid: BY_NAME[name].imagenet for name in IMAGENET_CLASSES}
+        assert all(int(label) == index[file.split('/')[0]] for file, label in table.items())
+        assert {int(label) for label in table.values()} == set(index.values())
+
+
+def test_voc_masks(roots: dict[str, Path]) -> None:
+    seen: set[int] = set()
+    for split, count in (('train', 16), ('val', 8)):
+        listing = roots['voc'] / 'ImageSets' / 'Segmentation' / f'{split}.txt'
+        names = listing.read_text().split()
+        assert len(names) == count
+        for name in names:
+            with Image.open(roots['voc'] / 'SegmentationClass' / f'{name}.png') as mask:
+                assert mask.mode == 'P'
+                palette, values = mask.getpalette(), np.asarray(mask)
+            assert palette == voc_palette()
+            with Image.open(roots['voc'] / 'JPEGImages' / f'{name}.jpg') as picture:
+                assert picture.size == values.shape[::-1]
+            seen |= set(np.unique(values).tolist())
+            # The border of 255 keeps objects and background apart.
+            for axis in (0, 1):
+                one, two = np.delete(values, 0, axis), np.delete(values, -1, axis)
+                assert not ((one != two) & (one != 255) & (two != 255)).any()
+            assert 0.01 < (values == 255).mean() < 0.25
+    assert seen == {0, 255} | {BY_NAME[name].voc for name in VOC_CLASSES}
+
+
+def test_ade_masks(roots: dict[str, Path]) -> None:
+    seen: set[int] = set()
+    for split, count in (('training', 16), ('validation', 8)):
+        images = sorted((roots['ade'] / 'images' / split).glob('*.jpg'))
+        masks = sorted((roots['ade'] / 'annotations' / split).glob('*.png'))
+        assert [path.stem for path in images] == [path.stem for path in masks]
+        assert len(masks) == count
+        for path in masks:
+            with Image.open(path) as mask:
+                assert mask.mode == 'L'
+                seen |= set(np.unique(np.asarray(mask)).tolist())
+    assert {thing.ade for thing in BY_NAME.values()} <= seen
+    assert max(seen) <= 150
+
+
+@pytest.mark.parametrize('make', [*MAKERS.values(), make_pictures])
+def test_second_call_changes_nothing(make: Callable[..., Path], tmp_path: Path) -> None:
+    counts = {'num': 3} if make is make_pictures else {'num_train': 2, 'num_val': 1}
+    root = make(tmp_path / 'data', size=32, **counts)
+    times = {path: path.stat().st_mtime_ns for path in root.rglob('*')}
+    assert make(root, size=32, **counts) == root
+    assert {path: path.stat().st_mtime_ns for path in root.rglob('*')} == times
+    with pytest.raises(InputError, match=r'^root: .* other values of seed; delete it'):
+        make(root, size=32, seed=1, **counts)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob('*')} == times
+    assert [path.name for path in tmp_path.iterdir()] == ['data']
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / 'data').mkdir()
+    assert (make_pictures(tmp_path / 'data', 1, 32) / 'instances.json').is_file()
+
+
+def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / 'notes.txt').write_text('mine')
+    with pytest.raises(InputError, match='not made by this generator'):
+        make_coco(tmp_path, 1, 1, 32)
+    with pytest.raises(InputError, match='is a file'):
+        make_coco(tmp_path / 'notes.txt', 1, 1, 32)
+    assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
+    assert (tmp_path / 'notes.txt').read_text() == 'mine'
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('mobileone_mm.data.synthetic.coco.save_jpeg', full)
+    with pytest.raises(OSError, match='No space left'):
+        make_coco(tmp_path / 'data', 2, 2, 32)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'num_train': 0}, 'num_train: got 0; give a whole number from 1'),
+        ({'num_val': 2.5}, 'num_val: got 2.5'),
+        ({'size': 31}, 'size: got 31; give a whole number from 32 to 4096'),
+        ({'seed': -1}, 'seed: got -1'),
+        ({'seed': True}, 'seed: got True'),
+        ({'classes': ('bus', 'dog')}, 'classes: got .*dog.*; give different names of'),
+        ({'classes': ()}, 'classes: got '),
+        ({'classes': ('bus', 'bus')}, 'classes: got '),
+    ],
+)
+def test_bad_arguments(arguments: dict, message: str, tmp_path: Path) -> None:
+    for make in MAKERS.values():
+        with pytest.raises(InputError, match=f'^{message}') as caught:
+            make(tmp_path / 'data', **arguments)
+        assert '\n' not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def _tool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(TOOL), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_tool_makes_a_data_set(tmp_path: Path) -> None:
+    done = _tool('pictures', tmp_path / 'unseen', '--num', '2', '--size', '32', '--seed', '4')
+    assert (done.returncode, done.stderr) == (0, '')
+    assert _hashes(tmp_path / 'unseen') == _hashes(make_pictures(tmp_path / 'own', 2, 32, 4))
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ('voc', 'notes.txt'),
+        ('coco', 'x', '--size', 'big'),
+        ('ade', 'x', '--num-val', '0'),
+        ('cub', 'x'),
+        ('coco', 'notes.txt/data'),
+    ],
+)
+def test_tool_says_what_is_wrong_in_one_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / 'notes.txt').write_text('mine')
+    layout, root, *options = arguments
+    failed = _tool(layout, tmp_path / root, *options)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith('error: ')
+    assert failed.stderr.count('\n') == 1
+    assert failed.stdout == ''
+    assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']

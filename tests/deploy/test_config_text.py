@@ -1,0 +1,114 @@
+"""The written config: self-contained, portable, in deploy form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mobileone_mm.deploy.config import (
+    absolute_paths,
+    build_model,
+    deploy_config_text,
+    load_config,
+    parse_config_text,
+)
+from mobileone_mm.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+SSD = ROOT / 'configs' / 'ssdlite_mobileone_s2_coco.py'
+SEG = ROOT / 'configs' / 'deeplabv3_mobileone_s0_voc.py'
+
+
+def text_of(path: Path, options: dict | None = None) -> str:
+    return deploy_config_text(load_config(path, options), path, options)
+
+
+@pytest.mark.parametrize('root', [None, '/mnt/somewhere/coco', 'data'])
+def test_data_roots_stay_variables(monkeypatch, root):
+    if root is None:
+        monkeypatch.delenv('COCO_ROOT', raising=False)
+    else:
+        monkeypatch.setenv('COCO_ROOT', root)
+    text = text_of(SSD)
+    assert "'{{$COCO_ROOT:data/coco/}}'" in text
+    assert "'{{$COCO_ROOT:data/coco/}}/annotations/instances_val2017.json'" in text
+    assert '_base_' not in text
+    assert '__environment' not in text
+    assert absolute_paths(text) == []
+    monkeypatch.setenv('COCO_ROOT', '/elsewhere')
+    dataset = parse_config_text(text).test_dataloader.dataset
+    assert dataset.data_root == '/elsewhere'
+
+
+def test_a_variable_that_chooses_a_base_file_keeps_its_choice(monkeypatch):
+    monkeypatch.setenv('VOC_TRAIN', 'train')
+    monkeypatch.setenv('VOC_ROOT', '/mnt/voc')
+    text = text_of(SEG)
+    assert 'VOC_TRAIN' not in text
+    assert 'SegmentationClassAug' not in text
+    assert "'{{$VOC_ROOT:data/VOCdevkit/VOC2012}}'" in text
+    assert '/mnt/voc' not in text
+
+
+def test_only_the_form_changes():
+    before = load_config(SSD)
+    after = parse_config_text(text_of(SSD))
+    assert after.model.backbone.pop('deploy') is True
+    assert before.model.backbone.pop('init_cfg').type == 'mobileone_mm.NearIdentityInit'
+    for key in set(before) | set(after):
+        if key not in ('load_from', 'resume', 'work_dir', 'launcher'):
+            assert after[key] == before[key], key
+    assert not {'load_from', 'resume', 'work_dir'} & set(after)
+
+
+def test_pretrained_files_and_options():
+    options = {
+        'model.backbone.init_cfg': dict(type='Pretrained', checkpoint='/home/me/s2.pth'),
+        'model.neck.init_cfg': [dict(type='Pretrained', checkpoint='/home/me/neck.pth')],
+        'work_dir': '/home/me/runs',
+        'test_dataloader.dataset.data_root': '/home/me/coco',
+    }
+    text = text_of(SSD, options)
+    assert 'Pretrained' not in text
+    # What the user names in so many words is kept, and listed in the report.
+    assert absolute_paths(text) == ['/home/me/coco']
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_config(text: str) -> Path:
+        path = tmp_path / 'config.py'
+        path.write_text(text)
+        return path
+
+    return write_config
+
+
+def test_backbones_at_any_depth_get_the_form(write):
+    mobileone = "dict(type='mobileone_mm.MobileOne', arch='s1')"
+    path = write(
+        f"default_scope = 'mmengine'\n"
+        f"model = dict(type='X', teacher=dict(backbone={mobileone}), list=[{mobileone}],\n"
+        f"             other=dict(type='mmpretrain.MobileOne', arch='s1'))\n"
+    )
+    model = parse_config_text(text_of(path)).model
+    assert model.teacher.backbone.deploy
+    assert model.list[0].deploy
+    assert 'deploy' not in model.other
+    assert parse_config_text(text_of(path)).custom_imports.imports == ['mobileone_mm']
+
+
+def test_bad_configs(write, tmp_path):
+    for path, match in (
+        (tmp_path / 'no.py', 'no such file'),
+        (tmp_path, 'is a folder'),
+        (write('x = ('), 'cannot be read'),
+    ):
+        with pytest.raises(InputError, match=match) as caught:
+            load_config(path)
+        assert '\n' not in str(caught.value)
+    with pytest.raises(InputError, match='has no model'):
+        load_config(write('x = 1'))
+    with pytest.raises(InputError, match=r'cannot be built \(KeyError: .*Nonsense'):
+        build_model(load_config(write("model = dict(type='Nonsense')")))

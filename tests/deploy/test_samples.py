@@ -1,0 +1,81 @@
+"""Inputs for the proof: sizes from test pipelines, structured noise, pictures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+from torch import nn
+
+from mobileone_mm.deploy.samples import picture_inputs, second_size, structured_input, test_size
+from mobileone_mm.errors import InputError
+
+
+def config(*steps: dict, **dataset) -> Config:
+    return Config(dict(test_dataloader=dict(dataset=dict(pipeline=list(steps), **dataset))))
+
+
+@pytest.mark.parametrize(
+    ('steps', 'size'),
+    [
+        ([dict(type='Resize', scale=(320, 256), keep_ratio=False)], (256, 320)),
+        ([dict(type='mmdet.Resize', scale=(320, 320))], (320, 320)),
+        ([dict(type='ResizeEdge', scale=256), dict(type='CenterCrop', crop_size=224)], (224, 224)),
+        ([dict(type='ResizeEdge', scale=240)], (240, 320)),
+        ([dict(type='Resize', scale=(1333, 800), keep_ratio=True)], (800, 1067)),
+        ([dict(type='Resize', scale=(2048, 512), keep_ratio=True)], (512, 683)),
+        ([dict(type='LoadImageFromFile')], (224, 224)),
+        ([], (224, 224)),
+    ],
+)
+def test_size_of_pipelines(steps, size):
+    assert test_size(config(*steps)) == size
+
+
+def test_size_of_wrapped_datasets_and_missing_parts():
+    inner = dict(pipeline=[dict(type='CenterCrop', crop_size=64)])
+    for dataset in (dict(dataset=inner), dict(datasets=[inner, {}])):
+        assert test_size(Config(dict(val_dataloader=dict(dataset=dataset)))) == (64, 64)
+    assert test_size(Config(dict(test_dataloader=dict(dataset=dict(type='X'))))) == (224, 224)
+    assert test_size(Config({})) == (224, 224)
+
+
+@pytest.mark.parametrize('size', [(224, 224), (320, 320), (64, 64), (32, 32), (512, 683), (64, 96)])
+def test_second_size_is_another_and_not_square(size):
+    other = second_size(size)
+    assert other != size
+    assert other[0] != other[1]
+    assert min(other) >= 32
+
+
+def test_structured_input_is_normalised_and_repeats():
+    first = structured_input((64, 96), channels=4)
+    assert first.shape == (1, 4, 64, 96)
+    assert abs(float(first.mean())) < 1e-5
+    assert float(first.std()) == pytest.approx(1, abs=1e-3)
+    assert torch.equal(first, structured_input((64, 96), channels=4))
+    # Neighbours are alike, unlike in white noise.
+    assert float((first[..., 1:] - first[..., :-1]).std()) < 0.9
+
+
+class Model(nn.Module):
+    def data_preprocessor(self, data, training):
+        assert not training
+        return dict(inputs=torch.stack([x.float() for x in data['inputs']]))
+
+
+def test_pictures_come_as_bgr_at_the_test_size(tmp_path):
+    Image.new('RGB', (50, 30), (255, 0, 10)).save(tmp_path / 'red.png')
+    ((name, tensor),) = picture_inputs(Model(), [tmp_path / 'red.png'], (32, 64))
+    assert name == 'red.png'
+    assert tensor.shape == (1, 3, 32, 64)
+    assert tensor[0, :, 0, 0].tolist() == [10.0, 0.0, 255.0]
+
+
+def test_broken_pictures(tmp_path):
+    (tmp_path / 'a.png').write_bytes(b'\x89PNG\r\n\x1a\nbroken')
+    with pytest.raises(InputError, match=r"a\.png': no readable picture"):
+        list(picture_inputs(Model(), [tmp_path / 'a.png'], (8, 8)))
+    with pytest.raises(InputError, match=r"b\.png': no such file"):
+        list(picture_inputs(Model(), [tmp_path / 'b.png'], (8, 8)))

@@ -1,0 +1,223 @@
+"""SSD's head and neck: the fault of mmdet's, and predictions against a definition."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from mmdet.models import SSDHead as HostHead
+from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+from torch.nn import functional as F
+
+from mobileone_mm.models.mmdet_heads import SSDHead, SSDNeck
+from mobileone_mm.registry import MODELS
+
+CLASSES, CELLS = 3, (4, 2)  # two levels of 4x4 and 2x2 cells on a picture of 64 px
+PRIORS = 4  # a cell: the ratios 1 (two sizes), 2 and 1 / 2
+SETTINGS = ConfigDict(
+    num_classes=CLASSES,
+    in_channels=(8, 8),
+    anchor_generator=dict(
+        type='SSDAnchorGenerator',
+        scale_major=False,
+        strides=[16, 32],
+        ratios=[[2], [2]],
+        min_sizes=[16, 32],
+        max_sizes=[32, 48],
+    ),
+    bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2]),
+    train_cfg=dict(
+        assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.0),
+        sampler=dict(type='PseudoSampler'),
+        smoothl1_beta=1.0,
+        allowed_border=-1,
+        pos_weight=-1,
+        neg_pos_ratio=3,
+    ),
+    test_cfg=dict(
+        nms_pre=100, nms=dict(type='nms', iou_threshold=0.45), score_thr=0.02, max_per_img=9
+    ),
+)
+NECK = dict(
+    in_channels=(8, 12),
+    out_channels=(8, 12, 10, 6),
+    level_strides=(2, 2),
+    level_paddings=(1, 1),
+    l2_norm_scale=None,
+    use_depthwise=True,
+    norm_cfg=dict(type='BN'),
+)
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
+
+
+def head_of(kind=SSDHead, **changes):
+    torch.manual_seed(0)
+    return kind(**{**SETTINGS, **changes})
+
+
+def random_maps(batch=2):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(batch, 8, cells, cells, generator=generator) for cells in CELLS]
+
+
+def pictures(*boxes_and_labels, scale=1.0):
+    metas = [dict(img_shape=(64, 64), pad_shape=(64, 64), scale_factor=(scale, scale))]
+    metas = metas * len(boxes_and_labels)
+    gts = [
+        InstanceData(
+            bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            labels=torch.tensor(labels, dtype=torch.long),
+        )
+        for boxes, labels in boxes_and_labels
+    ]
+    return gts, metas
+
+
+def losses(head, maps, gts, metas):
+    return head.loss_by_feat(*head(maps), gts, metas)
+
+
+def total(result):
+    return sum(torch.stack(list(values)).sum() for values in result.values())
+
+
+def test_mmdets_own_head_cannot_predict():
+    _, metas = pictures(([], []), ([], []))
+    host = head_of(HostHead).eval()
+    with torch.no_grad(), pytest.raises(AttributeError, match='loss_cls'):
+        host.predict_by_feat(*host(random_maps()), batch_img_metas=metas)
+
+
+def test_prefix_finds_ours_and_mmdets_stays():
+    assert ROOT_MODELS.get('mobileone_mm.SSDHead') is SSDHead
+    assert MODELS.get('SSDHead') is SSDHead
+    assert ROOT_MODELS.get('mmdet.SSDHead') is HostHead
+
+
+def test_weights_and_losses_are_mmdets():
+    ours, host = head_of(), head_of(HostHead)
+    host.load_state_dict(ours.state_dict(), strict=True)
+    data = (
+        random_maps(),
+        *pictures(([[4, 6, 30, 40]], [1]), ([[8, 8, 60, 50], [0, 0, 20, 20]], [2, 0])),
+    )
+    assert torch.equal(total(losses(ours, *data)), total(losses(host, *data)))
+
+
+@pytest.mark.parametrize('scale', [1.0, 0.5])
+def test_prediction_is_the_decoded_anchor(scale):
+    """One anchor gets a known class and offset; the box follows from the coder's definition."""
+    head = head_of().eval()
+    anchors = torch.cat(head.prior_generator.grid_priors([(c, c) for c in CELLS], device='cpu'))
+    chosen, label, delta = 17, 2, torch.tensor([0.5, -1.0, 0.4, -0.3])
+    scores = torch.zeros(len(anchors), CLASSES + 1)
+    scores[:, -1] = 20.0  # background everywhere
+    scores[chosen] = torch.tensor([0.0, 1.0, 6.0, 0.0])
+    deltas = torch.zeros(len(anchors), 4)
+    deltas[chosen] = delta
+    first = CELLS[0] ** 2 * PRIORS
+
+    def maps(values):
+        """(anchors, c) to one (1, priors * c, cells, cells) a level."""
+        parts = values[:first], values[first:]
+        return [
+            part.reshape(1, cells, cells, -1).permute(0, 3, 1, 2)
+            for part, cells in zip(parts, CELLS, strict=True)
+        ]
+
+    _, metas = pictures(([], []), scale=scale)
+    result = head.predict_by_feat(maps(scores), maps(deltas), batch_img_metas=metas, rescale=True)[
+        0
+    ]
+    x1, y1, x2, y2 = anchors[chosen].tolist()
+    width, height = x2 - x1, y2 - y1
+    centre = (x1 + x2) / 2 + 0.05 * width, (y1 + y2) / 2 - 0.1 * height
+    half = width * math.exp(0.08) / 2, height * math.exp(-0.06) / 2
+    box = [centre[0] - half[0], centre[1] - half[1], centre[0] + half[0], centre[1] + half[1]]
+    expected = torch.tensor(box).clamp(0, 64) / scale
+    assert result.labels[0] == label
+    assert torch.allclose(result.bboxes[0], expected, atol=1e-4)
+    assert torch.allclose(result.scores[0], scores[chosen].softmax(0)[label])
+
+
+def test_loss_is_multibox_loss():
+    """Cross-entropy of positives and of the three hardest negatives for each, plus smooth L1."""
+    head = head_of()
+    gts, metas = pictures(([[4, 6, 30, 40]], [1]), ([], []))
+    classes, offsets = head(random_maps())
+    got = head.loss_by_feat(classes, offsets, gts, metas)
+    flat = [
+        torch.cat([m.permute(0, 2, 3, 1).reshape(2, -1, width) for m in maps], 1)
+        for maps, width in ((classes, CLASSES + 1), (offsets, 4))
+    ]
+    anchors = torch.cat(head.prior_generator.grid_priors([(c, c) for c in CELLS], device='cpu'))
+    box = gts[0].bboxes[0]
+    inter = (torch.minimum(anchors[:, 2:], box[2:]) - torch.maximum(anchors[:, :2], box[:2])).clamp(
+        0
+    )
+    areas = (anchors[:, 2:] - anchors[:, :2]).prod(1)
+    overlap = inter.prod(1) / (areas + (box[2:] - box[:2]).prod() - inter.prod(1))
+    positive = overlap >= 0.5
+    positive[overlap.argmax()] = True
+    target = torch.where(positive, 1, CLASSES)
+    entropy = F.cross_entropy(flat[0][0], target, reduction='none')
+    count = int(positive.sum())
+    hardest = entropy[~positive].topk(3 * count).values.sum()
+    # A picture without boxes adds no loss, and counts as one positive in the average.
+    average = count + 1
+    assert torch.allclose(got['loss_cls'][0], (entropy[positive].sum() + hardest) / average)
+    sizes = anchors[:, 2:] - anchors[:, :2]
+    centres = ((box[:2] + box[2:]) / 2 - (anchors[:, :2] + anchors[:, 2:]) / 2) / sizes / 0.1
+    delta = torch.cat([centres, ((box[2:] - box[:2]) / sizes).log() / 0.2], 1)
+    distance = F.smooth_l1_loss(flat[1][0][positive], delta[positive], reduction='sum')
+    assert torch.allclose(got['loss_bbox'][0], distance / average, rtol=1e-4)
+    assert got['loss_cls'][1] == 0
+    assert got['loss_bbox'][1] == 0
+
+
+def test_pictures_without_boxes_train_and_predict():
+    head = head_of()
+    loss = total(losses(head, random_maps(), *pictures(([], []), ([], []))))
+    loss.backward()
+    assert loss == 0
+    assert all(torch.isfinite(p.grad).all() for p in head.parameters())
+    silent = head_of(test_cfg={**SETTINGS.test_cfg, 'score_thr': 0.999}).eval()
+    samples = [DetDataSample(metainfo=meta) for meta in pictures(([], []), ([], []))[1]]
+    with torch.no_grad():
+        results = silent.predict(random_maps(), samples)
+    assert [len(r) for r in results] == [0, 0]
+
+
+def test_one_picture_and_one_cell_is_a_clear_error():
+    neck = SSDNeck(**NECK)
+    alone = torch.rand(1, 8, 8, 8), torch.rand(1, 12, 4, 4)
+    with pytest.raises(ValueError, match='^train_dataloader.batch_size: got a batch of 1') as error:
+        neck(alone)
+    assert '\n' not in str(error.value)
+    neck.eval()
+    assert [tuple(x.shape[-2:]) for x in neck(alone)] == [(8, 8), (4, 4), (2, 2), (1, 1)]
+    neck.train()
+    neck((torch.rand(2, 8, 8, 8), torch.rand(2, 12, 4, 4)))
+    neck((torch.rand(1, 8, 16, 16), torch.rand(1, 12, 8, 8)))  # the last level has four cells
+
+
+def test_channels_may_be_lists():
+    """As ``--cfg-options`` gives them; mmdet's neck refuses a list beside a tuple."""
+    neck = SSDNeck(**{**NECK, 'in_channels': [8, 12]})
+    assert len(neck.extra_layers) == 2
+
+
+@pytest.mark.parametrize(('kind', 'settings'), [(SSDHead, SETTINGS), (SSDNeck, NECK)])
+def test_unknown_argument(kind, settings):
+    with pytest.raises(TypeError, match='norm_config'):
+        kind(**settings, norm_config=dict(type='BN'))

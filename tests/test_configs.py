@@ -1,0 +1,269 @@
+"""Every config: it is declarative, its data load, it trains a step, predicts, and fuses exactly."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import itertools
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATASETS, MODELS, DefaultScope, init_default_scope
+from mmengine.runner import Runner
+
+from mobileone_mm.reparam import reparameterize_model
+from mobileone_mm.reparam.proof import max_difference, randomize_
+from mobileone_mm.reparam.surgery import unfused_blocks
+from mobileone_mm.weights.reading import use_safe_loader
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / 'configs'
+SIZES = ('s0', 's1', 's2', 's3', 's4')
+LEAVES = [
+    *(f'mobileone_{size}_in1k' for size in (*SIZES, 'mu0', 'mu1', 'mu2')),
+    *(f'ssdlite_mobileone_{size}_coco' for size in SIZES),
+    *(f'deeplabv3_mobileone_{size}_{data}' for size in SIZES for data in ('voc', 'ade20k')),
+]
+SMALLEST = ('mobileone_s0_in1k', 'ssdlite_mobileone_s0_coco', 'deeplabv3_mobileone_s0_voc')
+#: smallest pictures that leave each net something to do
+SIDES = {'mmpretrain': 64, 'mmdet': 160, 'mmseg': 64}
+FULL_SIDES = {'mmpretrain': 224, 'mmdet': 320, 'mmseg': 512}
+
+
+@pytest.fixture(scope='module')
+def roots(tiny_imagenet, tiny_coco, tiny_voc, tiny_ade, tmp_path_factory):
+    """Environment variables of the data roots; VOC gets the masks that SBD would add."""
+    voc = tmp_path_factory.mktemp('vocaug') / 'VOC2012'
+    shutil.copytree(tiny_voc, voc)
+    shutil.copytree(voc / 'SegmentationClass', voc / 'SegmentationClassAug')
+    lists = voc / 'ImageSets' / 'Segmentation'
+    shutil.copy(lists / 'train.txt', lists / 'aug.txt')
+    found = dict(IMAGENET_ROOT=tiny_imagenet, COCO_ROOT=tiny_coco, VOC_ROOT=voc, ADE_ROOT=tiny_ade)
+    return {name: str(path) for name, path in found.items()}
+
+
+@pytest.fixture
+def load(roots, monkeypatch):
+    """A config by name, with tiny data, in its own default scope, without worker processes."""
+    for name, value in roots.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv('VOC_TRAIN', raising=False)
+
+    def _load(name):
+        cfg = Config.fromfile(CONFIGS / f'{name}.py')
+        init_default_scope(cfg.default_scope)
+        for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            cfg[key].update(num_workers=0, persistent_workers=False, batch_size=2)
+        return cfg
+
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        yield _load
+
+
+def steps_of(dataset):
+    """Pipelines of a data-set config, through the wrappers."""
+    for inner in dataset.get('datasets', [dataset.get('dataset')]):
+        if inner is not None:
+            yield from steps_of(inner)
+    yield from dataset.get('pipeline', ())
+
+
+def shrink(cfg, side):
+    """Smaller pictures: the only change to what a config says about its model and data."""
+    square = (side, side)
+    loaders = cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader
+    for step in itertools.chain(*(steps_of(loader.dataset) for loader in loaders)):
+        change = {
+            'RandomResizedCrop': dict(scale=side),
+            'ResizeEdge': dict(scale=side + 8),
+            'CenterCrop': dict(crop_size=side),
+            'RandomResize': dict(scale=square),
+            'RandomCrop': dict(crop_size=square),
+            'Resize': dict(scale=square),
+        }
+        step.update(change.get(step.type, {}))
+    if 'size' in cfg.model.data_preprocessor:
+        cfg.model.data_preprocessor.size = square
+    return cfg
+
+
+def batch_of(dataloader, count=2):
+    dataset = DATASETS.build(dataloader.dataset)
+    return pseudo_collate([dataset[index] for index in range(count)])
+
+
+def predictions(samples):
+    """What a picture's prediction consists of, as tensors."""
+    for sample in samples:
+        if 'pred_instances' in sample:
+            found = sample.pred_instances
+            yield from (found.bboxes, found.scores, found.labels.double())
+        elif 'seg_logits' in sample:
+            yield from (sample.seg_logits.data, sample.pred_sem_seg.data.double())
+        else:
+            yield from (sample.pred_score, sample.pred_label.double())
+
+
+def check_prediction(cfg, sample):
+    if cfg.default_scope == 'mmdet':
+        found = sample.pred_instances
+        assert len(found) <= cfg.model.test_cfg.max_per_img
+        assert ((found.labels >= 0) & (found.labels < 80)).all()
+        height, width = sample.ori_shape
+        assert (found.bboxes >= 0).all()
+        assert (found.bboxes <= torch.tensor([width, height, width, height]) + 1e-3).all()
+    elif cfg.default_scope == 'mmseg':
+        assert sample.pred_sem_seg.data.shape == (1, *sample.ori_shape)
+        assert sample.seg_logits.data.shape[0] == cfg.model.decode_head.num_classes
+    else:
+        assert sample.pred_score.shape == (1000,)
+        assert abs(float(sample.pred_score.sum()) - 1) < 1e-4
+
+
+@functools.cache
+def metafile():
+    """Models of the index that mim reads, by name."""
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    files = [yaml.safe_load((ROOT / path).read_text()) for path in index['Import']]
+    return {model['Name']: model for file in files for model in file['Models']}
+
+
+def test_the_promised_leaves():
+    assert {path.stem for path in CONFIGS.glob('*.py')} == set(LEAVES)
+
+
+@pytest.mark.parametrize('path', sorted(CONFIGS.rglob('*.py')), ids=lambda path: path.stem)
+def test_declarative(path):
+    """Assignments of literals and ``dict(...)`` only; leaves of at most 40 lines, our own bases."""
+    text = path.read_text()
+    body = ast.parse(text).body
+    if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        body = body[1:]
+    allowed = (
+        ast.Assign, ast.Name, ast.Load, ast.Store, ast.Constant, ast.Call, ast.keyword, ast.List,
+        ast.Tuple, ast.UnaryOp, ast.USub,
+    )  # fmt: skip
+    for node in (inner for statement in body for inner in ast.walk(statement)):
+        assert isinstance(node, allowed), f'{ast.dump(node)} in line {node.lineno}'
+        if isinstance(node, ast.Call):
+            assert node.func.id == 'dict'
+            assert not node.args
+    assert '::' not in text
+    if path.parent == CONFIGS:
+        assert len(text.splitlines()) <= 40
+
+
+@pytest.mark.parametrize('name', LEAVES)
+def test_loads_its_data(name, load):
+    """Both pipelines at their real sizes, from files in the layout of the original data set."""
+    cfg = load(name)
+    preprocess = MODELS.build(cfg.model.data_preprocessor)
+    side = FULL_SIDES[cfg.default_scope]
+    train = preprocess(batch_of(cfg.train_dataloader), training=True)
+    val = preprocess(batch_of(cfg.val_dataloader), training=False)
+    assert train['inputs'].shape == val['inputs'].shape == (2, 3, side, side)
+    assert train['inputs'].abs().max() < 6  # normalised
+    first = train['data_samples'][0]
+    if cfg.default_scope == 'mmdet':
+        assert len(first.gt_instances)
+        assert int(first.gt_instances.labels.max()) < 80
+    elif cfg.default_scope == 'mmseg':
+        assert first.gt_sem_seg.data.shape == (1, side, side)
+        labels = set(first.gt_sem_seg.data.unique().tolist())
+        assert labels <= {*range(cfg.model.decode_head.num_classes), 255}
+        assert labels - {255}
+    else:
+        assert 0 <= int(first.gt_label) < 1000
+
+
+@pytest.mark.parametrize('name', SMALLEST)
+def test_normalises_rgb(name, load):
+    """ImageNet's mean colour, in the order BGR of a loaded picture, becomes zero."""
+    cfg = load(name)
+    picture = torch.tensor([104, 116, 124], dtype=torch.uint8).view(3, 1, 1).expand(3, 64, 64)
+    sample = batch_of(cfg.val_dataloader, 1)['data_samples']
+    data = dict(inputs=[picture.contiguous()], data_samples=sample)
+    result = MODELS.build(cfg.model.data_preprocessor)(data, training=False)
+    assert result['inputs'].abs().max() < 0.02
+
+
+@pytest.mark.parametrize('name', LEAVES)
+def test_trains_predicts_and_fuses(name, load):
+    cfg = load(name)
+    cfg = shrink(cfg, SIDES[cfg.default_scope])
+    torch.manual_seed(0)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model.init_weights()
+    _train_step(cfg, model)
+    batch = batch_of(cfg.val_dataloader)
+    model.eval()
+    with torch.no_grad():
+        for sample in model.val_step(batch):
+            check_prediction(cfg, sample)
+        _fuses_exactly(model, batch)
+    assert not list(unfused_blocks(model))
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert metafile()[name]['Metadata']['Parameters'] == count
+
+
+def _train_step(cfg, model):
+    optim = build_optim_wrapper(model, cfg.optim_wrapper)
+    data = model.data_preprocessor(batch_of(cfg.train_dataloader), training=True)
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    assert torch.isfinite(loss)
+    stem = model.backbone.stage0.branch_conv_list[0].conv.weight
+    before = stem.detach().clone()
+    optim.backward(loss)
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert torch.isfinite(parameter.grad).all(), key
+    optim.step()
+    optim.zero_grad()
+    assert not torch.equal(before, stem)
+
+
+def _fuses_exactly(model, batch):
+    """Float64, random weights and statistics: raw outputs and finished predictions agree."""
+    randomize_(model.double(), seed=3)
+    data = model.data_preprocessor(batch, training=False)
+    inputs, samples = data['inputs'].double(), data['data_samples']
+
+    def run():
+        return (
+            model(inputs, samples, mode='tensor'),
+            list(predictions(model(inputs, samples, mode='predict'))),
+        )
+
+    expected = run()
+    assert list(unfused_blocks(model))
+    reparameterize_model(model, inplace=True)
+    assert max_difference(expected, run())[1] < 1e-9
+
+
+@pytest.mark.parametrize('name', SMALLEST)
+def test_runs_an_epoch(name, load, tmp_path):
+    """The Runner with all hooks of a config trains, validates, keeps the best; its test agrees."""
+    cfg = load(name)
+    cfg = shrink(cfg, SIDES[cfg.default_scope])
+    cfg.work_dir = str(tmp_path)
+    cfg.train_cfg.max_epochs = 1
+    if 'times' in cfg.train_dataloader.dataset:
+        cfg.train_dataloader.dataset.times = 1
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    metric = cfg.default_hooks.checkpoint.save_best
+    best = list(tmp_path.glob(f'best_{metric.replace("/", "_")}*.pth'))
+    assert len(best) == 1
+    assert (tmp_path / 'epoch_1.pth').is_file()
+    score = runner.message_hub.get_info('best_score')
+    assert 0 <= score <= 100
+    cfg.load_from = str(best[0])
+    use_safe_loader()
+    assert Runner.from_cfg(cfg).test()[metric] == pytest.approx(float(score), abs=1e-6)

@@ -1,0 +1,199 @@
+"""Weights that do not belong to a model are refused with the likely cause."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mobileone_mm import MobileOne, reparameterize_model
+from mobileone_mm.errors import InputError
+from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.weights import check_matches, load_weights
+from mobileone_mm.weights.keys import SCHEMES, parse, render
+
+SMALL = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.25] * 4, num_conv_branches=[2, 1, 1, 1])
+WIDE = {**SMALL, 'width_factor': [0.5] * 4}
+DEEP = {**SMALL, 'num_blocks': [1, 3, 1, 1]}
+MORE_BRANCHES = {**SMALL, 'num_conv_branches': [4, 1, 1, 1]}
+WITH_SE = {**SMALL, 'num_se_blocks': [0, 1, 0, 0]}
+
+
+class Classifier(nn.Module):
+    def __init__(self, arch=SMALL, classes=5, **kwargs) -> None:
+        super().__init__()
+        self.backbone = MobileOne(arch, **kwargs)
+        self.head = nn.Module()
+        self.head.fc = nn.Linear(self.backbone.out_channels[-1], classes)
+
+
+class Detector(nn.Module):
+    def __init__(self, arch=SMALL, classes=5, **kwargs) -> None:
+        super().__init__()
+        self.backbone = MobileOne(arch, **kwargs)
+        self.neck = nn.Conv2d(self.backbone.out_channels[-1], 8, 1)
+        self.bbox_head = nn.Conv2d(8, classes, 1)
+
+
+@pytest.fixture
+def trained() -> Classifier:
+    return randomize_(Classifier(), seed=1).eval()
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    a, b = first.state_dict(), second.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize('scheme', SCHEMES)
+@pytest.mark.parametrize('form', ['train', 'deploy'])
+def test_every_scheme_into_a_classifier_and_a_backbone(tmp_path, trained, scheme, form):
+    source = trained if form == 'train' else reparameterize_model(trained)
+    state = {
+        render(parse(key.removeprefix('backbone.'), 'mmpretrain'), scheme): value
+        for key, value in source.state_dict().items()
+    }
+    path = tmp_path / 'weights.pth'
+    torch.save({'model': {f'module.{key}': value for key, value in state.items()}}, path)
+    model = Classifier(deploy=form == 'deploy')
+    report = load_weights(model, path)
+    assert same(model, source)
+    assert (report.scheme, report.form) == (scheme, form)
+    assert (report.missing, report.unexpected) == ((), ())
+    assert len(report.loaded) == len(state)
+
+    backbone = MobileOne(SMALL, deploy=form == 'deploy')
+    report = load_weights(backbone, path)
+    assert same(backbone, source.backbone)
+    assert {key.partition('.')[0] for key in report.unexpected} == {'head'}
+
+
+def test_prefix_takes_a_part(trained):
+    backbone = MobileOne(SMALL)
+    state = {f'teacher.{key}': value for key, value in trained.state_dict().items()}
+    load_weights(backbone, state, prefix='teacher.backbone')
+    assert same(backbone, trained.backbone)
+    with pytest.raises(InputError, match="no key below 'student.'"):
+        load_weights(backbone, state, prefix='student')
+
+
+def test_a_wrapped_model(trained):
+    model = Classifier()
+    load_weights(nn.DataParallel(model), trained.state_dict())
+    assert same(model, trained)
+    check_matches(nn.DataParallel(model), trained.state_dict(), 'x')
+
+
+def test_old_files_without_the_counter_of_bn(trained):
+    state = {k: v for k, v in trained.state_dict().items() if 'num_batches' not in k}
+    load_weights(Classifier(), state)
+    check_matches(Classifier(), state, 'x')
+
+
+def test_half_precision_files(trained):
+    state = {k: v.half() if v.is_floating_point() else v for k, v in trained.state_dict().items()}
+    model = Classifier()
+    load_weights(model, state)
+    weight = model.backbone.stage0.branch_scale.conv.weight
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, trained.backbone.stage0.branch_scale.conv.weight.half().float())
+
+
+def edited(model: nn.Module, part: str, value: float) -> dict:
+    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    key = next(key for key in state if part in key)
+    state[key].view(-1)[0] = value
+    return state
+
+
+MISMATCHES = {
+    'form: fused file': (
+        lambda model: reparameterize_model(model).state_dict(),
+        Classifier,
+        'is in deploy form .* deploy=True',
+    ),
+    'form: training file': (
+        lambda model: model.state_dict(),
+        lambda: Classifier(deploy=True),
+        'is in training form, the model in deploy form',
+    ),
+    'size: widths': (
+        lambda model: model.state_dict(),
+        lambda: Classifier(WIDE),
+        'another size: its stages are 16/16/32/64/128 .* 32/32/64/128/256',
+    ),
+    'size: depth': (lambda m: m.state_dict(), lambda: Classifier(DEEP), 'another size: units'),
+    'size: branches': (
+        lambda model: model.state_dict(),
+        lambda: Classifier(MORE_BRANCHES),
+        'another size: units or branches',
+    ),
+    'size: se': (
+        lambda model: model.state_dict(),
+        lambda: Classifier(WITH_SE),
+        'is without squeeze-and-excitation, the model with',
+    ),
+    'size: input': (
+        lambda model: model.state_dict(),
+        lambda: Classifier(in_channels=1),
+        'another arch or in_channels',
+    ),
+    'classes': (lambda m: m.state_dict(), lambda: Classifier(classes=7), 'number of classes'),
+    'task': (lambda m: m.state_dict(), Detector, 'lacks 4 keys .neck.* another task'),
+    'no MobileOne': (
+        lambda model: nn.Sequential(nn.Conv2d(3, 3, 1)).state_dict(),
+        Classifier,
+        r'holds no MobileOne \(its keys: 0.weight, 0.bias\)',
+    ),
+    'nothing': (lambda model: {'epoch': 3}, Classifier, 'holds no weights'),
+    'NaN': (lambda m: edited(m, 'stage2', float('nan')), Classifier, 'stage2.*NaN or Inf'),
+    'Inf in the head': (lambda m: edited(m, 'fc.bias', float('inf')), Classifier, 'fc.bias.*NaN'),
+    'variance': (lambda m: edited(m, 'running_var', -1.0), Classifier, 'negative variance'),
+    'integers': (
+        lambda model: {**model.state_dict(), 'head.fc.bias': torch.zeros(5, dtype=torch.long)},
+        Classifier,
+        'torch.int64 where floating point',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', MISMATCHES)
+def test_mismatches_are_one_line_and_change_nothing(trained, case):
+    make_state, make_model, match = MISMATCHES[case]
+    state, model = make_state(trained), make_model()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for call in (
+        lambda: load_weights(model, state),
+        lambda: check_matches(model, state, 'net.pth'),
+    ):
+        with pytest.raises(InputError, match=match) as caught:
+            call()
+        assert '\n' not in str(caught.value)
+        assert len(str(caught.value)) < 400
+    assert "checkpoint 'net.pth'" in str(caught.value)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_check_passes_what_belongs_together(trained):
+    check_matches(Classifier(), {'state_dict': trained.state_dict(), 'meta': {}}, 'x')
+    check_matches(MobileOne(SMALL), trained.backbone.state_dict(), 'x')
+
+
+def test_a_detector_may_start_from_a_classifier_when_asked(trained):
+    state = trained.state_dict()
+    check_matches(Detector(), state, 'x', allow_missing=('neck.', 'bbox_head.'))
+    with pytest.raises(InputError, match='lacks 2 keys'):
+        check_matches(Detector(), state, 'x', allow_missing=('neck.',))
+    with pytest.raises(InputError, match='another size'):
+        check_matches(Detector(WIDE), state, 'x', allow_missing=('neck.', 'bbox_head.'))
+    detector = Detector()
+    report = load_weights(detector, state, strict=False)
+    assert len(report.missing) == 4
+    assert same(detector.backbone, trained.backbone)
+
+
+def test_not_strict_still_needs_something_in_common():
+    with pytest.raises(InputError, match='no key in common'):
+        load_weights(Classifier(), {'conv1.weight': torch.ones(1)}, strict=False)
+    with pytest.raises(InputError, match='number of classes'):
+        load_weights(Classifier(), Classifier(classes=7).state_dict(), strict=False)

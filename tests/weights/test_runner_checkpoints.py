@@ -1,0 +1,221 @@
+"""mmengine's own checkpoints through the safe loader: resume, load, Pretrained, downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmengine.runner import checkpoint as host
+from torch import nn
+from torch.utils.data import Dataset
+
+from mobileone_mm import MobileOne
+from mobileone_mm.errors import InputError
+from mobileone_mm.weights.keys import parse, render
+from mobileone_mm.weights.reading import allow_mmengine_globals, read_checkpoint, use_safe_loader
+
+TINY = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.125] * 4)
+
+
+class Points(Dataset):
+    metainfo = dict(classes=('a', 'b'), palette=np.array([[1, 2, 3]], dtype=np.uint8))
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(index)
+        return dict(x=torch.randn(3, generator=generator), y=torch.tensor(index % 2))
+
+
+class Line(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x, y, mode='tensor'):
+        out = self.linear(x)
+        return dict(loss=nn.functional.cross_entropy(out, y)) if mode == 'loss' else out
+
+
+def make_runner(work_dir: Path, epochs: int, **kwargs) -> Runner:
+    return Runner(
+        Line(),
+        str(work_dir),
+        train_dataloader=dict(
+            dataset=Points(),
+            batch_size=2,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
+        param_scheduler=[dict(type='CosineAnnealingLR', T_max=3)],
+        custom_hooks=[dict(type='EMAHook')],
+        randomness=dict(seed=0),
+        default_scope='mmengine',
+        experiment_name=f'{work_dir.name}-{epochs}',
+        **kwargs,
+    )
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory) -> Path:
+    """A work folder with the checkpoints of three epochs."""
+    folder = tmp_path_factory.mktemp('run')
+    make_runner(folder, 3).train()
+    return folder
+
+
+@pytest.fixture
+def safe_loader() -> Iterator[None]:
+    before = {
+        n: getattr(host, n, None) for n in ('load_from_local', 'load_url', '_safe_torch_load')
+    }
+    schemes = dict(host.CheckpointLoader._schemes)
+    use_safe_loader()
+    use_safe_loader()  # a second call changes nothing
+    yield
+    host.CheckpointLoader._schemes = schemes
+    for name, function in before.items():
+        if function is None:
+            delattr(host, name)
+        else:
+            setattr(host, name, function)
+
+
+def test_history_is_real_again(run):
+    read = read_checkpoint(run / 'epoch_3.pth')
+    loss = read['message_hub']['log_scalars']['train/loss']
+    assert type(loss) is HistoryBuffer
+    assert type(loss.data[0]) is np.ndarray
+    assert len(loss.data[0]) == 6
+    assert loss.statistics('mean', 2) == pytest.approx(loss.data[0][-2:].mean())
+    loss.update(0.5)
+    assert loss.current() == 0.5
+    assert read['meta']['dataset_meta']['palette'].tolist() == [[1, 2, 3]]
+
+
+def test_a_file_cannot_change_the_statistics_of_the_process(tmp_path):
+    buffer = HistoryBuffer([1.0], [1])
+    buffer.__dict__['statistics_methods'] = {}
+    forged = {'mean': dict, 'evil': set}
+    before = dict(HistoryBuffer._statistics_methods)
+    HistoryBuffer._statistics_methods.update(forged)
+    try:
+        torch.save({'state_dict': {'a': torch.ones(1)}, 'x': buffer}, tmp_path / 'a.pth')
+    finally:
+        HistoryBuffer._statistics_methods.clear()
+        HistoryBuffer._statistics_methods.update(before)
+    with pytest.raises(InputError, match='refers to code'):  # dict
+        read_checkpoint(tmp_path / 'a.pth')
+    assert HistoryBuffer._statistics_methods == before
+
+
+def test_resume_continues_the_message_hub(run, tmp_path, safe_loader):
+    runner = make_runner(tmp_path, 3, resume=True, load_from=str(run / 'epoch_2.pth'))
+    runner.train()
+    whole = read_checkpoint(run / 'epoch_3.pth')
+    resumed = read_checkpoint(tmp_path / 'epoch_3.pth')
+    for part in ('train/loss', 'train/lr'):
+        pair = [c['message_hub']['log_scalars'][part].data[0] for c in (whole, resumed)]
+        assert len(pair[0]) == len(pair[1])
+        assert np.array_equal(pair[0][:4], pair[1][:4])
+    assert resumed['meta']['epoch'] == 3
+
+
+def test_hosts_own_loader_after_import(run):
+    """As in the hosts' own test scripts, which know nothing of the safe loader."""
+    before = torch.serialization.get_safe_globals()
+    try:
+        allow_mmengine_globals()
+        read = host.CheckpointLoader.load_checkpoint(str(run / 'epoch_3.pth'), map_location='cpu')
+        loss = read['message_hub']['log_scalars']['train/loss']
+        assert type(loss) is HistoryBuffer
+        assert loss.statistics('max') == loss.data[0].max()
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def test_runner_refuses_code_and_broken_files(run, tmp_path, safe_loader):
+    class Bomb:
+        def __reduce__(self):
+            return eval, (f'open({str(tmp_path / "marker")!r}, "w")',)
+
+    runner = make_runner(tmp_path / 'run', 1)
+    torch.save({'state_dict': Line().state_dict(), 'meta': Bomb()}, tmp_path / 'evil.pth')
+    with pytest.raises(InputError, match='refers to code'):
+        runner.load_checkpoint(str(tmp_path / 'evil.pth'))
+    assert not (tmp_path / 'marker').exists()
+    (tmp_path / 'cut.pth').write_bytes((run / 'epoch_3.pth').read_bytes()[:-100])
+    with pytest.raises(InputError, match='cut off'):
+        runner.load_checkpoint(str(tmp_path / 'cut.pth'))
+
+
+@pytest.fixture
+def apple_file(tmp_path) -> tuple[Path, MobileOne]:
+    model = MobileOne(TINY, deploy=True)
+    state = {render(parse(k, 'mmpretrain'), 'apple'): v for k, v in model.state_dict().items()}
+    torch.save({**state, 'linear.weight': torch.ones(2, 64)}, tmp_path / 'apple.pth.tar')
+    return tmp_path / 'apple.pth.tar', model
+
+
+def test_pretrained_backbone_from_a_foreign_file(apple_file, safe_loader):
+    path, source = apple_file
+    init = dict(type='Pretrained', checkpoint=str(path), prefix='backbone')
+    model = MobileOne(TINY, deploy=True, init_cfg=init)
+    model.init_weights()
+    for key, value in source.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+
+
+def test_whole_classifier_from_a_foreign_file(apple_file, safe_loader):
+    path, source = apple_file
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = MobileOne(TINY, deploy=True)
+            self.head = nn.Module()
+            self.head.fc = nn.Linear(64, 2, bias=False)
+
+    model = Classifier()
+    host.load_checkpoint(model, str(path), strict=True)
+    assert torch.equal(model.head.fc.weight, torch.ones(2, 64))
+    weight = model.backbone.stage0.branch_reparam.weight
+    assert torch.equal(weight, source.stage0.branch_reparam.weight)
+
+
+def test_downloads_are_read_safely(run, tmp_path, safe_loader, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+
+    def download(url, target, progress):
+        Path(target).write_bytes((run / 'epoch_3.pth').read_bytes())
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    url = 'https://example.org/net.pth?version=1'
+    read = host.CheckpointLoader.load_checkpoint(url, map_location='cpu')
+    assert read['meta']['epoch'] == 3
+    assert (tmp_path / 'checkpoints' / 'net.pth').is_file()
+
+
+def test_a_download_without_network_says_where_to_put_the_file(tmp_path, safe_loader, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+
+    def download(url, target, progress):
+        raise OSError('Name or service not known')
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    with pytest.raises(
+        InputError, match=r"cannot be downloaded .* put it at '.*net\.pth'"
+    ) as caught:
+        host.CheckpointLoader.load_checkpoint('https://example.org/net.pth', map_location='cpu')
+    assert '\n' not in str(caught.value)

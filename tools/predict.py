@@ -1,0 +1,39 @@
+"""Predict pictures with a classifier, detector or segmentor.
+
+  python tools/predict.py CONFIG CHECKPOINT picture.jpg folder '*.png' --out-dir predictions
+
+Writes predictions.json, drawn pictures (vis/) and label maps of segmentors (masks/). Pictures that
+cannot be read are left out and listed at the end; the exit code is 2 if none could be read.
+"""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+from mobileone_mm.apis.arguments import tool_parser
+from mobileone_mm.apis.cli import run_tool
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    parser = tool_parser(__doc__)
+    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='files, folders, patterns')
+    parser.add_argument('--out-dir', required=True, metavar='DIR', help='where the results go')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='lowest score of a box (default: 0.3)'
+    )
+    parser.add_argument('--batch-size', type=int, default=1, help='pictures at once (default: 1)')
+    parser.add_argument('--no-vis', action='store_true', help='do not draw')
+    args = parser.parse_args(argv)
+
+    from mobileone_mm.apis.predict import predict
+
+    result = predict(**vars(args))
+    print(f'{len(result.records)} pictures predicted; results in {args.out_dir}')
+    if result.unreadable:
+        print(f'{len(result.unreadable)} pictures could not be read:')
+        for reason in result.unreadable.values():
+            print(f'  {reason}')
+    return 0
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,36 @@
+"""Evaluate a classifier, detector or segmentor on the test set of its config.
+
+  python tools/test.py CONFIG CHECKPOINT [--out predictions.csv | .pkl | metrics.json]
+"""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+from mobileone_mm.apis.arguments import add_run_arguments, tool_parser
+from mobileone_mm.apis.cli import run_tool
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    parser = tool_parser(__doc__)
+    add_run_arguments(parser)
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        help='write predictions (.pkl; .csv for a classifier) or metrics (.json)',
+    )
+    parser.add_argument('--show-dir', metavar='DIR', help='draw the predictions into this folder')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='lowest score of a drawn box (default: 0.3)'
+    )
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    args = vars(parser.parse_args(argv))
+    args.pop('local_rank')
+
+    from mobileone_mm.apis.runner import test
+
+    test(**args)
+    return 0
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,44 @@
+"""Train a classifier, detector or segmentor.
+
+  python tools/train.py configs/ssdlite_mobileone_s2_coco.py
+  torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch
+"""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+from mobileone_mm.apis.arguments import add_run_arguments, tool_parser
+from mobileone_mm.apis.cli import run_tool
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    parser = tool_parser(__doc__, checkpoint=False)
+    add_run_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='continue a run, by default from the latest checkpoint of the work dir',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size'
+    )
+    parser.add_argument('--no-validate', action='store_true', help='do not evaluate in between')
+    parser.add_argument(
+        '--stop-at-broken-pictures',
+        action='store_true',
+        help='end the run at a picture that cannot be read (default: report it and go on)',
+    )
+    args = vars(parser.parse_args(argv))
+    args.pop('local_rank')
+
+    from mobileone_mm.apis.runner import train
+
+    train(**args)
+    return 0
+
+
+if __name__ == '__main__':
+    run_tool(main)
