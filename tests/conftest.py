@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import mobileone_mm  # noqa: F401  isort: skip  (first: it puts the stand-ins in place)
 
+import importlib.util
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,151 @@ def tiny_ade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp('ade')
     make_ade(root, num_train=6, num_val=4, size=96, seed=0)
     return root
+
+
+# A net of 100 000 parameters that still has every kind of unit.
+TINY_ARCH = 'dict(_delete_=True, num_blocks=(1, 2, 1, 1), width_factor=(0.25, 0.125, 0.0625, 0.0625))'
+TINY_CONFIGS = {
+    'cls': """
+_base_ = ['{configs}/mobileone_s0_in1k.py']
+model = dict(backbone=dict(arch={arch}), head=dict(in_channels=32))
+train_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=48),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs'),
+]))
+val_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=48),
+    dict(type='PackInputs'),
+]))
+test_dataloader = val_dataloader
+optim_wrapper = dict(optimizer=dict(lr=0.01))
+param_scheduler = dict(_delete_=True, type='LinearLR', start_factor=0.1, end=4, by_epoch=False)
+train_cfg = dict(max_epochs=1)
+default_hooks = dict(logger=dict(interval=1))
+""",
+    'det': """
+_base_ = ['{configs}/ssdlite_mobileone_s0_coco.py']
+levels = (16, 32, 32, 32, 32, 32)
+model = dict(
+    backbone=dict(arch={arch}),
+    neck=dict(in_channels=(16, 32), out_channels=levels),
+    bbox_head=dict(in_channels=levels),
+    # An untrained net is sure of nothing, and mmdet has no metric for no box at all.
+    test_cfg=dict(score_thr=0.001),
+)
+train_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(times=1))
+val_dataloader = dict(batch_size=2, num_workers=0)
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=1)
+default_hooks = dict(logger=dict(interval=1))
+""",
+    'seg': """
+_base_ = ['{configs}/deeplabv3_mobileone_s0_voc.py']
+model = dict(
+    data_preprocessor=dict(size=(64, 64)),
+    backbone=dict(arch={arch}),
+    decode_head=dict(in_channels=32, channels=16),
+    auxiliary_head=dict(in_channels=16, channels=16),
+)
+train_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(
+    _delete_=True,
+    type='PascalVOCDataset',
+    data_root='{{{{$VOC_ROOT:data/VOCdevkit/VOC2012}}}}',
+    data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
+    ann_file='ImageSets/Segmentation/train.txt',
+    pipeline=[
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations'),
+        dict(type='RandomResize', scale=(96, 96), ratio_range=(0.8, 1.5), keep_ratio=True),
+        dict(type='RandomCrop', crop_size=(64, 64)),
+        dict(type='RandomFlip', prob=0.5),
+        dict(type='PackSegInputs'),
+    ],
+))
+val_dataloader = dict(num_workers=0)
+test_dataloader = val_dataloader
+train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=1)
+default_hooks = dict(logger=dict(interval=1))
+""",
+}
+
+
+@pytest.fixture
+def roots(
+    tiny_coco: Path,
+    tiny_imagenet: Path,
+    tiny_voc: Path,
+    tiny_ade: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, Path]:
+    """The environment variables of the data roots, set to the tiny data sets."""
+    found = {
+        'COCO_ROOT': tiny_coco,
+        'IMAGENET_ROOT': tiny_imagenet,
+        'VOC_ROOT': tiny_voc,
+        'ADE_ROOT': tiny_ade,
+    }
+    for name, folder in found.items():
+        monkeypatch.setenv(name, str(folder))
+    return found
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path, roots: dict[str, Path]) -> Callable[..., Path]:
+    """Writes a config that trains a tiny net on tiny data: by task, with lines of one's own."""
+
+    def write(task: str, extra: str = '', name: str | None = None) -> Path:
+        text = TINY_CONFIGS[task].format(configs=ROOT / 'configs', arch=TINY_ARCH)
+        path = tmp_path / f'{name or task}.py'
+        path.write_text(text + extra)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def tool(fresh_mmengine: None) -> Callable[..., int]:
+    """Runs a tool of ``tools/`` in this process and returns its exit code."""
+    from mobileone_mm.apis.cli import call_tool
+
+    def run(name: str, *argv: object) -> int:
+        spec = importlib.util.spec_from_file_location(f'tools_{name}', ROOT / 'tools' / f'{name}.py')
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        try:
+            return call_tool(module.main, [str(arg) for arg in argv])
+        except SystemExit as error:
+            return int(error.code or 0)
+        finally:
+            _forget_runs()
+
+    return run
+
+
+@pytest.fixture
+def fresh_mmengine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """mmengine's process-wide objects (loggers, visualizers, default scope) put away afterwards."""
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    yield
+    _forget_runs()
+
+
+def _forget_runs() -> None:
+    import logging
+
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
+
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.close()
+    kinds = [MMLogger, MessageHub, DefaultScope, Visualizer]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+        kind._instance_dict.clear()

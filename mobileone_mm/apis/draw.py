@@ -1,35 +1,34 @@
-"""Drawing predictions with the hosts' visualizers."""
+"""Drawing predictions: boxes and masks, areas, or the best classes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from mmengine.hooks import Hook
-from mmengine.registry import VISUALIZERS
+from mmengine.visualization import Visualizer
 
+from ..data.loading import read_picture
+from ..errors import InputError
 from ..weights.writing import atomic_write
 from .pictures import result_names
-from .records import class_name, label_map, task_of
+from .records import class_name, label_map, record_of, task_of
 
-_VISUALIZERS = {
-    'classification': dict(type='mmpretrain.UniversalVisualizer'),
-    'detection': dict(type='mmdet.DetLocalVisualizer', line_width=2),
-    # mmseg's default hides the picture.
-    'segmentation': dict(type='mmseg.SegLocalVisualizer', alpha=0.5),
-}
 _JPEG = ('.jpg', '.jpeg')
-# Text on smaller pictures cannot be read.
+# Smaller pictures are enlarged for drawing: text on them could not be read.
 _SMALLEST_SIDE = 320
-_numbers = count()
+_DARK = dict(facecolor='black', alpha=0.6, pad=1.5, edgecolor='none')
+_OPACITY = 0.5
 
 
 class Painter:
     """Draws what a model says onto pictures, for all three tasks.
+
+    mmengine's visualizer does the drawing. The hosts' own ones write small boxes' labels at 5
+    points, hide the picture under its areas, and look for the middle of an area for seconds.
 
     Args:
         meta: ``classes`` and, if there is one, ``palette`` of the data set.
@@ -37,10 +36,10 @@ class Painter:
     """
 
     def __init__(self, meta: dict[str, Any], score_thr: float = 0.3) -> None:
-        self.classes = list(meta['classes']) if meta.get('classes') else None
-        self.palette = meta.get('palette')
+        self.classes = [str(name) for name in meta.get('classes') or ()]
+        self.palette = [tuple(map(int, colour)) for colour in meta.get('palette') or ()]
         self.score_thr = score_thr
-        self._visualizers: dict[str, Any] = {}
+        self._visualizer = Visualizer()
 
     def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
         """Draw the predictions of a sample.
@@ -50,63 +49,95 @@ class Painter:
             sample: The sample, with predictions at the picture's size.
 
         Returns:
-            A picture of the same form; pictures of classifiers may be larger.
+            A picture of the same form; small ones are enlarged.
         """
+        scale = max(1.0, _SMALLEST_SIDE / min(image.shape[:2]))
+        size = round(image.shape[1] * scale), round(image.shape[0] * scale)
+        larger = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image
         task = task_of(sample)
-        if task == 'detection':
-            return self._boxes(image, sample)
-        if task == 'classification':
-            return self._class(image, sample)
         if task == 'segmentation':
-            return self._areas(image, sample)
-        return image
+            labels = cv2.resize(
+                label_map(sample).astype(np.int32), size, interpolation=cv2.INTER_NEAREST
+            )
+            self._areas(larger, labels)
+        else:
+            self._visualizer.set_image(larger)
+            if task == 'detection':
+                self._instances(sample.pred_instances.cpu(), scale, min(size))
+            elif task == 'classification':
+                self._best(sample, min(size))
+        return self._visualizer.get_image()
 
-    def _visualizer(self, task: str) -> Any:
-        if task not in self._visualizers:
-            # mmengine hands out the first visualizer of a name to all who ask for that name.
-            name = f'mobileone_mm-{next(_numbers)}'
-            self._visualizers[task] = VISUALIZERS.build(dict(_VISUALIZERS[task], name=name))
-            self._visualizers[task].dataset_meta = {
-                'classes': self.classes,
-                'palette': self.palette,
-            }
-        return self._visualizers[task]
+    def colour(self, label: int) -> tuple[int, int, int]:
+        """The RGB colour of a class: the data set's, else one of a circle of hues."""
+        if label < len(self.palette):
+            return self.palette[label]  # type: ignore[return-value]
+        # Steps of the golden section keep neighbours apart, whatever their number.
+        hue = round(180 * (label * 0.618034 % 1))
+        return tuple(cv2.cvtColor(np.uint8([[[hue, 200, 230]]]), cv2.COLOR_HSV2RGB)[0, 0].tolist())
 
-    def _boxes(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        visualizer = self._visualizer('detection')
-        visualizer.add_datasample(
-            '', image, sample, draw_gt=False, pred_score_thr=self.score_thr
+    def _instances(self, instances: Any, scale: float, side: int) -> None:
+        shown = instances[instances.scores >= self.score_thr]
+        font, line = max(9, round(side / 42)), max(2, round(side / 240))
+        # The best last, on top of the others.
+        for index in shown.scores.argsort(stable=True).tolist():
+            label = int(shown.labels[index])
+            colour = self.colour(label)
+            if 'masks' in shown:
+                self._mask(np.asarray(shown.masks[index], dtype=np.uint8), scale, colour)
+            box = np.asarray(shown.bboxes[index], dtype=np.float64) * scale
+            self._visualizer.draw_bboxes(box, edge_colors=colour, line_widths=line)
+            text = f'{class_name(self.classes, label)} {float(shown.scores[index]):.0%}'
+            inside = box[1] < 2 * font
+            # A letter is about 0.8 font sizes wide; the text must not run off the picture.
+            left = max(0, min(box[0], self._visualizer.width - 0.8 * font * len(text))) + line
+            self._visualizer.draw_texts(
+                text,
+                np.array([[left, box[1] + line if inside else box[1] - line]]),
+                colors='black' if sum(colour) > 382 else 'white',
+                font_sizes=font,
+                vertical_alignments='top' if inside else 'bottom',
+                bboxes=[dict(_DARK, facecolor=np.array(colour) / 255, alpha=0.8)],
+            )
+
+    def _mask(self, mask: np.ndarray, scale: float, colour: tuple[int, int, int]) -> None:
+        if scale > 1:
+            size = round(mask.shape[1] * scale), round(mask.shape[0] * scale)
+            mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+        self._visualizer.draw_binary_masks(mask.astype(bool), colors=colour, alphas=_OPACITY)
+
+    def _best(self, sample: Any, side: int) -> None:
+        best = record_of(sample, self.classes, 0)['top'][:3]
+        # ImageNet's names list synonyms, which run off the picture.
+        lines = [f'{row["category"].split(",")[0]}  {row["score"]:.0%}' for row in best]
+        font = max(9, round(side / 32))
+        self._visualizer.draw_texts(
+            '\n'.join(lines), np.array([[font, font]]), colors='white', font_sizes=font, bboxes=[_DARK]
         )
-        return visualizer.get_image()
 
-    def _class(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        side = _SMALLEST_SIDE if min(image.shape[:2]) < _SMALLEST_SIDE else None
-        names = [class_name(self.classes, label) for label in range(len(sample.pred_score))]
-        visualizer = self._visualizer('classification')
-        return visualizer.visualize_cls(image, sample, classes=names, draw_gt=False, resize=side)
-
-    def _areas(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        visualizer = self._visualizer('segmentation')
-        labels = label_map(sample)
-        number = max(int(labels.max()) + 1, len(self.classes or ()))
-        names = [class_name(self.classes, label) for label in range(number)]
-        colours = list(self.palette or ())[:number] or _colours(number)
-        visualizer.dataset_meta = {'classes': names, 'palette': colours}
-        # mmseg's own labels take seconds on a large picture and lie on the border of an area.
-        visualizer.add_datasample('', image, sample, draw_gt=False, with_labels=False)
-        for label in np.unique(labels).tolist():
+    def _areas(self, image: np.ndarray, labels: np.ndarray) -> None:
+        found = [
+            label
+            for label in np.unique(labels).tolist()
+            if class_name(self.classes, label) != 'background'
+        ]
+        blended = image.astype(np.float32)
+        for label in found:
+            area = labels == label
+            blended[area] += (np.float32(self.colour(label)) - blended[area]) * _OPACITY
+        self._visualizer.set_image(blended.round().astype(np.uint8))
+        for label in found:
             place = _deepest_point(labels == label)
             if place is not None:
-                visualizer.draw_texts(
-                    names[label],
+                self._visualizer.draw_texts(
+                    class_name(self.classes, label),
                     np.array([place]),
                     colors='white',
-                    font_sizes=max(8, round(min(image.shape[:2]) / 40)),
+                    font_sizes=max(9, round(min(image.shape[:2]) / 40)),
                     horizontal_alignments='center',
                     vertical_alignments='center',
-                    bboxes=[dict(facecolor='black', alpha=0.6, pad=1.5, edgecolor='none')],
+                    bboxes=[_DARK],
                 )
-        return visualizer.get_image()
 
 
 def _deepest_point(area: np.ndarray) -> tuple[int, int] | None:
@@ -116,12 +147,6 @@ def _deepest_point(area: np.ndarray) -> tuple[int, int] | None:
     if depth[y, x] < max(3, min(area.shape) / 60):
         return None
     return int(x), int(y)
-
-
-def _colours(number: int) -> list[list[int]]:
-    hues = np.linspace(0, 180, max(number, 1), endpoint=False)
-    hsv = np.stack([hues, np.full_like(hues, 200), np.full_like(hues, 230)], 1)[None]
-    return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)[0].tolist()
 
 
 def save_picture(image: np.ndarray, path: Path) -> Path:
@@ -167,15 +192,15 @@ class DrawHook(Hook):
         paths = [str(dataset.get_data_info(index)['img_path']) for index in range(len(dataset))]
         names = result_names([Path(path) for path in paths])
         self._names = {path: self.folder / name for path, name in zip(paths, names)}
-        meta = getattr(runner.visualizer, 'dataset_meta', None) or dataset.metainfo
-        self._painter = Painter(meta, self.score_thr)
+        self._painter = Painter(dataset.metainfo, self.score_thr)
 
     def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
     ) -> None:
-        from ..data.loading import read_picture
-        from ..errors import InputError
-
         assert self._painter is not None
         for sample in outputs or ():
             path = str(sample.img_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -174,9 +175,13 @@ def _dump_with(
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
+    # mmengine tells the user of each variable that it put in; these are not the user's.
+    level = logging.root.manager.disable
+    logging.disable(logging.INFO)
     try:
         yield
     finally:
+        logging.disable(level)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

@@ -18,17 +18,17 @@ def by_definition(boxes: Tensor, scores: Tensor, threshold: float, offset: int =
     kind = np.float32 if boxes.dtype == torch.float32 else np.float64
     x1, y1, x2, y2 = boxes.numpy().astype(kind).T
     area = (x2 - x1 + kind(offset)) * (y2 - y1 + kind(offset))
-    waiting = sorted(range(len(scores)), key=lambda i: -float(scores[i]))  # stable
+    waiting = np.argsort(-scores.numpy(), kind='stable')
     kept = []
-    while waiting:
-        best, others = waiting[0], np.array(waiting[1:], dtype=int)
-        kept.append(best)
+    while len(waiting):
+        best, others = waiting[0], waiting[1:]
+        kept.append(int(best))
         width = np.minimum(x2[best], x2[others]) - np.maximum(x1[best], x1[others]) + kind(offset)
         height = np.minimum(y2[best], y2[others]) - np.maximum(y1[best], y1[others]) + kind(offset)
         shared = np.maximum(width, kind(0)) * np.maximum(height, kind(0))
         with np.errstate(divide='ignore', invalid='ignore'):
             iou = shared / (area[best] + area[others] - shared)
-        waiting = others[~(iou > kind(threshold))].tolist()
+        waiting = others[~(iou > kind(threshold))]
     return kept
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from mmdet.models import SSDHead as HostHead
+from mmdet.models.necks import SSDNeck as HostNeck
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from mobileone_mm.models.mmdet_heads import SSDHead, SSDNeck
 from mobileone_mm.registry import MODELS
+from mobileone_mm.reparam.proof import max_difference, randomize_
 
 CLASSES, CELLS = 3, (4, 2)  # two levels of 4x4 and 2x2 cells on a picture of 64 px
 PRIORS = 4  # a cell: the ratios 1 (two sizes), 2 and 1 / 2
@@ -209,6 +211,14 @@ def test_one_picture_and_one_cell_is_a_clear_error():
     neck.train()
     neck((torch.rand(2, 8, 8, 8), torch.rand(2, 12, 4, 4)))
     neck((torch.rand(1, 8, 16, 16), torch.rand(1, 12, 8, 8)))  # the last level has four cells
+
+
+def test_neck_is_mmdets():
+    """Same weights, same maps: the repair only changes a message."""
+    ours, host = SSDNeck(**NECK).eval(), HostNeck(**NECK).eval()
+    host.load_state_dict(randomize_(ours, seed=2).state_dict(), strict=True)
+    maps = torch.rand(2, 8, 8, 8), torch.rand(2, 12, 4, 4)
+    assert max_difference(ours(maps), host(maps)) == (0, 0)
 
 
 def test_channels_may_be_lists():

@@ -1,0 +1,73 @@
+"""Post-processing on the stand-in costs less than the network before it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mobileone_mm  # isort: skip
+
+import pytest
+import torch
+
+pytest.importorskip('mmdet')
+
+CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'ssdlite_mobileone_s2_coco.py'
+META = dict(img_shape=(320, 320), ori_shape=(480, 640), scale_factor=(0.5, 2 / 3))
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+@pytest.mark.parametrize('crowded', ['all classes', 'one class'])
+@torch.no_grad()
+def test_ssdlite_320(crowded: str, one_thread, monkeypatch: pytest.MonkeyPatch):
+    """Worst case: the levels that can fill their ``nms_pre``, with boxes all over the picture."""
+    import mmdet.models.dense_heads.base_dense_head as host
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.registry import DefaultScope
+
+    config = Config.fromfile(CONFIG)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = mobileone_mm.reparameterize_model(MODELS.build(config.model).eval())
+    picture = torch.randn(1, 3, 320, 320)
+    features = model.extract_feat(picture)
+    generator = torch.Generator().manual_seed(0)
+    scores, boxes = (
+        [torch.randn(level.shape, generator=generator) for level in levels]
+        for levels in model.bbox_head(features)
+    )
+    if crowded == 'one class':
+        for level in scores:
+            level.view(1, -1, 81, *level.shape[2:])[:, :, 3] += 5
+    passed: list[int] = []
+    suppress = host.batched_nms
+    monkeypatch.setattr(
+        host, 'batched_nms', lambda b, *rest: passed.append(len(b)) or suppress(b, *rest)
+    )
+
+    def after() -> None:
+        model.bbox_head.predict_by_feat(scores, boxes, batch_img_metas=[META], rescale=True)
+
+    def before() -> None:
+        model.bbox_head(model.extract_feat(picture))
+
+    rounds = [(seconds(before), seconds(after)) for _ in range(8)][1:]
+    network, post = (statistics.median(column) for column in zip(*rounds, strict=True))
+    assert min(passed) > 3000
+    assert post < network, f'post-processing {post * 1e3:.1f} ms, network {network * 1e3:.1f} ms'
+    print(f'post-processing {post * 1e3:.1f} ms, network {network * 1e3:.1f} ms, {passed[0]} boxes')

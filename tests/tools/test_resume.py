@@ -1,0 +1,91 @@
+"""A killed run, resumed, ends with the weights of an unbroken one, bit by bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mobileone_mm.weights.reading import read_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Everything that draws random numbers: order, augmentation in workers, Mixup and dropout in the
+# main process; and a hook that kills the process where the environment says so.
+KILL = """
+import os
+import signal
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class Kill(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == int(os.environ.get('KILL_AFTER', -1)):
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+BY_EPOCH = """
+model.update(train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)))
+train_dataloader.update(batch_size=2, num_workers=2, persistent_workers=True)
+train_cfg = dict(max_epochs=3)
+default_hooks = dict(checkpoint=dict(save_best=None))
+custom_hooks = [dict(type='mmengine.EMAHook', momentum=0.1), dict(type='Kill')]
+custom_imports = dict(imports=['mobileone_mm', 'kill_hook'], allow_failed_imports=False)
+"""
+BY_ITERATION = """
+train_dataloader.update(num_workers=1, sampler=dict(type='InfiniteSampler'))
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=8, val_interval=100)
+param_scheduler = dict(_delete_=True, type='PolyLR', by_epoch=False, end=8)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=2, save_best=None))
+custom_hooks = [dict(type='Kill')]
+custom_imports = dict(imports=['mobileone_mm', 'kill_hook'], allow_failed_imports=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ('task', 'extra', 'kill_after', 'last'),
+    [('cls', BY_EPOCH, 5, 'epoch_3.pth'), ('seg', BY_ITERATION, 4, 'iter_8.pth')],
+)
+def test_killed_run_resumes(task, extra, kill_after, last, tiny_config, tool, tmp_path, monkeypatch):
+    (tmp_path / 'kill_hook.py').write_text(KILL)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tiny_config(task, extra)
+    unbroken, broken = tmp_path / 'unbroken', tmp_path / 'broken'
+    assert tool('train', config, '--work-dir', unbroken, '--no-validate') == 0
+    train_until_killed(config, broken, kill_after)
+    assert not (broken / last).exists()
+    assert tool('train', config, '--work-dir', broken, '--no-validate', '--resume') == 0
+
+    want, got = read_checkpoint(unbroken / last), read_checkpoint(broken / last)
+    assert want['meta']['iter'] == got['meta']['iter']
+    for part in ('state_dict', 'ema_state_dict'):
+        for key, value in want.get(part, {}).items():
+            assert torch.equal(value, got[part][key]), key
+    for a, b in zip(*(c['optimizer']['state'].values() for c in (want, got)), strict=True):
+        for name, value in a.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(b[name])), name
+
+
+def train_until_killed(config, work_dir, kill_after):
+    environment = {
+        **os.environ,
+        'KILL_AFTER': str(kill_after),
+        # The sums of a convolution depend on the number of threads.
+        'OMP_NUM_THREADS': str(torch.get_num_threads()),
+        'PYTHONPATH': os.pathsep.join([str(ROOT), str(config.parent)]),
+    }
+    command = [sys.executable, ROOT / 'tools' / 'train.py', config, '--work-dir', work_dir]
+    result = subprocess.run(
+        [*map(str, command), '--no-validate'],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]

@@ -1,0 +1,35 @@
+"""Train, test, convert and predict on generated pictures, with the project's own tools.
+
+python tools/demo.py det|cls|seg [--out-dir demo_output]
+"""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+
+import argparse
+import subprocess
+from pathlib import Path
+
+from mobileone_mm.apis.cli import run_tool
+from mobileone_mm.apis.demo import JOBS, Demo
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('task', nargs='?', default='det', help=f'one of {", ".join(JOBS)}')
+    parser.add_argument('--out-dir', type=Path, default=ROOT / 'demo_output', help='where it goes')
+    args = parser.parse_args(argv)
+    try:
+        Demo(args.task, ROOT, args.out_dir / args.task).run()
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    return 0
+
+
+if __name__ == '__main__':
+    run_tool(main)
