@@ -48,7 +48,7 @@ MODELS = LazyRegistry(
     'model',
     parent=ROOT_MODELS,
     scope=SCOPE,
-    locations=['mobileone_mm.models'],
+    locations=['mobileone_mm.models', 'mobileone_mm.weights.host_reading'],
     lazy={'SSDHead': 'mobileone_mm.models.mmdet_heads'},
 )
 WEIGHT_INITIALIZERS = LazyRegistry(

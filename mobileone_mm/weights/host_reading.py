@@ -1,0 +1,11 @@
+"""Importing this lets the hosts' own scripts read the checkpoints of mmengine's Runner.
+
+``registry.py`` names it among the locations of the models: a model is always built before its
+checkpoint is read, and so ``import mobileone_mm`` need not load torch.
+"""
+
+from __future__ import annotations
+
+from .reading import allow_mmengine_globals
+
+allow_mmengine_globals()
