@@ -49,7 +49,7 @@ MODELS = LazyRegistry(
     parent=ROOT_MODELS,
     scope=SCOPE,
     locations=['mobileone_mm.models', 'mobileone_mm.weights.host_reading'],
-    lazy={'SSDHead': 'mobileone_mm.models.mmdet_heads'},
+    lazy=dict.fromkeys(('SSDHead', 'SSDNeck'), 'mobileone_mm.models.mmdet_heads'),
 )
 WEIGHT_INITIALIZERS = LazyRegistry(
     'weight initializer',

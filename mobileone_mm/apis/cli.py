@@ -36,6 +36,7 @@ _FILE_FAULTS = {
 # The last line of the traceback that a data-loader worker sends home inside its message.
 _WORKER_MARK = 'Original Traceback (most recent call last):'
 _WORKER_LAST_LINE = re.compile(r'^(?:\w+\.)*(\w+): (.*)$')
+_SHARED_MEMORY = re.compile(r'out of shared memory|insufficient shared memory|/torch_.*No space left')
 _OS_ERROR_TEXT = re.compile(r'^\[Errno (\d+)\] [^:]*(?:: (.*))?$')
 
 
@@ -98,6 +99,11 @@ def user_fault(error: BaseException) -> str | None:
             return f"'{name}': {_FILE_FAULTS[error.errno]}" if name else _FILE_FAULTS[error.errno]
     if type(error).__name__ == 'OutOfMemoryError':
         return 'the GPU is out of memory; lower the batch size (train_dataloader.batch_size)'
+    if isinstance(error, RuntimeError) and _SHARED_MEMORY.search(str(error)):
+        return (
+            'the shared memory (/dev/shm) is too small for the data-loader workers; enlarge it, or '
+            'set num_workers=0 in the dataloaders'
+        )
     return None
 
 

@@ -37,14 +37,14 @@ class ConfigOptions(DictAction):
 
 
 def load_config(
-    path: str | Path, options: Mapping[str, Any] | None = None, needs: Sequence[str] = ('model',)
+    path: str | Path, options: Mapping[str, Any] | None = None, needs: Sequence[str] = ()
 ) -> Config:
     """Read a config, merge overrides into it and check its keys.
 
     Args:
         path: A file of one of mmengine's formats.
         options: What ``--cfg-options`` gave, by dotted key.
-        needs: Top-level keys without which the config is none.
+        needs: Top-level keys that it must have besides ``model``.
 
     Raises:
         InputError: It is no config, cannot be read, or has a key that nothing would read.
@@ -54,11 +54,11 @@ def load_config(
         check_options(cfg, options)
         _merge(cfg, options)
     check_keys(cfg)
-    for key in needs:
+    for key in ('model', *needs):
         if cfg.get(key) is None:
             raise InputError(f"config '{path}': has no '{key}'; is it a base file, or no config?")
-    if not isinstance(cfg.model, Mapping) or 'type' not in cfg.model:
-        raise InputError(f"config '{path}': 'model' is no dict with a 'type'")
+        if key == 'model' and not (isinstance(cfg.model, Mapping) and 'type' in cfg.model):
+            raise InputError(f"config '{path}': 'model' is no dict with a 'type'")
     return cfg
 
 

@@ -44,10 +44,10 @@ def config_faults(cfg: Config) -> Iterator[None]:
         raise InputError(_describe(cfg, frame, error)) from error
 
 
-def _build_frame(error: BaseException) -> FrameType | None:
+def _build_frame(error: BaseException | None) -> FrameType | None:
     """The innermost call of the registry that was building when the error was raised."""
     found = None
-    trace = error.__traceback__
+    trace = error.__traceback__ if error else None
     while trace is not None:
         code = trace.tb_frame.f_code
         if code.co_name == 'build_from_cfg' and isinstance(
@@ -55,6 +55,9 @@ def _build_frame(error: BaseException) -> FrameType | None:
         ):
             found = trace.tb_frame
         trace = trace.tb_next
+    if found is None and error is not None:
+        # mmengine raises the errors of hooks anew, which leaves the origin in the context.
+        return _build_frame(error.__context__)
     return found
 
 
@@ -95,34 +98,30 @@ def _meant(name: str, frame: FrameType) -> str:
 
 
 def path_of(cfg: Config, node: Mapping) -> str | None:
-    """Dotted path of a dict in a config; None if it is not there.
+    """Dotted path of a dict in a config: the one of its type that agrees with it most.
 
-    Hosts add keys before they build (a detector hands ``train_cfg`` to its head), so a dict whose
-    entries are all in ``node`` counts, the largest such first.
+    Hosts add keys before they build (a detector hands ``train_cfg`` to its head) and take others
+    away (an optimizer wrapper loses its optimizer), so that no dict need be equal. None if the
+    config has none of this type.
     """
-    best, size = None, -1
+    best, most = None, -1
     for path, other in _dicts(cfg._cfg_dict, ''):
-        if other.get('type') == node.get('type') and size < len(other) and _within(other, node):
-            best, size = path, len(other)
+        if 'type' in other and other['type'] == node.get('type'):
+            same = sum(key in other and other[key] == value for key, value in node.items())
+            if same > most:
+                best, most = path, same
     return best
-
-
-def _within(part: Mapping, whole: Mapping) -> bool:
-    if 'type' not in part:
-        return False
-    return all(
-        key in whole and (isinstance(value, (Mapping, list, tuple)) or whole[key] == value)
-        for key, value in part.items()
-    )
 
 
 def _path_of_key(cfg: Config, node: Mapping, key: str) -> str:
     path = path_of(cfg, node)
-    if path is None or key in node:
-        return path or 'config'
-    # The argument may stand in a part that the constructor hands on, such as norm_cfg.
-    inner = [inside for inside, part in _dicts(node, path) if key in part]
-    return inner[0] if inner else path
+    if path is not None and key in node:
+        return path
+    # The argument may stand in a part that the constructor hands on, such as norm_cfg, or in the
+    # config of what builds this node, such as a hook.
+    start = (node, path) if path is not None else (cfg._cfg_dict, '')
+    inner = [inside for inside, part in _dicts(*start) if key in part]
+    return inner[0] if inner else path or 'config'
 
 
 def _dicts(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:

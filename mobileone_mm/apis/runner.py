@@ -21,8 +21,8 @@ from .faults import config_faults
 from .launch import check_launcher, is_first_process, leave_group, select_device
 from .strict import check_hooks
 
-_TRAINING = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-_TESTING = ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')
+_TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
+_TESTING = ('test_dataloader', 'test_cfg', 'test_evaluator')
 
 
 def train(

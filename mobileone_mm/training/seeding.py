@@ -22,6 +22,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import DataLoader, Sampler
 
+from ..errors import InputError
 from ..registry import HOOKS
 
 # Keeps the streams of samples and of iterations apart where their numbers agree.
@@ -123,10 +124,19 @@ class SeededItems:
         return [self._item(index) for index in indices]
 
     def _item(self, index: int) -> Any:
-        if not isinstance(index, SeededIndex):
-            return self.dataset[index]
-        with seeded(index.seed):
-            return self.dataset[int(index)]
+        try:
+            if not isinstance(index, SeededIndex):
+                return self.dataset[index]
+            with seeded(index.seed):
+                return self.dataset[int(index)]
+        except (OSError, SyntaxError) as error:
+            # What Pillow raises for a broken mask names no file.
+            raise InputError(f'{self._name(int(index))} cannot be loaded: {error}') from error
+
+    def _name(self, index: int) -> str:
+        info = self.dataset.get_data_info(index) if hasattr(self.dataset, 'get_data_info') else {}
+        files = [info[key] for key in ('img_path', 'seg_map_path') if info.get(key)]
+        return ' with '.join(f"'{file}'" for file in files) or f'sample {index}'
 
 
 def seed_samples(dataloader: DataLoader) -> None:

@@ -419,3 +419,34 @@ def test_tool(checkpoints, tmp_path, capsys, monkeypatch):
     argv[1] = str(tmp_path / 'no.pth')
     assert call_tool(main, argv) == 2
     assert capsys.readouterr().err.count('\n') == 1
+
+
+def test_mmdets_own_faster_rcnn_with_nothing_changed_but_the_backbone(tmp_path):
+    """Two stages: proposals come from one model, or a last digit would choose others."""
+    mmdet = pytest.importorskip('mmdet')
+    base = Path(mmdet.__file__).parent / '.mim/configs/_base_/models/faster-rcnn_r50_fpn.py'
+    config = tmp_path / 'faster.py'
+    config.write_text(
+        f"_base_ = ['{base}']\n"
+        "default_scope = 'mmdet'\n"
+        "backbone = dict(_delete_=True, type='mobileone_mm.MobileOne', out_indices=(0, 1, 2, 3),\n"
+        f'                arch={TINY})\n'
+        'model = dict(\n'
+        '    backbone=backbone,\n'
+        '    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),\n'
+        '    rpn_head=dict(in_channels=16, feat_channels=16),\n'
+        '    roi_head=dict(bbox_roi_extractor=dict(out_channels=16),\n'
+        '                  bbox_head=dict(in_channels=16, fc_out_channels=32)),\n'
+        '    test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=20)),\n'
+        ')\n'
+        "test_pipeline = [dict(type='Resize', scale=(96, 64))]\n"
+    )
+    model = randomize_(build_model(load_config(config)))
+    torch.save(model.state_dict(), tmp_path / 'net.pth')
+    report = convert_to_deploy(config, tmp_path / 'net.pth', tmp_path / 'out.pth')
+    # five feature maps, five pairs of the first stage, scores and boxes of the second, one unit
+    assert len(report['proof']['differences']) == 2 * 2 * (5 + 10 + 2 + 1)
+    assert report['dropped'] == []
+    text = (tmp_path / 'out.py').read_text()
+    assert '_base_' not in text
+    assert str(base.parent) not in text

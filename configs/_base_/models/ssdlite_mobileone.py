@@ -22,7 +22,7 @@ model = dict(
         init_cfg=dict(type='mobileone_mm.NearIdentityInit'),
     ),
     neck=dict(
-        type='SSDNeck',
+        type='mobileone_mm.SSDNeck',
         in_channels=(256, 1024),
         out_channels=(256, 1024, 512, 256, 256, 128),
         level_strides=(2, 2, 2, 2),

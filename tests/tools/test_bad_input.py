@@ -1,0 +1,445 @@
+"""What a user can get wrong: one line on stderr that says what, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+
+import pytest
+import torch
+
+
+
+@pytest.fixture
+def refused(tool, capsys, tmp_path, monkeypatch):
+    """Runs a tool that must refuse, and returns its one line."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv):
+        capsys.readouterr()
+        assert tool(*argv) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1, lines
+        assert lines[0].startswith('error: ')
+        assert not list(tmp_path.rglob('*.pth.*')), 'a temporary file was left'
+        return lines[0]
+
+    return run
+
+
+def train(config, *options):
+    return ('train', config, *(('--cfg-options', *options) if options else ()))
+
+
+def copy_coco(roots, tmp_path, monkeypatch, change):
+    """The tiny COCO set with its training annotations changed."""
+    root = tmp_path / 'coco'
+    shutil.copytree(roots['COCO_ROOT'], root)
+    file = root / 'annotations' / 'instances_train2017.json'
+    table = change(json.loads(file.read_text()))
+    file.write_text(table if isinstance(table, str) else json.dumps(table))
+    monkeypatch.setenv('COCO_ROOT', str(root))
+    return root
+
+
+# -- data roots ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('task', 'variable'), [('cls', 'IMAGENET_ROOT'), ('det', 'COCO_ROOT'), ('seg', 'VOC_ROOT')]
+)
+def test_missing_root(task, variable, tiny_config, refused, monkeypatch, tmp_path):
+    config = tiny_config(task)
+    monkeypatch.setenv(variable, '/no/such/folder')
+    line = refused(*train(config))
+    assert "'/no/such/folder' is no folder" in line
+    assert variable in line
+    assert not (tmp_path / 'work_dirs').exists()
+
+
+@pytest.mark.parametrize(
+    ('task', 'variable', 'missing'),
+    [
+        ('cls', 'IMAGENET_ROOT', 'train'),
+        ('det', 'COCO_ROOT', 'instances_train2017.json'),
+        ('seg', 'VOC_ROOT', 'JPEGImages'),
+    ],
+)
+def test_wrong_root(task, variable, missing, tiny_config, refused, monkeypatch, tiny_ade):
+    config = tiny_config(task)
+    monkeypatch.setenv(variable, str(tiny_ade))
+    line = refused(*train(config))
+    assert missing in line
+    assert str(tiny_ade) in line
+
+
+# -- annotations -----------------------------------------------------------------------------------
+
+
+def without(table, key):
+    table['annotations'][2].pop(key)
+    return table
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (lambda table: 'version: 1', 'is no JSON'),
+        (lambda table: '{"images": [', 'is no JSON'),
+        (lambda table: [1, 2], 'holds a list'),
+        (lambda table: {'shapes': [], 'imagePath': 'a.jpg'}, "it has no list 'images'"),
+        (lambda table: without(table, 'bbox'), "annotations[2] has no 'bbox'"),
+        (lambda table: {**table, 'categories': table['categories'][:5]}, 'is not in categories'),
+        (lambda table: {**table, 'images': table['images'][:1]}, 'is not in images'),
+    ],
+)
+def test_not_coco(change, said, tiny_config, roots, tmp_path, monkeypatch, refused):
+    config = tiny_config('det')
+    copy_coco(roots, tmp_path, monkeypatch, change)
+    line = refused(*train(config))
+    assert said in line
+    assert 'instances_train2017.json' in line
+
+
+def renamed(table):
+    table['categories'][3]['name'] = 'speedboat'
+    return table
+
+
+def reordered(table):
+    table['categories'][:2] = reversed(table['categories'][:2])
+    return table
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (renamed, "does not have the classes 'motorcycle'"),
+        (reordered, 'the order of the classes differs'),
+    ],
+)
+def test_class_list(change, said, tiny_config, roots, tmp_path, monkeypatch, refused):
+    config = tiny_config('det')
+    copy_coco(roots, tmp_path, monkeypatch, change)
+    assert said in refused(*train(config))
+
+
+def test_class_list_of_the_config(tiny_config, refused):
+    line = refused(*train(tiny_config('det', "val_dataloader.update(dataset=dict(metainfo=dict(classes=('bird', 'ufo'))))\nmodel['bbox_head'].update(num_classes=2)\ntrain_dataloader['dataset'].update(dataset=dict(metainfo=dict(classes=('bird', 'ufo'))))")))
+    assert "does not have the classes 'ufo'" in line
+
+
+@pytest.mark.parametrize(
+    ('task', 'option', 'count'),
+    [
+        ('cls', 'model.head.num_classes=10', 1000),
+        ('det', 'model.bbox_head.num_classes=3', 80),
+        ('seg', 'model.auxiliary_head.num_classes=19', 21),
+    ],
+)
+def test_head_of_another_class_list(task, option, count, tiny_config, refused):
+    line = refused(*train(tiny_config(task), option))
+    assert option.split('=')[0] in line
+    assert f'{count} classes' in line
+
+
+def test_label_beyond_the_classes(tiny_config, roots, tmp_path, monkeypatch, refused):
+    root = tmp_path / 'imagenet'
+    shutil.copytree(roots['IMAGENET_ROOT'], root)
+    listed = root / 'meta' / 'train.txt'
+    lines = listed.read_text().splitlines()
+    lines[2] = lines[2].rsplit(' ', 1)[0] + ' 1000'
+    listed.write_text('\n'.join(lines))
+    monkeypatch.setenv('IMAGENET_ROOT', str(root))
+    line = refused(*train(tiny_config('cls')))
+    assert 'line 3: label 1000' in line
+    listed.write_text('picture_without_label.jpg\n')
+    assert 'FILE LABEL is needed' in refused(*train(tiny_config('cls')))
+    listed.write_text('gone/picture.jpg 3\n')
+    assert 'picture.jpg' in refused(*train(tiny_config('cls')))
+
+
+def test_split_list(tiny_config, roots, tmp_path, monkeypatch, refused):
+    root = tmp_path / 'voc'
+    shutil.copytree(roots['VOC_ROOT'], root)
+    monkeypatch.setenv('VOC_ROOT', str(root))
+    listed = root / 'ImageSets' / 'Segmentation' / 'train.txt'
+    listed.write_text(listed.read_text() + '2007_999999\n')
+    assert '2007_999999.jpg' in refused(*train(tiny_config('seg')))
+    listed.unlink()
+    assert 'train.txt' in refused(*train(tiny_config('seg')))
+
+
+# -- empty data sets -------------------------------------------------------------------------------
+
+
+def test_empty_coco(tiny_config, roots, tmp_path, monkeypatch, refused):
+    config = tiny_config('det')
+    root = copy_coco(roots, tmp_path, monkeypatch, lambda t: {**t, 'images': [], 'annotations': []})
+    assert 'is empty' in refused(*train(config))
+    shutil.rmtree(root)
+    copy_coco(roots, tmp_path, monkeypatch, lambda t: {**t, 'annotations': []})
+    assert 'is empty' in refused(*train(config))
+
+
+@pytest.mark.parametrize(
+    ('task', 'variable', 'listed'),
+    [
+        ('cls', 'IMAGENET_ROOT', 'meta/train.txt'),
+        ('seg', 'VOC_ROOT', 'ImageSets/Segmentation/train.txt'),
+    ],
+)
+def test_empty_list(task, variable, listed, tiny_config, roots, tmp_path, monkeypatch, refused):
+    root = tmp_path / 'data'
+    shutil.copytree(roots[variable], root)
+    (root / listed).write_text('\n')
+    monkeypatch.setenv(variable, str(root))
+    assert 'is empty' in refused(*train(tiny_config(task)))
+
+
+def test_fewer_pictures_than_a_batch(tiny_config, refused):
+    """With drop_last mmengine would train nothing, and say that all went well."""
+    line = refused(*train(tiny_config('seg'), 'train_dataloader.batch_size=7'))
+    assert '6 pictures' in line
+
+
+# -- checkpoints -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(tiny_config, tool, tmp_path):
+    """A checkpoint of the tiny classifier."""
+    assert tool('train', tiny_config('cls'), '--work-dir', tmp_path / 'run', '--no-validate') == 0
+    return tmp_path / 'run' / 'epoch_1.pth'
+
+
+def test_checkpoint_of_another_size(tiny_config, checkpoint, refused):
+    wider = 'model.backbone.arch.width_factor="(0.25,0.125,0.0625,0.125)"'.replace('"', '')
+    options = ('--cfg-options', wider, 'model.head.in_channels=64')
+    line = refused('test', tiny_config('cls'), checkpoint, *options)
+    assert 'is of another size' in line
+    assert str(checkpoint) in line
+
+
+def test_checkpoint_of_another_form(tiny_config, checkpoint, refused):
+    options = ('--cfg-options', 'model.backbone.deploy=True')
+    line = refused('test', tiny_config('cls'), checkpoint, *options)
+    assert 'training form' in line
+
+
+def test_checkpoint_of_another_task(tiny_config, checkpoint, refused):
+    line = refused('test', tiny_config('det'), checkpoint)
+    assert str(checkpoint) in line
+
+
+def test_checkpoint_that_is_none(tiny_config, refused, tmp_path):
+    config = tiny_config('cls')
+    assert 'no such file' in refused('test', config, tmp_path / 'gone.pth')
+    assert 'is a folder' in refused('test', config, tmp_path)
+    (tmp_path / 'text.pth').write_text('no weights')
+    assert 'is no checkpoint' in refused('test', config, tmp_path / 'text.pth')
+    assert not (tmp_path / 'work_dirs').exists()
+
+
+def test_resume_from_weights_alone(tiny_config, refused, tmp_path):
+    torch.save({'backbone.stage0.x': torch.zeros(1)}, tmp_path / 'weights.pth')
+    line = refused('train', tiny_config('cls'), '--resume', tmp_path / 'weights.pth')
+    assert 'no state of a run' in line
+
+
+def test_load_from_another_size(tiny_config, checkpoint, refused):
+    """Fine-tuning takes the backbone, and only of the same size."""
+    wider = 'model.backbone.arch.width_factor=(0.25,0.125,0.0625,0.125)'
+    options = (wider, 'model.head.in_channels=64', f'load_from={checkpoint}')
+    assert 'is of another size' in refused(*train(tiny_config('cls'), *options))
+
+
+# -- configs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'said'),
+    [
+        ('gone.py', None, 'no such file'),
+        ('readme.md', '# no config', 'is no config'),
+        ('broken.py', 'model = dict(', 'cannot be read'),
+        ('failing.py', 'model = 1 / 0', 'ZeroDivisionError'),
+        ('base.py', "_base_ = ['nowhere.py']", 'nowhere.py'),
+        ('list.json', '[1, 2]', 'cannot be read'),
+        ('other.json', '{"name": "x"}', "has no 'model'"),
+        ('text.py', "model = 'resnet'", 'is no dict'),
+    ],
+)
+def test_config_that_is_none(name, content, said, refused, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    line = refused('train', tmp_path / name)
+    assert said in line
+    assert name in line
+
+
+def test_config_folder(refused, tmp_path):
+    assert 'is a folder' in refused('train', tmp_path)
+
+
+def test_host_that_is_not_installed(tiny_config, refused):
+    config = tiny_config('cls', "default_scope = 'mmpose'\n")
+    assert 'mmpose' in refused('train', config)
+
+
+@pytest.mark.parametrize(
+    ('extra', 'path', 'meant'),
+    [
+        ("model['backbone'].update(norm_evl=True)", 'model.backbone', 'norm_eval'),
+        ("model['backbone'].update(type='mobileone_mm.MobileOn')", 'model.backbone.type', 'MobileOne'),
+        ("model['test_cfg'].update(score_thrs=0.5)", 'model.test_cfg.score_thrs', 'score_thr'),
+        ("default_hooks['checkpoint'] = dict(intervall=1)", 'default_hooks.checkpoint', 'interval'),
+        ("default_hooks['chekpoint'] = dict(type='CheckpointHook')", 'default_hooks', 'checkpoint'),
+        ("default_hook = dict(logger=dict(interval=1))", 'default_hook', 'default_hooks'),
+        ("custom_hooks = [dict(type='EMAHook', momentun=0.1)]", 'custom_hooks.0', 'momentum'),
+        ("train_cgf = dict(max_epochs=3)", 'train_cgf', 'train_cfg'),
+        ("train_cfg['max_epoch'] = 3", 'train_cfg', 'max_epochs'),
+        ("optim_wrapper = dict(paramwise_cfg=dict(norm_decay=0.0))", 'paramwise_cfg', 'norm_decay_mult'),
+        ("env_cfg = dict(cudnn_benchmrk=True)", 'env_cfg', 'cudnn_benchmark'),
+        ("auto_scale_lr = dict(enable=False, base_batchsize=8)", 'auto_scale_lr', 'base_batch_size'),
+    ],
+)  # fmt: skip
+def test_mistyped_key(extra, path, meant, tiny_config, refused):
+    line = refused('train', tiny_config('det', extra + '\n'))
+    assert path in line
+    assert meant in line
+
+
+def test_mistyped_key_of_a_recipe(tiny_config, refused):
+    hook = "custom_hooks = [dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=2, batch_augmnts=None)])]\n"
+    line = refused('train', tiny_config('cls', hook))
+    assert 'custom_hooks.0.schedule.0' in line
+    assert 'batch_augments' in line
+
+
+@pytest.mark.parametrize(
+    ('option', 'said'),
+    [
+        ('model.bakbone.arch=s1', "did you mean 'backbone'"),
+        ('train_cfg.max_epoch=3', "did you mean 'max_epochs'"),
+        ('optim_wraper.optimizer.lr=1', "did you mean 'optim_wrapper'"),
+        ('no_such_section.key=1', "has no 'no_such_section'"),
+        ('model.backbone.frozen_stges=1', 'frozen_stages'),
+        ('custom_hooks.7.momentum=1', 'custom_hooks'),
+        ('log_level.deep=1', 'log_level'),
+    ],
+)
+def test_mistyped_option(option, said, tiny_config, refused):
+    assert said in refused(*train(tiny_config('det'), option))
+
+
+@pytest.mark.parametrize('option', ['novalue', 'a=(1,', '=3'])
+def test_option_that_is_none(option, tiny_config, tool, capsys):
+    assert tool(*train(tiny_config('cls'), option)) == 2
+    assert 'error: ' in capsys.readouterr().err.splitlines()[-1]
+
+
+# -- output ----------------------------------------------------------------------------------------
+
+
+def test_unwritable_work_dir(tiny_config, refused, tmp_path):
+    (tmp_path / 'file').write_text('in the way')
+    line = refused('train', tiny_config('cls'), '--work-dir', tmp_path / 'file' / 'run')
+    assert 'cannot be written' in line
+    assert str(tmp_path / 'file' / 'run') in line
+
+
+def test_read_only_work_dir(tiny_config, refused, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr('mobileone_mm.apis.settings.tempfile.NamedTemporaryFile', refuse)
+    assert 'Read-only file system' in refused('train', tiny_config('cls'))
+
+
+def test_unwritable_output_of_test(tiny_config, checkpoint, refused, tmp_path):
+    (tmp_path / 'file').write_text('in the way')
+    config = tiny_config('cls')
+    assert '--out' in refused('test', config, checkpoint, '--out', tmp_path / 'file' / 'a.csv')
+    assert '--out' in refused('test', config, checkpoint, '--out', tmp_path / 'a.txt')
+    assert '--show-dir' in refused('test', config, checkpoint, '--show-dir', tmp_path / 'file' / 'x')
+
+
+def fill_disk(monkeypatch, after):
+    """From now on files of more than so many bytes do not fit on the disk."""
+    sync = os.fsync
+
+    def fsync(handle):
+        if os.fstat(handle).st_size > after:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+
+
+def test_full_disk(tiny_config, tool, refused, tmp_path, monkeypatch):
+    """The checkpoint that does not fit is not there, its predecessor is, and can be resumed."""
+    config = tiny_config('cls')
+    run = ('train', config, '--work-dir', tmp_path / 'run', '--no-validate', '--resume')
+    keep_one = ('--cfg-options', 'default_hooks.checkpoint.max_keep_ckpts=1')
+    assert tool(*run, *keep_one) == 0
+    with monkeypatch.context() as full:
+        fill_disk(full, after=100_000)
+        line = refused(*run, *keep_one, 'train_cfg.max_epochs=2')
+    assert 'the disk is full' in line
+    assert 'epoch_2.pth' in line
+    assert [file.name for file in (tmp_path / 'run').glob('*.pth')] == ['epoch_1.pth']
+    assert tool(*run, *keep_one, 'train_cfg.max_epochs=2') == 0
+    assert [file.name for file in (tmp_path / 'run').glob('*.pth')] == ['epoch_2.pth']
+
+
+# -- machine ---------------------------------------------------------------------------------------
+
+
+def test_launcher_without_environment(tiny_config, refused, monkeypatch):
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.delenv(name, raising=False)
+    line = refused('train', tiny_config('cls'), '--launcher', 'pytorch')
+    assert 'RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT not set' in line
+    assert 'torchrun' in line
+
+
+def test_launcher_with_a_broken_environment(tiny_config, refused, monkeypatch):
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'):
+        monkeypatch.setenv(name, '0')
+    monkeypatch.setenv('MASTER_PORT', 'http')
+    assert "MASTER_PORT is 'http'" in refused('train', tiny_config('cls'), '--launcher', 'pytorch')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has a GPU')
+@pytest.mark.parametrize(
+    ('flags', 'said'),
+    [
+        (('--device', 'cuda'), '--device cuda'),
+        (('--device', 'cuda:1'), '--device cuda:1'),
+        (('--amp',), '--amp'),
+        (('--launcher', 'slurm'), 'SLURM_PROCID'),
+        (('--cfg-options', 'optim_wrapper.type=AmpOptimWrapper'), 'optim_wrapper'),
+    ],
+)
+def test_no_gpu(flags, said, tiny_config, refused):
+    assert said in refused('train', tiny_config('cls'), *flags)
+
+
+def test_device_that_is_none(tiny_config, refused):
+    assert "got 'gpu'" in refused('train', tiny_config('cls'), '--device', 'gpu')
+
+
+def test_auto_scale_lr_without_a_batch_size(tiny_config, refused):
+    config = tiny_config('cls', 'auto_scale_lr = dict(_delete_=True, enable=False)\n')
+    assert '--auto-scale-lr' in refused('train', config, '--auto-scale-lr')
+
+
+def test_bug_keeps_its_traceback(tiny_config, tool, monkeypatch):
+    """Only what the user can mend becomes one line."""
+    config = tiny_config('cls')
+    monkeypatch.setattr('mobileone_mm.MobileOne.forward', lambda self, x: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tool('train', config, '--no-validate')
