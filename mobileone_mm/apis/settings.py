@@ -20,6 +20,12 @@ from ..weights.reading import read_checkpoint
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 HOSTS = {'mmpretrain': 'mmpretrain', 'mmdet': 'mmdet', 'mmseg': 'mmsegmentation'}
+_PICTURE_LOADERS = (
+    'LoadImage',
+    'LoadImageFromFile',
+    'mmcv.LoadImageFromFile',
+    'mobileone_mm.LoadImage',
+)
 _STEP = re.compile(r'_(\d+)\.pth$')
 
 
@@ -99,26 +105,26 @@ def fit_loaders(cfg: Config) -> None:
 def survive_broken_pictures(cfg: Config, stop: bool = False) -> None:
     """Put the loader that survives a broken file in the place of mmcv's, in all pipelines.
 
-    See :class:`~mobileone_mm.data.loading.LoadImage`. A loader that the config already names so, or
-    another one, is left alone.
+    See :class:`~mobileone_mm.data.loading.LoadImage`. Where the config names that loader itself, it
+    says what happens.
 
     Args:
         cfg: The config; changed in place.
-        stop: End the run at a broken file instead.
+        stop: End the run at a broken file instead, whatever the config says.
     """
     for key in (*LOADERS, 'custom_hooks', 'tta_pipeline'):
         training = key in ('train_dataloader', 'custom_hooks')
         on_error = 'skip' if training else 'blank'
         for transform in _transforms(cfg.get(key)):
             transform['type'] = 'mobileone_mm.LoadImage'
-            transform['on_error'] = 'raise' if stop else on_error
+            transform['on_error'] = 'raise' if stop else transform.get('on_error', on_error)
 
 
 def _transforms(node: Any) -> Iterator[Any]:
     if isinstance(node, Mapping):
         kind = node.get('type')
         name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-        if name.rpartition('.')[2] == 'LoadImageFromFile':
+        if name in _PICTURE_LOADERS:
             yield node
         for value in node.values():
             yield from _transforms(value)

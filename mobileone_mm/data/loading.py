@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import zlib
+from functools import cache
 from typing import Any
 
 import cv2
@@ -130,7 +131,7 @@ def decode(
 
     if not content:
         raise InputError(f"picture '{path}' is empty (0 bytes)")
-    if _may_be_cut_off(content):
+    if _may_be_cut_off(content) and not opencv_notices_cuts():
         try:
             Image.open(io.BytesIO(content)).load()
         except (OSError, SyntaxError, ValueError) as error:
@@ -148,6 +149,14 @@ def _may_be_cut_off(content: bytes) -> bool:
     # The end marker may be followed by other data, and the preview in the head of a file has one
     # of its own: only its absence in the second half is a reason to look closer.
     return content.startswith(_JPEG_START) and content.rfind(_JPEG_END, len(content) // 2) < 0
+
+
+@cache
+def opencv_notices_cuts() -> bool:
+    """Whether the installed OpenCV fails for a JPEG that is cut off, instead of filling it up."""
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    content = cv2.imencode('.jpg', noise)[1]
+    return cv2.imdecode(content[: len(content) // 2], cv2.IMREAD_COLOR) is None
 
 
 def _annotated_size(results: dict, path: str) -> tuple[int, int]:

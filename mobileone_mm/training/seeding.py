@@ -132,6 +132,13 @@ class SeededItems:
         except (OSError, SyntaxError) as error:
             # What Pillow raises for a broken mask names no file.
             raise InputError(f'{self._name(int(index))} cannot be loaded: {error}') from error
+        except Exception as error:
+            # mmengine has no class of its own for a data set in which it finds nothing to load.
+            if type(error) is Exception and 'annot find valid image' in str(error):
+                raise InputError(
+                    'no sample could be loaded, however many were tried; the log names the files'
+                ) from error
+            raise
 
     def _name(self, index: int) -> str:
         info = self.dataset.get_data_info(index) if hasattr(self.dataset, 'get_data_info') else {}

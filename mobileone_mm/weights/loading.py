@@ -129,6 +129,22 @@ def check_matches(
         raise InputError(f'{name}: {problem}')
 
 
+def backbone_weights(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a state dict that a bare backbone takes, under the backbone's names.
+
+    Raises:
+        InputError: The file's backbone is of another size or form, or there is none.
+    """
+    target = backbone.state_dict()
+    own = {k: v for k, v in fit_names(backbone, state).items() if _STAGE_KEY.match(k)}
+    differences = _Differences.between(target, own)
+    problem = _mismatch(target, own or state, differences, allow_other=True)
+    problem = problem or _value_problem(target, own)
+    if problem:
+        raise InputError(f'checkpoint for the backbone: {problem}')
+    return {key: own[key] for key in differences.common}
+
+
 def fit_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of any known naming under the names of this model.
 

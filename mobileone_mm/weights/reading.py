@@ -7,6 +7,7 @@ import re
 import stat
 import threading
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 from .allowed import ALLOWED
@@ -127,8 +128,15 @@ def use_safe_loader() -> None:
     Runner's checkpoints with torch 2.6 or later; OneDL's can, with the real ``getattr`` on its
     list, and reads whatever it refuses a second time with ``weights_only=False``, which runs the
     file's code; both read downloads with ``weights_only=False``.
+
+    A MobileOne that is loaded by itself (``init_cfg`` of type ``Pretrained``, with or without
+    ``prefix``) takes its part of a classifier's file, and a file of another size or form is an
+    InputError; mmengine would log the keys and train from scratch.
     """
     from mmengine.runner import checkpoint
+
+    from ..reparam import Reparameterizable
+    from .loading import backbone_weights
 
     def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
         return for_host(read_checkpoint(filename, map_location))
@@ -142,6 +150,17 @@ def use_safe_loader() -> None:
         with _only(ALLOWED):
             return torch.load(file, map_location=map_location, weights_only=True)
 
+    plain_load = getattr(checkpoint.load_state_dict, 'wrapped', checkpoint.load_state_dict)
+
+    def load_state_dict(
+        module: nn.Module, state_dict: Any, strict: bool = False, logger: Any = None
+    ) -> None:
+        if isinstance(getattr(module, 'stage0', None), Reparameterizable):
+            state_dict = OrderedDict(backbone_weights(module, state_dict))
+        plain_load(module, state_dict, strict, logger)
+
+    load_state_dict.wrapped = plain_load  # type: ignore[attr-defined]
+    checkpoint.load_state_dict = load_state_dict
     checkpoint.CheckpointLoader.register_scheme('', load_from_local, force=True)
     checkpoint.load_from_local = load_from_local
     checkpoint.load_url = load_url

@@ -80,7 +80,7 @@ def config_of(task: str) -> Path:
 @pytest.fixture(autouse=True)
 def safe_loader(monkeypatch) -> None:
     """mmengine reads as in the tools; undone after each test."""
-    for name in ('load_url', 'load_from_local', '_safe_torch_load'):
+    for name in ('load_url', 'load_from_local', 'load_state_dict', '_safe_torch_load'):
         monkeypatch.setattr(host, name, getattr(host, name, None), raising=False)
     schemes = dict(host.CheckpointLoader._schemes)
     monkeypatch.setattr(host.CheckpointLoader, '_schemes', schemes)

@@ -76,9 +76,8 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def safe_loader() -> Iterator[None]:
-    before = {
-        n: getattr(host, n, None) for n in ('load_from_local', 'load_url', '_safe_torch_load')
-    }
+    patched = ('load_from_local', 'load_url', '_safe_torch_load', 'load_state_dict')
+    before = {name: getattr(host, name, None) for name in patched}
     schemes = dict(host.CheckpointLoader._schemes)
     use_safe_loader()
     use_safe_loader()  # a second call changes nothing
@@ -168,13 +167,32 @@ def apple_file(tmp_path) -> tuple[Path, MobileOne]:
     return tmp_path / 'apple.pth.tar', model
 
 
-def test_pretrained_backbone_from_a_foreign_file(apple_file, safe_loader):
+@pytest.mark.parametrize('prefix', [{}, dict(prefix='backbone'), dict(prefix='backbone.')])
+def test_pretrained_backbone_from_a_foreign_file(apple_file, safe_loader, prefix):
     path, source = apple_file
-    init = dict(type='Pretrained', checkpoint=str(path), prefix='backbone')
-    model = MobileOne(TINY, deploy=True, init_cfg=init)
+    model = MobileOne(
+        TINY, deploy=True, init_cfg=dict(type='Pretrained', checkpoint=str(path), **prefix)
+    )
     model.init_weights()
     for key, value in source.state_dict().items():
         assert torch.equal(model.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize('prefix', [{}, dict(prefix='backbone')])
+def test_pretrained_files_of_another_form_or_size_are_errors(apple_file, safe_loader, prefix):
+    init = dict(type='Pretrained', checkpoint=str(apple_file[0]), **prefix)
+    with pytest.raises(InputError, match=r'is in deploy form .* deploy=True'):
+        MobileOne(TINY, init_cfg=init).init_weights()
+    with pytest.raises(InputError, match='of another size'):
+        MobileOne('s1', deploy=True, init_cfg=init).init_weights()
+
+
+def test_other_modules_load_as_before(tmp_path, safe_loader):
+    torch.save(nn.Linear(3, 2).state_dict(), tmp_path / 'a.pth')
+    model = nn.Linear(3, 2)
+    host.load_checkpoint(model, str(tmp_path / 'a.pth'), strict=True)
+    with pytest.raises(RuntimeError, match='size mismatch'):
+        host.load_checkpoint(nn.Linear(4, 2), str(tmp_path / 'a.pth'), strict=True)
 
 
 def test_whole_classifier_from_a_foreign_file(apple_file, safe_loader):

@@ -1,0 +1,180 @@
+"""LoadImage: what it reads is what mmcv reads, and what it cannot read is named."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from mmcv.transforms import LoadImageFromFile
+from mmengine.registry import TRANSFORMS
+from PIL import Image
+
+from mobileone_mm.data import loading
+from mobileone_mm.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    loading.reported_files(reset=True)
+    yield
+    loading.reported_files(reset=True)
+
+
+@pytest.fixture
+def picture():
+    noise = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((160, 120))
+
+
+def encoded(picture, kind, **options):
+    content = io.BytesIO()
+    picture.save(content, kind, **options)
+    return content.getvalue()
+
+
+def load(path, content, **options):
+    path.write_bytes(content)
+    transform = TRANSFORMS.build(dict(type='mobileone_mm.LoadImage', **options))
+    return transform(dict(img_path=str(path)))
+
+
+@pytest.mark.parametrize(
+    ('kind', 'options'),
+    [
+        ('JPEG', {}),
+        ('JPEG', {'progressive': True}),
+        ('JPEG', {'exif': b'Exif\0\0' + b'\xff\xd8\xff\xd9' * 40}),
+        ('PNG', {}),
+        ('BMP', {}),
+        ('WEBP', {}),
+    ],
+)
+def test_same_as_mmcv(kind, options, picture, tmp_path):
+    content = encoded(picture, kind, **options)
+    ours = load(tmp_path / 'picture', content, on_error='raise')
+    theirs = LoadImageFromFile()(dict(img_path=str(tmp_path / 'picture')))
+    assert ours.keys() == theirs.keys()
+    assert np.array_equal(ours['img'], theirs['img'])
+    assert ours['ori_shape'] == theirs['ori_shape'] == (120, 160)
+
+
+@pytest.mark.parametrize('options', [{'to_float32': True}, {'color_type': 'grayscale'}])
+def test_options_of_mmcv(options, picture, tmp_path):
+    ours = load(tmp_path / 'picture', encoded(picture, 'JPEG'), **options)['img']
+    theirs = LoadImageFromFile(**options)(dict(img_path=str(tmp_path / 'picture')))['img']
+    assert ours.dtype == theirs.dtype
+    assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize('tail', [b'\0' * 50_000, b'\xff\xd9', b'movie' * 20_000])
+def test_data_after_the_end_is_no_damage(tail, picture, tmp_path):
+    """Cameras append films and maps to their JPEGs."""
+    content = encoded(picture, 'JPEG')
+    whole = load(tmp_path / 'a', content, on_error='raise')['img']
+    assert np.array_equal(load(tmp_path / 'b', content + tail, on_error='raise')['img'], whole)
+
+
+def test_only_the_end_marker_missing(picture, tmp_path):
+    """All pixels are there, so the picture is whole."""
+    content = encoded(picture, 'JPEG')
+    whole = load(tmp_path / 'a', content, on_error='raise')['img']
+    assert np.array_equal(load(tmp_path / 'b', content[:-2], on_error='raise')['img'], whole)
+
+
+def damaged(picture):
+    whole = encoded(picture, 'JPEG')
+    preview = encoded(picture, 'JPEG', exif=b'Exif\0\0' + b'\xff\xd8\xff\xd9' * 40)
+    png = encoded(picture, 'PNG')
+    return {
+        'empty': b'',
+        'text': b'no picture at all',
+        'head only': whole[:200],
+        'half': whole[: len(whole) // 2],
+        'last tenth missing': whole[: len(whole) * 9 // 10],
+        'cut off behind its preview': preview[: len(preview) * 2 // 3],
+        'half of a PNG': png[: len(png) // 2],
+    }
+
+
+@pytest.mark.parametrize('notices', [True, False], ids=['this OpenCV', 'one that fills up'])
+@pytest.mark.parametrize('name', list(damaged(Image.new('RGB', (64, 64)))))
+def test_damage_is_named(name, notices, picture, tmp_path, monkeypatch):
+    path = tmp_path / 'broken.jpg'
+    if not notices:
+        monkeypatch.setattr(loading, 'opencv_notices_cuts', lambda: False)
+    with pytest.raises(InputError, match=r'broken\.jpg') as caught:
+        load(path, damaged(picture)[name], on_error='raise')
+    assert '\n' not in str(caught.value)
+
+
+def test_opencv_that_fills_up(picture, tmp_path, monkeypatch):
+    """Some versions return what there is of a cut JPEG, with the rest grey."""
+    import mmcv
+
+    content = encoded(picture, 'JPEG')
+    whole = load(tmp_path / 'a', content)['img']
+    monkeypatch.setattr(loading, 'opencv_notices_cuts', lambda: False)
+    monkeypatch.setattr(mmcv, 'imfrombytes', lambda *_, **__: whole)
+    assert load(tmp_path / 'b', content[: len(content) // 2]) is None
+    assert load(tmp_path / 'c', content) is not None
+
+
+def test_missing_file(tmp_path):
+    transform = loading.LoadImage(on_error='raise')
+    with pytest.raises(InputError, match=r'gone\.jpg.*No such file'):
+        transform(dict(img_path=str(tmp_path / 'gone.jpg')))
+
+
+def test_skip(tmp_path):
+    assert load(tmp_path / 'broken.jpg', b'x', on_error='skip') is None
+
+
+def test_skip_is_the_default(tmp_path):
+    assert load(tmp_path / 'broken.jpg', b'x') is None
+
+
+def test_reported_once(tmp_path, caplog, monkeypatch):
+    said = []
+    monkeypatch.setattr(loading, 'print_log', lambda text, **_: said.append(text))
+    for _ in range(3):
+        for name in ('a.jpg', 'b.jpg'):
+            load(tmp_path / name, b'x')
+    assert len(said) == 2
+    assert 'a.jpg' in said[0]
+    assert 'b.jpg' in said[1]
+    assert loading.reported_files() == 2
+
+
+def test_many_reports():
+    names = [f'{number}.jpg' for number in range(500)]
+    assert all(loading.first_report(name) for name in names)
+    assert not any(loading.first_report(name) for name in names)
+
+
+@pytest.mark.parametrize('extra', [{'height': 30, 'width': 50}, 'mask', 'header', 'nothing'])
+def test_blank_has_the_annotated_size(extra, picture, tmp_path):
+    """So that boxes and masks of the annotation fit the grey picture, and count as missed."""
+    path = tmp_path / 'broken.jpg'
+    content = encoded(picture, 'JPEG')
+    path.write_bytes(b'x' if extra == 'nothing' else content[: len(content) // 2])
+    results = dict(img_path=str(path))
+    size = (120, 160)
+    if isinstance(extra, dict):
+        results.update(extra)
+        size = (30, 50)
+    elif extra == 'mask':
+        Image.new('L', (40, 20)).save(tmp_path / 'mask.png')
+        results['seg_map_path'] = str(tmp_path / 'mask.png')
+        size = (20, 40)
+    elif extra == 'nothing':
+        size = (256, 256)
+    loaded = loading.LoadImage(on_error='blank')(results)
+    assert loaded['img'].shape == (*size, 3)
+    assert loaded['ori_shape'] == loaded['img_shape'] == size
+    assert len(np.unique(loaded['img'])) == 1
+
+
+def test_bad_argument():
+    with pytest.raises(ValueError, match="on_error: got 'ignore'; skip, blank, raise are allowed"):
+        loading.LoadImage(on_error='ignore')

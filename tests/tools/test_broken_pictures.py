@@ -1,0 +1,101 @@
+"""A picture that cannot be read, in the middle of a run."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+
+import pytest
+
+VARIABLES = {'cls': 'IMAGENET_ROOT', 'det': 'COCO_ROOT', 'seg': 'VOC_ROOT'}
+TRAINING = {'cls': 'train/*/*.JPEG', 'det': 'train2017/*.jpg', 'seg': 'JPEGImages/*train*.jpg'}
+EVALUATION = {'cls': 'val/*/*.JPEG', 'det': 'val2017/*.jpg', 'seg': 'JPEGImages/*val*.jpg'}
+
+
+@pytest.fixture
+def break_one(roots, tmp_path, monkeypatch):
+    """Cuts a picture of the training or evaluation part in half, and names it."""
+
+    def change(task, where):
+        root = tmp_path / 'data'
+        if not root.exists():
+            shutil.copytree(roots[VARIABLES[task]], root)
+            monkeypatch.setenv(VARIABLES[task], str(root))
+        file = sorted(root.glob(where[task]))[1]
+        file.write_bytes(file.read_bytes()[:700])
+        return str(file)
+
+    return change
+
+
+@pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
+def test_run_goes_on(task, break_one, tiny_config, tool, tmp_path):
+    """Training leaves the picture out, evaluation counts a grey one; each is named once."""
+    names = break_one(task, TRAINING), break_one(task, EVALUATION)
+    config = tiny_config(task, 'train_dataloader.update(num_workers=2, batch_size=3)\n')
+    options = ('--cfg-options', 'train_cfg.max_epochs=3')
+    assert tool('train', config, '--work-dir', tmp_path / 'run', *options) == 0
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    for name in names:
+        assert sum(name in line and 'WARNING' in line for line in log.splitlines()) == 1
+    assert '2 pictures could not be read' in log
+    assert (tmp_path / 'run' / 'epoch_3.pth').exists()
+
+
+def test_run_ends_if_asked(break_one, tiny_config, tool, tmp_path, capsys):
+    """The error comes out of a worker, and is one line all the same."""
+    name = break_one('det', TRAINING)
+    config = tiny_config('det', 'train_dataloader.update(num_workers=1)\n')
+    capsys.readouterr()
+    run = ('train', config, '--work-dir', tmp_path / 'run', '--no-validate')
+    assert tool(*run, '--stop-at-broken-pictures') == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in lines if line.startswith('error: ')]) == 1
+    assert not any('Traceback' in line for line in lines)
+    assert name in lines[-1]
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+def test_config_can_ask_too(break_one, tiny_config, tool, tmp_path, capsys):
+    name = break_one('cls', TRAINING)
+    extra = "train_dataloader['dataset']['pipeline'][0] = dict(type='mobileone_mm.LoadImage', on_error='raise')\n"
+    assert tool('train', tiny_config('cls', extra), '--work-dir', tmp_path / 'run') == 2
+    assert name in capsys.readouterr().err
+
+
+def test_evaluation_counts_the_picture(break_one, tiny_config, tool, tmp_path):
+    """The broken picture is one of eight, not replaced by another one."""
+    config = tiny_config('cls')
+    assert tool('train', config, '--work-dir', tmp_path / 'run', '--no-validate') == 0
+    name = break_one('cls', EVALUATION)
+    out = tmp_path / 'predictions.csv'
+    run = ('test', config, tmp_path / 'run' / 'epoch_1.pth', '--work-dir', tmp_path / 'test')
+    assert tool(*run, '--out', out, '--show-dir', tmp_path / 'shown') == 0
+    with out.open() as file:
+        files = [row['file'] for row in csv.DictReader(file)]
+    assert len(set(files)) == len(files) == 8
+    assert any(name.endswith(file) for file in files)
+    assert len(list((tmp_path / 'shown').iterdir())) == 7
+
+
+def test_broken_mask_is_named(roots, tiny_config, tool, tmp_path, monkeypatch, capsys):
+    root = tmp_path / 'data'
+    shutil.copytree(roots['VOC_ROOT'], root)
+    monkeypatch.setenv('VOC_ROOT', str(root))
+    mask = sorted((root / 'SegmentationClass').glob('*train*.png'))[0]
+    mask.write_bytes(b'no mask')
+    config = tiny_config('seg', 'train_dataloader.update(num_workers=1)\n')
+    assert tool('train', config, '--work-dir', tmp_path / 'run', '--no-validate') == 2
+    assert str(mask) in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_every_picture_broken(roots, tiny_config, tool, tmp_path, monkeypatch, capsys):
+    root = tmp_path / 'data'
+    shutil.copytree(roots['COCO_ROOT'], root)
+    monkeypatch.setenv('COCO_ROOT', str(root))
+    for file in (root / 'train2017').iterdir():
+        file.write_bytes(b'no picture')
+    options = ('--cfg-options', 'train_dataloader.dataset.dataset.max_refetch=20')
+    run = ('train', tiny_config('det'), '--work-dir', tmp_path / 'run', '--no-validate')
+    assert tool(*run, *options) == 2
+    assert 'no sample could be loaded' in capsys.readouterr().err
