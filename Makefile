@@ -14,10 +14,9 @@ SUPPORTED := import sys, venv, ensurepip; raise SystemExit(not (3, 10) <= sys.ve
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c "$(SUPPORTED)" >/dev/null 2>&1 && echo $$p && break; done)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
-# The two figures that no test may depend on: the order of the machine's threads and its display.
 export MPLBACKEND := Agg
 
-.PHONY: help setup lint format test test-slow test-openmmlab demo results ops clean
+.PHONY: help setup lint format test test-slow test-openmmlab demo ops clean
 
 help:
 	@echo 'make setup | demo [TASK=det|cls|seg] | test | test-slow | test-openmmlab | lint | format | ops | clean'

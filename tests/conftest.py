@@ -68,7 +68,9 @@ def tiny_ade(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # A net of 100 000 parameters that still has every kind of unit.
-TINY_ARCH = 'dict(_delete_=True, num_blocks=(1, 2, 1, 1), width_factor=(0.25, 0.125, 0.0625, 0.0625))'
+TINY_ARCH = (
+    'dict(_delete_=True, num_blocks=(1, 2, 1, 1), width_factor=(0.25, 0.125, 0.0625, 0.0625))'
+)
 TINY_CONFIGS = {
     'cls': """
 _base_ = ['{configs}/mobileone_s0_in1k.py']
@@ -176,8 +178,11 @@ def tool(fresh_mmengine: None) -> Callable[..., int]:
     from mobileone_mm.apis.cli import call_tool
 
     def run(name: str, *argv: object) -> int:
-        spec = importlib.util.spec_from_file_location(f'tools_{name}', ROOT / 'tools' / f'{name}.py')
-        assert spec is not None and spec.loader is not None
+        spec = importlib.util.spec_from_file_location(
+            f'tools_{name}', ROOT / 'tools' / f'{name}.py'
+        )
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         try:

@@ -1,6 +1,6 @@
 """Evaluate a classifier, detector or segmentor on the test set of its config.
 
-  python tools/test.py CONFIG CHECKPOINT [--out predictions.csv | .pkl | metrics.json]
+python tools/test.py CONFIG CHECKPOINT [--out predictions.csv | .pkl | metrics.json]
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def main(argv: list[str] | None = None) -> int | None:
     args = vars(parser.parse_args(argv))
     args.pop('local_rank')
 
-    from mobileone_mm.apis.runner import test
+    from mobileone_mm.apis.runner import evaluate
 
-    test(**args)
+    evaluate(**args)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Train a classifier, detector or segmentor.
 
-  python tools/train.py configs/ssdlite_mobileone_s2_coco.py
-  torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch
+python tools/train.py configs/ssdlite_mobileone_s2_coco.py
+torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ def tool_parser(description: str | None, checkpoint: bool = True) -> argparse.Ar
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a Runner: ``--work-dir``, ``--launcher`` and what launchers append."""
     parser.add_argument('--work-dir', help='folder of the run (default: work_dirs/<config>)')
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='who starts processes')
+    parser.add_argument(
+        '--launcher', choices=LAUNCHERS, default='none', help='who starts processes'
+    )
     # torch.distributed.launch appends it; the environment has the same number.
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)

@@ -36,7 +36,9 @@ _FILE_FAULTS = {
 # The last line of the traceback that a data-loader worker sends home inside its message.
 _WORKER_MARK = 'Original Traceback (most recent call last):'
 _WORKER_LAST_LINE = re.compile(r'^(?:\w+\.)*(\w+): (.*)$')
-_SHARED_MEMORY = re.compile(r'out of shared memory|insufficient shared memory|/torch_.*No space left')
+_SHARED_MEMORY = re.compile(
+    r'out of shared memory|insufficient shared memory|/torch_.*No space left'
+)
 _OS_ERROR_TEXT = re.compile(r'^\[Errno (\d+)\] [^:]*(?:: (.*))?$')
 
 

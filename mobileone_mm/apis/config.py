@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from ..errors import InputError
+from ..overrides import merge_options
 from .cli import one_line
 from .spelling import did_you_mean, mistyped
 from .strict import TOP_LEVEL_KEYS, check_keys
@@ -79,7 +80,7 @@ def _read(path: Path) -> Config:
 
 def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
     try:
-        cfg.merge_from_dict(dict(options))
+        merge_options(cfg, options)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f'--cfg-options: {one_line(error)}') from error
 
@@ -118,9 +119,7 @@ def _check_option(cfg: Config, name: str) -> None:
         elif node is None:
             return
         else:
-            raise InputError(
-                f"--cfg-options {name}: {where} is {node!r}, it has no '{key}'"
-            )
+            raise InputError(f"--cfg-options {name}: {where} is {node!r}, it has no '{key}'")
         done.append(key)
 
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image, ImageOps
+
 from ..data import synthetic
 from ..errors import InputError, ProofError
-from ..weights.writing import atomic_text
+from ..weights.writing import atomic_text, atomic_write
 
 # Large tensors of the unfused net are mapped and unmapped anew in each step by glibc's default.
 ALLOCATOR = 'glibc.malloc.mmap_threshold=4000000000:glibc.malloc.trim_threshold=16000000000'
@@ -241,6 +243,7 @@ class Demo:
             'parameters': report['parameters'],
             'latency': report['latency'],
             'pictures': str(pictures / 'vis'),
+            'overview': str(contact_sheet(pictures / 'vis', self.folder / 'overview.jpg')),
             'seconds': round(seconds, 1),
         }
         _print_summary(self.job, summary)
@@ -260,6 +263,34 @@ class Demo:
         return summary
 
 
+def contact_sheet(
+    folder: Path, out: Path, columns: int = 4, rows: int = 2, side: int = 240
+) -> Path:
+    """Put the first pictures of a folder side by side.
+
+    Args:
+        folder: Where the pictures are, at any depth.
+        out: The JPEG to write.
+        columns: Pictures beside each other.
+        rows: Pictures above each other.
+        side: Pixels of a picture's longer side.
+    """
+    gap = 4
+    paths = sorted(
+        path for path in folder.rglob('*') if path.suffix.lower() in ('.jpg', '.jpeg', '.png')
+    )
+    size = (columns * (side + gap) - gap, rows * (side + gap) - gap)
+    sheet = Image.new('RGB', size, 'white')
+    # Evenly over the folder: neighbours in it may be of one class.
+    chosen = paths[:: max(1, len(paths) // (columns * rows))][: columns * rows]
+    for place, path in enumerate(chosen):
+        with Image.open(path) as opened:
+            picture = ImageOps.contain(opened.convert('RGB'), (side, side))
+        sheet.paste(picture, (place % columns * (side + gap), place // columns * (side + gap)))
+    atomic_write(out, lambda file: sheet.save(file, 'JPEG', quality=88))
+    return out
+
+
 def _options(settings: tuple[str, ...]) -> tuple[str, ...]:
     return ('--cfg-options', *settings) if settings else ()
 
@@ -272,5 +303,5 @@ def _print_summary(job: Job, summary: dict[str, Any]) -> None:
     parameters, latency = summary['parameters'], summary['latency']
     print(f'{"parameters":28}{parameters["before"]:14,}{parameters["after"]:14,}')
     print(f'{"latency (relative)":28}{latency["ratio"]:13.2f}x{1:13.2f}x')
-    print(f'\ndrawn pictures: {summary["pictures"]}')
+    print(f'\ndrawn pictures: {summary["pictures"]}, at a glance: {summary["overview"]}')
     print(f'{job.config}: {summary["seconds"]:.0f} s in all')

@@ -74,7 +74,8 @@ class Painter:
             return self.palette[label]  # type: ignore[return-value]
         # Steps of the golden section keep neighbours apart, whatever their number.
         hue = round(180 * (label * 0.618034 % 1))
-        return tuple(cv2.cvtColor(np.uint8([[[hue, 200, 230]]]), cv2.COLOR_HSV2RGB)[0, 0].tolist())
+        hsv = np.array([[[hue, 200, 230]]], np.uint8)
+        return tuple(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist())
 
     def _instances(self, instances: Any, scale: float, side: int) -> None:
         shown = instances[instances.scores >= self.score_thr]
@@ -112,7 +113,11 @@ class Painter:
         lines = [f'{row["category"].split(",")[0]}  {row["score"]:.0%}' for row in best]
         font = max(9, round(side / 32))
         self._visualizer.draw_texts(
-            '\n'.join(lines), np.array([[font, font]]), colors='white', font_sizes=font, bboxes=[_DARK]
+            '\n'.join(lines),
+            np.array([[font, font]]),
+            colors='white',
+            font_sizes=font,
+            bboxes=[_DARK],
         )
 
     def _areas(self, image: np.ndarray, labels: np.ndarray) -> None:
@@ -124,7 +129,7 @@ class Painter:
         blended = image.astype(np.float32)
         for label in found:
             area = labels == label
-            blended[area] += (np.float32(self.colour(label)) - blended[area]) * _OPACITY
+            blended[area] += (np.array(self.colour(label), np.float32) - blended[area]) * _OPACITY
         self._visualizer.set_image(blended.round().astype(np.uint8))
         for label in found:
             place = _deepest_point(labels == label)
@@ -191,18 +196,12 @@ class DrawHook(Hook):
         dataset = runner.test_dataloader.dataset
         paths = [str(dataset.get_data_info(index)['img_path']) for index in range(len(dataset))]
         names = result_names([Path(path) for path in paths])
-        self._names = {path: self.folder / name for path, name in zip(paths, names)}
+        self._names = {path: self.folder / name for path, name in zip(paths, names, strict=True)}
         self._painter = Painter(dataset.metainfo, self.score_thr)
 
-    def after_test_iter(
-        self,
-        runner: Any,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[Any] | None = None,
-    ) -> None:
+    def after_test_iter(self, *_: Any, outputs: Sequence[Any] = (), **__: Any) -> None:
         assert self._painter is not None
-        for sample in outputs or ():
+        for sample in outputs:
             path = str(sample.img_path)
             try:
                 image = read_picture(path)

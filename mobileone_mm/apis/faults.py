@@ -22,7 +22,7 @@ from .strict import named_arguments
 REFUSALS = (TypeError, ValueError, KeyError, AssertionError, FileNotFoundError, NotImplementedError)
 
 _UNEXPECTED = re.compile(r"(?:(\w+)\.)?__init__\(\) got an unexpected keyword argument '(\w+)'")
-_MISSING = re.compile(r"missing \d+ required (?:positional|keyword-only) arguments?: (.*)$")
+_MISSING = re.compile(r'missing \d+ required (?:positional|keyword-only) arguments?: (.*)$')
 _UNREGISTERED = re.compile(r'^\'?"?(\S+) is not in the (\S+) registry')
 
 
@@ -69,7 +69,9 @@ def _describe(cfg: Config, frame: FrameType, error: BaseException) -> str:
     kind = getattr(cls, '__name__', node.get('type'))
     if cls is None and (found := _UNREGISTERED.search(text)):
         path = path_of(cfg, node) or 'config'
-        return f"{path}.type: '{found[1]}' is not known{_meant(found[1], frame)} ({found[2]} registry)"
+        return (
+            f"{path}.type: '{found[1]}' is not known{_meant(found[1], frame)} ({found[2]} registry)"
+        )
     if unexpected:
         key = unexpected[2]
         path = _path_of_key(cfg, node, key)

@@ -84,12 +84,12 @@ def select_device(device: str | None) -> str:
 def _check_cuda(device: str, index: int | None) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
-        reason = 'this machine has no usable GPU' if torch.version.cuda else 'this torch is a CPU build'
+        reason = (
+            'this machine has no usable GPU' if torch.version.cuda else 'this torch is a CPU build'
+        )
         raise InputError(f'--device {device}: {reason}; use --device cpu')
     if index is not None and index >= count:
-        raise InputError(
-            f'--device {device}: this machine has {count} GPUs, numbered from 0'
-        )
+        raise InputError(f'--device {device}: this machine has {count} GPUs, numbered from 0')
 
 
 def is_first_process() -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 from ..errors import InputError
 
-SUFFIXES = frozenset('.bmp .jpeg .jpg .pgm .png .ppm .tif .tiff .webp'.split())
+SUFFIXES = frozenset(['.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'])
 
 
 def find_pictures(inputs: Sequence[str], leave_out: str | Path | None = None) -> list[Path]:

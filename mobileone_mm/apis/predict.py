@@ -88,15 +88,15 @@ def predict(
     pictures = find_pictures(inputs, leave_out=out_dir)
     model, meta = init_model(cfg, checkpoint, chosen)
     with config_faults(cfg):
-        load, pipeline = test_pipeline(cfg)
+        load, pipeline = prediction_pipeline(cfg)
     check_writable(out_dir, '--out-dir')
     writer = _Writer(Path(out_dir), pictures, meta, score_thr, draw=not no_vis)
     result = writer.predictions
     for batch in _batches(pictures, load, pipeline, batch_size, result.unreadable):
         data = pseudo_collate([item.data for item in batch])
         with torch.no_grad():
-            samples = model.test_step(data)
-        for item, sample in zip(batch, samples):
+            samples = model.test_step(data)  # type: ignore[operator]
+        for item, sample in zip(batch, samples, strict=True):
             writer.add(item.index, item.image, sample)
     writer.finish(config, checkpoint)
     if not result.records:
@@ -133,7 +133,9 @@ def init_model(
     try:
         load_weights(model, content)
     except InputError as error:
-        raise InputError(str(error).replace('checkpoint:', f"checkpoint '{checkpoint}':", 1)) from error
+        raise InputError(
+            str(error).replace('checkpoint:', f"checkpoint '{checkpoint}':", 1)
+        ) from error
     return model.to(device).eval(), data_meta(cfg, content)
 
 
@@ -148,14 +150,14 @@ def data_meta(cfg: Config, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             kind = dataset_class(dataset)
             classes = class_names(dataset, kind) if kind else None
             if kind is not None and classes:
-                palette = dict(getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {}))
-                palette = palette.get('palette')
+                meta = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+                palette = meta.get('palette')
                 fits = palette is not None and len(palette) == len(classes)
                 return {'classes': classes, 'palette': palette if fits else None}
     return {}
 
 
-def test_pipeline(cfg: Config) -> tuple[Any, Compose]:
+def prediction_pipeline(cfg: Config) -> tuple[Any, Compose]:
     """The loading transform of a config's test pipeline, and the rest without annotations.
 
     Raises:
@@ -165,12 +167,16 @@ def test_pipeline(cfg: Config) -> tuple[Any, Compose]:
              leaves((cfg.get('test_dataloader') or {}).get('dataset'), '')]  # fmt: skip
     pipeline = next(filter(None, [*found, cfg.get('test_pipeline')]), None)
     if not pipeline:
-        raise InputError("config: has neither 'test_dataloader' with a pipeline nor 'test_pipeline'")
+        raise InputError(
+            "config: has neither 'test_dataloader' with a pipeline nor 'test_pipeline'"
+        )
     holder = Config(dict(tta_pipeline=[dict(step) for step in pipeline]))
     survive_broken_pictures(holder, stop=True)
     steps = [step for step in holder.tta_pipeline if not _is(step, 'Load', 'Annotations')]
     if not _is(steps[0], 'Load', ''):
-        raise InputError(f"config: the test pipeline begins with {steps[0].get('type')}, not loading")
+        raise InputError(
+            f'config: the test pipeline begins with {steps[0].get("type")}, not loading'
+        )
     return TRANSFORMS.build(steps[0]), Compose(steps[1:])
 
 

@@ -83,10 +83,10 @@ def _top(score: Any, classes: list[str] | None, count: int = 5) -> list[dict[str
     values, labels = score.float().cpu().topk(min(count, score.numel()))
     return [
         {'label': label, 'category': class_name(classes, label), 'score': round(value, 5)}
-        for value, label in zip(values.tolist(), labels.tolist())
+        for value, label in zip(values.tolist(), labels.tolist(), strict=True)
     ]
 
 
 def _pixels(labels: np.ndarray, classes: list[str] | None) -> dict[str, int]:
     found, counts = np.unique(labels, return_counts=True)
-    return {class_name(classes, int(label)): int(n) for label, n in zip(found, counts)}
+    return {class_name(classes, int(label)): int(n) for label, n in zip(found, counts, strict=True)}

@@ -35,7 +35,7 @@ class PredictionsCSV(BaseMetric):
         self.path = path
         self.folder = folder
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ARG002
         """Take the predictions of a batch.
 
         Raises:

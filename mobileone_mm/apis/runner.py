@@ -19,6 +19,7 @@ from . import settings
 from .config import load_config
 from .faults import config_faults
 from .launch import check_launcher, is_first_process, leave_group, select_device
+from .results import add_output, check_output, write_metrics
 from .strict import check_hooks
 
 _TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -86,12 +87,12 @@ def train(
                 runner.logger.info(f'No checkpoint in {runner.work_dir}: the run starts anew.')
             runner.train()
             _count_broken_pictures(runner)
+            return runner
     finally:
         leave_group()
-    return runner
 
 
-def test(
+def evaluate(
     config: str | Path,
     checkpoint: str | Path,
     work_dir: str | None = None,
@@ -123,8 +124,6 @@ def test(
     Raises:
         InputError: Anything that the user gave does not fit; nothing is evaluated then.
     """
-    from .results import add_output, check_output, write_metrics
-
     check_launcher(launcher)
     select_device(device)
     cfg = load_config(config, cfg_options, needs=_TESTING)
@@ -139,21 +138,26 @@ def test(
     cfg.load_from, cfg.resume = str(checkpoint), False
     settings.survive_broken_pictures(cfg)
     if show_dir:
-        settings.check_writable(show_dir, '--show-dir')
+        check_show_dir(show_dir, launcher)
     try:
         with config_faults(cfg):
-            runner = _build(cfg, launcher)
-            runner.register_hook(dict(type='mobileone_mm.CheckpointCheckHook'))
-            if show_dir:
-                from .draw import DrawHook
-
-                runner.register_hook(DrawHook(show_dir, score_thr))
-            add_output(runner, out)
-            metrics = runner.test()
-            _count_broken_pictures(runner)
-            write_metrics(runner, metrics, out)
+            return _evaluate(_build(cfg, launcher), out, show_dir, score_thr)
     finally:
         leave_group()
+
+
+def _evaluate(
+    runner: Runner, out: str | None, show_dir: str | None, score_thr: float
+) -> dict[str, float]:
+    runner.register_hook(dict(type='mobileone_mm.CheckpointCheckHook'))
+    if show_dir:
+        from .draw import DrawHook
+
+        runner.register_hook(DrawHook(show_dir, score_thr))
+    add_output(runner, out)
+    metrics = runner.test()
+    _count_broken_pictures(runner)
+    write_metrics(runner, metrics, out)
     return metrics
 
 
@@ -171,6 +175,18 @@ def set_tta(cfg: Config) -> None:
     while 'dataset' in dataset:
         dataset = dataset.dataset
     dataset.pipeline = cfg.tta_pipeline
+
+
+def check_show_dir(show_dir: str, launcher: str) -> None:
+    """Check that a test can draw into a folder.
+
+    Raises:
+        InputError: It cannot be written, or there are several processes: mmengine's visualizer
+            draws in the first one alone.
+    """
+    if launcher != 'none':
+        raise InputError('--show-dir: only one process can draw; leave --launcher out')
+    settings.check_writable(show_dir, '--show-dir')
 
 
 def _check(cfg: Config, loaders: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ _PICTURE_LOADERS = (
     'mmcv.LoadImageFromFile',
     'mobileone_mm.LoadImage',
 )
-_STEP = re.compile(r'_(\d+)\.pth$')
+_STEP = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
 
 
 def use_scope(cfg: Config) -> str | None:
@@ -90,7 +90,7 @@ def fit_loaders(cfg: Config) -> None:
     host_defaults = cfg.get('default_scope') == 'mmpretrain'
     for name in LOADERS:
         loader = cfg.get(name)
-        if not isinstance(loader, Mapping):
+        if not isinstance(loader, dict):
             continue
         if host_defaults:
             loader.setdefault('collate_fn', dict(type='default_collate'))
@@ -142,7 +142,7 @@ def set_amp(cfg: Config) -> None:
     if get_device() == 'cpu':
         raise InputError('--amp: mixed precision needs a GPU, and this run has none; leave it out')
     wrapper = cfg.get('optim_wrapper')
-    if not isinstance(wrapper, Mapping):
+    if not isinstance(wrapper, dict):
         raise InputError("--amp: the config has no 'optim_wrapper'")
     wrapper['type'] = 'AmpOptimWrapper'
     wrapper.setdefault('loss_scale', 'dynamic')
@@ -155,7 +155,7 @@ def set_auto_scale_lr(cfg: Config) -> None:
         InputError: The config does not say for which batch size its learning rate is.
     """
     scale = cfg.get('auto_scale_lr')
-    if not isinstance(scale, Mapping) or not scale.get('base_batch_size'):
+    if not isinstance(scale, dict) or not scale.get('base_batch_size'):
         raise InputError(
             "--auto-scale-lr: the config has no 'auto_scale_lr' with 'base_batch_size'; set it to "
             'the batch size that the learning rate is for'
@@ -208,6 +208,9 @@ def latest_checkpoint(work_dir: str | Path) -> str | None:
     for candidate in (Path(noted), folder / Path(noted).name):
         if noted and candidate.is_file():
             return str(candidate)
-    numbered = [(int(found[1]), str(file)) for file in folder.glob('*_*.pth')
-                if (found := _STEP.search(file.name)) and not file.name.startswith('best_')]  # fmt: skip
+    numbered = [
+        (int(found[1]), str(file))
+        for file in folder.glob('*_*.pth')
+        if (found := _STEP.match(file.name))
+    ]
     return max(numbered, default=(0, None))[1]

@@ -16,9 +16,7 @@ def edit_distance(a: str, b: str) -> int:
         before, previous = previous, current
         current = [i]
         for j, other in enumerate(b, 1):
-            cost = min(
-                previous[j] + 1, current[j - 1] + 1, previous[j - 1] + (letter != other)
-            )
+            cost = min(previous[j] + 1, current[j - 1] + 1, previous[j - 1] + (letter != other))
             if i > 1 and j > 1 and letter == b[j - 2] and other == a[i - 2]:
                 cost = min(cost, before[j - 2] + 1)
             current.append(cost)

@@ -102,7 +102,9 @@ def check_hooks(cfg: Config) -> None:
     Raises:
         InputError: Naming the path of the argument and what was probably meant.
     """
-    hooks = [(f'default_hooks.{name}', hook) for name, hook in _mapping(cfg.get('default_hooks')).items()]
+    hooks = [
+        (f'default_hooks.{name}', hook) for name, hook in _mapping(cfg.get('default_hooks')).items()
+    ]
     hooks += [(f'custom_hooks.{i}', hook) for i, hook in enumerate(cfg.get('custom_hooks') or ())]
     for path, hook in hooks:
         kind = hook.get('type') if isinstance(hook, Mapping) else None
@@ -146,7 +148,10 @@ def model_settings(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
 
 def _check_optimizer(cfg: Config) -> None:
     wrapper = _mapping(cfg.get('optim_wrapper'))
-    if wrapper.get('constructor', 'DefaultOptimWrapperConstructor') != 'DefaultOptimWrapperConstructor':
+    if (
+        wrapper.get('constructor', 'DefaultOptimWrapperConstructor')
+        != 'DefaultOptimWrapperConstructor'
+    ):
         return
     path = 'optim_wrapper.paramwise_cfg'
     paramwise = _mapping(wrapper.get('paramwise_cfg'))

@@ -87,10 +87,10 @@ def class_names(dataset: Mapping, kind: type) -> tuple[str, ...] | None:
     classes = metainfo.get('classes') if isinstance(metainfo, Mapping) else None
     if isinstance(classes, str):
         try:
-            classes = Path(classes).read_text(encoding='utf-8').split('\n')
+            names = Path(classes).read_text(encoding='utf-8').splitlines()
         except OSError:
-            classes = (classes,)
-        classes = [name.strip() for name in classes if name.strip()]
+            names = [classes]
+        classes = [name.strip() for name in names if name.strip()]
     if classes is None:
         classes = getattr(kind, 'METAINFO', {}).get('classes')
     return None if classes is None else tuple(classes)
@@ -195,7 +195,10 @@ def _check_class_folders(path: str, folder: Path, num_classes: int | None) -> No
 def _check_masks(path: str, dataset: Mapping, kind: type) -> None:
     """mmseg's pairs of picture and mask; a list names them, or the folder of pictures does."""
     prefix = dataset.get('data_prefix') or {}
-    images, masks = joined(dataset, prefix.get('img_path')), joined(dataset, prefix.get('seg_map_path'))
+    images, masks = (
+        joined(dataset, prefix.get('img_path')),
+        joined(dataset, prefix.get('seg_map_path')),
+    )
     for name, folder in (('img_path', images), ('seg_map_path', masks)):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{path}.data_prefix.{name}: '{folder}' is no folder")
@@ -207,7 +210,9 @@ def _check_masks(path: str, dataset: Mapping, kind: type) -> None:
         names = [line.strip() for line in _lines(path, ann_file)]
         where = f"'{ann_file}' names a"
     else:
-        names = sorted(str(file.relative_to(images))[: -len(suffix)] for file in images.rglob(f'*{suffix}'))
+        names = sorted(
+            str(file.relative_to(images))[: -len(suffix)] for file in images.rglob(f'*{suffix}')
+        )
         where = 'the'
         if not names:
             raise InputError(f"{path}: the data set is empty: no *{suffix} below '{images}'")
@@ -221,7 +226,9 @@ def _suffix(dataset: Mapping, kind: type, key: str) -> str:
         return str(dataset[key])
     for base in inspect.getmro(kind):
         init = vars(base).get('__init__')
-        parameter = inspect.signature(init).parameters.get(key) if inspect.isfunction(init) else None
+        parameter = (
+            inspect.signature(init).parameters.get(key) if inspect.isfunction(init) else None
+        )
         if parameter is not None:
             return str(parameter.default)
     return ''
@@ -271,5 +278,8 @@ def _check_heads(
 
 def _is_local(dataset: Mapping) -> bool:
     backend = dataset.get('backend_args') or {}
-    remote = isinstance(backend, Mapping) and backend.get('backend', 'local') not in ('local', 'disk')
+    remote = isinstance(backend, Mapping) and backend.get('backend', 'local') not in (
+        'local',
+        'disk',
+    )
     return not remote and '://' not in str(dataset.get('data_root') or '')

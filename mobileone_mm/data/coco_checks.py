@@ -43,7 +43,9 @@ def check_coco(path: str, dataset: Mapping, kind: type, classes: Sequence[str] |
     if not folder.is_dir():
         raise InputError(f"{path}.data_prefix.img: '{folder}' is no folder")
     images = table['images'][:: max(1, len(table['images']) // _LOOKUPS)]
-    missing = [image['file_name'] for image in images if not (folder / image['file_name']).is_file()]
+    missing = [
+        image['file_name'] for image in images if not (folder / image['file_name']).is_file()
+    ]
     if missing:
         raise InputError(
             f"{path}: '{file}' names the picture '{missing[0]}', which is not in '{folder}' "
@@ -88,7 +90,9 @@ def _check_rows(rows: list, needed: Sequence[str], where: str) -> None:
                 raise InputError(f"{where}[{index}] has no '{key}'")
         box = row.get('bbox')
         if 'bbox' in needed and not (
-            isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
+            isinstance(box, list)
+            and len(box) == 4
+            and all(isinstance(v, (int, float)) for v in box)
         ):
             raise InputError(f'{where}[{index}].bbox: got {str(box)[:60]}; [x, y, width, height]')
 
@@ -98,7 +102,9 @@ def _check_references(table: dict[str, Any], where: str) -> None:
         known = {row['id'] for row in table[target]}
         for index, row in enumerate(table['annotations']):
             if row[key] not in known:
-                raise InputError(f"{where}: annotations[{index}].{key} {row[key]} is not in {target}")
+                raise InputError(
+                    f'{where}: annotations[{index}].{key} {row[key]} is not in {target}'
+                )
     ids = {row['id'] for row in table['annotations']}
     if len(ids) != len(table['annotations']):
         raise InputError(f'{where}: annotation ids are not unique')
@@ -124,9 +130,10 @@ def check_categories(table: Mapping[str, Any], classes: Sequence[str], where: st
         )
     order = [name for name in found if name in set(classes)]
     if order != list(classes):
-        place = next((i for i, (a, b) in enumerate(zip(order, classes)) if a != b), len(classes))
+        pairs = zip(order, classes, strict=False)
+        place = next((i for i, (a, b) in enumerate(pairs) if a != b), len(classes))
         raise InputError(
-            f"{where}: the order of the classes differs from metainfo.classes at number {place} "
+            f'{where}: the order of the classes differs from metainfo.classes at number {place} '
             f'({_few(order[place:])} in the file); labels follow the file, so use its order'
         )
 
@@ -145,7 +152,9 @@ def _check_left(
 
 def _reads_coco(kind: type) -> bool:
     base = next((c for c in kind.__mro__ if c.__name__ == 'CocoDataset'), None)
-    return base is not None and getattr(kind, 'load_data_list', None) is vars(base).get('load_data_list')
+    return base is not None and getattr(kind, 'load_data_list', None) is vars(base).get(
+        'load_data_list'
+    )
 
 
 def _few(names: Sequence[str]) -> str:

@@ -24,9 +24,6 @@ ON_ERROR = ('skip', 'blank', 'raise')
 _JPEG_START, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 _GREY = 114
 _FALLBACK_SIZE = (256, 256)
-# Checksums of the names already reported, shared with the data-loader workers: each of them, and
-# each new generation of them, would report the same file again.
-_reported: torch.Tensor | None = None
 
 
 @TRANSFORMS.register_module()
@@ -53,7 +50,7 @@ class LoadImage(LoadImageFromFile):
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error: got '{on_error}'; {', '.join(ON_ERROR)} are allowed")
         self.on_error = on_error
-        share_reports()
+        _reports()  # before the workers start, so that they share it
 
     def transform(self, results: dict) -> dict | None:
         """Add ``img``, ``img_shape`` and ``ori_shape`` to the results; None if there is nothing.
@@ -172,19 +169,19 @@ def _annotated_size(results: dict, path: str) -> tuple[int, int]:
     return _FALLBACK_SIZE
 
 
-def share_reports() -> None:
-    """Make the memory of reported files; call it before the data-loader workers start."""
-    global _reported
-    if _reported is None:
-        _reported = torch.zeros(4096, dtype=torch.int64).share_memory_()
+@cache
+def _reports() -> torch.Tensor:
+    """Checksums of the names already reported, shared with the data-loader workers.
+
+    Without it each worker, and each new generation of them, would report the same file again.
+    """
+    return torch.zeros(4096, dtype=torch.int64).share_memory_()
 
 
 def first_report(path: str) -> bool:
     """Whether this file has not been reported yet; from now on it has."""
-    share_reports()
-    assert _reported is not None
     mark = zlib.crc32(path.encode()) + 1
-    table = _reported.numpy()
+    table = _reports().numpy()
     for step in range(64):
         slot = (mark + step) % len(table)
         if table[slot] == mark:
@@ -201,9 +198,7 @@ def reported_files(reset: bool = False) -> int:
     Args:
         reset: Forget them, for the next run in this process.
     """
-    share_reports()
-    assert _reported is not None
-    count = int((_reported != 0).sum())
+    count = int((_reports() != 0).sum())
     if reset:
-        _reported.zero_()
+        _reports().zero_()
     return count

@@ -19,6 +19,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..models import MobileOne
+from ..overrides import merge_options
 
 #: settings of one run on one machine
 RUN_KEYS = ('load_from', 'resume', 'work_dir', 'launcher')
@@ -38,8 +39,7 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
     try:
         config = Config.fromfile(path)
         if options:
-            # A copy: mmengine takes `_delete_` out of what it merges.
-            config.merge_from_dict(copy.deepcopy(dict(options)))
+            merge_options(config, options)
     except Exception as error:  # a config is a program, anything can go wrong in it
         raise InputError(
             f"config '{path}': cannot be read ({type(error).__name__}: {_line(error)})"

@@ -22,6 +22,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     epoch; here it is a TypeError at once.
     """
 
+    max_keep_ckpts: int
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.args:

@@ -28,5 +28,3 @@ class AtomicLocalBackend(LocalBackend):
 def use_atomic_files() -> None:
     """Make mmengine write checkpoints and results in this process in one step each."""
     register_backend('local', AtomicLocalBackend, force=True, prefixes='')
-
-

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-import torch
 import torch.distributed as dist
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
@@ -99,10 +98,6 @@ def join_cpu_group(timeout: float | None = None) -> None:
     Args:
         timeout: Seconds that a collective operation may take; None for torch's default.
     """
-    from datetime import timedelta
-
-    limit = {} if timeout is None else dict(timeout=timedelta(seconds=timeout))
+    limit = None if timeout is None else timedelta(seconds=timeout)
     os.environ.setdefault('LOCAL_RANK', os.environ['RANK'])
-    if torch.multiprocessing.get_start_method(allow_none=True) is None:
-        torch.multiprocessing.set_start_method('fork')
-    dist.init_process_group('gloo', **limit)
+    dist.init_process_group('gloo', timeout=limit)

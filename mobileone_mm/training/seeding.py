@@ -164,9 +164,7 @@ class IterationSeedHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    def before_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: dict | tuple | list | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:  # noqa: ARG002
         # runner.seed contains the rank if the ranks are to differ.
         seed = derived_seed(runner.seed, _ITERATIONS, runner.iter)
         seed_cpu(seed)

@@ -75,13 +75,6 @@ def test_data_after_the_end_is_no_damage(tail, picture, tmp_path):
     assert np.array_equal(load(tmp_path / 'b', content + tail, on_error='raise')['img'], whole)
 
 
-def test_only_the_end_marker_missing(picture, tmp_path):
-    """All pixels are there, so the picture is whole."""
-    content = encoded(picture, 'JPEG')
-    whole = load(tmp_path / 'a', content, on_error='raise')['img']
-    assert np.array_equal(load(tmp_path / 'b', content[:-2], on_error='raise')['img'], whole)
-
-
 def damaged(picture):
     whole = encoded(picture, 'JPEG')
     preview = encoded(picture, 'JPEG', exif=b'Exif\0\0' + b'\xff\xd8\xff\xd9' * 40)

@@ -58,7 +58,8 @@ def test_run_ends_if_asked(break_one, tiny_config, tool, tmp_path, capsys):
 
 def test_config_can_ask_too(break_one, tiny_config, tool, tmp_path, capsys):
     name = break_one('cls', TRAINING)
-    extra = "train_dataloader['dataset']['pipeline'][0] = dict(type='mobileone_mm.LoadImage', on_error='raise')\n"
+    loader = "dict(type='mobileone_mm.LoadImage', on_error='raise')"
+    extra = f"train_dataloader['dataset']['pipeline'][0] = {loader}\n"
     assert tool('train', tiny_config('cls', extra), '--work-dir', tmp_path / 'run') == 2
     assert name in capsys.readouterr().err
 

@@ -51,7 +51,9 @@ custom_imports = dict(imports=['mobileone_mm', 'kill_hook'], allow_failed_import
     ('task', 'extra', 'kill_after', 'last'),
     [('cls', BY_EPOCH, 5, 'epoch_3.pth'), ('seg', BY_ITERATION, 4, 'iter_8.pth')],
 )
-def test_killed_run_resumes(task, extra, kill_after, last, tiny_config, tool, tmp_path, monkeypatch):
+def test_killed_run_resumes(
+    task, extra, kill_after, last, tiny_config, tool, tmp_path, monkeypatch
+):
     (tmp_path / 'kill_hook.py').write_text(KILL)
     monkeypatch.syspath_prepend(tmp_path)
     config = tiny_config(task, extra)

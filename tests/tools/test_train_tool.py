@@ -100,7 +100,11 @@ def test_fine_tuning_takes_the_backbone(tiny_config, tool, tmp_path):
     assert tool('train', config, '--work-dir', tmp_path / 'a', '--no-validate') == 0
     source = tmp_path / 'a' / 'epoch_1.pth'
     detector = tiny_config('det', f"load_from = '{source}'\n")
-    options = ('--cfg-options', 'optim_wrapper.optimizer.lr=0.0', 'optim_wrapper.optimizer.weight_decay=0')
+    options = (
+        '--cfg-options',
+        'optim_wrapper.optimizer.lr=0.0',
+        'optim_wrapper.optimizer.weight_decay=0',
+    )
     assert tool('train', detector, '--work-dir', tmp_path / 'b', '--no-validate', *options) == 0
     before = read_checkpoint(source)['state_dict']
     after = read_checkpoint(tmp_path / 'b' / 'epoch_1.pth')['state_dict']

@@ -1,0 +1,107 @@
+"""The demo's own logic; its steps are the tools, which have tests of their own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config, DictAction
+from PIL import Image
+
+from mobileone_mm.apis import demo
+from mobileone_mm.apis.config import load_config
+from mobileone_mm.errors import InputError, ProofError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """A demo whose tools only write what the next step reads."""
+    calls = []
+    metrics = {'before': 0.8, 'after': 0.8}
+
+    def run(command, **kwargs):
+        assert kwargs['check']
+        calls.append(command[1])
+        words = [str(word) for word in command]
+        if 'train' in words[1]:
+            (here.work_dir).mkdir(parents=True)
+            (here.work_dir / 'last_checkpoint').write_text('epoch_3.pth')
+        elif 'test' in words[1]:
+            out = Path(words[words.index('--out') + 1])
+            out.write_text(json.dumps({here.job.metric: metrics[out.stem.partition('_')[2]]}))
+        elif 'switch' in words[1]:
+            report = dict(parameters=dict(before=9, after=8), latency=dict(ratio=1.5))
+            here.deployed.with_suffix('.json').write_text(json.dumps(report))
+
+    monkeypatch.setattr(demo.subprocess, 'run', run)
+    monkeypatch.setattr(demo.Demo, '_make_data', lambda self: None)
+    here = demo.Demo('det', ROOT, tmp_path / 'det')
+    return here, calls, metrics
+
+
+def test_runs_all_tools_once_and_skips_what_is_done(stage, capsys):
+    here, calls, _ = stage
+    summary = here.run()
+    names = [f'tools/{n}.py' for n in ('train', 'test', 'switch_to_deploy', 'test', 'predict')]
+    assert calls == names
+    assert json.loads((here.folder / 'summary.json').read_text()) == summary
+    here.run()
+    assert calls == names
+    assert capsys.readouterr().out.count('done already') == 5
+    here.job = replace(here.job, train_options=('train_cfg.max_epochs=1',))
+    (here.work_dir / 'last_checkpoint').unlink()
+    here.work_dir.rmdir()
+    here.run()
+    assert calls == [*names, 'tools/train.py']  # another command line is another step
+
+
+def test_judges(stage):
+    here, _, metrics = stage
+    metrics['after'] = 0.7
+    with pytest.raises(ProofError, match=r'0\.8 before the conversion, 0\.7 after'):
+        here.run()
+
+
+def test_target(stage):
+    here, _, metrics = stage
+    metrics.update(before=0.5, after=0.5)
+    with pytest.raises(ProofError, match=r'got 0\.5; at least 0\.7'):
+        here.run()
+
+
+def test_bad_task_and_root(tmp_path):
+    with pytest.raises(InputError, match="task: got 'pose'; one of det, cls, seg"):
+        demo.Demo('pose', ROOT, tmp_path)
+    with pytest.raises(InputError, match='has no configs and tools'):
+        demo.Demo('det', tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize('task', demo.JOBS)
+def test_options_fit_the_config(task, monkeypatch):
+    job = demo.JOBS[task]
+    monkeypatch.setenv('VOC_TRAIN', 'train')
+    options = {}
+    for option in (*job.train_options, *job.test_options):
+        key, _, value = option.partition('=')
+        options[key] = DictAction._parse_iterable(value)
+    config = load_config(ROOT / 'configs' / f'{job.config}.py', options)
+    assert isinstance(config, Config)
+    assert config.optim_wrapper.optimizer.type == 'AdamW'
+    assert config.train_cfg.max_epochs == config.param_scheduler[1].end
+    assert 'momentum' not in config.optim_wrapper.optimizer
+
+
+def test_contact_sheet(tmp_path):
+    folder = tmp_path / 'vis'
+    folder.mkdir()
+    for index in range(5):
+        Image.new('RGB', (30, 20), (50 * index, 0, 0)).save(folder / f'{index}.png')
+    sheet = Image.open(demo.contact_sheet(folder, tmp_path / 'sheet.jpg', 2, 2, side=30))
+    assert sheet.size == (64, 64)
+    reds = [sheet.getpixel(place)[0] for place in ((15, 10), (49, 10), (15, 44), (49, 44))]
+    assert reds == sorted(reds)
+    assert reds[3] - reds[0] > 100
