@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS, TRANSFORMS
 from torch import nn
 
-from ..data.checks import class_names, dataset_class, leaves
+from ..data.checks import class_names, dataset_class, head_sizes, leaves
 from ..errors import InputError
 from ..weights.loading import load_weights
 from ..weights.reading import read_checkpoint
@@ -140,21 +140,30 @@ def init_model(
 
 
 def data_meta(cfg: Config, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Names and colours of the classes: the checkpoint's, else those of the config's data sets."""
+    """Names and colours of the classes: the checkpoint's, else those of the config's data sets.
+
+    A list that is not as long as the model's heads is no list of its classes, and is left out.
+    """
+    sizes = {size for _, size in head_sizes(cfg.model)}
+    for meta in _metas(cfg, checkpoint):
+        classes, palette = meta.get('classes'), meta.get('palette')
+        if isinstance(classes, (list, tuple)) and (not sizes or len(classes) in sizes):
+            fits = isinstance(palette, (list, tuple)) and len(palette) == len(classes)
+            return {'classes': classes, 'palette': palette if fits else None}
+    return {}
+
+
+def _metas(cfg: Config, checkpoint: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     stored = checkpoint.get('meta')
     stored = stored.get('dataset_meta') if isinstance(stored, Mapping) else None
-    if isinstance(stored, Mapping) and (stored.get('classes') or stored.get('CLASSES')):
-        return {key.lower(): value for key, value in stored.items()}
+    if isinstance(stored, Mapping):
+        yield {str(key).lower(): value for key, value in stored.items()}
     for loader in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
         for _, dataset in leaves((cfg.get(loader) or {}).get('dataset'), loader):
             kind = dataset_class(dataset)
-            classes = class_names(dataset, kind) if kind else None
-            if kind is not None and classes:
+            if kind is not None:
                 meta = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
-                palette = meta.get('palette')
-                fits = palette is not None and len(palette) == len(classes)
-                return {'classes': classes, 'palette': palette if fits else None}
-    return {}
+                yield {**meta, 'classes': class_names(dataset, kind)}
 
 
 def prediction_pipeline(cfg: Config) -> tuple[Any, Compose]:

@@ -26,10 +26,10 @@ def edit_distance(a: str, b: str) -> int:
 def mistyped(name: str, known: Iterable[str]) -> str | None:
     """The known name that this one probably stands for, or None where none is that near.
 
-    Short names must be nearer: one change up to six letters, two beyond.
+    Short names must be nearer: one change up to nine letters, two beyond.
     """
     near = [(edit_distance(name, other), other) for other in known if other != name]
-    allowed = 1 if len(name) <= 6 else 2
+    allowed = 1 if len(name) <= 9 else 2
     distance, other = min(near, default=(allowed + 1, ''))
     return other if distance <= allowed else None
 

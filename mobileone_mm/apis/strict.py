@@ -63,8 +63,9 @@ RECIPE_KEYS = frozenset({'action_epoch', 'batch_augments', 'loss', 'train_pipeli
 MODEL_CFG_KEYS = frozenset(
     {
         'allowed_border', 'assigner', 'augments', 'crop_size', 'debug', 'mask_thr_binary',
-        'max_per_img', 'min_bbox_size', 'mode', 'neg_pos_ratio', 'nms', 'nms_pre', 'pos_weight',
-        'probs', 'rcnn', 'rpn', 'rpn_proposal', 'sampler', 'score_thr', 'smoothl1_beta', 'stride',
+        'max_per_image', 'max_per_img', 'min_bbox_size', 'mode', 'neg_pos_ratio', 'nms', 'nms_pre',
+        'pos_weight', 'probs', 'rcnn', 'rpn', 'rpn_proposal', 'sampler', 'score_thr',
+        'smoothl1_beta', 'stride',
     }
 )  # fmt: skip
 
@@ -157,7 +158,9 @@ def _check_optimizer(cfg: Config) -> None:
     paramwise = _mapping(wrapper.get('paramwise_cfg'))
     _check_closed(path, paramwise, PARAMWISE_KEYS)
     for name, item in _mapping(paramwise.get('custom_keys')).items():
-        _check_closed(f'{path}.custom_keys.{name}', item, CUSTOM_KEYS)
+        # Other keys become settings of the parameter group, which an optimizer or a hook may read.
+        for key in _mapping(item):
+            _check_near(f'{path}.custom_keys.{name}.', key, CUSTOM_KEYS)
 
 
 def _check_closed(path: str, node: Any, known: frozenset[str]) -> None:

@@ -44,7 +44,7 @@ def check_data(cfg: Mapping, loaders: Sequence[str]) -> None:
     Raises:
         InputError: Something is missing, empty, malformed or does not fit.
     """
-    heads = list(_heads(cfg.get('model'), 'model'))
+    heads = list(head_sizes(cfg.get('model')))
     for loader in loaders:
         settings = cfg.get(loader)
         if not isinstance(settings, Mapping):
@@ -247,14 +247,15 @@ def _lines(path: str, file: Path) -> list[str]:
     return lines
 
 
-def _heads(node: Any, path: str) -> Iterator[tuple[str, int]]:
+def head_sizes(node: Any, path: str = 'model') -> Iterator[tuple[str, int]]:
+    """Path and value of ``num_classes`` of every head of a model's config."""
     if not isinstance(node, Mapping):
         return
     for key in ('roi_head', *HEADS):
         for place, head in _dicts(node.get(key), f'{path}.{key}'):
             if isinstance(head.get('num_classes'), int):
                 yield f'{place}.num_classes', head['num_classes']
-            yield from _heads(head, place)
+            yield from head_sizes(head, place)
 
 
 def _dicts(value: Any, path: str) -> Iterator[tuple[str, Mapping]]:

@@ -83,6 +83,8 @@ class Runner(MMEngineRunner):
         if isinstance(checkpoint, dict) and checkpoint.get('type') == 'CheckpointHook':
             hooks['checkpoint'] = {**checkpoint, 'type': 'mobileone_mm.CheckpointHook'}
         hooks.setdefault('iteration_seed', dict(type='mobileone_mm.IterationSeedHook'))
+        if hooks['iteration_seed'] is None:  # switched off, as mmengine's own hooks can be
+            del hooks['iteration_seed']
         super().register_default_hooks(hooks)
 
     def dump_config(self) -> None:

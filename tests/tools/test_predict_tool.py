@@ -120,6 +120,15 @@ def test_names_of_the_checkpoint(tiny_config, weights, pictures, tool, tmp_path)
         assert all(name.startswith('thing ') for name in row['pixels'])
 
 
+def test_names_that_are_not_the_model_s(tiny_config, weights, pictures, tool, tmp_path):
+    """The 1000 names of ImageNet say nothing about a net of five classes."""
+    config = tiny_config('cls', "model['head'].update(num_classes=5)\n")
+    out = tmp_path / 'out'
+    assert tool('predict', config, weights(config), pictures / 'b', '--out-dir', out) == 0
+    names = {best['category'] for row in read(out)['predictions'] for best in row['top']}
+    assert names == {f'class {number}' for number in range(5)}
+
+
 def test_second_call_does_not_predict_its_own_results(
     tiny_config, weights, pictures, tool, tmp_path
 ):
