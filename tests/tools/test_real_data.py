@@ -1,0 +1,81 @@
+"""The tools on small pieces of the real data sets, with Apple's published weights."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from mobileone_mm.apis.runner import evaluate, train
+
+QUICK = {'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False,
+         'val_dataloader.num_workers': 0, 'val_dataloader.persistent_workers': False,
+         'test_dataloader.num_workers': 0, 'test_dataloader.persistent_workers': False}  # fmt: skip
+SMALL_CROPS = {
+    'train_dataloader.batch_size': 2,
+    'train_dataloader.drop_last': False,
+    'train_dataloader.dataset.pipeline.2.scale': (256, 96),
+    'train_dataloader.dataset.pipeline.3.crop_size': (64, 64),
+    'model.data_preprocessor.size': (64, 64),
+    'val_dataloader.dataset.pipeline.1.scale': (256, 96),
+    'default_hooks.logger.interval': 1,
+    'train_cfg.max_epochs': 1,
+    'param_scheduler.1.end': 1,
+    'param_scheduler.0.end': 1,
+    'model.backbone.arch': 'mu0',
+    'model.decode_head.in_channels': 384,
+    'model.auxiliary_head.in_channels': 128,
+}
+
+
+def test_published_s0(real_data, tmp_path, monkeypatch):
+    """501 of 640 pictures, as an independent implementation found; a Pillow resize is exact."""
+    monkeypatch.setenv('IMAGENET_ROOT', str(real_data / 'imagenet'))
+    out = tmp_path / 'predictions.csv'
+    metrics = evaluate(
+        'configs/mobileone_s0_in1k.py',
+        str(real_data / 'weights' / 'mobileone_s0_apple_fused.pth'),
+        work_dir=str(tmp_path),
+        out=str(out),
+        cfg_options={**QUICK, 'model.backbone.deploy': True},
+    )
+    with (real_data / 'imagenet' / 'reference_s0_predictions.csv').open() as file:
+        reference = {row['file']: row['predicted_index'] for row in csv.DictReader(file)}
+    with out.open() as file:
+        rows = {row['file']: row for row in csv.DictReader(file)}
+    assert set(rows) == set(reference)
+    right = sum(row['predicted_index'] == row['label_index'] for row in rows.values())
+    assert abs(right - 501) <= 3
+    assert metrics['accuracy/top1'] == pytest.approx(100 * right / 640, abs=1e-3)
+    agreeing = sum(reference[name] == row['predicted_index'] for name, row in rows.items())
+    assert agreeing >= 0.98 * 640
+
+
+@pytest.mark.parametrize(
+    ('config', 'variable', 'folder', 'classes'),
+    [
+        ('deeplabv3_mobileone_s0_ade20k', 'ADE_ROOT', 'ADEChallengeData2016', 150),
+        ('deeplabv3_mobileone_s0_voc', 'VOC_ROOT', 'VOCdevkit/VOC2012', 21),
+        ('deeplabv3_mobileone_s0_voc', 'VOC_ROOT', 'coco_voc21', 21),
+    ],
+)
+def test_segmentation_layouts(config, variable, folder, classes, real_data, tmp_path, monkeypatch):
+    """Genuine pairs load, train a step and are evaluated with the official classes."""
+    monkeypatch.setenv(variable, str(real_data / folder))
+    monkeypatch.setenv('VOC_TRAIN', 'train')
+    options = {**QUICK, **SMALL_CROPS}
+    if folder == 'coco_voc21':
+        options['train_dataloader.dataset.indices'] = 4
+        options['val_dataloader.dataset.indices'] = 4
+    if variable == 'ADE_ROOT':  # one picture to train on
+        options['train_dataloader.sampler'] = dict(type='InfiniteSampler')
+        options['train_cfg'] = dict(
+            _delete_=True, type='IterBasedTrainLoop', max_iters=2, val_interval=2
+        )
+    runner = train(f'configs/{config}.py', work_dir=str(tmp_path), cfg_options=options)
+    dataset = runner.val_dataloader.dataset
+    assert len(dataset.metainfo['classes']) == classes
+    assert dataset.ignore_index == 255
+    hub = runner.message_hub
+    assert 0 <= hub.get_scalar('val/mIoU').current() <= 100
+    assert hub.get_scalar('train/loss').current() > 0
