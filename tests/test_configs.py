@@ -21,7 +21,7 @@ from mmengine.runner import Runner
 from mobileone_mm.reparam import reparameterize_model
 from mobileone_mm.reparam.proof import max_difference, randomize_
 from mobileone_mm.reparam.surgery import unfused_blocks
-from mobileone_mm.weights.reading import use_safe_loader
+from mobileone_mm.weights.mmengine_loader import use_safe_loader
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'

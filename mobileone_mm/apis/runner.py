@@ -14,7 +14,8 @@ from ..data.checks import check_data
 from ..errors import InputError
 from ..training.files import use_atomic_files
 from ..training.runner import Runner
-from ..weights.reading import read_checkpoint, use_safe_loader
+from ..weights.mmengine_loader import use_safe_loader
+from ..weights.reading import read_checkpoint
 from . import settings
 from .config import load_config
 from .faults import config_faults

@@ -6,6 +6,6 @@ checkpoint is read, and so ``import mobileone_mm`` need not load torch.
 
 from __future__ import annotations
 
-from .reading import allow_mmengine_globals
+from .mmengine_loader import allow_mmengine_globals
 
 allow_mmengine_globals()

@@ -7,19 +7,16 @@ import re
 import stat
 import threading
 import zipfile
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import InputError
 from .allowed import ALLOWED
-from .keys import scheme_of, to_classifier
 
 #: where training scripts put the weights in their files, in order of preference
 STATE_DICT_KEYS = ('state_dict', 'model_state_dict', 'model_state', 'model', 'net')
@@ -51,7 +48,7 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = 'cpu') -> 
     # No mmap: a later checkpoint that is written over this file would change or kill what is
     # mapped, and a Runner resumes from a file that it may write again.
     try:
-        with _only(ALLOWED):
+        with only_globals(ALLOWED):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch has no common error for what is wrong with a file
         raise _broken(path, error) from error
@@ -88,84 +85,6 @@ def state_dict_of(checkpoint: Mapping[str, Any], source: str = 'checkpoint') -> 
         if all(str(key).startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return tensors
-
-
-def for_host(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint with the keys of a host's classifier if it is a foreign MobileOne's.
-
-    A file of Apple's, timm's or CoreNet's naming gets ``backbone.`` and ``head.fc.``, so that
-    ``load_from``, ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone')`` and the
-    hosts' ``init_model`` take it as it is. Any other checkpoint comes back unchanged.
-    """
-    try:
-        state = state_dict_of(checkpoint)
-        if scheme_of(state) not in (None, 'mmpretrain'):
-            return {'meta': {}, 'state_dict': to_classifier(state)}
-    except InputError:  # no weights, or a net that only has a backbone of such names
-        pass
-    return checkpoint
-
-
-def allow_mmengine_globals() -> None:
-    """Let a plain ``torch.load`` read what mmengine's Runner writes.
-
-    The original mmengine (0.10.7) calls ``torch.load`` without an allow-list, and since torch 2.6
-    that refuses the Runner's own checkpoints: test and resume fail. This adds the stand-ins of
-    :mod:`mobileone_mm.weights.allowed` to torch's list, and nothing else changes. OneDL's mmengine
-    brings a list of its own; it is left alone, because the two would mix.
-    """
-    try:
-        metadata.distribution('onedl-mmengine')
-    except metadata.PackageNotFoundError:
-        torch.serialization.add_safe_globals(list(ALLOWED))
-
-
-def use_safe_loader() -> None:
-    """Make mmengine's checkpoint loader read local and downloaded files by :func:`read_checkpoint`.
-
-    From then on ``Runner.load_checkpoint``, ``Runner.resume``, ``init_cfg`` of type ``Pretrained``
-    and the hosts' ``init_*`` functions do so in this process. The original mmengine cannot read the
-    Runner's checkpoints with torch 2.6 or later; OneDL's can, with the real ``getattr`` on its
-    list, and reads whatever it refuses a second time with ``weights_only=False``, which runs the
-    file's code; both read downloads with ``weights_only=False``.
-
-    A MobileOne that is loaded by itself (``init_cfg`` of type ``Pretrained``, with or without
-    ``prefix``) takes its part of a classifier's file, and a file of another size or form is an
-    InputError; mmengine would log the keys and train from scratch.
-    """
-    from mmengine.runner import checkpoint
-
-    from ..reparam import Reparameterizable
-    from .loading import backbone_weights
-
-    def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-        return for_host(read_checkpoint(filename, map_location))
-
-    def load_url(
-        url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True
-    ) -> dict[str, Any]:
-        return for_host(read_checkpoint(_download(url, model_dir, progress), map_location))
-
-    def safe_torch_load(file: Any, map_location: Any = None, **_: Any) -> Any:
-        with _only(ALLOWED):
-            return torch.load(file, map_location=map_location, weights_only=True)
-
-    plain_load = getattr(checkpoint.load_state_dict, 'wrapped', checkpoint.load_state_dict)
-
-    def load_state_dict(
-        module: nn.Module, state_dict: Any, strict: bool = False, logger: Any = None
-    ) -> None:
-        if isinstance(getattr(module, 'stage0', None), Reparameterizable):
-            state_dict = OrderedDict(backbone_weights(module, state_dict))
-        plain_load(module, state_dict, strict, logger)
-
-    load_state_dict.wrapped = plain_load  # type: ignore[attr-defined]
-    checkpoint.load_state_dict = load_state_dict
-    checkpoint.CheckpointLoader.register_scheme('', load_from_local, force=True)
-    checkpoint.load_from_local = load_from_local
-    checkpoint.load_url = load_url
-    # What OneDL's other schemes (ceph, pavi) call; the original has no such function.
-    checkpoint._safe_torch_load = safe_torch_load
 
 
 def _kind(path: Path) -> str:
@@ -238,7 +157,7 @@ def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _only(allowed: tuple[tuple[Any, str], ...]) -> Iterator[None]:
+def only_globals(allowed: tuple[tuple[Any, str], ...]) -> Iterator[None]:
     """Within it, torch's allow-list holds these names and no others.
 
     A list that another library has added to (a real ``getattr``, say) must not be mixed in.
@@ -264,31 +183,18 @@ def _broken(path: Path, error: Exception) -> InputError:
     if isinstance(error, MemoryError):
         return InputError(f"checkpoint '{path}': does not fit into memory")
     if 'deserialize object on' in text:
-        return InputError(f"checkpoint '{path}': cannot be loaded to the device: {_line(text)}")
+        return InputError(
+            f"checkpoint '{path}': cannot be loaded to the device: {first_line(text)}"
+        )
     return InputError(
         f"checkpoint '{path}': is cut off, damaged or no checkpoint "
-        f'({type(error).__name__}: {_line(text)}); copy or download it again'
+        f'({type(error).__name__}: {first_line(text)}); copy or download it again'
     )
 
 
-def _line(text: str) -> str:
+def first_line(text: str) -> str:
+    """The part of an error of torch's that names the cause."""
     # torch appends advice on unsafe loading and stack traces; the first sentence names the cause.
     text = text.rpartition('WeightsUnpickler error: ')[2]
     line = re.sub(r'\x1b\[\d*m', '', text.strip()).split('\n')[0].split('. ')[0]
     return line[:150].strip() or 'no reason given'
-
-
-def _download(url: str, model_dir: str | None, progress: bool) -> Path:
-    """Path of a downloaded file in torch's cache, as ``torch.hub`` lays it out."""
-    folder = Path(model_dir or Path(torch.hub.get_dir()) / 'checkpoints')
-    path = folder / url.partition('?')[0].rpartition('/')[2]
-    if not path.exists():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), progress=progress)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"checkpoint '{url}': cannot be downloaded ({_line(str(error))}); download it by "
-                f"other means and put it at '{path}'"
-            ) from error
-    return path

@@ -22,7 +22,7 @@ from mobileone_mm.deploy import convert, convert_to_deploy, proof
 from mobileone_mm.deploy.config import build_model, load_config
 from mobileone_mm.errors import InputError, ProofError
 from mobileone_mm.reparam.proof import randomize_
-from mobileone_mm.weights.reading import use_safe_loader
+from mobileone_mm.weights.mmengine_loader import use_safe_loader
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = dict(
