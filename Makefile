@@ -4,6 +4,9 @@
 #   TORCH_ARGS='--index-url URL'   where to take torch from (PyTorch's CPU wheels, say)
 #   TASK=det|cls|seg        which demo
 STACK ?= onedl
+ifeq ($(filter $(STACK),onedl openmmlab),)
+$(error STACK: got '$(STACK)'; onedl or openmmlab is allowed)
+endif
 TASK ?= det
 TORCH ?= 2.13.0
 TORCHVISION ?= 0.28.0
@@ -24,9 +27,7 @@ help:
 setup: $(STAMP)
 
 $(STAMP): requirements/$(STACK).txt requirements/dev.txt pyproject.toml setup.py
-	@case '$(STACK)' in onedl|openmmlab) ;; *) \
-	  echo "error: STACK: got '$(STACK)'; onedl or openmmlab is allowed" >&2; exit 2;; esac
-	@test -n '$(PYTHON)' && $(PYTHON) -c "$(SUPPORTED)" || { \
+	@test -n '$(PYTHON)' && $(PYTHON) -c "$(SUPPORTED)" 2>/dev/null || { \
 	  echo "error: PYTHON: got '$(PYTHON)'; Python 3.10 to 3.13 with venv is needed (tried $(CANDIDATES));" \
 	    "install one or run make setup PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
