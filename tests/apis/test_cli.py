@@ -86,9 +86,10 @@ class Failing(Dataset):
 )
 def test_errors_of_workers(error, line):
     """torch sends a worker's traceback home inside the message of the error."""
-    loader = DataLoader(Failing(error), num_workers=1)
+    batches = iter(DataLoader(Failing(error), num_workers=1))
     with pytest.raises(type(error)) as caught:
-        next(iter(loader))
+        next(batches)
+    batches._shutdown_workers()  # now, not whenever the cycle with the traceback is collected
     assert 'Traceback' in str(caught.value)
     assert user_fault(caught.value) == line
 

@@ -71,7 +71,6 @@ def test_training_mode_is_refused_and_nothing_changes():
     with pytest.raises(ValueError, match=r'stage0 is in training mode.*call model.eval\(\) first'):
         reparameterize_model(model, inplace=True)
     model.eval()
-    model.stage3[1].branch_norm  # noqa: B018 (present in this net)
     model.stage3[2].branch_conv_list[0].norm.train()
     with pytest.raises(ValueError, match=r'stage3\.2 is in training mode'):
         reparameterize_model(model, inplace=True)
