@@ -59,7 +59,7 @@ test-slow: $(STAMP)
 # The other distribution, in an environment of its own: registry, configs, stand-ins, a training step, deploy.
 test-openmmlab:
 	$(MAKE) STACK=openmmlab setup
-	.venv-openmmlab/bin/python -m pytest tests/test_package.py tests/test_registry.py tests/test_configs.py tests/compat tests/deploy tests/weights
+	.venv-openmmlab/bin/python -m pytest tests/test_package.py tests/test_registry.py tests/test_configs.py tests/compat tests/deploy tests/weights tests/tools tests/apis
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py $(TASK)

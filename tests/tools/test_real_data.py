@@ -28,7 +28,7 @@ SMALL_CROPS = {
 }
 
 
-def test_published_s0(real_data, tmp_path, monkeypatch):
+def test_published_s0(real_data, tmp_path, monkeypatch, fresh_mmengine):
     """501 of 640 pictures, as an independent implementation found; a Pillow resize is exact."""
     monkeypatch.setenv('IMAGENET_ROOT', str(real_data / 'imagenet'))
     out = tmp_path / 'predictions.csv'
@@ -59,7 +59,9 @@ def test_published_s0(real_data, tmp_path, monkeypatch):
         ('deeplabv3_mobileone_s0_voc', 'VOC_ROOT', 'coco_voc21', 21),
     ],
 )
-def test_segmentation_layouts(config, variable, folder, classes, real_data, tmp_path, monkeypatch):
+def test_segmentation_layouts(
+    config, variable, folder, classes, real_data, tmp_path, monkeypatch, fresh_mmengine
+):
     """Genuine pairs load, train a step and are evaluated with the official classes."""
     monkeypatch.setenv(variable, str(real_data / folder))
     monkeypatch.setenv('VOC_TRAIN', 'train')
