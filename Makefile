@@ -59,7 +59,9 @@ test-slow: $(STAMP)
 # The other distribution, in an environment of its own: registry, configs, stand-ins, a training step, deploy.
 test-openmmlab:
 	$(MAKE) STACK=openmmlab setup
-	.venv-openmmlab/bin/python -m pytest tests/test_package.py tests/test_registry.py tests/test_configs.py tests/compat tests/deploy tests/weights tests/tools tests/apis
+	.venv-openmmlab/bin/python -m pytest tests/test_package.py tests/test_registry.py tests/test_configs.py \
+	  tests/test_drop_in.py tests/models/test_mmdet_heads.py tests/models/test_against_mmpretrain.py \
+	  tests/compat tests/deploy tests/weights tests/tools tests/apis
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py $(TASK)
