@@ -22,7 +22,9 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('task', nargs='?', default='det', help=f'one of {", ".join(JOBS)}')
-    parser.add_argument('--out-dir', type=Path, default=ROOT / 'demo_output', help='where it goes')
+    parser.add_argument(
+        '--out-dir', type=Path, default=Path('demo_output'), help='where it goes (default: here)'
+    )
     args = parser.parse_args(argv)
     try:
         Demo(args.task, ROOT, args.out_dir / args.task).run()

@@ -34,6 +34,8 @@ _FILE_FAULTS = {
     errno.EEXIST: 'a file of that name is in the way',
 }
 # The last line of the traceback that a data-loader worker sends home inside its message.
+# torch's message where a map of one cell meets a batch of one picture.
+_BN_OF_ONE = 'Expected more than 1 value per channel when training'
 _WORKER_MARK = 'Original Traceback (most recent call last):'
 _WORKER_LAST_LINE = re.compile(r'^(?:\w+\.)*(\w+): (.*)$')
 _SHARED_MEMORY = re.compile(
@@ -99,6 +101,11 @@ def user_fault(error: BaseException) -> str | None:
         if error.errno in _FILE_FAULTS:
             name = error.filename2 or error.filename
             return f"'{name}': {_FILE_FAULTS[error.errno]}" if name else _FILE_FAULTS[error.errno]
+    if isinstance(error, ValueError) and _BN_OF_ONE in str(error):
+        return (
+            'train_dataloader.batch_size: BN got one value per channel, which it cannot normalise; '
+            'at least 2 pictures a process are needed'
+        )
     if type(error).__name__ == 'OutOfMemoryError':
         return 'the GPU is out of memory; lower the batch size (train_dataloader.batch_size)'
     if isinstance(error, RuntimeError) and _SHARED_MEMORY.search(str(error)):

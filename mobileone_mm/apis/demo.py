@@ -302,6 +302,11 @@ def _print_summary(job: Job, summary: dict[str, Any]) -> None:
         print(f'{name:28}{value:14.4f}{after[name]:14.4f}')
     parameters, latency = summary['parameters'], summary['latency']
     print(f'{"parameters":28}{parameters["before"]:14,}{parameters["after"]:14,}')
-    print(f'{"latency (relative)":28}{latency["ratio"]:13.2f}x{1:13.2f}x')
-    print(f'\ndrawn pictures: {summary["pictures"]}, at a glance: {summary["overview"]}')
+    print(f'{"latency (lower is faster)":28}{latency["ratio"]:13.2f}x{1:13.2f}x')
+    reached = before[job.metric] >= job.target * job.scale
+    print(
+        f'\n{job.metric}: {before[job.metric]:g} on unseen pictures, at least '
+        f'{job.target * job.scale:g} expected: {"reached" if reached else "NOT reached"}'
+    )
+    print(f'drawn pictures: {summary["pictures"]}, at a glance: {summary["overview"]}')
     print(f'{job.config}: {summary["seconds"]:.0f} s in all')

@@ -21,7 +21,7 @@ from .config import load_config
 from .faults import config_faults
 from .launch import check_launcher, is_first_process, leave_group, select_device
 from .results import add_output, check_output, write_metrics
-from .strict import check_hooks
+from .strict import check_hooks, check_optimizer
 
 _TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
 _TESTING = ('test_dataloader', 'test_cfg', 'test_evaluator')
@@ -193,6 +193,7 @@ def check_show_dir(show_dir: str, launcher: str) -> None:
 def _check(cfg: Config, loaders: Sequence[str]) -> None:
     settings.use_scope(cfg)
     check_hooks(cfg)
+    check_optimizer(cfg)
     if is_first_process():
         check_data(cfg, loaders)
     settings.fit_loaders(cfg)

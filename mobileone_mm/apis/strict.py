@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.optim import OPTIMIZERS
 from mmengine.runner import Runner
 
 from ..errors import InputError
@@ -115,6 +116,24 @@ def check_hooks(cfg: Config) -> None:
             for key in hook:
                 if key not in known | {'type', 'priority'}:
                     _check_near(f'{path}.', key, known)
+
+
+def check_optimizer(cfg: Config) -> None:
+    """Check the name of the optimizer, which mmengine would call without having found it.
+
+    Needs the host's registry: call it after the default scope is set.
+
+    Raises:
+        InputError: There is no optimizer of that name.
+    """
+    name = _mapping(_mapping(cfg.get('optim_wrapper')).get('optimizer')).get('type')
+    if not isinstance(name, str):
+        return
+    with OPTIMIZERS.switch_scope_and_registry(None) as registry:
+        if registry.get(name) is None:
+            known = set(registry.module_dict) | set(OPTIMIZERS.module_dict)
+            hint = did_you_mean(name, known) or '; torch.optim has the usual ones'
+            raise InputError(f"optim_wrapper.optimizer.type: got '{name}', which is unknown{hint}")
 
 
 def _hook_class(name: str) -> Any:

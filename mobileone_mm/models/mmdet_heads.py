@@ -9,6 +9,7 @@ from mmdet.models.dense_heads.ssd_head import SSDHead as _SSDHead
 from mmdet.models.necks.ssd_neck import SSDNeck as _SSDNeck
 from torch import Tensor
 
+from ..errors import InputError
 from ..registry import MODELS
 
 
@@ -34,7 +35,7 @@ class SSDNeck(_SSDNeck):
     as tuples, so that they can be given on a command line. Everything else is mmdet's.
 
     Raises:
-        ValueError: While training, a batch of one picture reached a level of one cell.
+        InputError: While training, a batch of one picture reached a level of one cell.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class SSDNeck(_SSDNeck):
             return super().forward(inputs)
         except ValueError as error:
             if self.training and len(inputs[0]) == 1:
-                raise ValueError(
+                raise InputError(
                     'train_dataloader.batch_size: got a batch of 1 picture, whose last level is one '
                     'cell that BN cannot normalise; at least 2 pictures a process are needed'
                 ) from error

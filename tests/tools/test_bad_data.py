@@ -190,3 +190,13 @@ def test_fewer_pictures_than_a_batch(tiny_config, refused):
     """With drop_last mmengine would train nothing, and say that all went well."""
     line = refused(*train(tiny_config('seg'), 'train_dataloader.batch_size=7'))
     assert '6 pictures' in line
+
+
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_batch_of_one_picture(task, tiny_config, tool, capsys):
+    """BN cannot normalise a map of one cell in a batch of one."""
+    assert tool(*train(tiny_config(task), 'train_dataloader.batch_size=1')) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert len(lines) == 1
+    assert lines[0].startswith('error: train_dataloader.batch_size: ')
+    assert 'at least 2 pictures a process are needed' in lines[0]

@@ -142,6 +142,7 @@ def test_mistyped_key_of_a_recipe(tiny_config, refused):
         ('model.backbone.frozen_stges=1', 'frozen_stages'),
         ('custom_hooks.7.momentum=1', 'custom_hooks'),
         ('log_level.deep=1', 'log_level'),
+        ('optim_wrapper.optimizer.type=SGDD', "did you mean 'SGD'"),
     ],
 )
 def test_mistyped_option(option, said, tiny_config, refused):
