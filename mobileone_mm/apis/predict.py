@@ -98,12 +98,12 @@ def predict(
             samples = model.test_step(data)  # type: ignore[operator]
         for item, sample in zip(batch, samples, strict=True):
             writer.add(item.index, item.image, sample)
-    writer.finish(config, checkpoint)
     if not result.records:
         raise InputError(
             f'none of the {len(pictures)} pictures could be read; the first: '
             f'{next(iter(result.unreadable.values()))}'
         )
+    writer.finish(config, checkpoint)
     return result
 
 

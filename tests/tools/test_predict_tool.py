@@ -164,6 +164,7 @@ def test_bad_arguments(
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert said in lines[0]
+    assert not list(pictures.rglob('predictions.json'))
 
 
 def test_checkpoint_of_another_task(tiny_config, weights, pictures, tool, tmp_path, capsys):
