@@ -57,6 +57,11 @@ def run_tool(main: Main) -> NoReturn:
     code = call_tool(main)
     with suppress(OSError):
         sys.stdout.flush()
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        # torchrun started this process. gloo's threads may outlive its group, and the interpreter's
+        # own way out then aborts ("terminate called without an active exception") after all is done.
+        logging.shutdown()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -97,6 +97,15 @@ def is_first_process() -> bool:
     return os.environ.get('LOCAL_RANK', '0') == '0'
 
 
+def wait_for_others() -> None:
+    """Wait until all processes of the group are here; at once if there is no group.
+
+    A process that ends while another still evaluates or writes takes the group's connections along.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+
+
 def leave_group() -> None:
     """Leave the process group, if there is one; torch warns of groups that are still open."""
     if dist.is_available() and dist.is_initialized():

@@ -19,7 +19,13 @@ from ..weights.reading import read_checkpoint
 from . import settings
 from .config import load_config
 from .faults import config_faults
-from .launch import check_launcher, is_first_process, leave_group, select_device
+from .launch import (
+    check_launcher,
+    is_first_process,
+    leave_group,
+    select_device,
+    wait_for_others,
+)
 from .results import add_output, check_output, write_metrics
 from .strict import check_hooks, check_optimizer
 
@@ -88,6 +94,7 @@ def train(
                 runner.logger.info(f'No checkpoint in {runner.work_dir}: the run starts anew.')
             runner.train()
             _count_broken_pictures(runner)
+            wait_for_others()
             return runner
     finally:
         leave_group()
@@ -142,7 +149,9 @@ def evaluate(
         check_show_dir(show_dir, launcher)
     try:
         with config_faults(cfg):
-            return _evaluate(_build(cfg, launcher), out, show_dir, score_thr)
+            metrics = _evaluate(_build(cfg, launcher), out, show_dir, score_thr)
+            wait_for_others()
+            return metrics
     finally:
         leave_group()
 
