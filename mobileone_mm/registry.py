@@ -61,7 +61,10 @@ TRANSFORMS = LazyRegistry(
     'transform',
     parent=ROOT_TRANSFORMS,
     scope=SCOPE,
-    lazy={'LoadImage': 'mobileone_mm.data.loading'},
+    lazy={
+        'LoadImage': 'mobileone_mm.data.loading',
+        'LoadSegAnnotations': 'mobileone_mm.data.masks',
+    },
 )
 HOOKS = LazyRegistry('hook', parent=ROOT_HOOKS, scope=SCOPE, locations=['mobileone_mm.training'])
 DATASETS = LazyRegistry('dataset', parent=ROOT_DATASETS, scope=SCOPE)

@@ -33,9 +33,9 @@ _FILE_FAULTS = {
     errno.ENOENT: 'no such file or folder',
     errno.EEXIST: 'a file of that name is in the way',
 }
-# The last line of the traceback that a data-loader worker sends home inside its message.
 # torch's message where a map of one cell meets a batch of one picture.
 _BN_OF_ONE = 'Expected more than 1 value per channel when training'
+# The last line of the traceback that a data-loader worker sends home inside its message.
 _WORKER_MARK = 'Original Traceback (most recent call last):'
 _WORKER_LAST_LINE = re.compile(r'^(?:\w+\.)*(\w+): (.*)$')
 _SHARED_MEMORY = re.compile(
@@ -98,7 +98,7 @@ def user_fault(error: BaseException) -> str | None:
     message; the line is taken from its end.
     """
     kind, message = _of_worker(error)
-    if kind in ('InputError', None) and isinstance(error, InputError):
+    if isinstance(error, InputError):
         return message or one_line(error)
     if isinstance(error, OSError):
         if kind is not None:

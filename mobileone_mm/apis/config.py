@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
 
 from ..errors import InputError
 from ..overrides import merge_options
 from .cli import one_line
 from .spelling import did_you_mean, mistyped
 from .strict import TOP_LEVEL_KEYS, check_keys
+from .values import check_values
 
+_VARIABLE = re.compile(r'env variable `(\w+)`')
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 
 
@@ -48,13 +54,15 @@ def load_config(
         needs: Top-level keys that it must have besides ``model``.
 
     Raises:
-        InputError: It is no config, cannot be read, or has a key that nothing would read.
+        InputError: It is no config, cannot be read, has a key that nothing would read or a number
+            that cannot be.
     """
     cfg = _read(Path(path).expanduser())
     if options:
         check_options(cfg, options)
         _merge(cfg, options)
     check_keys(cfg)
+    check_values(cfg)
     for key in ('model', *needs):
         if cfg.get(key) is None:
             raise InputError(f"config '{path}': has no '{key}'; is it a base file, or no config?")
@@ -70,12 +78,38 @@ def _read(path: Path) -> Config:
         raise InputError(f"config '{path}': no such file; check the path")
     if path.suffix not in SUFFIXES:
         raise InputError(f"config '{path}': is no config; {', '.join(SUFFIXES)} files are")
+    said = _SayOnce()
+    logger = MMLogger.get_current_instance()
+    logger.addFilter(said)
     try:
         return Config.fromfile(path)
     except Exception as error:  # a config is a program: anything can go wrong in it
+        used = ''.join(f", {name}='{os.environ[name]}'" for name in said.variables())
         raise InputError(
             f"config '{path}': cannot be read ({type(error).__name__}: {one_line(error)[:300]})"
+            + (f'; from the environment it took {used[2:]}' if used else '')
         ) from error
+    finally:
+        logger.removeFilter(said)
+
+
+class _SayOnce(logging.Filter):
+    """Passes a message once: mmengine tells of a variable for each place in each base file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._messages: dict[str, None] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        new = message not in self._messages
+        self._messages[message] = None
+        return new
+
+    def variables(self) -> list[str]:
+        """Names of the environment variables that the config took."""
+        found = _VARIABLE.findall(' '.join(self._messages))
+        return [name for name in dict.fromkeys(found) if name in os.environ]
 
 
 def _merge(cfg: Config, options: Mapping[str, Any]) -> None:

@@ -144,6 +144,9 @@ class Demo:
 
     Raises:
         InputError: There is no such task, or ``root`` has no configs and tools.
+
+    Attributes:
+        ran: Whether any step was run, not left out.
     """
 
     def __init__(self, task: str, root: Path, folder: Path) -> None:
@@ -157,6 +160,7 @@ class Demo:
         self.config = root / 'configs' / f'{self.job.config}.py'
         self.work_dir = self.folder / 'train'
         self.deployed = self.folder / 'deploy.pth'
+        self.ran = False
         self.environment = {
             'GLIBC_TUNABLES': ALLOCATOR,
             **os.environ,
@@ -224,6 +228,7 @@ class Demo:
         if stamp.exists():
             print('    done already', flush=True)
             return
+        self.ran = True
         command = [sys.executable, *words]
         subprocess.run(command, cwd=self.root, env=self.environment, check=True)
         atomic_text(stamp, line)
@@ -247,7 +252,11 @@ class Demo:
             'seconds': round(seconds, 1),
         }
         _print_summary(self.job, summary)
-        atomic_text(self.folder / 'summary.json', json.dumps(summary, indent=2) + '\n')
+        if self.ran:
+            print(f'{self.job.config}: {seconds:.0f} s in all')
+            atomic_text(self.folder / 'summary.json', json.dumps(summary, indent=2) + '\n')
+        else:
+            print(f'All steps were done before; remove {self.folder} to run them again.')
         changed = [
             name for name in trained if abs(trained[name] - converted.get(name, -1)) > 1e-3 * scale
         ]
@@ -299,7 +308,10 @@ def _print_summary(job: Job, summary: dict[str, Any]) -> None:
     before, after = summary['metrics_before'], summary['metrics_after']
     print(f'\n{"":28}{"trained":>14}{"deployed":>14}')
     for name, value in before.items():
-        print(f'{name:28}{value:14.4f}{after[name]:14.4f}')
+        if value == after[name] == -1:
+            print(f'{name:28}{"no such object":>28}')
+        else:
+            print(f'{name:28}{value:14.4f}{after[name]:14.4f}')
     parameters, latency = summary['parameters'], summary['latency']
     print(f'{"parameters":28}{parameters["before"]:14,}{parameters["after"]:14,}')
     print(f'{"latency (lower is faster)":28}{latency["ratio"]:13.2f}x{1:13.2f}x')
@@ -309,4 +321,3 @@ def _print_summary(job: Job, summary: dict[str, Any]) -> None:
         f'{job.target * job.scale:g} expected: {"reached" if reached else "NOT reached"}'
     )
     print(f'drawn pictures: {summary["pictures"]}, at a glance: {summary["overview"]}')
-    print(f'{job.config}: {summary["seconds"]:.0f} s in all')

@@ -87,6 +87,8 @@ class Painter:
             if 'masks' in shown:
                 self._mask(np.asarray(shown.masks[index], dtype=np.uint8), scale, colour)
             box = np.asarray(shown.bboxes[index], dtype=np.float64) * scale
+            # Beyond the border mmengine warns, and draws nothing of that side.
+            box = box.clip(0, np.tile([self._visualizer.width - 1, self._visualizer.height - 1], 2))
             self._visualizer.draw_bboxes(box, edge_colors=colour, line_widths=line)
             text = f'{class_name(self.classes, label)} {float(shown.scores[index]):.0%}'
             inside = box[1] < 2 * font

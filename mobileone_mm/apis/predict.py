@@ -27,10 +27,11 @@ from .cli import one_line
 from .config import load_config
 from .draw import Painter, save_picture
 from .faults import config_faults
+from .folders import check_writable
 from .launch import select_device
 from .pictures import find_pictures, result_names, with_suffix
 from .records import label_map, record_of, task_of
-from .settings import check_writable, survive_broken_pictures, use_scope
+from .settings import survive_broken_files, use_scope
 
 # What one broken picture can raise in a pipeline; the others are predicted all the same.
 _PICTURE_FAULTS = (OSError, ValueError, cv2.error)
@@ -180,7 +181,7 @@ def prediction_pipeline(cfg: Config) -> tuple[Any, Compose]:
             "config: has neither 'test_dataloader' with a pipeline nor 'test_pipeline'"
         )
     holder = Config(dict(tta_pipeline=[dict(step) for step in pipeline]))
-    survive_broken_pictures(holder, stop=True)
+    survive_broken_files(holder, stop=True)
     steps = [step for step in holder.tta_pipeline if not _is(step, 'Load', 'Annotations')]
     if not _is(steps[0], 'Load', ''):
         raise InputError(

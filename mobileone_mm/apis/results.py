@@ -15,7 +15,7 @@ from mmengine.evaluator import BaseMetric, DumpResults
 
 from ..errors import InputError
 from ..weights.writing import atomic_text
-from .settings import check_writable
+from .folders import check_writable
 
 FORMATS = ('.csv', '.json', '.pkl', '.pickle')
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 
 from ..data.checks import check_data
@@ -17,8 +19,10 @@ from ..training.runner import Runner
 from ..weights.mmengine_loader import use_safe_loader
 from ..weights.reading import read_checkpoint
 from . import settings
+from .channels import check_channels
 from .config import load_config
 from .faults import config_faults
+from .folders import check_writable, nothing_left_behind, set_work_dir
 from .launch import (
     check_launcher,
     is_first_process,
@@ -79,25 +83,21 @@ def train(
     if auto_scale_lr:
         settings.set_auto_scale_lr(cfg)
     _check(cfg, ('train_dataloader', 'val_dataloader'))
-    settings.set_work_dir(cfg, work_dir, config)
+    set_work_dir(cfg, work_dir, config)
     resumed = settings.set_resume(cfg, resume)
     if cfg.get('load_from') and _is_local(cfg.load_from):
         read_checkpoint(cfg.load_from)
-    settings.survive_broken_pictures(cfg, stop_at_broken_pictures)
-    try:
-        with config_faults(cfg):
-            runner = _build(cfg, launcher)
-            if cfg.get('load_from'):
-                hook = dict(type='mobileone_mm.CheckpointCheckHook', whole=resumed is not None)
-                runner.register_hook(hook)
-            if resume and resumed is None:
-                runner.logger.info(f'No checkpoint in {runner.work_dir}: the run starts anew.')
-            runner.train()
-            _count_broken_pictures(runner)
-            wait_for_others()
-            return runner
-    finally:
-        leave_group()
+    settings.survive_broken_files(cfg, stop_at_broken_pictures)
+    with _running(cfg, launcher) as runner:
+        model = runner.model
+        check_channels(cfg.model, model.module if is_model_wrapper(model) else model)
+        if cfg.get('load_from'):
+            hook = dict(type='mobileone_mm.CheckpointCheckHook', whole=resumed is not None)
+            runner.register_hook(hook)
+        if resume and resumed is None:
+            runner.logger.info(f'No checkpoint in {runner.work_dir}: the run starts anew.')
+        runner.train()
+    return runner
 
 
 def evaluate(
@@ -142,32 +142,20 @@ def evaluate(
     _check(cfg, ('test_dataloader',))
     if _is_local(checkpoint):
         read_checkpoint(checkpoint)
-    settings.set_work_dir(cfg, work_dir, config)
+    set_work_dir(cfg, work_dir, config)
     cfg.load_from, cfg.resume = str(checkpoint), False
-    settings.survive_broken_pictures(cfg)
+    settings.survive_broken_files(cfg)
     if show_dir:
         check_show_dir(show_dir, launcher)
-    try:
-        with config_faults(cfg):
-            metrics = _evaluate(_build(cfg, launcher), out, show_dir, score_thr)
-            wait_for_others()
-            return metrics
-    finally:
-        leave_group()
+    with _running(cfg, launcher) as runner:
+        runner.register_hook(dict(type='mobileone_mm.CheckpointCheckHook'))
+        if show_dir:
+            from .draw import DrawHook
 
-
-def _evaluate(
-    runner: Runner, out: str | None, show_dir: str | None, score_thr: float
-) -> dict[str, float]:
-    runner.register_hook(dict(type='mobileone_mm.CheckpointCheckHook'))
-    if show_dir:
-        from .draw import DrawHook
-
-        runner.register_hook(DrawHook(show_dir, score_thr))
-    add_output(runner, out)
-    metrics = runner.test()
-    _count_broken_pictures(runner)
-    write_metrics(runner, metrics, out)
+            runner.register_hook(DrawHook(show_dir, score_thr))
+        add_output(runner, out)
+        metrics = runner.test()
+        write_metrics(runner, metrics, out)
     return metrics
 
 
@@ -196,7 +184,7 @@ def check_show_dir(show_dir: str, launcher: str) -> None:
     """
     if launcher != 'none':
         raise InputError('--show-dir: only one process can draw; leave --launcher out')
-    settings.check_writable(show_dir, '--show-dir')
+    check_writable(show_dir, '--show-dir')
 
 
 def _check(cfg: Config, loaders: Sequence[str]) -> None:
@@ -216,12 +204,26 @@ def _build(cfg: Config, launcher: str) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
-def _count_broken_pictures(runner: Runner) -> None:
+@contextmanager
+def _running(cfg: Config, launcher: str) -> Iterator[Runner]:
+    """Build the Runner of a config; together with the other processes, if there are any."""
+    try:
+        with nothing_left_behind(cfg.work_dir) as first, config_faults(cfg):
+            runner = _build(cfg, launcher)
+            runner.register_hook(first)
+            yield runner
+            _count_broken_files(runner)
+            wait_for_others()
+    finally:
+        leave_group()
+
+
+def _count_broken_files(runner: Runner) -> None:
     from ..data.loading import reported_files
 
     count = reported_files(reset=True)
     if count:
-        runner.logger.warning(f'{count} pictures could not be read; the log names each of them.')
+        runner.logger.warning(f'{count} files could not be read; the log names each of them.')
 
 
 def _is_local(path: str | Path) -> bool:

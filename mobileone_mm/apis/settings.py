@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -17,6 +13,7 @@ from mmengine.registry import DefaultScope
 
 from ..errors import InputError
 from ..weights.reading import read_checkpoint
+from .folders import latest_checkpoint
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 HOSTS = {'mmpretrain': 'mmpretrain', 'mmdet': 'mmdet', 'mmseg': 'mmsegmentation'}
@@ -26,7 +23,8 @@ _PICTURE_LOADERS = (
     'mmcv.LoadImageFromFile',
     'mobileone_mm.LoadImage',
 )
-_STEP = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
+# The first one is mmseg's only where mmseg is the default scope: mmdet has its own of that name.
+_MASK_LOADERS = ('LoadAnnotations', 'mmseg.LoadAnnotations', 'mobileone_mm.LoadSegAnnotations')
 
 
 def use_scope(cfg: Config) -> str | None:
@@ -46,39 +44,6 @@ def use_scope(cfg: Config) -> str | None:
         )
     DefaultScope.get_instance(f'{scope}-{datetime.now().timestamp()}', scope_name=scope)
     return scope
-
-
-def set_work_dir(cfg: Config, work_dir: str | None, config: str | Path) -> None:
-    """Set the work dir: the flag, else the config's, else ``work_dirs/<name of the config>``.
-
-    Raises:
-        InputError: The folder cannot be written.
-    """
-    if work_dir is not None:
-        cfg.work_dir = work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs', Path(config).stem))
-    check_writable(cfg.work_dir, '--work-dir')
-
-
-def check_writable(folder: str | Path, name: str) -> None:
-    """Make a folder if need be and write a file there.
-
-    Raises:
-        InputError: That fails; the message says why.
-    """
-    folder = Path(folder).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder) as file:
-            # An empty file needs no space: without content a full disk would go unnoticed.
-            file.write(b'\0' * 4096)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise InputError(
-            f"{name}: the folder '{folder}' cannot be written: {error.strerror}; choose another"
-        ) from error
 
 
 def fit_loaders(cfg: Config) -> None:
@@ -102,35 +67,46 @@ def fit_loaders(cfg: Config) -> None:
             loader['pin_memory'] = False
 
 
-def survive_broken_pictures(cfg: Config, stop: bool = False) -> None:
-    """Put the loader that survives a broken file in the place of mmcv's, in all pipelines.
+def survive_broken_files(cfg: Config, stop: bool = False) -> None:
+    """Put loaders that survive a broken file in the place of the hosts', in all pipelines.
 
-    See :class:`~mobileone_mm.data.loading.LoadImage`. Where the config names that loader itself, it
-    says what happens.
+    See :class:`~mobileone_mm.data.loading.LoadImage` for pictures and
+    :class:`~mobileone_mm.data.masks.LoadSegAnnotations` for mmseg's masks. Where the config names
+    these loaders itself, it says what happens.
 
     Args:
         cfg: The config; changed in place.
         stop: End the run at a broken file instead, whatever the config says.
     """
+    masks = _MASK_LOADERS if cfg.get('default_scope') == 'mmseg' else _MASK_LOADERS[1:]
     for key in (*LOADERS, 'custom_hooks', 'tta_pipeline'):
         training = key in ('train_dataloader', 'custom_hooks')
-        on_error = 'skip' if training else 'blank'
-        for transform in _transforms(cfg.get(key)):
-            transform['type'] = 'mobileone_mm.LoadImage'
-            transform['on_error'] = 'raise' if stop else transform.get('on_error', on_error)
+        for transform in _transforms(cfg.get(key), _PICTURE_LOADERS):
+            _replace(transform, 'LoadImage', 'skip' if training else 'blank', stop)
+        for transform in _transforms(cfg.get(key), masks):
+            _replace(transform, 'LoadSegAnnotations', 'skip' if training else 'ignore', stop)
+            head = (cfg.get('model') or {}).get('decode_head') or {}
+            head = head[-1] if isinstance(head, (list, tuple)) else head
+            transform.setdefault('num_classes', head.get('num_classes'))
+            transform.setdefault('ignore_index', head.get('ignore_index', 255))
 
 
-def _transforms(node: Any) -> Iterator[Any]:
+def _replace(transform: Any, name: str, on_error: str, stop: bool) -> None:
+    transform['type'] = f'mobileone_mm.{name}'
+    transform['on_error'] = 'raise' if stop else transform.get('on_error', on_error)
+
+
+def _transforms(node: Any, names: Sequence[str]) -> Iterator[Any]:
     if isinstance(node, Mapping):
         kind = node.get('type')
         name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-        if name in _PICTURE_LOADERS:
+        if name in names:
             yield node
         for value in node.values():
-            yield from _transforms(value)
+            yield from _transforms(value, names)
     elif isinstance(node, (list, tuple)):
         for value in node:
-            yield from _transforms(value)
+            yield from _transforms(value, names)
 
 
 def set_amp(cfg: Config) -> None:
@@ -198,19 +174,3 @@ def set_resume(cfg: Config, resume: str | None) -> str | None:
     if randomness.get('seed') is None and meta.get('seed') is not None:
         randomness['seed'] = int(meta['seed'])
     return found
-
-
-def latest_checkpoint(work_dir: str | Path) -> str | None:
-    """The latest checkpoint that a run has left in its folder, or None."""
-    folder = Path(work_dir)
-    note = folder / 'last_checkpoint'
-    noted = note.read_text(encoding='utf-8').strip() if note.is_file() else ''
-    for candidate in (Path(noted), folder / Path(noted).name):
-        if noted and candidate.is_file():
-            return str(candidate)
-    numbered = [
-        (int(found[1]), str(file))
-        for file in folder.glob('*_*.pth')
-        if (found := _STEP.match(file.name))
-    ]
-    return max(numbered, default=(0, None))[1]

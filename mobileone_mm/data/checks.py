@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from ..errors import InputError
@@ -120,7 +121,15 @@ def check_dataset(
         limits = [number for _, number in heads] + ([len(classes)] if classes else [])
         _check_labels(path, dataset, min(limits, default=None))
     elif 'BaseSegDataset' in names:
-        _check_masks(path, dataset, kind)
+        _note_renumbering(path, kind, classes)
+        try:
+            _check_masks(path, dataset, kind)
+        except InputError as error:
+            if _has_sbd_masks(dataset):
+                raise InputError(
+                    f'{error}; without the masks of SBD set VOC_TRAIN=train in the environment'
+                ) from error
+            raise
 
 
 def joined(dataset: Mapping, name: str | None) -> Path | None:
@@ -221,6 +230,26 @@ def _check_masks(path: str, dataset: Mapping, kind: type) -> None:
         require_files(path, [masks / f'{name}{mask_suffix}' for name in names], f'{where} mask')
 
 
+def _has_sbd_masks(dataset: Mapping) -> bool:
+    folder = (dataset.get('data_prefix') or {}).get('seg_map_path') or ''
+    return Path(folder).name == 'SegmentationClassAug'
+
+
+def _note_renumbering(path: str, kind: type, classes: Sequence[str] | None) -> None:
+    own = getattr(kind, 'METAINFO', {}).get('classes')
+    if own and classes is not None and tuple(own) != tuple(classes):
+        print_log(
+            f'{path}: masks are read in the numbering of {kind.__name__} ({_first(own)}) and '
+            f'renumbered to metainfo.classes ({_first(classes)}). For masks that have the numbers of '
+            'metainfo.classes already, set type=BaseSegDataset.',
+            'current',
+        )
+
+
+def _first(classes: Sequence[str]) -> str:
+    return ', '.join(f'{number} {name}' for number, name in enumerate(classes[:3])) + ', ...'
+
+
 def _suffix(dataset: Mapping, kind: type, key: str) -> str:
     if dataset.get(key):
         return str(dataset[key])
@@ -253,7 +282,7 @@ def head_sizes(node: Any, path: str = 'model') -> Iterator[tuple[str, int]]:
         return
     for key in ('roi_head', *HEADS):
         for place, head in _dicts(node.get(key), f'{path}.{key}'):
-            if isinstance(head.get('num_classes'), int):
+            if head.get('num_classes') is not None:
                 yield f'{place}.num_classes', head['num_classes']
             yield from head_sizes(head, place)
 
@@ -270,6 +299,8 @@ def _check_heads(
     heads: Sequence[tuple[str, int]], path: str, classes: Sequence[str] | None
 ) -> None:
     for place, number in heads:
+        if not isinstance(number, int):
+            raise InputError(f'{place}: got {number!r}; the number of classes is needed')
         if classes is not None and number != len(classes):
             raise InputError(
                 f'{place} is {number}, but {path} has {len(classes)} classes; set it to '

@@ -64,8 +64,10 @@ class LoadImage(LoadImageFromFile):
         except InputError as error:
             if self.on_error == 'raise':
                 raise
-            self._report(path, error)
-            if self.on_error == 'skip':
+            skipped = self.on_error == 'skip'
+            then = 'left out' if skipped else 'counted as a grey picture'
+            report_file(path, f'{error}; it is {then}')
+            if skipped:
                 return None
             image = self._blank(results, path)
         if self.to_float32:
@@ -86,14 +88,6 @@ class LoadImage(LoadImageFromFile):
                 f"picture '{path}' cannot be read: {error.strerror or error}"
             ) from error
         return decode(content, path, self.color_type, self.imdecode_backend)
-
-    def _report(self, path: str, error: InputError) -> None:
-        if not first_report(path):
-            return
-        then = 'left out' if self.on_error == 'skip' else 'counted as a grey picture'
-        # mmengine's loggers of other ranks pass errors only.
-        level = logging.WARNING if get_rank() == 0 else logging.ERROR
-        print_log(f'{error}; it is {then}', logger='current', level=level)
 
     def _blank(self, results: dict, path: str) -> np.ndarray:
         height, width = _annotated_size(results, path)
@@ -176,6 +170,14 @@ def _reports() -> torch.Tensor:
     Without it each worker, and each new generation of them, would report the same file again.
     """
     return torch.zeros(4096, dtype=torch.int64).share_memory_()
+
+
+def report_file(path: str, message: str) -> None:
+    """Log what is wrong with a file, once in all processes of a run."""
+    if first_report(path):
+        # mmengine's loggers of other ranks pass errors only.
+        level = logging.WARNING if get_rank() == 0 else logging.ERROR
+        print_log(message, logger='current', level=level)
 
 
 def first_report(path: str) -> bool:

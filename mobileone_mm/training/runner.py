@@ -71,8 +71,9 @@ class Runner(MMEngineRunner):
         seed_samples(loader)
         if len(loader) == 0:
             raise InputError(
-                f'the data set has {len(loader.dataset)} pictures per epoch, too few for one batch '  # type: ignore[arg-type]
-                f'of {loader.batch_size or "this size"}; lower batch_size or set drop_last=False'
+                f'{len(loader.dataset)} pictures an epoch (repeated ones counted) are too few for one '  # type: ignore[arg-type]
+                f'batch of {loader.batch_size or "this size"} a process; lower batch_size or set '
+                'drop_last=False'
             )
         return loader
 

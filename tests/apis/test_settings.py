@@ -10,30 +10,6 @@ from mobileone_mm.apis import settings
 from mobileone_mm.errors import InputError
 
 
-@pytest.fixture
-def work_dir(tmp_path):
-    for name in ('epoch_2.pth', 'epoch_10.pth', 'epoch_9.pth', 'best_acc_epoch_99.pth'):
-        (tmp_path / name).touch()
-    return tmp_path
-
-
-def test_latest_is_the_one_noted(work_dir):
-    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_9.pth'))
-    assert settings.latest_checkpoint(work_dir) == str(work_dir / 'epoch_9.pth')
-
-
-def test_latest_in_a_folder_that_was_moved(work_dir):
-    (work_dir / 'last_checkpoint').write_text('/elsewhere/epoch_9.pth')
-    assert settings.latest_checkpoint(work_dir) == str(work_dir / 'epoch_9.pth')
-
-
-@pytest.mark.parametrize('note', ['', '/elsewhere/epoch_50.pth', None])
-def test_latest_by_number(note, work_dir):
-    if note is not None:
-        (work_dir / 'last_checkpoint').write_text(note)
-    assert settings.latest_checkpoint(work_dir) == str(work_dir / 'epoch_10.pth')
-
-
 def test_nothing_to_resume(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path)))
     assert settings.set_resume(cfg, 'auto') is None
@@ -62,14 +38,14 @@ def test_picture_loaders():
             custom_hooks=[dict(type='SwitchRecipeHook', schedule=[dict(train_pipeline=[step])])],
         )
     )
-    settings.survive_broken_pictures(cfg)
+    settings.survive_broken_files(cfg)
     first, second = cfg.train_dataloader.dataset.datasets[0].pipeline
     assert first == dict(type='mobileone_mm.LoadImage', on_error='skip')
     assert second == other
     assert cfg.val_dataloader.dataset.pipeline[0].on_error == 'blank'
     assert cfg.test_dataloader.dataset.pipeline[0].on_error == 'raise'
     assert cfg.custom_hooks[0].schedule[0].train_pipeline[0].on_error == 'skip'
-    settings.survive_broken_pictures(cfg, stop=True)
+    settings.survive_broken_files(cfg, stop=True)
     assert cfg.val_dataloader.dataset.pipeline[0].on_error == 'raise'
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 import torch
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 
 def train(config, *options):
@@ -155,6 +158,47 @@ def test_option_that_is_none(option, tiny_config, tool, capsys):
     assert 'error: ' in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
+def test_another_size_without_its_channels(task, tiny_config, refused):
+    """Hosts build it, and end in torch's message about the shape of a weight."""
+    line = refused(*train(tiny_config(task), 'model.backbone.arch=s1'))
+    part = {'cls': 'model.head', 'det': 'model.neck', 'seg': 'model.decode_head'}[task]
+    assert f'{part}.in_channels: got ' in line
+    assert "the backbone of size 's1' gives " in line
+
+
+def test_variable_that_names_no_base(refused, monkeypatch):
+    monkeypatch.setenv('VOC_TRAIN', 'everything')
+    line = refused('train', CONFIGS / 'deeplabv3_mobileone_s0_voc.py')
+    assert 'voc2012_everything.py' in line
+    assert "from the environment it took VOC_TRAIN='everything'" in line
+
+
+@pytest.mark.parametrize(
+    ('option', 'said'),
+    [
+        ('train_dataloader.batch_size=many', 'train_dataloader.batch_size'),
+        ('train_dataloader.batch_size=0', 'train_dataloader.batch_size'),
+        ('train_dataloader.batch_size=2.5', 'train_dataloader.batch_size'),
+        ('train_dataloader.num_workers=-1', 'train_dataloader.num_workers'),
+        ('optim_wrapper.optimizer.lr=fast', 'optim_wrapper.optimizer.lr'),
+        ('optim_wrapper.optimizer.lr=-1', 'optim_wrapper'),
+        ('train_cfg.max_epochs=soon', 'train_cfg.max_epochs'),
+        ('train_cfg.max_epochs=0', 'train_cfg.max_epochs'),
+        ('train_cfg.val_interval=0', 'train_cfg.val_interval'),
+        ('default_hooks.checkpoint.interval=often', 'default_hooks.checkpoint.interval'),
+        ('default_hooks.logger.interval=0', 'default_hooks.logger.interval'),
+        ('randomness.seed=luck', 'randomness.seed'),
+        ('model.backbone.arch=s9', 'model.backbone'),
+        ('model.backbone.frozen_stages=9', 'model.backbone'),
+        ('model.head.num_classes=many', 'model.head.num_classes'),
+        ('load_from=/no/such.pth', '/no/such.pth'),
+    ],
+)
+def test_value_that_cannot_be(option, said, tiny_config, refused):
+    assert said in refused(*train(tiny_config('cls'), option))
+
+
 # -- output ----------------------------------------------------------------------------------------
 
 
@@ -169,7 +213,7 @@ def test_read_only_work_dir(tiny_config, refused, tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr('mobileone_mm.apis.settings.tempfile.NamedTemporaryFile', refuse)
+    monkeypatch.setattr('mobileone_mm.apis.folders.tempfile.NamedTemporaryFile', refuse)
     assert 'Read-only file system' in refused('train', tiny_config('cls'))
 
 
@@ -203,7 +247,7 @@ def test_full_disk(tiny_config, tool, refused, tmp_path, monkeypatch):
     assert tool(*run, *keep_one) == 0
     with monkeypatch.context() as full:
         fill_disk(full, after=100_000)
-        line = refused(*run, *keep_one, 'train_cfg.max_epochs=2')
+        line = refused(*run, *keep_one, 'train_cfg.max_epochs=2', got_somewhere=True)
     assert 'the disk is full' in line
     assert 'epoch_2.pth' in line
     assert [file.name for file in (tmp_path / 'run').glob('*.pth')] == ['epoch_1.pth']

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 VARIABLES = {'cls': 'IMAGENET_ROOT', 'det': 'COCO_ROOT', 'seg': 'VOC_ROOT'}
 TRAINING = {'cls': 'train/*/*.JPEG', 'det': 'train2017/*.jpg', 'seg': 'JPEGImages/*train*.jpg'}
@@ -38,7 +40,7 @@ def test_run_goes_on(task, break_one, tiny_config, tool, tmp_path):
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
     for name in names:
         assert sum(name in line and 'WARNING' in line for line in log.splitlines()) == 1
-    assert '2 pictures could not be read' in log
+    assert '2 files could not be read' in log
     assert (tmp_path / 'run' / 'epoch_3.pth').exists()
 
 
@@ -79,15 +81,61 @@ def test_evaluation_counts_the_picture(break_one, tiny_config, tool, tmp_path):
     assert len(list((tmp_path / 'shown').iterdir())) == 7
 
 
-def test_broken_mask_is_named(roots, tiny_config, tool, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def change_mask(roots, tmp_path, monkeypatch):
+    """Writes another mask over the first one of the training or evaluation part, and names it."""
     root = tmp_path / 'data'
     shutil.copytree(roots['VOC_ROOT'], root)
     monkeypatch.setenv('VOC_ROOT', str(root))
-    mask = sorted((root / 'SegmentationClass').glob('*train*.png'))[0]
-    mask.write_bytes(b'no mask')
+
+    def change(part, content):
+        mask = sorted((root / 'SegmentationClass').glob(f'*{part}*.png'))[0]
+        if isinstance(content, bytes):
+            mask.write_bytes(content)
+        else:
+            Image.fromarray(content).save(mask)
+        return str(mask)
+
+    return change
+
+
+def test_broken_mask(change_mask, tiny_config, tool, tmp_path):
+    """Training leaves its picture out, evaluation counts none of its pixels."""
+    names = change_mask('train', b'no mask'), change_mask('val', b'')
+    config = tiny_config('seg', 'train_dataloader.update(num_workers=2)\n')
+    options = ('--cfg-options', 'train_cfg.max_epochs=2')
+    assert tool('train', config, '--work-dir', tmp_path / 'run', *options) == 0
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    for name, then in zip(names, ('its picture is left out', 'no pixel of it counts'), strict=True):
+        assert sum(name in line and then in line for line in log.splitlines()) == 1
+    assert '2 files could not be read' in log
+
+
+def test_broken_mask_ends_the_run_if_asked(change_mask, tiny_config, refused):
+    name = change_mask('train', b'no mask')
     config = tiny_config('seg', 'train_dataloader.update(num_workers=1)\n')
-    assert tool('train', config, '--work-dir', tmp_path / 'run', '--no-validate') == 2
-    assert str(mask) in capsys.readouterr().err.strip().splitlines()[-1]
+    run = ('train', config, '--stop-at-broken-pictures', '--no-validate')
+    assert name in refused(*run, got_somewhere=True)
+
+
+@pytest.mark.parametrize(
+    ('content', 'said'),
+    [
+        (np.full((96, 96), 21, np.uint8), 'has the class number 21, the model 21 classes'),
+        (np.zeros((96, 96, 3), np.uint8), 'has 3 channels'),
+        (np.zeros((96, 80), np.uint8), 'has 80 x 96 pixels, its picture 96 x 96'),
+    ],
+)
+@pytest.mark.parametrize('part', ['train', 'val'])
+def test_mask_that_does_not_fit(
+    part, content, said, change_mask, tiny_config, tool, tmp_path, capsys
+):
+    name = change_mask(part, content)
+    config = tiny_config('seg')
+    assert tool('train', config, '--work-dir', tmp_path / 'run') == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in line
+    assert name in line
 
 
 def test_every_picture_broken(roots, tiny_config, tool, tmp_path, monkeypatch, capsys):

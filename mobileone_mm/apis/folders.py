@@ -1,0 +1,142 @@
+"""Folders that a run writes into: they can be written, and a refused run leaves nothing in them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from ..errors import InputError
+from .cli import user_fault
+from .launch import is_first_process
+
+_STEP = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
+
+
+def set_work_dir(cfg: Config, work_dir: str | None, config: str | Path) -> None:
+    """Set the work dir: the flag, else the config's, else ``work_dirs/<name of the config>``.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(config).stem))
+    check_writable(cfg.work_dir, '--work-dir')
+
+
+def check_writable(folder: str | Path, name: str) -> None:
+    """Try to make a folder and to write a file there, and leave no trace of either.
+
+    Args:
+        folder: The folder; it need not exist.
+        name: The argument that names it, for the message.
+
+    Raises:
+        InputError: That fails; the message says why.
+    """
+    folder = Path(folder).expanduser()
+    if not is_first_process():
+        return
+    missing: list[Path] = []
+    try:
+        missing = _missing_folders(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            # An empty file needs no space: without content a full disk would go unnoticed.
+            file.write(b'\0' * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError as error:
+        raise InputError(
+            f"{name}: '{folder}' is a file, a folder is needed; choose another"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{name}: the folder '{folder}' cannot be written: {error.strerror}; choose another"
+        ) from error
+    finally:
+        _remove_empty(missing)
+
+
+class FirstIteration(Hook):
+    """Knows whether a run has got through its first iteration, of training or evaluation."""
+
+    done = False
+
+    def after_train_iter(self, *_: Any, **__: Any) -> None:
+        self.done = True
+
+    after_val_iter = after_test_iter = after_train_iter
+
+
+@contextmanager
+def nothing_left_behind(folder: str | Path) -> Iterator[FirstIteration]:
+    """Within it, a run that is refused before its first iteration takes its files along.
+
+    mmengine's Runner writes a log and a copy of the config before it builds the model and reads the
+    checkpoint: a mistyped name would leave a folder that looks like a run. What stood in the folder
+    before stays; so does the log of a run that got somewhere.
+
+    Args:
+        folder: The work dir.
+
+    Yields:
+        A hook, to be registered with the Runner.
+    """
+    folder = Path(folder).expanduser()
+    missing = _missing_folders(folder)
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+    first = FirstIteration()
+    try:
+        yield first
+    except Exception as error:
+        if user_fault(error) is not None and not first.done and is_first_process():
+            _remove_new(folder, before)
+            _remove_empty(missing)
+        raise
+
+
+def latest_checkpoint(work_dir: str | Path) -> str | None:
+    """The latest checkpoint that a run has left in its folder, or None."""
+    folder = Path(work_dir)
+    note = folder / 'last_checkpoint'
+    noted = note.read_text(encoding='utf-8').strip() if note.is_file() else ''
+    for candidate in (Path(noted), folder / Path(noted).name):
+        if noted and candidate.is_file():
+            return str(candidate)
+    numbered = [
+        (int(found[1]), str(file))
+        for file in folder.glob('*_*.pth')
+        if (found := _STEP.match(file.name))
+    ]
+    return max(numbered, default=(0, None))[1]
+
+
+def _missing_folders(folder: Path) -> list[Path]:
+    """A folder and those above it that do not exist yet, innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def _remove_new(folder: Path, before: set[Path]) -> None:
+    with suppress(OSError):
+        for path in set(folder.iterdir()) - before:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
