@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int | None:
     parser.add_argument(
         '--stop-at-broken-pictures',
         action='store_true',
-        help='end the run at a picture that cannot be read (default: report it and go on)',
+        help='end the run at a picture or mask that cannot be read (default: report it and go on)',
     )
     args = vars(parser.parse_args(argv))
     args.pop('local_rank')

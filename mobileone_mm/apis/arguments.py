@@ -9,15 +9,22 @@ from .config import ConfigOptions
 from .launch import LAUNCHERS
 
 
-def tool_parser(description: str | None, checkpoint: bool = True) -> argparse.ArgumentParser:
+def tool_parser(
+    description: str | None, checkpoint: bool = True, device: str | None = None
+) -> argparse.ArgumentParser:
     """A parser with CONFIG, CHECKPOINT, ``--cfg-options`` and ``--device``.
+
+    Flags must be spelled out: a mistyped one is an error, not an abbreviation.
 
     Args:
         description: What the tool does, usually its docstring.
         checkpoint: Whether it takes a checkpoint.
+        device: Default of ``--device``; None for the GPU if there is one.
     """
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument('config', type=Path, metavar='CONFIG', help='path of the config')
     if checkpoint:
@@ -29,7 +36,10 @@ def tool_parser(description: str | None, checkpoint: bool = True) -> argparse.Ar
         metavar='KEY=VALUE',
         help='override settings of the config: a.b.0.c=1, a.b="[1,2]"',
     )
-    parser.add_argument('--device', help='cpu, cuda or cuda:N (default: the GPU if there is one)')
+    default = device or 'the GPU if there is one'
+    parser.add_argument(
+        '--device', default=device, help=f'cpu, cuda or cuda:N (default: {default})'
+    )
     return parser
 
 
