@@ -92,8 +92,10 @@ def train(
         model = runner.model
         check_channels(cfg.model, model.module if is_model_wrapper(model) else model)
         if cfg.get('load_from'):
-            hook = dict(type='mobileone_mm.CheckpointCheckHook', whole=resumed is not None)
-            runner.register_hook(hook)
+            same = resumed is not None
+            runner.register_hook(
+                dict(type='mobileone_mm.CheckpointCheckHook', whole=same, resume=same)
+            )
         if resume and resumed is None:
             runner.logger.info(f'No checkpoint in {runner.work_dir}: the run starts anew.')
         runner.train()

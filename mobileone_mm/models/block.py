@@ -102,10 +102,12 @@ class MobileOneBlock(nn.Module):
         self.dilation, self.groups = dilation, groups
         self.with_cp, self.deploy = with_cp, deploy
         self.se = SqueezeExcite(out_channels) if with_se else nn.Identity()
+        norm_cfg = dict(norm_cfg or dict(type='BN'))
+        # Also in deploy form: files in training form, which do not tell it, are fused by it.
+        self.norm_eps = float(norm_cfg.get('eps', 1e-5))
         if deploy:
             self.branch_reparam = self._conv(kernel_size, bias=True)
         else:
-            norm_cfg = dict(norm_cfg or dict(type='BN'))
             self.branch_norm = _batch_norm(norm_cfg, in_channels) if with_identity else None
             self.branch_scale = self._conv_norm(1, norm_cfg) if kernel_size > 1 else None
             self.branch_conv_list = nn.ModuleList(

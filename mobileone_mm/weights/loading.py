@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .forms import EPS, fuse_state, lift_state
 from .keys import form_of, looks_like_mobileone, scheme_of, to_classifier
 from .reading import read_checkpoint, state_dict_of
 
@@ -70,9 +72,9 @@ def load_weights(
     if prefix:
         state = _below(state, prefix.rstrip('.') + '.', name)
     model = _unwrap(model)
-    state = fit_names(model, state)
-    target = model.state_dict()
     form = form_of(state)
+    state = fit_state(model, state)
+    target = model.state_dict()
     differences = _Differences.between(target, state)
     is_backbone = any(key.startswith('stage0.') for key in target)
     problem = _mismatch(target, state, differences, allow_other=is_backbone) if strict else None
@@ -119,7 +121,7 @@ def check_matches(
     name = f"checkpoint '{source}'"
     model = _unwrap(model)
     target = model.state_dict()
-    state = fit_names(model, state_dict_of(checkpoint, name))
+    state = fit_state(model, state_dict_of(checkpoint, name))
     allowed = tuple(allow_missing)
     differences = _Differences.between(target, state, allowed)
     problem = _mismatch(target, state, differences, allow_other=bool(allowed))
@@ -136,13 +138,37 @@ def backbone_weights(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[s
         InputError: The file's backbone is of another size or form, or there is none.
     """
     target = backbone.state_dict()
-    own = {k: v for k, v in fit_names(backbone, state).items() if _STAGE_KEY.match(k)}
+    own = {k: v for k, v in fit_state(backbone, state).items() if _STAGE_KEY.match(k)}
     differences = _Differences.between(target, own)
     problem = _mismatch(target, own or state, differences, allow_other=True)
     problem = problem or _value_problem(target, own)
     if problem:
         raise InputError(f'checkpoint for the backbone: {problem}')
     return {key: own[key] for key in differences.common}
+
+
+def fit_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of any known naming and form with the names and in the form of this model.
+
+    Units in training form are fused for a model in deploy form, fused ones are written into the
+    branches of a model in training form; the log says so.
+    """
+    fitted = fit_names(model, state)
+    target = model.state_dict()
+    forms = form_of(fitted), form_of(target)
+    eps = float(next((m.norm_eps for m in model.modules() if hasattr(m, 'norm_eps')), EPS))  # type: ignore[arg-type]
+    if forms == ('train', 'deploy'):
+        print_log('The weights are in training form: they are fused for this model.', 'current')
+        return fuse_state(fitted, eps)
+    if forms == ('deploy', 'train'):
+        print_log(
+            'The weights are in deploy form: they are written into the branches of this model. '
+            'Before training from there, measure the statistics of the branches: '
+            "custom_hooks=[dict(type='mobileone_mm.RecalibrateHook')].",
+            'current',
+        )
+        return lift_state(fitted, target, eps)
+    return fitted
 
 
 def fit_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -207,7 +233,7 @@ def _mismatch(
     if not (differences.missing or unexpected or differences.shapes):
         return None
     return (
-        _form_problem(target, state)
+        _backbone_problem(target, state)
         or _shape_problem(target, state, differences.shapes)
         or _common_problem(target, state, differences.common)
         or _unit_problem(differences.missing, unexpected)
@@ -215,22 +241,9 @@ def _mismatch(
     )
 
 
-def _form_problem(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
-    if not looks_like_mobileone(target):
-        return None
-    if not looks_like_mobileone(state):
+def _backbone_problem(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
+    if looks_like_mobileone(target) and not looks_like_mobileone(state):
         return f'holds no MobileOne (its keys: {_some(state)}); another backbone?'
-    forms = form_of(state), form_of(target)
-    if forms == ('deploy', 'train'):
-        return (
-            'is in deploy form (fused), the model in training form; set deploy=True in the '
-            'backbone (--cfg-options model.backbone.deploy=True)'
-        )
-    if forms == ('train', 'deploy'):
-        return (
-            'is in training form, the model in deploy form; convert the checkpoint with '
-            'tools/switch_to_deploy.py, or set deploy=False in the backbone'
-        )
     return None
 
 

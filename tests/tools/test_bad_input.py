@@ -34,10 +34,10 @@ def test_checkpoint_of_another_size(tiny_config, checkpoint, refused):
     assert str(checkpoint) in line
 
 
-def test_checkpoint_of_another_form(tiny_config, checkpoint, refused):
-    options = ('--cfg-options', 'model.backbone.deploy=True')
-    line = refused('test', tiny_config('cls'), checkpoint, *options)
-    assert 'training form' in line
+def test_resume_in_another_form(tiny_config, checkpoint, refused):
+    options = ('--resume', checkpoint, '--cfg-options', 'model.backbone.deploy=True')
+    line = refused('train', tiny_config('cls'), *options)
+    assert 'is in training form, the model in deploy form' in line
 
 
 def test_checkpoint_of_another_task(tiny_config, checkpoint, refused):

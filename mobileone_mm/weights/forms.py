@@ -1,0 +1,153 @@
+"""From one form of MobileOne to the other on state dicts: fusing, and its opposite, lifting.
+
+Both work on mmpretrain's names below any prefix, in float64, and leave what is no unit (squeeze and
+excitation, classifier, other parts of a model) as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..errors import InputError
+from ..reparam import Branch
+from ..reparam.algebra import fuse_branches
+from ..reparam.lift import LiftedBranch, lift_kernel
+from .keys import DEPLOY_PARTS, TRAIN_PARTS, TensorName, parse, render
+
+EPS = 1e-5  # of every public MobileOne
+_PLACE = re.compile(r'(?:^|.*\.)(?=stage\d\.)')
+_NORM_OF = {'conv': 'conv_norm', 'scale': 'scale_norm', 'identity': 'identity'}
+
+#: prefix, stage and unit: where a unit stands in a state dict
+Place = tuple[str, int, int | None]
+#: tensors of a unit by part, branch and name
+Unit = dict[tuple[str, int | None, str], Tensor]
+
+
+def fuse_state(state: Mapping[str, Tensor], eps: float = EPS) -> dict[str, Tensor]:
+    """A state dict in training form as one in deploy form: the same function in eval mode.
+
+    Args:
+        state: Keys of mmpretrain's naming.
+        eps: That of the batch normalisations, which a file does not tell.
+
+    Raises:
+        InputError: A unit is incomplete, or its weights cannot be fused.
+    """
+    units, fused = _split(state, TRAIN_PARTS)
+    for place, unit in units.items():
+        try:
+            kernel, bias = _fuse(unit, eps)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise InputError(f"'{_name(place)}' cannot be fused: {error}") from error
+        dtype = next(value.dtype for (part, *_), value in unit.items() if part == 'conv')
+        fused[_key(place, 'fused', 'weight')] = kernel.to(dtype)
+        fused[_key(place, 'fused', 'bias')] = bias.to(dtype)
+    return fused
+
+
+def lift_state(
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor], eps: float = EPS, seed: int = 0
+) -> dict[str, Tensor]:
+    """A state dict in deploy form as one in training form: the same function in eval mode.
+
+    Each fused kernel is written into the branches that the unit has in ``target``; see
+    :func:`~mobileone_mm.reparam.lift.lift_kernel`. The statistics are neutral (mean 0, variance 1):
+    before training from there, measure them with
+    :class:`~mobileone_mm.training.recalibrate.RecalibrateHook`, else the function jumps in the first
+    step, when BN normalises by its batch.
+
+    Args:
+        state: Keys of mmpretrain's naming.
+        target: State dict of the model in training form that shall take the result; its shapes need
+            not be right, but its branches must.
+        eps: That of the model's batch normalisations.
+        seed: Of the small differences between branches of the same kind.
+    """
+    layout, _ = _split(target, TRAIN_PARTS)
+    units, lifted = _split(state, DEPLOY_PARTS)
+    generator = torch.Generator().manual_seed(seed)
+    for place, unit in units.items():
+        kernel = unit['fused', None, 'weight']
+        bias = unit.get(('fused', None, 'bias'), torch.zeros(kernel.shape[0]))
+        names = _branches(layout.get(place, {}))
+        kinds = [part for part, _ in names]
+        if 'conv' not in kinds:  # a unit that the target does not have: its keys stay to be seen
+            lifted.update({_key(place, *name[::2], name[1]): value for name, value in unit.items()})
+            continue
+        for (part, branch), values in zip(
+            names, lift_kernel(kernel, bias, kinds, eps, generator), strict=True
+        ):
+            _write(lifted, place, part, branch, values, kernel.dtype)
+    return lifted
+
+
+def _fuse(unit: Unit, eps: float) -> tuple[Tensor, Tensor]:
+    branches = []
+    shape: Any = None
+    for part, branch in _branches(unit):
+        weight = None if part == 'identity' else unit[part, branch, 'weight']
+        if part == 'conv':
+            shape = tuple(weight.shape)  # type: ignore[union-attr]
+        names = ('weight', 'bias', 'running_mean', 'running_var')
+        norm = SimpleNamespace(
+            eps=eps, **{name: unit[_NORM_OF[part], branch, name] for name in names}
+        )
+        branches.append(Branch(cast(_BatchNorm, norm), weight))
+    if shape is None:
+        raise ValueError('it has no conv branch')
+    return fuse_branches(branches, shape)
+
+
+def _branches(unit: Unit) -> list[tuple[str, int | None]]:
+    return sorted({(part, branch) for part, branch, _ in unit if part in _NORM_OF})
+
+
+def _write(
+    state: dict[str, Tensor],
+    place: Place,
+    part: str,
+    branch: int | None,
+    values: LiftedBranch,
+    dtype: torch.dtype,
+) -> None:
+    if values.kernel is not None:
+        state[_key(place, part, 'weight', branch)] = values.kernel.to(dtype)
+    norm = {**values.norm, 'num_batches_tracked': torch.zeros((), dtype=torch.long)}
+    for name, value in norm.items():
+        counter = name == 'num_batches_tracked'
+        state[_key(place, _NORM_OF[part], name, branch)] = value if counter else value.to(dtype)
+
+
+def _split(
+    state: Mapping[str, Tensor], parts: tuple[str, ...]
+) -> tuple[dict[Place, Unit], dict[str, Tensor]]:
+    """The units that have some of the parts, and a copy of the rest."""
+    units: dict[Place, Unit] = {}
+    rest: dict[str, Tensor] = {}
+    for key, value in state.items():
+        found = _PLACE.match(key)
+        name = parse(key[found.end() :], 'mmpretrain') if found else None
+        if found is None or name is None or name.stage is None or name.part not in parts:
+            rest[key] = value
+            continue
+        place = found.group(), name.stage, name.unit
+        units.setdefault(place, {})[name.part, name.branch, name.tensor] = value
+    return units, rest
+
+
+def _key(place: Place, part: str, tensor: str, branch: int | None = None) -> str:
+    prefix, stage, unit = place
+    return prefix + render(TensorName(stage, part, tensor, unit, branch), 'mmpretrain')
+
+
+def _name(place: Place) -> str:
+    prefix, stage, unit = place
+    return f'{prefix}stage{stage}' + ('' if unit is None else f'.{unit}')
