@@ -112,7 +112,7 @@ def user_fault(error: BaseException) -> str | None:
             'at least 2 pictures a process are needed'
         )
     if type(error).__name__ == 'OutOfMemoryError':
-        return 'the GPU is out of memory; lower the batch size (train_dataloader.batch_size)'
+        return 'the GPU is out of memory; lower the batch size (of the dataloader, or --batch-size)'
     if isinstance(error, RuntimeError) and _SHARED_MEMORY.search(str(error)):
         return (
             'the shared memory (/dev/shm) is too small for the data-loader workers; enlarge it, or '

@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
+from ..data.checks import ROOT_VARIABLES
 from ..errors import InputError
 from ..overrides import merge_options
 from .cli import one_line
@@ -61,7 +62,7 @@ def load_config(
     if options:
         check_options(cfg, options)
         _merge(cfg, options)
-    check_keys(cfg)
+    check_keys(cfg, training='optim_wrapper' in needs)
     check_values(cfg)
     for key in ('model', *needs):
         if cfg.get(key) is None:
@@ -72,6 +73,10 @@ def load_config(
 
 
 def _read(path: Path) -> Config:
+    if os.name == 'nt':
+        # mmengine puts the values into Python source, where a backslash means something else.
+        for name in set(ROOT_VARIABLES.values()) & set(os.environ):
+            os.environ[name] = os.environ[name].replace('\\', '/')
     if path.is_dir():
         raise InputError(f"config '{path}': is a folder; give a file in it")
     if not path.is_file():

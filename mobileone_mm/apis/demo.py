@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from ..data import synthetic
 from ..errors import InputError, ProofError
 from ..weights.writing import atomic_text, atomic_write
+from .folders import latest_checkpoint
 
 # Large tensors of the unfused net are mapped and unmapped anew in each step by glibc's default.
 ALLOCATOR = 'glibc.malloc.mmap_threshold=4000000000:glibc.malloc.trim_threshold=16000000000'
@@ -182,7 +183,7 @@ class Demo:
         testing = _options(self.job.test_options)
         training = _options((*self.job.train_options, *self.job.test_options))
         self._tool('train', self.config, '--work-dir', self.work_dir, *training)
-        checkpoint = Path((self.work_dir / 'last_checkpoint').read_text().strip())
+        checkpoint = Path(str(latest_checkpoint(self.work_dir)))
         trained = self._metrics(self.config, checkpoint, 'before', *testing)
         self._tool('switch_to_deploy', self.config, checkpoint, self.deployed, *testing)
         deploy_config = self.deployed.with_suffix('.py')

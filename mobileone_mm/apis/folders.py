@@ -15,8 +15,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from ..errors import InputError
+from ..training.runner import Runner
 from .cli import user_fault
-from .launch import is_first_process
+from .launch import is_main_process
 
 _STEP = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
 
@@ -31,6 +32,7 @@ def set_work_dir(cfg: Config, work_dir: str | None, config: str | Path) -> None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(config).stem))
+    cfg.work_dir = str(Path(cfg.work_dir).expanduser())
     check_writable(cfg.work_dir, '--work-dir')
 
 
@@ -45,7 +47,7 @@ def check_writable(folder: str | Path, name: str) -> None:
         InputError: That fails; the message says why.
     """
     folder = Path(folder).expanduser()
-    if not is_first_process():
+    if not is_main_process():
         return
     missing: list[Path] = []
     try:
@@ -69,23 +71,26 @@ def check_writable(folder: str | Path, name: str) -> None:
 
 
 class FirstIteration(Hook):
-    """Knows whether a run has got through its first iteration, of training or evaluation."""
+    """Knows whether a run has got through its first iteration; the config is written then."""
 
     done = False
 
-    def after_train_iter(self, *_: Any, **__: Any) -> None:
-        self.done = True
+    def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
+        if not self.done:
+            self.done = True
+            if isinstance(runner, Runner):
+                runner.write_config()
 
     after_val_iter = after_test_iter = after_train_iter
 
 
 @contextmanager
 def nothing_left_behind(folder: str | Path) -> Iterator[FirstIteration]:
-    """Within it, a run that is refused before its first iteration takes its files along.
+    """Within it, a run that is refused before its first iteration takes its log along.
 
-    mmengine's Runner writes a log and a copy of the config before it builds the model and reads the
-    checkpoint: a mistyped name would leave a folder that looks like a run. What stood in the folder
-    before stays; so does the log of a run that got somewhere.
+    mmengine's Runner starts a log before it builds the model and reads the checkpoint: a mistyped
+    name would leave a folder that looks like a run. Nothing else in the folder is touched, which may
+    be that of a run in progress; the log of a run that got somewhere stays.
 
     Args:
         folder: The work dir.
@@ -93,15 +98,15 @@ def nothing_left_behind(folder: str | Path) -> Iterator[FirstIteration]:
     Yields:
         A hook, to be registered with the Runner.
     """
-    folder = Path(folder).expanduser()
-    missing = _missing_folders(folder)
-    before = set(folder.iterdir()) if folder.is_dir() else set()
+    missing = _missing_folders(Path(folder).expanduser())
+    known = len(Runner.log_dirs)
     first = FirstIteration()
     try:
         yield first
     except Exception as error:
-        if user_fault(error) is not None and not first.done and is_first_process():
-            _remove_new(folder, before)
+        if user_fault(error) is not None and not first.done and is_main_process():
+            for log_dir in Runner.log_dirs[known:]:
+                shutil.rmtree(log_dir, ignore_errors=True)
             _remove_empty(missing)
         raise
 
@@ -110,8 +115,9 @@ def latest_checkpoint(work_dir: str | Path) -> str | None:
     """The latest checkpoint that a run has left in its folder, or None."""
     folder = Path(work_dir)
     note = folder / 'last_checkpoint'
-    noted = note.read_text(encoding='utf-8').strip() if note.is_file() else ''
-    for candidate in (Path(noted), folder / Path(noted).name):
+    # mmengine writes it in the encoding of the locale; a copied folder has a note of the original.
+    noted = note.read_text(encoding='utf-8', errors='replace').strip() if note.is_file() else ''
+    for candidate in (folder / Path(noted).name, Path(noted)):
         if noted and candidate.is_file():
             return str(candidate)
     numbered = [
@@ -131,12 +137,3 @@ def _remove_empty(folders: list[Path]) -> None:
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
-
-
-def _remove_new(folder: Path, before: set[Path]) -> None:
-    with suppress(OSError):
-        for path in set(folder.iterdir()) - before:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink()

@@ -46,10 +46,14 @@ def check_launcher(launcher: str) -> None:
                 raise InputError(
                     f"--launcher pytorch: {name} is '{os.environ[name]}'; a number is needed"
                 )
-    elif not torch.cuda.is_available():
+        return
+    if not torch.cuda.is_available():
         raise InputError(
             f'--launcher {launcher}: needs GPUs; without one use torchrun and --launcher pytorch'
         )
+    # mmengine hands it to DDP as the number of the GPU, and does not set it under mpi.
+    local = 'SLURM_LOCALID' if launcher == 'slurm' else 'OMPI_COMM_WORLD_LOCAL_RANK'
+    os.environ.setdefault('LOCAL_RANK', os.environ.get(local, '0'))
 
 
 def select_device(device: str | None) -> str:
@@ -95,6 +99,12 @@ def _check_cuda(device: str, index: int | None) -> None:
 def is_first_process() -> bool:
     """Whether this is the first process of its machine, by the environment."""
     return os.environ.get('LOCAL_RANK', '0') == '0'
+
+
+def is_main_process() -> bool:
+    """Whether this is the first process of all, by the environment of any launcher."""
+    ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
+    return next((rank for rank in ranks if rank is not None), '0') == '0'
 
 
 def wait_for_others() -> None:

@@ -13,7 +13,9 @@ from ..errors import InputError
 SUFFIXES = frozenset(['.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'])
 
 
-def find_pictures(inputs: Sequence[str], leave_out: str | Path | None = None) -> list[Path]:
+def find_pictures(
+    inputs: Sequence[str], leave_out: Sequence[str | os.PathLike[str]] = ()
+) -> list[Path]:
     """The pictures that files, folders and patterns stand for, each once, in a fixed order.
 
     Folders are searched with all folders below them, for the usual suffixes; what begins with a dot
@@ -22,15 +24,17 @@ def find_pictures(inputs: Sequence[str], leave_out: str | Path | None = None) ->
 
     Args:
         inputs: Files, folders and patterns.
-        leave_out: A folder that is not searched: where the results of an earlier call are.
+        leave_out: Folders that are not searched: where the results of an earlier call are. A picture
+            in them that is named itself counts all the same.
 
     Raises:
         InputError: One of them stands for no picture.
     """
     found: dict[Path, None] = {}
-    hidden = None if leave_out is None else Path(leave_out).resolve()
+    hidden = {Path(folder).resolve() for folder in leave_out}
     for entry in inputs:
-        pictures = [file for file in _of_input(entry) if not _below(file, hidden)]
+        named = Path(entry).expanduser().is_file()
+        pictures = [f for f in _of_input(entry) if named or hidden.isdisjoint(f.resolve().parents)]
         if not pictures:
             raise InputError(f"INPUT '{entry}': {_why_none(entry)}")
         found.update(dict.fromkeys(pictures))
@@ -61,10 +65,6 @@ def _in_folder(folder: Path) -> list[Path]:
     return files
 
 
-def _below(file: Path, folder: Path | None) -> bool:
-    return folder is not None and folder in file.resolve().parents
-
-
 def _why_none(entry: str) -> str:
     if Path(entry).expanduser().is_dir():
         return f'the folder has no pictures ({", ".join(sorted(SUFFIXES))})'
@@ -81,10 +81,18 @@ def result_names(pictures: Sequence[Path]) -> list[PurePath]:
     ``1.jpg`` and ``2.jpg``.
     """
     absolute = [Path(os.path.abspath(picture)) for picture in pictures]
-    names = Counter(path.name for path in absolute)
+    # Some file systems take names that differ in case alone for the same.
+    names = Counter(path.name.casefold() for path in absolute)
     if all(count == 1 for count in names.values()):
         return [PurePath(path.name) for path in absolute]
-    common = Path(os.path.commonpath([path.parent for path in absolute]))
+    paths = Counter(str(path).casefold() for path in absolute)
+    try:
+        common = Path(os.path.commonpath([path.parent for path in absolute]))
+    except ValueError:  # on two drives
+        common = None
+    if common is None or any(count > 1 for count in paths.values()):
+        width = len(str(len(absolute)))
+        return [PurePath(f'{n:0{width}d}_{path.name}') for n, path in enumerate(absolute, 1)]
     return [PurePath(path.relative_to(common)) for path in absolute]
 
 

@@ -86,7 +86,7 @@ def predict(
         raise InputError(f'--batch-size: got {batch_size}; 1 or more is allowed')
     chosen = select_device(device)
     cfg = load_config(config, cfg_options)
-    pictures = find_pictures(inputs, leave_out=out_dir)
+    pictures = find_pictures(inputs, leave_out=[Path(out_dir, name) for name in ('vis', 'masks')])
     model, meta = init_model(cfg, checkpoint, chosen)
     with config_faults(cfg):
         load, pipeline = prediction_pipeline(cfg)

@@ -32,6 +32,7 @@ from .launch import (
 )
 from .results import add_output, check_output, write_metrics
 from .strict import check_hooks, check_optimizer
+from .values import check_topk
 
 _TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
 _TESTING = ('test_dataloader', 'test_cfg', 'test_evaluator')
@@ -191,6 +192,7 @@ def check_show_dir(show_dir: str, launcher: str) -> None:
 
 def _check(cfg: Config, loaders: Sequence[str]) -> None:
     settings.use_scope(cfg)
+    check_topk(cfg)
     check_hooks(cfg)
     check_optimizer(cfg)
     if is_first_process():
@@ -213,7 +215,10 @@ def _running(cfg: Config, launcher: str) -> Iterator[Runner]:
         with nothing_left_behind(cfg.work_dir) as first, config_faults(cfg):
             runner = _build(cfg, launcher)
             runner.register_hook(first)
-            yield runner
+            try:
+                yield runner
+            finally:
+                runner.visualizer.close()  # what TensorBoard and the like have not written yet
             _count_broken_files(runner)
             wait_for_others()
     finally:

@@ -38,7 +38,7 @@ _VALUES = {
     'train_cfg.max_epochs': _Number(integer=False),
     'train_cfg.max_iters': _Number(integer=False),
     'train_cfg.val_begin': _FROM_ZERO,
-    'train_cfg.val_interval': _COUNT,
+    'train_cfg.val_interval': _Number(integer=False),
     'optim_wrapper.accumulative_counts': _COUNT,
     'optim_wrapper.optimizer.lr': _REAL,
     'optim_wrapper.optimizer.weight_decay': _REAL,
@@ -47,6 +47,32 @@ _VALUES = {
     'default_hooks.logger.interval': _COUNT,
     'randomness.seed': _FROM_ZERO,
 }
+
+
+def check_topk(cfg: Config) -> None:
+    """Check the ``topk`` of a classifier's head and evaluators against its classes.
+
+    mmpretrain finds out at the end of the first evaluation, after an epoch of training.
+
+    Raises:
+        InputError: One of them is greater than the number of classes.
+    """
+    head = cfg.model.get('head') if isinstance(cfg.get('model'), Mapping) else None
+    number = head.get('num_classes') if isinstance(head, Mapping) else None
+    if not isinstance(number, int):
+        return
+    places = [('model.head', head)]
+    for name in ('val_evaluator', 'test_evaluator'):
+        found = cfg.get(name)
+        several = isinstance(found, (list, tuple))
+        for index, node in enumerate(found if several else [found]):
+            places.append((f'{name}.{index}' if several else name, node))
+    for path, node in places:
+        topk = node.get('topk') if isinstance(node, Mapping) else None
+        if topk is not None and max([topk] if isinstance(topk, int) else topk) > number:
+            raise InputError(
+                f'{path}.topk: got {topk}, but the model has {number} classes; set it to (1,)'
+            )
 
 
 def check_values(cfg: Config) -> None:

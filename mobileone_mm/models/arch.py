@@ -7,6 +7,7 @@ public: ``mu0``, ``mu1`` and ``mu2`` are **this project's reconstruction**, foun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -104,6 +105,8 @@ def _four(key: str, value: Any) -> tuple[Any, ...]:
     if any(not isinstance(v, kinds) or isinstance(v, bool) for v in value):
         name = 'numbers' if key == 'width_factor' else 'integers'
         raise TypeError(f'arch.{key}: got {list(value)}; {name} are needed')
+    if not all(math.isfinite(v) for v in value):
+        raise ValueError(f'arch.{key}: got {list(value)}; finite numbers are needed')
     return tuple(value)
 
 

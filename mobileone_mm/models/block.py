@@ -156,7 +156,7 @@ class MobileOneBlock(nn.Module):
         return out
 
     def _recompute_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), _statistics_unchanged(self)
+        return nullcontext(), statistics_unchanged(self)
 
     @property
     def kernel_shape(self) -> tuple[int, int, int, int]:
@@ -212,17 +212,19 @@ def _batch_norm(norm_cfg: Mapping[str, Any], channels: int) -> _BatchNorm:
 
 
 @contextmanager
-def _statistics_unchanged(module: nn.Module) -> Iterator[None]:
+def statistics_unchanged(module: nn.Module) -> Iterator[None]:
     """Within it, BN in training mode leaves its running statistics alone.
 
     A checkpointed forward runs twice; without this, running statistics move twice a step.
     """
     # A momentum of 0 rather than track_running_stats=False: checkpointing insists on the same saved
     # tensors in both passes, and the running statistics are among them.
+    # The counter moves on a copy: SyncBN insists on having one.
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     saved = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+    for norm, (_, counter) in zip(norms, saved, strict=True):
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None if counter is None else counter.clone()
     try:
         yield
     finally:

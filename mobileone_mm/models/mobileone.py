@@ -46,6 +46,7 @@ class MobileOne(BaseModule):
         in_channels: Channels of the input.
         out_indices: Stages to return: 0 to 3, negative ones counted from the end, as in mmpretrain;
             ``'stem'`` is the stem's output (stride 2). A single one may stand without a sequence.
+            Stages after the last of them have their weights, but are neither run nor trained.
         strides: Stride (1 or 2) of each of the four stages.
         dilations: Dilation of the depthwise 3x3 units of each stage.
         output_stride: 8, 16 or 32, instead of ``strides`` and ``dilations``: strides beyond it become
@@ -166,6 +167,11 @@ class MobileOne(BaseModule):
         return tuple(getattr(self, f'stage{index}') for index in range(NUM_STAGES + 1))
 
     @property
+    def num_used(self) -> int:
+        """How many of the stem and the stages the outputs need; the others are not run."""
+        return 1 + max(0 if isinstance(index, str) else index + 1 for index in self.out_indices)
+
+    @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of each output, in the order of ``out_indices``."""
         channels = self.arch.channels
@@ -189,7 +195,8 @@ class MobileOne(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         outputs: dict[int | str, Tensor] = {}
-        for index, stage in zip((STEM, *range(NUM_STAGES)), self.stages, strict=True):
+        names = (STEM, *range(NUM_STAGES))
+        for index, stage in zip(names[: self.num_used], self.stages, strict=False):
             x = stage(x)
             outputs[index] = x
         return tuple(outputs[index] for index in self.out_indices)
@@ -207,6 +214,9 @@ class MobileOne(BaseModule):
     def _freeze(self) -> None:
         for stage in self.stages[: self.frozen_stages + 1]:
             stage.eval().requires_grad_(False)
+        # They are there for the weights' sake; DDP would wait for their gradients.
+        for stage in self.stages[self.num_used :]:
+            stage.requires_grad_(False)
         if self.norm_eval:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):

@@ -6,7 +6,8 @@ Importing it registers the hooks of this room under scope ``mobileone_mm``.
 from __future__ import annotations
 
 from .checkpoint_hook import CheckpointHook
+from .recalibrate import RecalibrateHook
 from .seeding import IterationSeedHook
 from .weights_hook import CheckpointCheckHook
 
-__all__ = ['CheckpointCheckHook', 'CheckpointHook', 'IterationSeedHook']
+__all__ = ['CheckpointCheckHook', 'CheckpointHook', 'IterationSeedHook', 'RecalibrateHook']

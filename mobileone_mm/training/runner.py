@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import torch.distributed as dist
 from mmengine.device import get_device
@@ -27,8 +28,13 @@ class Runner(MMEngineRunner):
     - A resumed run is the unbroken run: see :mod:`mobileone_mm.training.seeding`.
     - Config and checkpoints are written whole or not at all; a checkpoint is removed only after
       its successor is there.
+    - The copy of the config in the work dir is written by :meth:`write_config`, not in the
+      constructor: a run that is refused must not write over that of an earlier one.
     - A loader that yields no batch is an error; mmengine would train nothing and report success.
     """
+
+    #: log folders of the Runners of this process, also of those whose constructor failed
+    log_dirs: ClassVar[list[Path]] = []
 
     def setup_env(self, env_cfg: dict) -> None:
         """Join the other processes through gloo where there is no GPU, then do as mmengine does."""
@@ -36,6 +42,7 @@ class Runner(MMEngineRunner):
             timeout = dict(env_cfg.get('dist_cfg', {})).get('timeout')
             join_cpu_group(timeout)
         super().setup_env(env_cfg)
+        self.log_dirs.append(Path(self._work_dir, self._timestamp))
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap the model for several processes; on the CPU without device ids and SyncBN."""
@@ -89,6 +96,9 @@ class Runner(MMEngineRunner):
         super().register_default_hooks(hooks)
 
     def dump_config(self) -> None:
+        """Nothing: mmengine calls it in the constructor, before anything is checked."""
+
+    def write_config(self) -> None:
         """Write the config into the work dir, whole or not at all."""
         if self.rank == 0:
             name = Path(self.cfg.filename).name if self.cfg.filename else f'{self.timestamp}.py'

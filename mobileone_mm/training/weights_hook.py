@@ -28,7 +28,7 @@ class CheckpointCheckHook(Hook):
 
     Args:
         whole: Whether all of the model must fit, as for a test or a resume. Otherwise only its
-            backbone must: a fine-tuned model has a head of its own.
+            backbone must, if it is a MobileOne: a fine-tuned model has a head of its own.
         resume: Whether the run continues: its optimizer knows the parameters of one form only.
     """
 
@@ -48,7 +48,7 @@ class CheckpointCheckHook(Hook):
         self._put_right(model, checkpoint, source)
         if self.whole:
             check_matches(model, checkpoint, source)
-        elif hasattr(model, 'backbone'):
+        elif hasattr(model, 'backbone') and form_of(model.backbone.state_dict()):
             # Parts that are allowed to be missing allow the file to have a head, too.
             check_matches(model.backbone, checkpoint, source, allow_missing=('head.',))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from mmengine.config import Config
 
 from mobileone_mm.apis import folders
 from mobileone_mm.errors import InputError
+from mobileone_mm.training.runner import Runner
 
 
 @pytest.fixture
@@ -48,11 +50,12 @@ def test_probe_of_a_file(tmp_path):
 
 
 def refused_run(folder, error, iterations=0):
-    """What mmengine's Runner writes before it builds a model, and then an error."""
+    """What the Runner writes before it builds a model, and then an error."""
     with folders.nothing_left_behind(folder) as first:
-        (folder / '20260101' / 'vis_data').mkdir(parents=True)
-        (folder / '20260101' / 'run.log').write_text('log')
-        (folder / 'config.py').write_text('model = dict()')
+        log_dir = folder / '20260101'
+        (log_dir / 'vis_data').mkdir(parents=True)
+        (log_dir / 'run.log').write_text('log')
+        Runner.log_dirs.append(log_dir)
         for _ in range(iterations):
             first.after_train_iter(None, 0)
         raise error
@@ -64,11 +67,20 @@ def test_a_refused_run_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_there_before_stays(tmp_path):
+def test_what_others_write_meanwhile_stays(tmp_path):
+    """A training may be saving in the folder in which a test is refused."""
     (tmp_path / 'epoch_1.pth').touch()
+
+    class Refused(InputError):
+        def __init__(self):
+            (tmp_path / 'epoch_2.pth').touch()
+            super().__init__('refused')
+
+    with pytest.raises(InputError), folders.nothing_left_behind(tmp_path):
+        raise Refused
     with pytest.raises(InputError):
-        refused_run(tmp_path, InputError('refused'))
-    assert [path.name for path in tmp_path.iterdir()] == ['epoch_1.pth']
+        refused_run(tmp_path, Refused())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['epoch_1.pth', 'epoch_2.pth']
 
 
 @pytest.mark.parametrize(
@@ -79,3 +91,25 @@ def test_the_log_of_a_run_that_got_somewhere_stays(error, iterations, tmp_path):
     with pytest.raises(type(error)):
         refused_run(tmp_path, error, iterations)
     assert (tmp_path / '20260101' / 'run.log').exists()
+
+
+def test_latest_of_a_copied_run(tmp_path):
+    for name in ('a', 'b'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'epoch_3.pth').touch()
+        (tmp_path / name / 'last_checkpoint').write_text(str(tmp_path / 'a' / 'epoch_3.pth'))
+    assert folders.latest_checkpoint(tmp_path / 'b') == str(tmp_path / 'b' / 'epoch_3.pth')
+
+
+def test_note_in_another_encoding(tmp_path):
+    (tmp_path / 'epoch_3.pth').touch()
+    (tmp_path / 'last_checkpoint').write_bytes('C:/Jürgen/epoch_3.pth'.encode('cp1252'))
+    assert folders.latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_3.pth')
+
+
+def test_home(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setenv('USERPROFILE', str(tmp_path))
+    cfg = Config(dict())
+    folders.set_work_dir(cfg, '~/run', 'x.py')
+    assert cfg.work_dir == str(tmp_path / 'run')

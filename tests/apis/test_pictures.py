@@ -37,7 +37,9 @@ def test_find(inputs, found, tree):
 
 
 def test_results_of_an_earlier_call_are_left_out(tree):
-    assert find_pictures(['.'], leave_out='a') == [Path('b/1.PNG'), Path('b/2.jpg')]
+    assert find_pictures(['.'], leave_out=['a']) == [Path('b/1.PNG'), Path('b/2.jpg')]
+    assert find_pictures(['**/*.jpg'], leave_out=['a']) == [Path('b/2.jpg')]
+    assert find_pictures(['a/1.jpg'], leave_out=['a']) == [Path('a/1.jpg')]  # named itself
 
 
 @pytest.mark.parametrize('entry', ['gone', 'c/*.jpg', 'a/d*p/*.jpg'])
@@ -53,6 +55,7 @@ def test_nothing_found(entry, tree):
         (['x/a/1.jpg', 'y/2.jpg'], ['1.jpg', '2.jpg']),
         (['x/a/1.jpg', 'x/b/1.jpg'], ['a/1.jpg', 'b/1.jpg']),
         (['x/1.jpg', 'x/b/1.jpg', 'x/b/2.jpg'], ['1.jpg', 'b/1.jpg', 'b/2.jpg']),
+        (['x/1.jpg', 'x/1.JPG'], ['1_1.jpg', '2_1.JPG']),
     ],
 )
 def test_names(pictures, names):

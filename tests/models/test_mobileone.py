@@ -227,11 +227,13 @@ def test_norm_eval_keeps_statistics():
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.parametrize('norm', ['BN', 'SyncBN'])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-def test_gradient_checkpointing_changes_nothing(dtype):
+def test_gradient_checkpointing_changes_nothing(dtype, norm):
     arch = dict(TINY, num_se_blocks=[0, 0, 1, 1])
-    plain = randomize_(MobileOne(arch, out_indices=ALL)).to(dtype)
-    saving = MobileOne(arch, out_indices=ALL, with_cp=True).to(dtype)
+    norm_cfg = dict(type=norm)
+    plain = randomize_(MobileOne(arch, out_indices=ALL, norm_cfg=norm_cfg)).to(dtype)
+    saving = MobileOne(arch, out_indices=ALL, norm_cfg=norm_cfg, with_cp=True).to(dtype)
     saving.load_state_dict(plain.state_dict())
     for step in range(2):
         x = torch.randn(2, 3, 64, 64, dtype=dtype, generator=torch.Generator().manual_seed(step))
@@ -244,6 +246,22 @@ def test_gradient_checkpointing_changes_nothing(dtype):
     state = saving.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in plain.state_dict().items())
     assert int(state['stage1.0.branch_scale.norm.num_batches_tracked']) == 2
+
+
+def test_stages_beyond_the_outputs_are_neither_run_nor_trained():
+    """They would cost time for nothing, and DDP would wait for their gradients."""
+    model = MobileOne(TINY, out_indices=(0, 'stem'))
+    assert model.num_used == 2
+    model.stage2.register_forward_hook(lambda *_: pytest.fail('stage 1 was run'))
+    full = MobileOne(TINY, out_indices=(0, 'stem', 3))
+    full.load_state_dict(model.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    for ours, expected in zip(model(x), full(x)[:2], strict=True):
+        assert torch.equal(ours, expected)
+    sum(out.sum() for out in model.train()(x)).backward()
+    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+    assert not any(p.requires_grad for p in model.stage4.parameters())
+    assert all(p.requires_grad for p in full.parameters())
 
 
 def test_near_identity_start():

@@ -67,6 +67,15 @@ def test_load_from_another_size(tiny_config, checkpoint, refused):
     assert 'is of another size' in refused(*train(tiny_config('cls'), *options))
 
 
+def test_refused_in_the_folder_of_another_run(tiny_config, checkpoint, refused, tmp_path):
+    """The copy of the config that the run has left is the one that it had."""
+    copy = tmp_path / 'run' / 'cls.py'
+    before = copy.read_bytes()
+    options = ('--work-dir', tmp_path / 'run', '--cfg-options', 'model.head.in_channels=31')
+    refused('test', tiny_config('cls'), checkpoint, *options)
+    assert copy.read_bytes() == before
+
+
 # -- configs ---------------------------------------------------------------------------------------
 
 
@@ -193,6 +202,7 @@ def test_variable_that_names_no_base(refused, monkeypatch):
         ('model.backbone.frozen_stages=9', 'model.backbone'),
         ('model.head.num_classes=many', 'model.head.num_classes'),
         ('load_from=/no/such.pth', '/no/such.pth'),
+        ('val_evaluator.topk=(1,1001)', 'val_evaluator.topk: got (1, 1001)'),
     ],
 )
 def test_value_that_cannot_be(option, said, tiny_config, refused):

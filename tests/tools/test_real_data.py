@@ -5,8 +5,17 @@ from __future__ import annotations
 import csv
 
 import pytest
+import torch
+from mmengine.registry import MODELS
 
+from mobileone_mm import load_weights, reparameterize_model
+from mobileone_mm.apis import settings
+from mobileone_mm.apis.config import load_config
 from mobileone_mm.apis.runner import evaluate, train
+from mobileone_mm.models import MobileOneBlock
+from mobileone_mm.models.block import statistics_unchanged
+from mobileone_mm.training.recalibrate import recalibrate
+from mobileone_mm.training.runner import Runner
 
 QUICK = {'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False,
          'val_dataloader.num_workers': 0, 'val_dataloader.persistent_workers': False,
@@ -49,6 +58,57 @@ def test_published_s0(real_data, tmp_path, monkeypatch, fresh_mmengine):
     assert metrics['accuracy/top1'] == pytest.approx(100 * right / 640, abs=1e-3)
     agreeing = sum(reference[name] == row['predicted_index'] for name, row in rows.items())
     assert agreeing >= 0.98 * 640
+
+
+@pytest.mark.slow
+def test_published_s0_in_every_form(real_data, tmp_path, monkeypatch, fresh_mmengine):
+    """Fused, lifted, fused again: the same class for each of 640 pictures; then in training mode."""
+    monkeypatch.setenv('IMAGENET_ROOT', str(real_data / 'imagenet'))
+    file = str(real_data / 'weights' / 'mobileone_s0_apple_fused.pth')
+    cfg = load_config('configs/mobileone_s0_in1k.py', {**QUICK, 'test_dataloader.batch_size': 64})
+    settings.use_scope(cfg)
+    settings.fit_loaders(cfg)
+    loader = Runner.build_dataloader(cfg.test_dataloader)
+
+    def model(deploy):
+        backbone = {**cfg.model.backbone, 'deploy': deploy}
+        parts = {'backbone': backbone, 'data_preprocessor': cfg.model.data_preprocessor}
+        return MODELS.build({**cfg.model, **parts}).eval()
+
+    @torch.no_grad()
+    def classes(net):
+        found = []
+        for batch in loader:
+            data = net.data_preprocessor(batch, False)
+            found.append(net(data['inputs'], mode='tensor').argmax(1))
+        return torch.cat(found)
+
+    fused, lifted = model(True), model(False)
+    load_weights(fused, file)
+    load_weights(lifted, file)
+    labels = torch.cat([torch.cat([s.gt_label for s in batch['data_samples']]) for batch in loader])
+    expected = classes(fused)
+    assert abs(int((expected == labels).sum()) - 501) <= 3
+    assert torch.equal(classes(lifted), expected)
+    assert torch.equal(classes(reparameterize_model(lifted)), expected)
+
+    def classes_in_training_mode(net):
+        for block in [m for m in net.modules() if isinstance(m, MobileOneBlock)]:
+            block.train()
+        with statistics_unchanged(net):
+            found = classes(net)
+        net.eval()
+        return int((found == labels).sum())
+
+    before = classes_in_training_mode(lifted)
+    recalibrate(
+        lifted, loader, lambda b: lifted.extract_feat(lifted.data_preprocessor(b, False)['inputs'])
+    )
+    assert torch.equal(classes(lifted), expected)
+    after = classes_in_training_mode(lifted)
+    print(f'right in training mode: {before} before, {after} after')
+    assert before < 50
+    assert after > 450
 
 
 @pytest.mark.parametrize(

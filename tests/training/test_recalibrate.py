@@ -1,0 +1,103 @@
+"""Statistics of lifted branches: measured, and the function stays what it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mobileone_mm import MobileOne, reparameterize_model
+from mobileone_mm.reparam.proof import max_difference, randomize_
+from mobileone_mm.training.recalibrate import RecalibrateHook, recalibrate, training_jump
+from mobileone_mm.weights.forms import lift_state
+
+
+@pytest.fixture
+def lifted():
+    """A net whose weights were lifted from fused ones, in float64."""
+    fused = reparameterize_model(randomize_(MobileOne('mu0')).double().eval())
+    model = MobileOne('mu0').double()
+    model.load_state_dict(lift_state(fused.state_dict(), model.state_dict()))
+    return model, fused
+
+
+def test_function_stays_and_training_mode_follows_it(lifted):
+    model, fused = lifted
+    batch = torch.rand(8, 3, 64, 64, dtype=torch.float64)
+    model.train()
+    before = training_jump(model, batch)
+    assert recalibrate(model, [batch]) == len(
+        [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    )
+    assert model.training
+    assert model.stage1[0].branch_scale.norm.training
+    after = training_jump(model, batch)
+    assert before > 0.5
+    # What is left is the last stage: 2 x 2 cells of 8 pictures, whose variance BN takes without the
+    # factor n / (n - 1) that the running variance has.
+    assert after < 0.05 < before
+    x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    assert max_difference(fused(x), model.eval()(x))[1] < 1e-11
+
+
+def test_statistics_are_those_of_the_data(lifted):
+    model, _ = lifted
+    batches = [torch.rand(2, 3, 64, 64, dtype=torch.float64) for _ in range(3)]
+    recalibrate(model, batches)
+    conv, norm = model.stage0.branch_conv_list[0]
+    out = torch.cat([conv(batch) for batch in batches])
+    torch.testing.assert_close(norm.running_mean, out.mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_var, out.var((0, 2, 3)))
+
+
+def test_jump_changes_nothing(lifted):
+    model, _ = lifted
+    model.train()
+    model.stage1.eval()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    batch = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    random_state = torch.get_rng_state()
+    training_jump(model, batch)
+    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert model.training
+    assert not model.stage1.training
+    assert all(n.momentum == 0.1 for n in model.modules() if isinstance(n, torch.nn.BatchNorm2d))
+
+
+def test_nothing_to_measure():
+    fused = MobileOne('mu0', deploy=True)
+    assert recalibrate(fused, [torch.rand(2, 3, 32, 32)]) == 0
+
+
+def test_num_batches():
+    with pytest.raises(ValueError, match='num_batches: got 0; at least 1'):
+        RecalibrateHook(num_batches=0)
+
+
+@pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
+def test_in_a_run(task, tiny_config, tool, tmp_path):
+    """From fused weights, with the hook: the log says so, and EMA has the same weights."""
+    config = tiny_config(task)
+    run = tmp_path / 'run'
+    assert tool('train', config, '--work-dir', run, '--no-validate') == 0
+    assert tool('switch_to_deploy', config, run / 'epoch_1.pth', tmp_path / 'deploy.pth') == 0
+    extra = """
+custom_hooks = [
+    dict(type='EMAHook', momentum=1e-9, update_buffers=True),
+    dict(type='mobileone_mm.RecalibrateHook', num_batches=1),
+]
+optim_wrapper = dict(optimizer=dict(lr=1e-9, weight_decay=0.0))
+param_scheduler = None
+"""
+    config = tiny_config(task, extra, name='lifted')
+    options = ('--cfg-options', f'load_from={tmp_path / "deploy.pth"}')
+    lifted = tmp_path / 'lifted'
+    assert tool('train', config, '--work-dir', lifted, '--no-validate', *options) == 0
+    log = next(lifted.glob('*/*.log')).read_text()
+    assert 'The weights are in deploy form' in log
+    assert 'normalisations measured on 1 batches' in log
+    saved = torch.load(lifted / 'epoch_1.pth', weights_only=False)
+    averaged, raw = saved['state_dict'], saved['ema_state_dict']
+    key = 'backbone.stage1.0.branch_scale.norm.weight'
+    torch.testing.assert_close(averaged[key], raw[f'module.{key}'], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(averaged[key], torch.ones(()))
