@@ -136,11 +136,15 @@ class Painter:
         for label in found:
             place = _deepest_point(labels == label)
             if place is not None:
+                text = class_name(self.classes, label)
+                font = max(9, round(min(image.shape[:2]) / 40))
+                half = 0.4 * font * len(text)  # a letter is about 0.8 font sizes wide
+                x = min(max(place[0], half), max(half, image.shape[1] - half))
                 self._visualizer.draw_texts(
-                    class_name(self.classes, label),
-                    np.array([place]),
+                    text,
+                    np.array([[x, place[1]]]),
                     colors='white',
-                    font_sizes=max(9, round(min(image.shape[:2]) / 40)),
+                    font_sizes=font,
                     horizontal_alignments='center',
                     vertical_alignments='center',
                     bboxes=[_DARK],

@@ -21,7 +21,7 @@ from torch import nn
 from ..data.checks import class_names, dataset_class, head_sizes, leaves
 from ..errors import InputError
 from ..weights.loading import load_weights
-from ..weights.reading import read_checkpoint
+from ..weights.named import read_any
 from ..weights.writing import atomic_text, atomic_write
 from .cli import one_line
 from .config import load_config
@@ -124,7 +124,7 @@ def init_model(
     Raises:
         InputError: The config or the checkpoint does not fit.
     """
-    content = read_checkpoint(checkpoint)
+    content = read_any(checkpoint)
     use_scope(cfg)
     settings = cfg.model.copy()
     if cfg.get('data_preprocessor') is not None:

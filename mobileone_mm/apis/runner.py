@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..training.files import use_atomic_files
 from ..training.runner import Runner
 from ..weights.mmengine_loader import use_safe_loader
-from ..weights.reading import read_checkpoint
+from ..weights.named import PREFIX, read_any
 from . import settings
 from .channels import check_channels
 from .config import load_config
@@ -86,8 +86,8 @@ def train(
     _check(cfg, ('train_dataloader', 'val_dataloader'))
     set_work_dir(cfg, work_dir, config)
     resumed = settings.set_resume(cfg, resume)
-    if cfg.get('load_from') and _is_local(cfg.load_from):
-        read_checkpoint(cfg.load_from)
+    if cfg.get('load_from'):
+        _check_readable(cfg.load_from)
     settings.survive_broken_files(cfg, stop_at_broken_pictures)
     with _running(cfg, launcher) as runner:
         model = runner.model
@@ -143,8 +143,7 @@ def evaluate(
     if tta:
         set_tta(cfg)
     _check(cfg, ('test_dataloader',))
-    if _is_local(checkpoint):
-        read_checkpoint(checkpoint)
+    _check_readable(checkpoint)
     set_work_dir(cfg, work_dir, config)
     cfg.load_from, cfg.resume = str(checkpoint), False
     settings.survive_broken_files(cfg)
@@ -233,5 +232,7 @@ def _count_broken_files(runner: Runner) -> None:
         runner.logger.warning(f'{count} files could not be read; the log names each of them.')
 
 
-def _is_local(path: str | Path) -> bool:
-    return '://' not in str(path)
+def _check_readable(checkpoint: str | Path) -> None:
+    # mmengine fetches the others when it loads them.
+    if '://' not in str(checkpoint) or str(checkpoint).startswith(PREFIX):
+        read_any(checkpoint)

@@ -1,4 +1,4 @@
-"""Importing this lets the hosts' own scripts read the checkpoints of mmengine's Runner.
+"""Importing this lets the hosts' own scripts read the Runner's checkpoints, and weights by name.
 
 ``registry.py`` names it among the locations of the models: a model is always built before its
 checkpoint is read, and so ``import mobileone_mm`` need not load torch.
@@ -6,6 +6,7 @@ checkpoint is read, and so ``import mobileone_mm`` need not load torch.
 
 from __future__ import annotations
 
-from .mmengine_loader import allow_mmengine_globals
+from .mmengine_loader import allow_mmengine_globals, use_named_weights
 
 allow_mmengine_globals()
+use_named_weights()

@@ -230,6 +230,32 @@ def to_classifier(state_dict: Mapping[str, T]) -> dict[str, T]:
     }
 
 
+def to_scheme(state_dict: Mapping[str, T], scheme: str) -> dict[str, T]:
+    """Rename the state dict of a MobileOne classifier or backbone of any known naming to another.
+
+    For ``mmpretrain`` that is a host's classifier (``backbone.``, ``head.fc.``), for the others a
+    file as their own code writes it.
+
+    Raises:
+        InputError: The scheme is unknown, the keys are those of no MobileOne, or the file holds more
+            than a classifier, for which the other code base has no name.
+    """
+    if scheme not in SCHEMES:
+        raise InputError(f"to: got '{scheme}'; {', '.join(SCHEMES)} are allowed")
+    if scheme == 'mmpretrain':
+        return to_classifier(state_dict)
+    renamed: dict[str, T] = {}
+    for key, value in to_mmpretrain(state_dict).items():
+        name = parse(key, 'mmpretrain')
+        if name is None:
+            raise InputError(
+                f"state dict: '{key}' is no part of a classifier, so {scheme} has no name for it; "
+                'only classifiers and backbones can be renamed'
+            )
+        renamed[render(name, scheme)] = value
+    return renamed
+
+
 def _parse_wrapped(key: str, scheme: str) -> TensorName | None:
     for wrapper in SCHEMES[scheme].wrappers:
         if key.startswith(wrapper):

@@ -6,6 +6,7 @@ form or task "loads" and leaves most of the net at its random start.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .forms import EPS, fuse_state, lift_state
 from .keys import form_of, looks_like_mobileone, scheme_of, to_classifier
-from .reading import read_checkpoint, state_dict_of
+from .named import read_any
+from .reading import state_dict_of
 
 _STAGE_KEY = re.compile(r'(?:^|.*\.)(?=stage\d\.)')
 
@@ -57,7 +59,8 @@ def load_weights(
 
     Args:
         model: A :class:`~mobileone_mm.MobileOne`, or a host's model with it as ``backbone``.
-        source: A local file, or a checkpoint or state dict in memory.
+        source: A local file, an address, a name such as ``mobileone_mm://s0-apple``, or a checkpoint
+            or state dict in memory.
         strict: Whether every tensor of the model must be in the file, and the file of a whole model
             must hold no others. The shapes of what is loaded must agree in any case.
         prefix: Take only the keys below this prefix of the file, without it; as in mmengine.
@@ -66,7 +69,7 @@ def load_weights(
         InputError: The file is broken, or of another size, form or task.
     """
     name = 'checkpoint' if isinstance(source, Mapping) else f"checkpoint '{os.fspath(source)}'"
-    checkpoint = source if isinstance(source, Mapping) else read_checkpoint(source)
+    checkpoint = source if isinstance(source, Mapping) else read_any(source)
     state = state_dict_of(checkpoint, name)
     scheme = scheme_of(state)
     if prefix:
@@ -181,6 +184,13 @@ def fit_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor
     fitted = dict(state)
     if scheme not in (None, 'mmpretrain'):
         fitted = to_classifier(state)
+    if scheme == 'corenet':
+        print_log(
+            "CoreNet's weights expect RGB from 0 to 1: set mean=[0, 0, 0] and std=[255, 255, 255] in "
+            'the data preprocessor.',
+            'current',
+            logging.WARNING,
+        )
     target = model.state_dict().keys()
     bare_target = any(key.startswith('stage0.') for key in target)
     bare_file = any(key.startswith('stage0.') for key in fitted)

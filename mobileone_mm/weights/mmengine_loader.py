@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,8 @@ from ..reparam import Reparameterizable
 from .allowed import ALLOWED
 from .keys import scheme_of, to_classifier
 from .loading import backbone_weights
-from .reading import first_line, only_globals, read_checkpoint, state_dict_of
+from .named import PREFIX, download, read_any
+from .reading import only_globals, read_checkpoint, state_dict_of
 
 
 def for_host(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -48,6 +48,16 @@ def allow_mmengine_globals() -> None:
         torch.serialization.add_safe_globals(list(ALLOWED))
 
 
+def use_named_weights() -> None:
+    """Let mmengine's loader take ``mobileone_mm://NAME`` wherever it takes a path."""
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    def load_named(filename: str, map_location: Any = None) -> dict[str, Any]:
+        return for_host(read_any(filename, map_location))
+
+    CheckpointLoader.register_scheme(PREFIX, load_named, force=True)
+
+
 def use_safe_loader() -> None:
     """Make mmengine's checkpoint loader read local and downloaded files by :func:`read_checkpoint`.
 
@@ -69,7 +79,7 @@ def use_safe_loader() -> None:
     def load_url(
         url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True
     ) -> dict[str, Any]:
-        return for_host(read_checkpoint(_download(url, model_dir, progress), map_location))
+        return for_host(read_checkpoint(download(url, model_dir, progress), map_location))
 
     def safe_torch_load(file: Any, map_location: Any = None, **_: Any) -> Any:
         with only_globals(ALLOWED):
@@ -87,23 +97,8 @@ def use_safe_loader() -> None:
     load_state_dict.wrapped = plain_load  # type: ignore[attr-defined]
     checkpoint.load_state_dict = load_state_dict
     checkpoint.CheckpointLoader.register_scheme('', load_from_local, force=True)
+    use_named_weights()
     checkpoint.load_from_local = load_from_local
     checkpoint.load_url = load_url
     # What OneDL's other schemes (ceph, pavi) call; the original has no such function.
     checkpoint._safe_torch_load = safe_torch_load
-
-
-def _download(url: str, model_dir: str | None, progress: bool) -> Path:
-    """Path of a downloaded file in torch's cache, as ``torch.hub`` lays it out."""
-    folder = Path(model_dir or Path(torch.hub.get_dir()) / 'checkpoints')
-    path = folder / url.partition('?')[0].rpartition('/')[2]
-    if not path.exists():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), progress=progress)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"checkpoint '{url}': cannot be downloaded ({first_line(str(error))}); download it by "
-                f"other means and put it at '{path}'"
-            ) from error
-    return path

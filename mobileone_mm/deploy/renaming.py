@@ -1,0 +1,124 @@
+"""Public weights in, weights for another code base or in the other form out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._version import __version__
+from ..errors import InputError
+from ..models import ARCHS, MobileOne
+from ..weights.forms import fuse_state, lift_state
+from ..weights.keys import SCHEMES, form_of, scheme_of, to_classifier, to_scheme
+from ..weights.named import PREFIX, local_file
+from ..weights.reading import read_checkpoint, state_dict_of
+from ..weights.writing import atomic_write, torch_bytes
+
+SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
+FORMS = ('train', 'deploy')
+
+
+def convert_weights(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    to: str = 'mmpretrain',
+    form: str | None = None,
+) -> dict[str, Any]:
+    """Write the weights of a MobileOne classifier or backbone under other names, or in the other form.
+
+    Names alone change no bit. ``form='deploy'`` fuses; ``form='train'`` writes fused kernels into the
+    branches of the size that they are of (see :func:`~mobileone_mm.weights.forms.lift_state`).
+
+    Args:
+        source: A file of any known naming, an address, or ``mobileone_mm://NAME``.
+        out: ``.pth``, ``.pt``, ``.pth.tar`` or ``.safetensors``. For ``mmpretrain`` a dict with
+            ``meta`` and ``state_dict``, else (and in safetensors) the bare state dict.
+        to: ``mmpretrain``, ``apple``, ``timm`` or ``corenet``.
+        form: ``train``, ``deploy``, or None for that of the source.
+
+    Returns:
+        ``scheme`` and ``form`` of the source and of the output, ``arch`` if a public size has these
+        shapes, and the number of ``tensors``.
+
+    Raises:
+        InputError: An argument does not fit, or the source is no MobileOne classifier or backbone.
+    """
+    if form not in (None, *FORMS):
+        raise InputError(f"form: got '{form}'; {', '.join(FORMS)} are allowed")
+    if to not in SCHEMES:
+        raise InputError(f"to: got '{to}'; {', '.join(SCHEMES)} are allowed")
+    target = Path(out).expanduser()
+    if target.suffix not in SUFFIXES:
+        raise InputError(f"out: got '{out}'; a name that ends in {', '.join(SUFFIXES)} is allowed")
+    file = local_file(source)
+    if os.path.realpath(target) == os.path.realpath(file.expanduser()):
+        raise InputError(f"out: '{out}' is the input; choose another name")
+    state = state_dict_of(read_checkpoint(file), f"checkpoint '{source}'")
+    before = scheme_of(state), form_of(state)
+    renamed = to_classifier(state)
+    arch = find_arch(renamed)
+    if form is not None and form != before[1]:
+        renamed = fuse_state(renamed) if form == 'deploy' else _lifted(renamed, arch, str(source))
+    result = to_scheme(renamed, to)
+    _write(target, result, to, str(source))
+    return {
+        'scheme': {'before': before[0], 'after': to},
+        'form': {'before': before[1], 'after': form or before[1]},
+        'arch': arch,
+        'tensors': len(result),
+    }
+
+
+def find_arch(state: Mapping[str, Tensor]) -> str | None:
+    """The public size whose tensors a state dict of mmpretrain's naming has; None if there is none.
+
+    Args:
+        state: Keys with or without ``backbone.``, in any form.
+    """
+    shapes = {
+        key.removeprefix('backbone.'): tuple(value.shape)
+        for key, value in state.items()
+        if key.removeprefix('backbone.').startswith('stage') and 'num_batches' not in key
+    }
+    for arch in ARCHS:
+        with torch.device('meta'):
+            model = MobileOne(arch, deploy=form_of(state) == 'deploy')
+        own = {k: tuple(v.shape) for k, v in model.state_dict().items() if 'num_batches' not in k}
+        if own == shapes:
+            return arch
+    return None
+
+
+def _lifted(state: Mapping[str, Tensor], arch: str | None, source: str) -> dict[str, Tensor]:
+    if arch is None:
+        raise InputError(
+            f"form: the shapes in '{source}' are those of no public size, so its branches are unknown; "
+            'load it into a model of its config instead (load_from, which lifts as well)'
+        )
+    with torch.device('meta'):
+        layout = MobileOne(arch).state_dict()
+    return lift_state(state, {f'backbone.{key}': value for key, value in layout.items()})
+
+
+def _write(target: Path, state: dict[str, Tensor], to: str, source: str) -> None:
+    if target.suffix == '.safetensors':
+        try:
+            from safetensors.torch import save
+        except ImportError:
+            raise InputError(
+                f"out: '{target}' needs a library; run `pip install safetensors`, or write a .pth"
+            ) from None
+        data = save({key: value.contiguous() for key, value in state.items()}, {'format': 'pt'})
+    elif to == 'mmpretrain':
+        name = source if source.startswith(PREFIX) else Path(source).name
+        data = torch_bytes(
+            {'meta': {'mobileone_mm': __version__, 'source': name}, 'state_dict': state}
+        )
+    else:
+        data = torch_bytes(state)
+    atomic_write(target, lambda file: file.write(data))

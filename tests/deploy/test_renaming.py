@@ -1,0 +1,143 @@
+"""Public weights under other names and in the other form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mobileone_mm import MobileOne, reparameterize_model
+from mobileone_mm.deploy.renaming import convert_weights, find_arch
+from mobileone_mm.errors import InputError
+from mobileone_mm.reparam.proof import max_difference, randomize_
+from mobileone_mm.weights.keys import SCHEMES, to_scheme
+from mobileone_mm.weights.reading import read_checkpoint, state_dict_of
+
+
+def classifier_state(arch='s0', deploy=False):
+    torch.manual_seed(0)
+    model = randomize_(MobileOne(arch)).eval()
+    if deploy:
+        model = reparameterize_model(model)
+    width = model.out_channels[-1]
+    head = {'head.fc.weight': torch.randn(10, width), 'head.fc.bias': torch.randn(10)}
+    return {f'backbone.{k}': v for k, v in model.state_dict().items()} | head
+
+
+@pytest.mark.parametrize('arch', ['s0', 's4', 'mu1'])
+@pytest.mark.parametrize('deploy', [False, True])
+@pytest.mark.parametrize('to', [name for name in SCHEMES if name != 'mmpretrain'])
+def test_there_and_back_is_bit_exact(arch, deploy, to, tmp_path):
+    state = classifier_state(arch, deploy)
+    torch.save(state, tmp_path / 'own.pth')
+    there = convert_weights(tmp_path / 'own.pth', tmp_path / 'other.pth.tar', to)
+    form = 'deploy' if deploy else 'train'
+    assert there == {
+        'scheme': {'before': 'mmpretrain', 'after': to},
+        'form': {'before': form, 'after': form},
+        'arch': arch,
+        'tensors': len(state),
+    }
+    other = read_checkpoint(tmp_path / 'other.pth.tar')
+    assert all(isinstance(value, torch.Tensor) for value in other.values())
+    assert not any(key.startswith('backbone.') for key in other)
+    convert_weights(tmp_path / 'other.pth.tar', tmp_path / 'back.safetensors')
+    back = state_dict_of(read_checkpoint(tmp_path / 'back.safetensors'))
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize('arch', ['s0', 's1', 's4'])
+@pytest.mark.parametrize('deploy', [False, True])
+def test_timm_gives_the_same_output(arch, deploy, tmp_path):
+    timm = pytest.importorskip('timm')
+    state = {k: v.double() if v.is_floating_point() else v
+             for k, v in classifier_state(arch, deploy).items()}  # fmt: skip
+    torch.save(state, tmp_path / 'own.pth')
+    convert_weights(tmp_path / 'own.pth', tmp_path / 'timm.safetensors', 'timm')
+    theirs = timm.create_model(f'mobileone_{arch}', num_classes=10).double().eval()
+    if deploy:
+        theirs = timm.utils.model.reparameterize_model(theirs)
+    theirs.load_state_dict(read_checkpoint(tmp_path / 'timm.safetensors'), strict=True)
+    ours = MobileOne(arch, deploy=deploy).double().eval()
+    ours.load_state_dict({k[9:]: v for k, v in state.items() if k.startswith('backbone.')})
+    x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    features = ours(x)[0].mean((2, 3))
+    scores = features @ state['head.fc.weight'].T + state['head.fc.bias']
+    assert max_difference(theirs(x), scores)[1] < 1e-12
+
+
+@pytest.mark.parametrize('to', ['mmpretrain', 'apple'])
+def test_forms(to, tmp_path):
+    state = {k: v.double() if v.is_floating_point() else v for k, v in classifier_state().items()}
+    torch.save(state, tmp_path / 'own.pth')
+    convert_weights(tmp_path / 'own.pth', tmp_path / 'fused.pth', to, form='deploy')
+    done = convert_weights(tmp_path / 'fused.pth', tmp_path / 'lifted.pth', to, form='train')
+    assert done['form'] == {'before': 'deploy', 'after': 'train'}
+    convert_weights(tmp_path / 'lifted.pth', tmp_path / 'again.pth', to, form='deploy')
+    fused, again = (
+        state_dict_of(read_checkpoint(tmp_path / name)) for name in ('fused.pth', 'again.pth')
+    )
+    assert fused.keys() == again.keys()
+    for key, value in fused.items():
+        torch.testing.assert_close(again[key], value, rtol=0, atol=1e-13)
+
+
+def test_sizes_are_recognised():
+    for arch in ('s0', 's1', 's2', 's3', 's4', 'mu0', 'mu2'):
+        with torch.device('meta'):
+            state = MobileOne(arch).state_dict()
+        assert find_arch(state) == arch
+    del state['stage1.0.branch_scale.norm.weight']
+    assert find_arch(state) is None
+
+
+def test_other_sizes_cannot_be_lifted(tmp_path):
+    tiny = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25, 0.125, 0.0625, 0.0625])
+    state = reparameterize_model(randomize_(MobileOne(tiny)).eval()).state_dict()
+    torch.save(state, tmp_path / 'tiny.pth')
+    assert convert_weights(tmp_path / 'tiny.pth', tmp_path / 'a.pth', 'apple')['arch'] is None
+    with pytest.raises(InputError, match='no public size'):
+        convert_weights(tmp_path / 'tiny.pth', tmp_path / 'b.pth', form='train')
+    assert not (tmp_path / 'b.pth').exists()
+
+
+def test_detectors_have_no_names_elsewhere():
+    state = {**classifier_state(), 'bbox_head.conv.weight': torch.ones(1)}
+    with pytest.raises(InputError, match=r"'bbox_head\.conv\.weight' is no part of a classifier"):
+        to_scheme(state, 'timm')
+    assert to_scheme(state, 'mmpretrain').keys() == state.keys()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (('own.pth', 'own.pth'), 'is the input'),
+        (('own.pth', 'out.bin'), 'a name that ends in'),
+        (('gone.pth', 'out.pth'), 'no such file'),
+        (('resnet.pth', 'out.pth'), 'not those of a MobileOne'),
+        (('mobileone_mm://s7-apple', 'out.pth'), 'no such name'),
+    ],
+)
+def test_bad_input(arguments, said, tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.save(classifier_state('mu0'), 'own.pth')
+    torch.save({'conv1.weight': torch.ones(1)}, 'resnet.pth')
+    before = (tmp_path / 'own.pth').read_bytes()
+    assert tool('convert_weights', *arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert (tmp_path / 'own.pth').read_bytes() == before
+    assert not list(tmp_path.glob('out*'))
+
+
+def test_tool(tool, tmp_path, capsys):
+    torch.save(classifier_state('mu0', deploy=True), tmp_path / 'own.pth')
+    out = tmp_path / 'timm.safetensors'
+    assert (
+        tool('convert_weights', tmp_path / 'own.pth', out, '--to', 'timm', '--form', 'train') == 0
+    )
+    said = capsys.readouterr().out
+    assert 'MobileOne-MU0' in said
+    assert 'mmpretrain (deploy) -> timm (train)' in said
+    assert 'RecalibrateHook' in said

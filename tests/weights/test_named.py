@@ -1,0 +1,110 @@
+"""Public weights by name and by address; nothing here needs a network."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.runner import checkpoint as host
+
+from mobileone_mm import MobileOne, load_weights
+from mobileone_mm.errors import InputError
+from mobileone_mm.reparam.proof import max_difference, randomize_
+from mobileone_mm.weights import named
+
+
+@pytest.fixture
+def network(tmp_path, monkeypatch):
+    """A network of one machine that serves files by address, and counts."""
+    files, asked = {}, []
+
+    def fetch(url, target, **_):
+        asked.append(url)
+        if url not in files:
+            raise OSError('Name or service not known')
+        with open(target, 'wb') as file:
+            file.write(files[url])
+
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', fetch)
+    return files, asked
+
+
+@pytest.fixture
+def apple_s0(tmp_path):
+    from mobileone_mm.weights.keys import to_scheme
+
+    model = randomize_(MobileOne('s0', deploy=True)).eval()
+    torch.save(to_scheme(model.state_dict(), 'apple'), tmp_path / 'x')
+    return model, (tmp_path / 'x').read_bytes()
+
+
+def test_by_name_through_the_cache(network, apple_s0):
+    files, asked = network
+    source, content = apple_s0
+    files[named.NAMED['s0-apple'].url] = content
+    x = torch.rand(1, 3, 64, 64)
+    for _ in range(2):
+        model = MobileOne('s0', deploy=True).eval()
+        load_weights(model, 'mobileone_mm://s0-apple')
+        assert max_difference(source(x), model(x)) == (0, 0)
+    assert len(asked) == 1
+
+
+def test_in_configs(network, apple_s0):
+    """init_cfg and load_from go through mmengine's loader."""
+    from mobileone_mm.weights.mmengine_loader import use_named_weights
+
+    use_named_weights()
+    files, _ = network
+    files[named.NAMED['s0-apple'].url] = apple_s0[1]
+    state = host.CheckpointLoader.load_checkpoint('mobileone_mm://s0-apple', 'cpu')['state_dict']
+    assert 'backbone.stage0.branch_reparam.weight' in state
+
+
+def test_offline(network, tmp_path):
+    url = named.NAMED['s2-openmmlab'].url
+    with pytest.raises(InputError, match='cannot be downloaded') as error:
+        named.read_any('mobileone_mm://s2-openmmlab')
+    assert url in str(error.value)
+    assert str(tmp_path / 'hub' / 'checkpoints' / url.rpartition('/')[2]) in str(error.value)
+
+
+def test_another_file_than_expected(network):
+    files, _ = network
+    files[named.NAMED['s2-openmmlab'].url] = b'something else'
+    with pytest.raises(InputError, match='its SHA-256 begins with .* 9c7ecb97; remove it'):
+        named.read_any('mobileone_mm://s2-openmmlab')
+
+
+def test_hash_that_fits(network):
+    files, _ = network
+    files['https://x.org/a.pth'] = b'content'
+    digest = hashlib.sha256(b'content').hexdigest()[:8]
+    assert named.download('https://x.org/a.pth', sha256=digest).read_bytes() == b'content'
+
+
+def test_files_of_one_name_do_not_meet(network):
+    files, _ = network
+    for size in ('s0', 's1'):
+        files[named.NAMED[f'{size}-timm'].url] = size.encode()
+    paths = [named.local_file(f'mobileone_mm://{size}-timm') for size in ('s0', 's1')]
+    assert [path.read_text() for path in paths] == ['s0', 's1']
+    assert all(path.suffix == '.safetensors' for path in paths)
+
+
+def test_unknown_name():
+    with pytest.raises(InputError, match=r'no such name; s0 to s4 with apple, apple-unfused'):
+        named.find('mobileone_mm://s5-apple')
+
+
+def test_table():
+    assert len(named.NAMED) == 21
+    command = [sys.executable, '-m', 'mobileone_mm.weights.named']
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.count('mobileone_mm://') == 21
+    assert 'SHA-256: unknown' in printed
+    assert 'SHA-256: 9c7ecb97' in printed
