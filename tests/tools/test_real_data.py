@@ -61,6 +61,7 @@ def test_published_s0(real_data, tmp_path, monkeypatch, fresh_mmengine):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_published_s0_in_every_form(real_data, tmp_path, monkeypatch, fresh_mmengine):
     """Fused, lifted, fused again: the same class for each of 640 pictures; then in training mode."""
     monkeypatch.setenv('IMAGENET_ROOT', str(real_data / 'imagenet'))
