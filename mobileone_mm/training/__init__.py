@@ -5,8 +5,16 @@ Importing it registers the hooks of this room under scope ``mobileone_mm``.
 
 from __future__ import annotations
 
+from .averages import AverageCheckHook
 from .checkpoint_hook import CheckpointHook
+from .deploy_eval import DeployEvalHook
 from .seeding import IterationSeedHook
 from .weights_hook import CheckpointCheckHook
 
-__all__ = ['CheckpointCheckHook', 'CheckpointHook', 'IterationSeedHook']
+__all__ = [
+    'AverageCheckHook',
+    'CheckpointCheckHook',
+    'CheckpointHook',
+    'DeployEvalHook',
+    'IterationSeedHook',
+]
