@@ -39,15 +39,16 @@ class BestDeployHook(Hook):
         tolerance: As in :func:`~mobileone_mm.deploy.convert_to_deploy`.
 
     Raises:
-        InputError: No checkpoint hook saves a best checkpoint, or the model has no re-parameterisable
-            unit.
+        ValueError: ``tolerance`` is not allowed.
+        InputError: No checkpoint hook saves a best checkpoint on a local disk, or the model has no
+            re-parameterisable unit.
     """
 
     priority = 'LOWEST'  # after CheckpointHook, which saves the best at the end of a validation
 
     def __init__(self, tolerance: float | None = None) -> None:
         if tolerance is not None and not 0 < tolerance < 1:
-            raise InputError(f'tolerance: got {tolerance}; a number between 0 and 1 is needed')
+            raise ValueError(f'tolerance: got {tolerance}; a number between 0 and 1 is needed')
         self.tolerance = tolerance
         self._active = False
         self._done: dict[str, str] = {}  # by key: the best checkpoint that was dealt with
@@ -70,6 +71,11 @@ class BestDeployHook(Hook):
             raise InputError(
                 'custom_hooks: BestDeployHook: no best checkpoint is saved; set '
                 'default_hooks.checkpoint.save_best to the name of a metric'
+            )
+        if any('://' in str(getattr(hook, 'out_dir', '')) for hook in runner.hooks):
+            raise InputError(
+                'custom_hooks: BestDeployHook writes to local disks only; leave the out_dir of '
+                'default_hooks.checkpoint out, or leave the hook out'
             )
         for key, checkpoint in _best_checkpoints(runner):
             pair = pair_of(checkpoint)

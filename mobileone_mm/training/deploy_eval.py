@@ -49,6 +49,7 @@ class DeployEvalHook(Hook):
             (``val_cfg.fp16``).
 
     Raises:
+        ValueError: An argument is not allowed.
         InputError: The model has no re-parameterisable unit or cannot be copied, an average is in
             another form, or the hook has a priority behind EMAHook or CheckpointHook.
         ProofError: The forms differ by more than the tolerances; the run ends before a checkpoint is
@@ -65,13 +66,13 @@ class DeployEvalHook(Hook):
         metric_tolerance: float = 0.01,
     ) -> None:
         if verify not in ('first', 'always') and verify is not False:
-            raise InputError(f"verify: got {verify!r}; 'first', 'always' or False is needed")
+            raise ValueError(f"verify: got {verify!r}; 'first', 'always' or False is needed")
         if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
-            raise InputError(f'batches: got {batches!r}; an integer of at least 1 is needed')
+            raise ValueError(f'batches: got {batches!r}; an integer of at least 1 is needed')
         if not 0 < tolerance < 1:
-            raise InputError(f'tolerance: got {tolerance}; a number between 0 and 1 is needed')
+            raise ValueError(f'tolerance: got {tolerance}; a number between 0 and 1 is needed')
         if not metric_tolerance >= 0:
-            raise InputError(f'metric_tolerance: got {metric_tolerance}; at least 0 is needed')
+            raise ValueError(f'metric_tolerance: got {metric_tolerance}; at least 0 is needed')
         self.verify, self.batches = verify, batches
         self.tolerance, self.metric_tolerance = tolerance, metric_tolerance
         self._guarded: Any = None

@@ -135,7 +135,7 @@ def resume(make_runner, path, **settings):
 
 
 def test_resume_from_an_average_of_another_form(make_runner, trained, tmp_path):
-    path, content = trained
+    _, content = trained
     content['ema_state_dict'] = fused_average(content)
     torch.save(content, tmp_path / 'mixed.pth')
     with pytest.raises(InputError, match=(
@@ -146,7 +146,7 @@ def test_resume_from_an_average_of_another_form(make_runner, trained, tmp_path):
 
 
 def test_resume_from_weights_of_another_form(make_runner, trained, tmp_path):
-    path, content = trained
+    _, content = trained
     content['state_dict'] = fuse_state(content['state_dict'])
     torch.save(content, tmp_path / 'mixed.pth')
     with pytest.raises(
@@ -164,7 +164,7 @@ def test_resume_in_another_form_than_the_file(make_runner, trained):
 
 
 def test_resume_from_an_average_with_a_tensor_too_few(make_runner, trained, tmp_path):
-    path, content = trained
+    _, content = trained
     del content['state_dict']['head.bias']
     torch.save(content, tmp_path / 'mixed.pth')
     with pytest.raises(InputError, match=r"'head\.bias' of its 'ema_state_dict' is missing"):

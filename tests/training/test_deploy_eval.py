@@ -224,7 +224,7 @@ def test_a_model_in_deploy_form_is_left_as_it_is(make_runner):
     ],
 )
 def test_arguments(arguments, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         DeployEvalHook(**arguments)
 
 
