@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
+from mmengine.runner import ValLoop
 from torch import nn
 
 from mobileone_mm import reparameterize_model
@@ -121,6 +122,37 @@ def test_hosts_second_evaluation_is_left_alone(make_runner, tmp_path):
     assert watch.forms == ['deploy'] * 3 + ['train'] * 3
     best = read_checkpoint(next((tmp_path / 'run').glob('best_*.pth')))
     assert form_of(best['state_dict']) == 'train'
+
+
+class TwoPasses(ValLoop):
+    """Goes through the data twice with another setting of the model, as mmdet's loop for teachers."""
+
+    def run(self):
+        self.runner.call_hook('before_val')
+        self.runner.call_hook('before_val_epoch')
+        self.runner.model.eval()
+        model, metrics = self.runner.model, {}
+        for part in ('teacher', 'student'):
+            model.settings['predict_on'] = part
+            for index, batch in enumerate(self.dataloader):
+                self.run_iter(index, batch)
+                assert self.runner.model.settings['predict_on'] == part
+            found = self.evaluator.evaluate(len(self.dataloader.dataset))
+            metrics.update({f'{part}/{name}': value for name, value in found.items()})
+        self.runner.call_hook('after_val_epoch', metrics=metrics)
+        self.runner.call_hook('after_val')
+        return metrics
+
+
+def test_a_loop_of_several_passes(make_runner, tmp_path):
+    watch = Watch()
+    runner = make_runner(dict(type=DeployEvalHook), watch, epochs=1)
+    runner.model.settings = {}
+    runner._val_loop = dict(type=TwoPasses)
+    runner.train()
+    assert watch.forms == ['deploy'] * 6
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert 'the loop gives no metrics that could be compared' in log
 
 
 class Stop(Hook):
