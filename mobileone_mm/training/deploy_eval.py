@@ -117,7 +117,8 @@ class DeployEvalHook(Hook):
         self._open = False
         self._put_back(runner)
         reference, self._reference = self._reference, None
-        if reference is not None and reference.used:
+        # Asked of all processes: BN's statistics, and NaN in them, are each process's own.
+        if reference is not None and all(all_gather_object(reference.used)):
             self._judge(runner, reference, metrics or {})
 
     def _take_place(self, runner: Any) -> None:
@@ -163,9 +164,11 @@ class DeployEvalHook(Hook):
                 )
 
     def _judge(self, runner: Any, reference: _Reference, metrics: Mapping[str, Any]) -> None:
-        unit, worst = max(
-            all_gather_object(reference.worst), key=lambda found: _infinite_if_nan(found[1])
-        )
+        found = [worst for worst in all_gather_object(reference.worst) if worst is not None]
+        if not found:
+            runner.logger.warning('Deploy form not proved: no output of a unit is finite.')
+            return
+        unit, worst = max(found, key=lambda pair: pair[1])
         if not worst <= self.tolerance:
             raise ProofError(
                 f"validation in deploy form: the fused unit '{unit}' differs from its branches by "
@@ -195,7 +198,7 @@ class _Reference:
         self.loop = loop
         self.passes = 0
         self.used = False
-        self.worst: UnitDifference = ('', 0.0)
+        self.worst: UnitDifference | None = None
         # A copy of its own: metrics collect results. COCO's annotations are large and only read.
         metrics = getattr(loop.evaluator, 'metrics', ())
         kept = [getattr(metric, '_coco_api', None) for metric in metrics]
@@ -239,8 +242,9 @@ class _Reference:
                 return
             same = got.shape == output.shape
             difference = _greatest(output.double() - got.double()) / scale if same else math.inf
-            if _infinite_if_nan(difference) > self.worst[1]:
-                self.worst = (name, _infinite_if_nan(difference))
+            found = name, _infinite_if_nan(difference)
+            if self.worst is None or found[1] > self.worst[1]:
+                self.worst = found
 
         return hook
 

@@ -103,6 +103,7 @@ def make_runner(tmp_path: Path, fresh_mmengine: None) -> Callable[..., Any]:
         kind: type = MMEngineRunner,
         checkpoint: dict | None = None,
         table: bool = False,
+        val_cfg: dict | None = None,
         **settings: Any,
     ) -> Any:
         nonlocal count
@@ -115,7 +116,7 @@ def make_runner(tmp_path: Path, fresh_mmengine: None) -> Callable[..., Any]:
             train_dataloader=loader(shuffle=True),
             train_cfg=dict(by_epoch=True, max_epochs=epochs),
             val_dataloader=loader(shuffle=False),
-            val_cfg=dict(),
+            val_cfg=val_cfg or dict(),
             val_evaluator=[dict(type=Accuracy, table=table)],
             default_hooks=dict(
                 checkpoint={'type': 'CheckpointHook', 'interval': 1, **(checkpoint or {})}

@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.runner import ValLoop
+from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mobileone_mm import reparameterize_model
@@ -236,12 +237,63 @@ def test_broken_weights_do_not_end_the_run(make_runner, tmp_path):
     assert 'Validation is in training form: model: backbone.stage0 cannot be fused' in log
 
 
+def test_what_is_not_finite_proves_nothing(make_runner, tmp_path):
+    class Overflow(Hook):
+        def after_train_epoch(self, runner):
+            runner.model.backbone.stage0.branch_scale.norm.weight.data.fill_(3e38)
+
+    make_runner(Overflow(), dict(type=DeployEvalHook), epochs=1).train()
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert 'Deploy form not proved: no output of a unit is finite.' in log
+
+
 def test_a_model_in_deploy_form_is_left_as_it_is(make_runner):
     model = make_runner().model
     reparameterize_model(model.eval(), inplace=True)
     runner = make_runner(dict(type=DeployEvalHook), name='deploy', model=model, epochs=1)
     runner.train()
     assert runner.model is model
+
+
+def test_units_are_compared_in_full_precision(make_runner, tmp_path):
+    """A validation in half precision differs between the forms; the units must not."""
+    hook = dict(type=DeployEvalHook, metric_tolerance=100)
+    make_runner(hook, epochs=1, val_cfg=dict(fp16=True)).train()  # bfloat16 on the CPU
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    found = re.search(r'units differ by at most (\S+) .*metrics by at most (\S+) ', log)
+    assert float(found[1]) < 1e-5
+    assert float(found[2]) > 1e-5
+
+
+def test_losses_of_a_validation(make_runner, tmp_path):
+    """mmengine takes a last element with losses from what a model returns; so does the comparison."""
+
+    class WithLoss(type(make_runner().model)):
+        def forward(self, inputs, label, mode='tensor'):
+            outputs = super().forward(inputs, label, mode)
+            if mode == 'predict':
+                outputs.append(BaseDataElement(loss=dict(loss=torch.ones(()))))
+            return outputs
+
+    make_runner(dict(type=DeployEvalHook), model=WithLoss(), name='loss', epochs=1).train()
+    log = next((tmp_path / 'loss').glob('*/*.log')).read_text()
+    assert 'Deploy form proved' in log
+
+
+def test_a_step_that_is_bound_to_the_original(make_runner):
+    """torch.compile sets such an attribute; the copy must not evaluate the original through it."""
+    runner = make_runner(dict(type=DeployEvalHook, verify=False), epochs=1)
+    calls = []
+    step = runner.model.val_step
+    runner.model.val_step = lambda data: (calls.append(1), step(data))[1]
+    runner.train()
+    assert not calls
+
+
+def test_models_in_pieces_are_refused():
+    wrapper = type('FullyShardedDataParallel', (nn.Module,), {})()
+    with pytest.raises(InputError, match='cannot copy a model inside FullyShardedDataParallel'):
+        deploy_eval._check_model(wrapper)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +334,21 @@ def test_the_three_hosts(task, tiny_config, tool, tmp_path):
     assert tool('train', config, '--work-dir', tmp_path / 'run') == 0
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
     assert 'Deploy form proved: units differ by at most' in log
+
+
+def test_exit_codes(tiny_config, tool, tmp_path, monkeypatch, capsys):
+    config = tiny_config('cls', "custom_hooks = [dict(type='mobileone_mm.DeployEvalHook')]\n")
+    run = ('train', config, '--work-dir', tmp_path / 'run')
+    assert tool(*run, '--cfg-options', 'custom_hooks.0.verify=never') == 2
+    line = (
+        "custom_hooks.0: DeployEvalHook: verify: got 'never'; 'first', 'always' or False is needed"
+    )
+    assert line in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+    part = 'backbone.stage1.0.branch_reparam.weight'
+    monkeypatch.setattr(deploy_eval, 'reparameterize_model', spoilt(part))
+    assert tool(*run) == 1
+    assert "the fused unit 'backbone.stage1.0' differs" in capsys.readouterr().err
 
 
 @pytest.mark.slow
