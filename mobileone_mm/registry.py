@@ -66,6 +66,12 @@ TRANSFORMS = LazyRegistry(
         'LoadSegAnnotations': 'mobileone_mm.data.masks',
     },
 )
-HOOKS = LazyRegistry('hook', parent=ROOT_HOOKS, scope=SCOPE, locations=['mobileone_mm.training'])
+HOOKS = LazyRegistry(
+    'hook',
+    parent=ROOT_HOOKS,
+    scope=SCOPE,
+    locations=['mobileone_mm.training'],
+    lazy={'BestDeployHook': 'mobileone_mm.apis.best_deploy'},
+)
 DATASETS = LazyRegistry('dataset', parent=ROOT_DATASETS, scope=SCOPE)
 METRICS = LazyRegistry('metric', parent=ROOT_METRICS, scope=SCOPE)

@@ -5,9 +5,18 @@ Importing it registers the hooks of this room under scope ``mobileone_mm``.
 
 from __future__ import annotations
 
+from .averages import AverageCheckHook
 from .checkpoint_hook import CheckpointHook
+from .deploy_eval import DeployEvalHook
 from .recalibrate import RecalibrateHook
 from .seeding import IterationSeedHook
 from .weights_hook import CheckpointCheckHook
 
-__all__ = ['CheckpointCheckHook', 'CheckpointHook', 'IterationSeedHook', 'RecalibrateHook']
+__all__ = [
+    'AverageCheckHook',
+    'CheckpointCheckHook',
+    'CheckpointHook',
+    'DeployEvalHook',
+    'IterationSeedHook',
+    'RecalibrateHook',
+]

@@ -30,6 +30,7 @@ class Runner(MMEngineRunner):
       its successor is there.
     - The copy of the config in the work dir is written by :meth:`write_config`, not in the
       constructor: a run that is refused must not write over that of an earlier one.
+    - A model and its EMA in different forms are an error; mmengine swaps them by position.
     - A loader that yields no batch is an error; mmengine would train nothing and report success.
     """
 
@@ -85,14 +86,17 @@ class Runner(MMEngineRunner):
         return loader
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
-        """Register mmengine's hooks, with the project's checkpoint and seed hooks in their place."""
+        """Register mmengine's hooks, with the project's hooks in or beside their place."""
         hooks = dict(hooks or {})
         checkpoint = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))
         if isinstance(checkpoint, dict) and checkpoint.get('type') == 'CheckpointHook':
             hooks['checkpoint'] = {**checkpoint, 'type': 'mobileone_mm.CheckpointHook'}
-        hooks.setdefault('iteration_seed', dict(type='mobileone_mm.IterationSeedHook'))
-        if hooks['iteration_seed'] is None:  # switched off, as mmengine's own hooks can be
-            del hooks['iteration_seed']
+        for name, kind in (
+            ('iteration_seed', 'mobileone_mm.IterationSeedHook'),
+            ('average_check', 'mobileone_mm.AverageCheckHook'),
+        ):
+            if hooks.setdefault(name, dict(type=kind)) is None:
+                del hooks[name]  # switched off, as mmengine's own hooks can be
         super().register_default_hooks(hooks)
 
     def dump_config(self) -> None:

@@ -1,0 +1,131 @@
+"""A classifier of a few thousand parameters, its data and its Runner, without any host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseModel
+from mmengine.runner import Runner as MMEngineRunner
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from mobileone_mm import MobileOne
+from mobileone_mm.reparam.proof import randomize_
+
+TINY = dict(
+    num_blocks=[1, 2, 1, 1],
+    width_factor=[0.125] * 4,
+    num_conv_branches=[2, 1, 1, 1],
+    num_se_blocks=[0, 0, 1, 0],
+)
+CLASSES = 4
+
+
+class Pictures(Dataset):
+    """Twelve pictures of noise around a colour that tells the class."""
+
+    metainfo = dict(classes=tuple('abcd'))
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(index)
+        colour = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])[index % CLASSES]
+        noise = 0.3 * torch.randn(3, 32, 32, generator=generator)
+        return dict(inputs=colour[:, None, None] + noise, label=torch.tensor(index % CLASSES))
+
+
+class Classifier(BaseModel):
+    """Logits by a linear layer; training and, by a little, evaluation draw random numbers."""
+
+    def __init__(self, **backbone: Any) -> None:
+        super().__init__()
+        self.backbone = MobileOne(TINY, **backbone)
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(self.backbone.out_channels[-1], CLASSES)
+
+    def forward(self, inputs: Tensor, label: Tensor, mode: str = 'tensor') -> Any:
+        logits = self.head(self.dropout(self.backbone(inputs)[-1].mean((2, 3))))
+        if mode == 'loss':
+            return dict(loss=nn.functional.cross_entropy(logits, label))
+        if mode == 'predict':
+            logits = logits + 1e-7 * torch.rand_like(logits)
+            return [BaseDataElement(logits=a, label=b) for a, b in zip(logits, label, strict=True)]
+        return logits
+
+
+class Accuracy(BaseMetric):
+    """Percent right, and the mean logit, which shows the smallest change of the net."""
+
+    def __init__(self, table: bool = False) -> None:
+        super().__init__()
+        self.table = table
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results += [
+            (float(s['logits'].argmax() == s['label']), s['logits'].mean().item())
+            for s in data_samples
+        ]
+
+    def compute_metrics(self, results: list) -> dict[str, Any]:
+        right, logit = (sum(values) / len(results) for values in zip(*results, strict=True))
+        table = dict(table=['not a number']) if self.table else {}
+        return dict(top1=100 * right, logit=logit, **table)
+
+
+def loader(shuffle: bool) -> dict:
+    return dict(
+        dataset=Pictures(),
+        batch_size=4,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=shuffle),
+        collate_fn=dict(type='default_collate'),
+    )
+
+
+@pytest.fixture
+def make_runner(tmp_path: Path, fresh_mmengine: None) -> Callable[..., Any]:
+    """Makes a Runner of the tiny classifier, by default mmengine's own."""
+    count = 0
+
+    def make(
+        *hooks: Any,
+        model: nn.Module | None = None,
+        name: str = 'run',
+        epochs: int = 2,
+        kind: type = MMEngineRunner,
+        checkpoint: dict | None = None,
+        table: bool = False,
+        val_cfg: dict | None = None,
+        **settings: Any,
+    ) -> Any:
+        nonlocal count
+        count += 1
+        torch.manual_seed(0)
+        settings.setdefault('optim_wrapper', dict(optimizer=dict(type='SGD', lr=0.05)))
+        return kind(
+            randomize_(Classifier()) if model is None else model,
+            str(tmp_path / name),
+            train_dataloader=loader(shuffle=True),
+            train_cfg=dict(by_epoch=True, max_epochs=epochs),
+            val_dataloader=loader(shuffle=False),
+            val_cfg=val_cfg or dict(),
+            val_evaluator=[dict(type=Accuracy, table=table)],
+            default_hooks=dict(
+                checkpoint={'type': 'CheckpointHook', 'interval': 1, **(checkpoint or {})}
+            ),
+            custom_hooks=list(hooks),
+            randomness=dict(seed=0),
+            default_scope='mmengine',
+            experiment_name=f'{tmp_path.name}-{count}',
+            **settings,
+        )
+
+    return make

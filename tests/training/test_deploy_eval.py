@@ -1,0 +1,390 @@
+"""Validation in deploy form leaves the training alone, proves itself, and is faster."""
+
+from __future__ import annotations
+
+import copy
+import re
+import statistics
+import time
+
+import pytest
+import torch
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
+from mmengine.runner import ValLoop
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from mobileone_mm import reparameterize_model
+from mobileone_mm.errors import InputError, ProofError
+from mobileone_mm.reparam.surgery import unfused_blocks
+from mobileone_mm.training import DeployEvalHook, deploy_eval
+from mobileone_mm.weights.keys import form_of
+from mobileone_mm.weights.reading import read_checkpoint
+
+EMA = dict(type='EMAHook', momentum=0.3, update_buffers=True)
+
+
+class Watch(Hook):
+    """Notes what a run looks like from inside."""
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.forms, self.metrics, self.states, self.random = [], [], [], []
+
+    def after_val_iter(self, runner, *_, **__):
+        self.forms.append(form_of(runner.model.state_dict()))
+
+    def after_val_epoch(self, runner, metrics=None):
+        model = runner.model
+        self.metrics.append(dict(metrics))
+        self.states.append(
+            [(name, module.training) for name, module in model.named_modules()]
+            + [(name, p.requires_grad) for name, p in model.named_parameters()]
+        )
+        self.random.append(torch.get_rng_state())
+
+    def after_train_iter(self, runner, *_, **__):
+        self.random.append(torch.get_rng_state())
+
+
+def same(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize('verify', [False, 'first', 'always'])
+@pytest.mark.parametrize('hooks', [(EMA,), ()], ids=['ema', 'raw'])
+def test_training_is_the_same_bit_by_bit(make_runner, tmp_path, hooks, verify):
+    """Weights, averages, optimizer, modes and random state, under mmengine's own Runner."""
+    seen = {}
+    for name, extra in (('without', ()), ('with', (dict(type=DeployEvalHook, verify=verify),))):
+        watch = Watch()
+        settings = dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01)))
+        make_runner(*hooks, *extra, watch, name=name, **settings).train()
+        seen[name] = watch, read_checkpoint(tmp_path / name / 'epoch_2.pth')
+    (plain, want), (watch, got) = seen['without'], seen['with']
+    assert set(plain.forms) == {'train'}
+    assert set(watch.forms) == {'deploy'}
+    for part in ('state_dict', 'optimizer', *(['ema_state_dict'] if hooks else [])):
+        assert same(want[part], got[part]), part
+    assert same(plain.states, watch.states)
+    assert same(plain.random, watch.random)
+    for a, b in zip(plain.metrics, watch.metrics, strict=True):
+        assert b['top1'] == a['top1']
+        assert b['logit'] == pytest.approx(a['logit'], rel=1e-4)
+
+
+def test_what_is_evaluated_is_the_average(make_runner):
+    """The validation sees the fused average, whose metric is not that of the raw weights."""
+
+    class Keep(Hook):
+        priority = 'LOWEST'
+
+        def after_val_iter(self, runner, *_, **__):
+            self.model = copy.deepcopy(runner.model)
+
+    keep = Keep()
+    runner = make_runner(EMA, dict(type=DeployEvalHook), keep, epochs=1)
+    runner.train()
+    average = next(h for h in runner.hooks if isinstance(h, EMAHook)).ema_model.module
+    wanted = reparameterize_model(average.eval()).state_dict()
+    got = keep.model.state_dict()
+    assert wanted.keys() == got.keys()
+    assert all(torch.equal(wanted[key], got[key]) for key in wanted)
+    raw = reparameterize_model(runner.model.eval()).state_dict()
+    assert not torch.equal(
+        raw['backbone.stage0.branch_reparam.weight'], got['backbone.stage0.branch_reparam.weight']
+    )
+
+
+def test_best_checkpoint_is_in_training_form(make_runner, tmp_path):
+    checkpoint = dict(save_best='top1', rule='greater')
+    make_runner(EMA, dict(type=DeployEvalHook), checkpoint=checkpoint, epochs=1).train()
+    best = read_checkpoint(next((tmp_path / 'run').glob('best_*.pth')))
+    last = read_checkpoint(tmp_path / 'run' / 'epoch_1.pth')
+    assert form_of(best['state_dict']) == 'train'
+    assert same(best['state_dict'], last['state_dict'])
+    assert same(best['ema_state_dict'], last['ema_state_dict'])
+
+
+def test_hosts_second_evaluation_is_left_alone(make_runner, tmp_path):
+    """mmpretrain's EMAHook evaluates the raw weights after the end of the validation."""
+    ema = pytest.importorskip('mmpretrain.engine.hooks').EMAHook
+    hook = dict(type=ema, momentum=0.3, evaluate_on_ema=True, evaluate_on_origin=True)
+    watch = Watch()
+    checkpoint = dict(save_best='top1', rule='greater')
+    make_runner(hook, dict(type=DeployEvalHook), watch, checkpoint=checkpoint, epochs=1).train()
+    assert watch.forms == ['deploy'] * 3 + ['train'] * 3
+    best = read_checkpoint(next((tmp_path / 'run').glob('best_*.pth')))
+    assert form_of(best['state_dict']) == 'train'
+
+
+class TwoPasses(ValLoop):
+    """Goes through the data twice with another setting of the model, as mmdet's loop for teachers."""
+
+    def run(self):
+        self.runner.call_hook('before_val')
+        self.runner.call_hook('before_val_epoch')
+        self.runner.model.eval()
+        model, metrics = self.runner.model, {}
+        for part in ('teacher', 'student'):
+            model.settings['predict_on'] = part
+            for index, batch in enumerate(self.dataloader):
+                self.run_iter(index, batch)
+                assert self.runner.model.settings['predict_on'] == part
+            found = self.evaluator.evaluate(len(self.dataloader.dataset))
+            metrics.update({f'{part}/{name}': value for name, value in found.items()})
+        self.runner.call_hook('after_val_epoch', metrics=metrics)
+        self.runner.call_hook('after_val')
+        return metrics
+
+
+def test_a_loop_of_several_passes(make_runner, tmp_path):
+    watch = Watch()
+    runner = make_runner(dict(type=DeployEvalHook), watch, epochs=1)
+    runner.model.settings = {}
+    runner._val_loop = dict(type=TwoPasses)
+    runner.train()
+    assert watch.forms == ['deploy'] * 6
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert 'the loop gives no metrics that could be compared' in log
+
+
+class Stop(Hook):
+    def __init__(self, error) -> None:
+        self.error = error
+
+    def after_val_iter(self, runner, *_, **__):
+        assert form_of(runner.model.state_dict()) == 'deploy'
+        raise self.error
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt(), RuntimeError('out of memory')])
+def test_the_model_comes_back_when_validation_breaks(make_runner, error):
+    hook = DeployEvalHook()
+    runner = make_runner(hook, Stop(error))
+    model = runner.model
+    with pytest.raises(type(error)):
+        runner.train()
+    assert runner.model is model
+    assert next(unfused_blocks(model), None) is not None
+    # The next validation starts afresh.
+    runner._hooks = [h for h in runner._hooks if not isinstance(h, Stop)]
+    assert runner.val_loop.run()['top1'] >= 0
+    assert runner.model is model
+
+
+def spoilt(part):
+    """A fusion that goes wrong by a thousandth in one place."""
+
+    def fuse(model, inplace=False):
+        fused = reparameterize_model(model, inplace)
+        with torch.no_grad():
+            fused.get_parameter(part).mul_(1.001)
+        return fused
+
+    return fuse
+
+
+def test_a_wrong_fusion_ends_the_run(make_runner, monkeypatch, tmp_path):
+    part = 'backbone.stage2.1.branch_reparam.weight'
+    monkeypatch.setattr(deploy_eval, 'reparameterize_model', spoilt(part))
+    runner = make_runner(dict(type=DeployEvalHook), checkpoint=dict(save_best='top1'))
+    model = runner.model
+    with pytest.raises(
+        ProofError, match=r"the fused unit 'backbone\.stage2\.1' differs .* by 0\.00"
+    ):
+        runner.train()
+    assert runner.model is model
+    assert not list((tmp_path / 'run').glob('best_*'))
+    make_runner(dict(type=DeployEvalHook, verify=False), name='blind').train()
+
+
+def test_a_wrong_metric_ends_the_run(make_runner, monkeypatch):
+    """What is outside of the units shows in the metric."""
+    monkeypatch.setattr(deploy_eval, 'reparameterize_model', spoilt('head.bias'))
+    hook = dict(type=DeployEvalHook, metric_tolerance=1e-6)
+    with pytest.raises(
+        ProofError, match=r"'logit' is .*, in training form .*metric_tolerance=1e-06"
+    ):
+        make_runner(hook).train()
+
+
+@pytest.mark.parametrize(('verify', 'expected'), [(False, 0), ('first', 1), ('always', 2)])
+def test_how_often_it_proves(make_runner, tmp_path, verify, expected):
+    make_runner(dict(type=DeployEvalHook, verify=verify, batches=1), table=True).train()
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    lines = re.findall(r'Deploy form proved: units differ by at most (\S+) .*metrics by .*', log)
+    assert len(lines) == expected
+    assert all(0 < float(worst) < 1e-4 for worst in lines)
+
+
+def test_broken_weights_do_not_end_the_run(make_runner, tmp_path):
+    class Break(Hook):
+        def after_train_epoch(self, runner):
+            runner.model.backbone.stage0.branch_scale.conv.weight.data.fill_(float('nan'))
+
+    watch = Watch()
+    make_runner(Break(), dict(type=DeployEvalHook), watch, epochs=1).train()
+    assert set(watch.forms) == {'train'}
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert 'Validation is in training form: model: backbone.stage0 cannot be fused' in log
+
+
+def test_what_is_not_finite_proves_nothing(make_runner, tmp_path):
+    class Overflow(Hook):
+        def after_train_epoch(self, runner):
+            runner.model.backbone.stage0.branch_scale.norm.weight.data.fill_(3e38)
+
+    make_runner(Overflow(), dict(type=DeployEvalHook), epochs=1).train()
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert 'Deploy form not proved: no output of a unit is finite.' in log
+
+
+def test_a_model_in_deploy_form_is_left_as_it_is(make_runner):
+    model = make_runner().model
+    reparameterize_model(model.eval(), inplace=True)
+    runner = make_runner(dict(type=DeployEvalHook), name='deploy', model=model, epochs=1)
+    runner.train()
+    assert runner.model is model
+
+
+def test_units_are_compared_in_full_precision(make_runner, tmp_path):
+    """A validation in half precision differs between the forms; the units must not."""
+    hook = dict(type=DeployEvalHook, metric_tolerance=100)
+    make_runner(hook, epochs=1, val_cfg=dict(fp16=True)).train()  # bfloat16 on the CPU
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    found = re.search(r'units differ by at most (\S+) .*metrics by at most (\S+) ', log)
+    assert float(found[1]) < 1e-5
+    assert float(found[2]) > 1e-5
+
+
+def test_losses_of_a_validation(make_runner, tmp_path):
+    """mmengine takes a last element with losses from what a model returns; so does the comparison."""
+
+    class WithLoss(type(make_runner().model)):
+        def forward(self, inputs, label, mode='tensor'):
+            outputs = super().forward(inputs, label, mode)
+            if mode == 'predict':
+                outputs.append(BaseDataElement(loss=dict(loss=torch.ones(()))))
+            return outputs
+
+    make_runner(dict(type=DeployEvalHook), model=WithLoss(), name='loss', epochs=1).train()
+    log = next((tmp_path / 'loss').glob('*/*.log')).read_text()
+    assert 'Deploy form proved' in log
+
+
+def test_a_step_that_is_bound_to_the_original(make_runner):
+    """torch.compile sets such an attribute; the copy must not evaluate the original through it."""
+    runner = make_runner(dict(type=DeployEvalHook, verify=False), epochs=1)
+    calls = []
+    step = runner.model.val_step
+    runner.model.val_step = lambda data: (calls.append(1), step(data))[1]
+    runner.train()
+    assert not calls
+
+
+def test_models_in_pieces_are_refused():
+    wrapper = type('FullyShardedDataParallel', (nn.Module,), {})()
+    with pytest.raises(InputError, match='cannot copy a model inside FullyShardedDataParallel'):
+        deploy_eval._check_model(wrapper)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(verify='sometimes'), "verify: got 'sometimes'"),
+        (dict(verify=True), 'verify: got True'),
+        (dict(verify=0), 'verify: got 0'),
+        (dict(batches=0), 'batches: got 0'),
+        (dict(tolerance=1), 'tolerance: got 1'),
+        (dict(metric_tolerance=-1), 'metric_tolerance: got -1'),
+    ],
+)
+def test_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DeployEvalHook(**arguments)
+
+
+def test_a_place_behind_other_hooks_is_refused(make_runner):
+    runner = make_runner(dict(type=DeployEvalHook, priority='LOWEST'))
+    with pytest.raises(InputError, match='has the priority LOWEST, behind CheckpointHook'):
+        runner.train()
+    assert any(isinstance(hook, CheckpointHook) for hook in runner.hooks)
+
+
+def test_models_that_it_cannot_fuse_are_refused(make_runner):
+    model = make_runner().model
+    model.backbone = nn.Conv2d(3, 8, 1)
+    with pytest.raises(InputError, match='needs a MobileOne of this package'):
+        make_runner(dict(type=DeployEvalHook), name='other', model=model).train()
+
+
+@pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
+def test_the_three_hosts(task, tiny_config, tool, tmp_path):
+    config = tiny_config(
+        task, "custom_hooks = [dict(type='mobileone_mm.DeployEvalHook', verify='always')]\n"
+    )
+    assert tool('train', config, '--work-dir', tmp_path / 'run') == 0
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert 'Deploy form proved: units differ by at most' in log
+
+
+def test_exit_codes(tiny_config, tool, tmp_path, monkeypatch, capsys):
+    config = tiny_config('cls', "custom_hooks = [dict(type='mobileone_mm.DeployEvalHook')]\n")
+    run = ('train', config, '--work-dir', tmp_path / 'run')
+    assert tool(*run, '--cfg-options', 'custom_hooks.0.verify=never') == 2
+    line = (
+        "custom_hooks.0: DeployEvalHook: verify: got 'never'; 'first', 'always' or False is needed"
+    )
+    assert line in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+    part = 'backbone.stage1.0.branch_reparam.weight'
+    monkeypatch.setattr(deploy_eval, 'reparameterize_model', spoilt(part))
+    assert tool(*run) == 1
+    assert "the fused unit 'backbone.stage1.0' differs" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_faster(make_runner, capsys):
+    """Medians of interleaved validations of an S0 classifier at 224 px, fusing included."""
+    from mobileone_mm import MobileOne
+
+    class Large(torch.utils.data.Dataset):
+        metainfo = dict(classes=tuple('abcd'))
+
+        def __len__(self):
+            return 64
+
+        def __getitem__(self, index):
+            generator = torch.Generator().manual_seed(index)
+            picture = torch.randn(3, 224, 224, generator=generator)
+            return dict(inputs=picture, label=torch.tensor(index % 4))
+
+    runners = {}
+    for name, hooks in (('training', ()), ('deploy', (dict(type=DeployEvalHook, verify=False),))):
+        runner = make_runner(*hooks, name=name)
+        runner.model.backbone = MobileOne('s0')
+        runner.model.head = nn.Linear(1024, 4)
+        runner._val_dataloader['dataset'] = Large()
+        runner.val()
+        runners[name] = runner.val_loop
+    times = {name: [] for name in runners}
+    for _ in range(7):
+        for name, loop in runners.items():
+            start = time.perf_counter()
+            loop.run()
+            times[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    ratio = medians['deploy'] / medians['training']
+    with capsys.disabled():
+        print(
+            {**{name: round(value, 3) for name, value in medians.items()}, 'ratio': round(ratio, 3)}
+        )
+    assert ratio < 1
