@@ -12,29 +12,29 @@ from __future__ import annotations
 import math
 import pickle
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 import torch
 
-from .allowed import ALLOWED
+from .inert import (
+    CALLS,
+    ITEM_BYTES,
+    OTHER_TENSORS,
+    REBUILD,
+    Global,
+    Ordered,
+    RefusedError,
+    Storage,
+    Tensor,
+    Thing,
+    check_metadata,
+    checked_key,
+    is_count,
+    numbers,
+)
 
-#: bytes of a number by the name of torch's storage class
-_ITEM_BYTES = {
-    **dict.fromkeys(('Bool', 'Byte', 'Char'), 1),
-    **dict.fromkeys(('Half', 'BFloat16', 'Short'), 2),
-    **dict.fromkeys(('Float', 'Int'), 4),
-    **dict.fromkeys(('Double', 'Long', 'ComplexFloat'), 8),
-    'ComplexDouble': 16,
-}
-#: what torch can build and the models here cannot load
-_OTHER_TENSORS = {
-    'torch._utils._rebuild_qtensor': 'quantised tensors',
-    'torch._utils._rebuild_sparse_tensor': 'sparse tensors',
-    'torch._utils._rebuild_nested_tensor': 'nested tensors',
-    'torch._utils._rebuild_meta_tensor_no_storage': 'tensors without data',
-}
 _INSTRUCTIONS = (
     *(pickle.APPEND, pickle.APPENDS, pickle.BINFLOAT, pickle.BINGET, pickle.BININT, pickle.BININT1),
     *(pickle.BININT2, pickle.BINPERSID, pickle.BINPUT, pickle.BINUNICODE, pickle.BUILD),
@@ -44,59 +44,10 @@ _INSTRUCTIONS = (
     *(pickle.SETITEMS, pickle.SHORT_BINSTRING, pickle.STOP, pickle.TUPLE, pickle.TUPLE1),
     *(pickle.TUPLE2, pickle.TUPLE3),
 )
-_SCALARS = (str, int, float, bool, bytes, complex, type(None))
 _MAX_DEPTH = 100
 _MAX_NODES = 10_000_000
 #: how many times its size a file may show as tensors: weights that share memory are saved once
 _SHARING = 8
-
-
-class RefusedError(UnpicklingError):
-    """A file asks for something that no state dict needs; the message says what."""
-
-
-class Global:
-    """Takes the place of a class or function that the file names."""
-
-    __slots__ = ('call', 'item_bytes', 'name')
-
-    def __init__(self, name: str, call: Callable[..., Any] | None = None, item_bytes: int = 0):
-        self.name = name
-        self.call = call
-        self.item_bytes = item_bytes
-
-
-class Thing:
-    """Takes the place of an object: keeps what it is made from, so that this is inspected as well."""
-
-    __slots__ = ('name', 'parts')
-
-    def __init__(self, name: str, *parts: Any) -> None:
-        self.name = name
-        self.parts = list(parts)
-
-
-class Ordered(dict):
-    """Takes the place of an ``OrderedDict``, whose attributes a file can set."""
-
-
-class Storage:
-    """Takes the place of a tensor's memory."""
-
-    __slots__ = ('bytes', 'item_bytes')
-
-    def __init__(self, item_bytes: int, count: int) -> None:
-        self.item_bytes = item_bytes
-        self.bytes = item_bytes * count
-
-
-class Tensor:
-    """Takes the place of a tensor."""
-
-    __slots__ = ('bytes',)
-
-    def __init__(self, size: int) -> None:
-        self.bytes = size
 
 
 # Typed as anything: the stubs know only the one in C.
@@ -143,20 +94,20 @@ class Inspector(_Unpickler):  # type: ignore[misc]
         """The stand-in of a name, by torch's translation of names of Python 2."""
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         path = f'{module}.{name}'
-        if path in _CALLS:
-            return Global(path, _CALLS[path])
-        if path in _REBUILD:
+        if path in CALLS:
+            return Global(path, CALLS[path])
+        if path in REBUILD:
             return Global(path, lambda *args: self._tensor(path, *args))
         kind = name.removesuffix('Storage')
-        if module in ('torch', 'torch.cuda') and kind != name and kind in _ITEM_BYTES:
-            return Global(path, item_bytes=_ITEM_BYTES[kind])
+        if module in ('torch', 'torch.cuda') and kind != name and kind in ITEM_BYTES:
+            return Global(path, item_bytes=ITEM_BYTES[kind])
         if path == 'torch.storage.UntypedStorage':
             return Global(path, item_bytes=1)
         dtype = vars(torch).get(name) if module == 'torch' else None
         if isinstance(dtype, torch.dtype):
             return Global(path, item_bytes=dtype.itemsize)
-        if path in _OTHER_TENSORS:
-            raise RefusedError(f'holds {_OTHER_TENSORS[path]}; plain dense ones are needed')
+        if path in OTHER_TENSORS:
+            raise RefusedError(f'holds {OTHER_TENSORS[path]}; plain dense ones are needed')
         raise RefusedError(f'GLOBAL {path}')
 
     def persistent_load(self, pid: Any) -> Storage:
@@ -165,7 +116,7 @@ class Inspector(_Unpickler):  # type: ignore[misc]
             raise UnpicklingError('Unsupported reference to a storage')
         kind, key, location, count = pid[1:5]
         sane = isinstance(kind, Global) and kind.item_bytes and isinstance(key, str)
-        if not sane or not isinstance(location, str) or location == 'meta' or not _count(count):
+        if not sane or not isinstance(location, str) or location == 'meta' or not is_count(count):
             raise UnpicklingError('Unsupported reference to a storage')
         if key in self.storages:
             known, known_count, storage = self.storages[key]
@@ -190,8 +141,8 @@ class Inspector(_Unpickler):  # type: ignore[misc]
     def _tensor(
         self, path: str, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any
     ) -> Tensor:
-        shape, steps = _numbers(size), _numbers(stride)
-        if not isinstance(storage, Storage) or not _count(offset) or len(shape) != len(steps):
+        shape, steps = numbers(size), numbers(stride)
+        if not isinstance(storage, Storage) or not is_count(offset) or len(shape) != len(steps):
             raise UnpicklingError('Unsupported tensor')
         item = storage.item_bytes
         if path.endswith('v3'):
@@ -219,6 +170,8 @@ class Inspector(_Unpickler):  # type: ignore[misc]
 
     def load_binunicode(self) -> None:
         length = int.from_bytes(self.read(4), 'little')
+        if length > self.limit:  # before a reader reserves memory for it
+            raise EOFError('a text is cut off')
         # Strict, unlike pickle: half of a surrogate pair can be neither printed nor written.
         self.append(str(self.read(length), 'utf-8'))
 
@@ -240,7 +193,7 @@ class Inspector(_Unpickler):  # type: ignore[misc]
         if isinstance(owner, Thing):
             owner.parts.append(state)
         elif isinstance(owner, Ordered):
-            _check_metadata(state)
+            check_metadata(state)
         else:
             raise UnpicklingError('Unsupported state of an object')
 
@@ -256,7 +209,7 @@ class Inspector(_Unpickler):  # type: ignore[misc]
         if not isinstance(owner, dict) or len(items) % 2:
             raise UnpicklingError('Unsupported item of an object')
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if _key(key) in owner:
+            if checked_key(key) in owner:
                 raise RefusedError(f'holds the key {str(key)[:80]!r} twice')
             owner[key] = value
 
@@ -326,104 +279,3 @@ def _parts(node: Any) -> list[Any]:
     if isinstance(node, Thing):
         return node.parts
     return list(node) if isinstance(node, (list, tuple, set)) else []
-
-
-def _key(key: Any) -> Any:
-    """A key whose hash is cheap."""
-    flat = key if isinstance(key, tuple) else (key,)
-    if not all(isinstance(part, _SCALARS) for part in flat):
-        raise UnpicklingError('Unsupported key of a dict')
-    return key
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**62
-
-
-def _numbers(value: Any) -> tuple[int, ...]:
-    value = value.parts[0] if isinstance(value, Thing) and value.name == 'torch.Size' else value
-    if not isinstance(value, tuple) or not all(map(_count, value)):
-        raise UnpicklingError('Unsupported shape of a tensor')
-    return value
-
-
-def _check_metadata(state: Any) -> None:
-    """The one attribute of a state dict: versions of its modules, which torch trusts."""
-    versions = state.get('_metadata') if isinstance(state, dict) and len(state) == 1 else None
-    if not isinstance(versions, dict) or not all(
-        isinstance(entry, dict) and type(entry.get('version', 0)) in (int, type(None))
-        for entry in versions.values()
-    ):
-        raise UnpicklingError('Unsupported attributes of an OrderedDict')
-
-
-def _thing(name: str) -> Callable[..., Thing]:
-    return lambda *args: Thing(name, *args)
-
-
-def _ordered(*args: Any) -> Ordered:
-    pairs = args[0] if args else ()  # Python 2 wrote the items here
-    if len(args) > 1 or not isinstance(pairs, (list, tuple)):
-        raise UnpicklingError('Unsupported OrderedDict')
-    made = Ordered()
-    for key, value in pairs:
-        made[_key(key)] = value
-    return made
-
-
-def _counter(*args: Any) -> Ordered:
-    counts = args[0] if args else {}
-    if len(args) > 1 or type(counts) is not dict:
-        raise UnpicklingError('Unsupported Counter')
-    return Ordered(counts)
-
-
-def _set(*args: Any) -> set[Any]:
-    if len(args) > 1 or not isinstance(args[0] if args else (), (list, tuple)):
-        raise UnpicklingError('Unsupported set')
-    items: Iterable[Any] = args[0] if args else ()
-    return {_key(item) for item in items}
-
-
-def _encoded(*args: Any) -> bytes:
-    # Other codecs can take time with the square of the length.
-    if len(args) != 2 or not isinstance(args[0], str) or args[1] not in ('latin1', 'latin-1'):
-        raise UnpicklingError('Unsupported bytes')
-    return args[0].encode('latin1')
-
-
-def _plain(name: str) -> Callable[..., Thing]:
-    def call(*args: Any) -> Thing:
-        if not all(isinstance(arg, _SCALARS) for arg in args):
-            raise UnpicklingError(f'Unsupported {name}')
-        return Thing(name, *args)
-
-    return call
-
-
-def _parameter(*args: Any) -> Tensor:
-    if (
-        not args
-        or not isinstance(args[0], Tensor)
-        or any(a not in (False, True, {}) for a in args[1:])
-    ):
-        raise UnpicklingError('Unsupported parameter')
-    return args[0]
-
-
-_REBUILD = (
-    'torch._utils._rebuild_tensor',
-    'torch._utils._rebuild_tensor_v2',
-    'torch._utils._rebuild_tensor_v3',
-)
-_CALLS: dict[str, Callable[..., Any]] = {
-    **{name: _thing(name) for _, name in ALLOWED},
-    'torch.Size': _thing('torch.Size'),
-    'torch.device': _plain('torch.device'),
-    'builtins.complex': _plain('complex'),
-    'builtins.set': _set,
-    'collections.Counter': _counter,
-    'collections.OrderedDict': _ordered,
-    '_codecs.encode': _encoded,
-    'torch._utils._rebuild_parameter': _parameter,
-}

@@ -18,14 +18,18 @@ from torch import Tensor
 
 from ..errors import InputError
 from .allowed import ALLOWED
-from .inspection import Inspector, RefusedError, inspect_legacy
+from .inert import RefusedError
+from .inspection import Inspector, inspect_legacy
 from .safetensors_reading import read_safetensors
 
 #: where training scripts put the weights in their files, in order of preference
 STATE_DICT_KEYS = ('state_dict', 'model_state_dict', 'model_state', 'model', 'net')
 #: what wrappers (DataParallel, torch.compile) put before every key
 WRAPPER_PREFIXES = ('module.', '_orig_mod.')
-_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
+_DTYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64),
+    *(torch.complex128, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+)
 _MAX_NAME = 200
 _LOCK = threading.RLock()
 
@@ -116,8 +120,7 @@ def _weight_name(key: Any, source: str) -> str:
 
 def _plain_tensor(key: Any, value: Tensor, source: str) -> Tensor:
     """The tensor without history and attributes, if it is one with ordinary numbers."""
-    odd = value.layout != torch.strided or value.is_meta or value.is_quantized
-    if odd or not (value.is_floating_point() or value.is_complex() or value.dtype in _WHOLE):
+    if value.layout != torch.strided or value.is_meta or value.dtype not in _DTYPES:
         kind = 'without data' if value.is_meta else f'{value.dtype}, {value.layout}'
         raise InputError(
             f"{source}: '{shown_name(key)}' is a tensor that no model here can take ({kind}); plain "

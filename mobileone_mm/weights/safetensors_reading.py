@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import InputError
-from .inspection import RefusedError
+from .inert import RefusedError
 
 # The library's own limit.
 _MAX_HEADER = 100_000_000
