@@ -74,7 +74,7 @@ def load_weights(
         state = _below(state, prefix.rstrip('.') + '.', name)
     model = _unwrap(model)
     form = form_of(state)
-    state = _fitted(model, state, name)
+    state = fit_state(model, state, name)
     target = model.state_dict()
     differences = _Differences.between(target, state)
     is_backbone = any(key.startswith('stage0.') for key in target)
@@ -122,7 +122,7 @@ def check_matches(
     name = f"checkpoint '{source}'"
     model = _unwrap(model)
     target = model.state_dict()
-    state = _fitted(model, state_dict_of(checkpoint, name), name)
+    state = fit_state(model, state_dict_of(checkpoint, name), name)
     allowed = tuple(allow_missing)
     differences = _Differences.between(target, state, allowed)
     problem = _mismatch(target, state, differences, allow_other=bool(allowed))
@@ -140,7 +140,7 @@ def backbone_weights(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[s
     """
     target = backbone.state_dict()
     name = 'checkpoint for the backbone'
-    own = {k: v for k, v in _fitted(backbone, state, name).items() if _STAGE_KEY.match(k)}
+    own = {k: v for k, v in fit_state(backbone, state, name).items() if _STAGE_KEY.match(k)}
     differences = _Differences.between(target, own)
     problem = _mismatch(target, own or state, differences, allow_other=True)
     problem = problem or value_problem(target, own)
@@ -149,16 +149,30 @@ def backbone_weights(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[s
     return {key: own[key] for key in differences.common}
 
 
-def fit_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fit_state(
+    model: nn.Module, state: Mapping[str, Tensor], source: str = 'weights'
+) -> dict[str, Tensor]:
     """A state dict of any known naming and form with the names and in the form of this model.
 
     Units in training form are fused for a model in deploy form, fused ones are written into the
     branches of a model in training form; the log says so.
 
+    Args:
+        model: The model that shall take the weights.
+        state: The weights.
+        source: What to call them in a message.
+
     Raises:
         InputError: The weights cannot be brought into the other form: a part is missing, of another
             shape or type, or not finite.
     """
+    try:
+        return _fit(model, state)
+    except InputError as error:
+        raise InputError(f'{source}: {error}') from error
+
+
+def _fit(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     fitted = fit_names(model, state)
     target = model.state_dict()
     forms = form_of(fitted), form_of(target)
@@ -192,13 +206,6 @@ def _converted(convert: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
             f'its units cannot be brought into the other form ({type(error).__name__}: '
             f'{first_line(str(error))}); the file is damaged or no MobileOne'
         ) from error
-
-
-def _fitted(model: nn.Module, state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    try:
-        return fit_state(model, state)
-    except InputError as error:
-        raise InputError(f'{name}: {error}') from error
 
 
 def fit_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

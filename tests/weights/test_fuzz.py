@@ -12,10 +12,10 @@ and the written deploy form is the same function as what was loaded. It fails by
 code that runs, by a file that appears, by 20 s, by memory (1 GiB), or by a change of the input.
 
 What no reader can see, and what therefore does not count as wrong: *other finite numbers* in a file
-without checksums. A zip file (what torch.save writes) has a CRC of each record, so there raw damage must
-be refused or be harmless, and this is asserted. An older (legacy) file has none, a safetensors file has
-none, and a file whose checksums were computed anew is another valid file: such a case may end as
-"changed". Whoever needs more compares the SHA-256 that comes with a download.
+without checksums. A zip file (what torch.save writes) has a CRC of each record, so there raw damage
+must be refused or be harmless, and this is asserted. An older (legacy) file has none, a safetensors
+file has none, and a file whose checksums were computed anew is another valid file: such a case may end
+as "changed". Whoever needs more compares the SHA-256 that comes with a download.
 """
 
 from __future__ import annotations
