@@ -149,9 +149,20 @@ def data_meta(cfg: Config, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     for meta in _metas(cfg, checkpoint):
         classes, palette = meta.get('classes'), meta.get('palette')
         if isinstance(classes, (list, tuple)) and (not sizes or len(classes) in sizes):
-            fits = isinstance(palette, (list, tuple)) and len(palette) == len(classes)
+            fits = _is_palette(palette, len(classes))
             return {'classes': classes, 'palette': palette if fits else None}
     return {}
+
+
+def _is_palette(palette: Any, count: int) -> bool:
+    # A file can hold anything there, and drawing would fail on it.
+    try:
+        colors = np.asarray(palette)
+    except ValueError:
+        return False
+    if not isinstance(palette, (list, tuple)) or colors.dtype.kind not in 'iu':
+        return False
+    return colors.shape == (count, 3) and bool(((colors >= 0) & (colors < 256)).all())
 
 
 def _metas(cfg: Config, checkpoint: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

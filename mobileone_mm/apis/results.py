@@ -73,17 +73,23 @@ class PredictionsCSV(BaseMetric):
         return path if name.startswith('..') else Path(name).as_posix()
 
 
-def check_output(out: str | Path) -> None:
+def check_output(out: str | Path, inputs: Sequence[str | Path] = ()) -> None:
     """Check the name and the folder of an output file before a long run.
 
+    Args:
+        out: The file.
+        inputs: Files that it must not be.
+
     Raises:
-        InputError: The format is unknown, or the folder cannot be written.
+        InputError: The format is unknown, it is an input, or the folder cannot be written.
     """
     suffix = Path(out).suffix
     if suffix not in FORMATS:
         raise InputError(f"--out: got '{out}'; a name that ends in {', '.join(FORMATS)} is allowed")
     if Path(out).is_dir():
         raise InputError(f"--out: '{out}' is a folder; give the name of a file")
+    if any(os.path.realpath(out) == os.path.realpath(path) for path in inputs):
+        raise InputError(f"--out: '{out}' would overwrite an input; choose another name")
     check_writable(Path(out).absolute().parent, '--out')
 
 

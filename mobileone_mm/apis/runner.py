@@ -139,7 +139,7 @@ def evaluate(
     select_device(device)
     cfg = load_config(config, cfg_options, needs=_TESTING)
     if out:
-        check_output(out)
+        check_output(out, [config, checkpoint])
     if tta:
         set_tta(cfg)
     _check(cfg, ('test_dataloader',))

@@ -170,6 +170,12 @@ def set_resume(cfg: Config, resume: str | None) -> str | None:
             f"--resume: '{found}' has weights but no state of a run; start from it with "
             '--cfg-options load_from=...'
         )
+    for key in ('epoch', 'iter', 'seed'):
+        value = meta.get(key)
+        if not (type(value) is int and value >= 0) and not (key == 'seed' and value is None):
+            raise InputError(
+                f"--resume: '{found}' is damaged: its {key} is no number from 0; take an earlier one"
+            )
     randomness = cfg.setdefault('randomness', ConfigDict())
     if randomness.get('seed') is None and meta.get('seed') is not None:
         randomness['seed'] = int(meta['seed'])

@@ -104,7 +104,7 @@ def convert_to_deploy(
 def _output_paths(
     out: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]
 ) -> dict[str, Path]:
-    path = Path(out).expanduser()
+    path = Path(os.path.expanduser(out))
     if path.suffix not in SUFFIXES:
         raise InputError(
             f"out: got '{out}'; a file name that ends in {' or '.join(SUFFIXES)} is needed, config and "
@@ -117,12 +117,13 @@ def _output_paths(
     }
     for target in paths.values():
         for source in map(Path, sources):
-            same = target.exists() and source.exists() and target.samefile(source)
+            # os.path's, which find no file under a name that cannot be
+            same = os.path.exists(target) and os.path.exists(source) and target.samefile(source)
             if same or os.path.realpath(target) == os.path.realpath(source.expanduser()):
                 raise InputError(
                     f"out: '{target}' would overwrite the input '{source}'; choose another name"
                 )
-        if target.is_dir():
+        if os.path.isdir(target):
             raise InputError(f"out: '{target}' is a folder; choose another name")
     return paths
 

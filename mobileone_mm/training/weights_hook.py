@@ -63,7 +63,7 @@ class CheckpointCheckHook(Hook):
 
     def _put_right(self, model: Any, checkpoint: dict, source: str) -> None:
         state = state_dict_of(checkpoint, source)
-        fitted = fit_state(model, state)
+        fitted = fit_state(model, state, f"checkpoint '{source}'")
         if 'state_dict' not in checkpoint:
             checkpoint.clear()
             checkpoint['state_dict'] = fitted

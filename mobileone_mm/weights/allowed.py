@@ -24,19 +24,24 @@ _DTYPE = re.compile(r'b1|[iu][1248]|f(2|4|8|16)|c(8|16)|U[0-9]{1,4}')
 _STATISTICS = ('min', 'max', 'mean', 'current')
 
 
+def _shown(value: Any) -> str:
+    # A file can nest lists so that their text has no end.
+    return repr(value[:40]) if isinstance(value, str) else f'a {type(value).__name__}'
+
+
 class DType:
     """Takes the place of ``numpy.dtype``: one plain type, no fields, no flags, no objects."""
 
     def __init__(self, spec: Any, *_: Any) -> None:
         if not isinstance(spec, str) or not _DTYPE.fullmatch(spec):
-            raise UnpicklingError(f'Unsupported numpy dtype {spec!r}')
+            raise UnpicklingError(f'Unsupported numpy dtype {_shown(spec)}')
         self.spec = spec
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) < 5 or any(s is not None for s in state[2:5]):
             raise UnpicklingError('Unsupported numpy dtype with fields')
         if state[1] not in ('<', '>', '|', '='):
-            raise UnpicklingError(f'Unsupported numpy byte order {state[1]!r}')
+            raise UnpicklingError(f'Unsupported numpy byte order {_shown(state[1])}')
         self.spec = str(np.dtype(self.spec).newbyteorder(state[1]).str)
 
     def real(self) -> np.dtype[Any]:
@@ -101,7 +106,7 @@ class Namespace:
 def attribute(owner: Any, name: Any) -> None:
     """Takes the place of ``getattr``: accepts the statistics of a history, gives None for them."""
     if owner is not History or name not in _STATISTICS:
-        raise UnpicklingError(f'Unsupported global: GLOBAL getattr of {name!r}')
+        raise UnpicklingError(f'Unsupported global: GLOBAL getattr of {_shown(name)}')
 
 
 def reconstruct(*_: Any) -> Array:

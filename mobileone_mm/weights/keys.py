@@ -86,6 +86,7 @@ SCHEMES: dict[str, Scheme] = {
             'se_expand': 'attn.fc2',
         },
         classifier='head.fc',
+        wrappers=('', 'backbone.'),
     ),
     'corenet': Scheme(
         stages=('conv_1', 'layer_2.{i}', 'layer_3.{i}', 'layer_4.{i}', 'layer_5.{i}'),
@@ -100,6 +101,7 @@ SCHEMES: dict[str, Scheme] = {
             'se_expand': 'se.se_layer.fc2.block.conv',
         },
         classifier='classifier.classifier_fc',
+        wrappers=('', 'backbone.'),
     ),
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ from ..errors import InputError
 from .forms import EPS, fuse_state, lift_state
 from .keys import form_of, looks_like_mobileone, scheme_of, to_classifier
 from .named import read_any
-from .reading import state_dict_of
+from .numbers import unit_problem, value_problem
+from .reading import first_line, state_dict_of
 
 _STAGE_KEY = re.compile(r'(?:^|.*\.)(?=stage\d\.)')
 
@@ -76,7 +77,7 @@ def load_weights(
         state = _below(state, prefix.rstrip('.') + '.', name)
     model = _unwrap(model)
     form = form_of(state)
-    state = fit_state(model, state)
+    state = fit_state(model, state, name)
     target = model.state_dict()
     differences = _Differences.between(target, state)
     is_backbone = any(key.startswith('stage0.') for key in target)
@@ -85,7 +86,7 @@ def load_weights(
         problem
         or _shape_problem(target, state, differences.shapes)
         or _common_problem(target, state, differences.common)
-        or _value_problem(target, state)
+        or value_problem(target, state)
     )
     if problem:
         raise InputError(f'{name}: {problem}')
@@ -124,12 +125,12 @@ def check_matches(
     name = f"checkpoint '{source}'"
     model = _unwrap(model)
     target = model.state_dict()
-    state = fit_state(model, state_dict_of(checkpoint, name))
+    state = fit_state(model, state_dict_of(checkpoint, name), name)
     allowed = tuple(allow_missing)
     differences = _Differences.between(target, state, allowed)
     problem = _mismatch(target, state, differences, allow_other=bool(allowed))
     if problem is None:
-        problem = _value_problem(target, state)
+        problem = value_problem(target, state)
     if problem:
         raise InputError(f'{name}: {problem}')
 
@@ -141,28 +142,49 @@ def backbone_weights(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[s
         InputError: The file's backbone is of another size or form, or there is none.
     """
     target = backbone.state_dict()
-    own = {k: v for k, v in fit_state(backbone, state).items() if _STAGE_KEY.match(k)}
+    name = 'checkpoint for the backbone'
+    own = {k: v for k, v in fit_state(backbone, state, name).items() if _STAGE_KEY.match(k)}
     differences = _Differences.between(target, own)
     problem = _mismatch(target, own or state, differences, allow_other=True)
-    problem = problem or _value_problem(target, own)
+    problem = problem or value_problem(target, own)
     if problem:
-        raise InputError(f'checkpoint for the backbone: {problem}')
+        raise InputError(f'{name}: {problem}')
     return {key: own[key] for key in differences.common}
 
 
-def fit_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fit_state(
+    model: nn.Module, state: Mapping[str, Tensor], source: str = 'weights'
+) -> dict[str, Tensor]:
     """A state dict of any known naming and form with the names and in the form of this model.
 
     Units in training form are fused for a model in deploy form, fused ones are written into the
     branches of a model in training form; the log says so.
+
+    Args:
+        model: The model that shall take the weights.
+        state: The weights.
+        source: What to call them in a message.
+
+    Raises:
+        InputError: The weights cannot be brought into the other form: a part is missing, of another
+            shape or type, or not finite.
     """
+    try:
+        return _fit(model, state)
+    except InputError as error:
+        raise InputError(f'{source}: {error}') from error
+
+
+def _fit(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     fitted = fit_names(model, state)
     target = model.state_dict()
     forms = form_of(fitted), form_of(target)
     eps = float(next((m.norm_eps for m in model.modules() if hasattr(m, 'norm_eps')), EPS))  # type: ignore[arg-type]
+    if None not in forms and forms[0] != forms[1] and (problem := unit_problem(fitted)):
+        raise InputError(problem)
     if forms == ('train', 'deploy'):
         print_log('The weights are in training form: they are fused for this model.', 'current')
-        return fuse_state(fitted, eps)
+        return _converted(lambda: fuse_state(fitted, eps))
     if forms == ('deploy', 'train'):
         print_log(
             'The weights are in deploy form: they are written into the branches of this model. '
@@ -170,8 +192,23 @@ def fit_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor
             "custom_hooks=[dict(type='mobileone_mm.RecalibrateHook')].",
             'current',
         )
-        return lift_state(fitted, target, eps)
+        return _converted(lambda: lift_state(fitted, target, eps))
     return fitted
+
+
+def _converted(convert: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    try:
+        return convert()
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # any shape or part is possible
+        raise InputError(
+            f'its units cannot be brought into the other form ({type(error).__name__}: '
+            f'{first_line(str(error))}); the file is damaged or no MobileOne'
+        ) from error
 
 
 def fit_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -306,21 +343,6 @@ def _key_problem(missing: list[str], unexpected: list[str]) -> str:
     if unexpected:
         parts.append(f'has {len(unexpected)} that the model has not ({_some(unexpected)})')
     return f'does not fit the model: it {" and ".join(parts)}; another task or another head?'
-
-
-def _value_problem(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with the numbers that the model would take."""
-    for key, own in target.items():
-        value = state.get(key)
-        if value is None or not own.is_floating_point():
-            continue
-        if not value.is_floating_point():
-            return f"'{key}' holds {value.dtype} where floating point is needed"
-        if not bool(torch.isfinite(value).all()):
-            return f"'{key}' holds NaN or Inf; the training diverged, take an earlier checkpoint"
-        if key.endswith('running_var') and bool((value < 0).any()):
-            return f"'{key}' holds a negative variance; the file is damaged"
-    return None
 
 
 def _widths(state: Mapping[str, Tensor]) -> tuple[int, ...]:

@@ -23,8 +23,13 @@ def for_host(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
     A file of Apple's, timm's or CoreNet's naming gets ``backbone.`` and ``head.fc.``, so that
     ``load_from``, ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone')`` and the
-    hosts' ``init_model`` take it as it is. Any other checkpoint comes back unchanged.
+    hosts' ``init_model`` take it as it is. Any other checkpoint comes back unchanged, but for
+    ``meta['config']``: on resuming, mmengine runs that text as a config file, which is a program, to
+    compare a number that its Runner does not even write.
     """
+    meta = checkpoint.get('meta')
+    if isinstance(meta, dict) and 'config' in meta:
+        checkpoint = {**checkpoint, 'meta': {k: v for k, v in meta.items() if k != 'config'}}
     try:
         state = state_dict_of(checkpoint)
         if scheme_of(state) not in (None, 'mmpretrain'):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -10,18 +11,32 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from .allowed import ALLOWED
+from .inert import RefusedError
+from .inspection import Inspector, inspect_legacy
+from .safetensors_reading import read_safetensors
 
 #: where training scripts put the weights in their files, in order of preference
-STATE_DICT_KEYS = ('state_dict', 'model_state_dict', 'model_state', 'model', 'net')
-#: what wrappers (DataParallel, torch.compile) put before every key
-WRAPPER_PREFIXES = ('module.', '_orig_mod.')
+STATE_DICT_KEYS = (
+    'state_dict', 'model_state_dict', 'model_state', 'model', 'net',
+    # averages, where they are all there is
+    'model_ema', 'state_dict_ema', 'ema',
+)  # fmt: skip
+#: what wrappers (DataParallel, torch.compile, Lightning) put before every key
+WRAPPER_PREFIXES = ('module.', '_orig_mod.', 'model.')
+#: what averaged models keep beside the weights
+_COUNTERS = frozenset({'n_averaged', 'steps'})
+_DTYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64),
+    *(torch.complex128, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+)
+_MAX_NAME = 200
 _LOCK = threading.RLock()
 
 
@@ -39,19 +54,22 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = 'cpu') -> 
     Raises:
         InputError: The file is missing, broken, no checkpoint, or needs code to be loaded.
     """
-    path = Path(path).expanduser()
-    kind = _kind(path)
-    if kind == 'safetensors':
-        return _read_safetensors(path, map_location)
-    if kind == 'zip':
-        _check_zip(path)
-    # No mmap: a later checkpoint that is written over this file would change or kill what is
-    # mapped, and a Runner resumes from a file that it may write again.
-    try:
-        with only_globals(ALLOWED):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # torch has no common error for what is wrong with a file
-        raise _broken(path, error) from error
+    path = Path(os.path.expanduser(path))
+    with _open(path) as file:
+        try:
+            kind = _kind(path, file)
+            if kind == 'safetensors':
+                return read_safetensors(path, file, map_location)
+            _inspect(path, file, kind)
+            file.seek(0)
+            # No mmap: a later checkpoint that is written over this file would change or kill what
+            # is mapped, and a Runner resumes from a file that it may write again.
+            with only_globals(ALLOWED):
+                checkpoint = torch.load(file, map_location=map_location, weights_only=True)
+        except InputError:
+            raise
+        except Exception as error:  # torch has no common error for what is wrong with a file
+            raise _broken(path, error) from error
     if not isinstance(checkpoint, Mapping):
         raise InputError(
             f"checkpoint '{path}': holds a {type(checkpoint).__name__}; a dict with the weights is "
@@ -74,41 +92,96 @@ def state_dict_of(checkpoint: Mapping[str, Any], source: str = 'checkpoint') -> 
         if isinstance(checkpoint.get(key), Mapping):
             state = checkpoint[key]
             break
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    tensors = {
+        _weight_name(key, source): _plain_tensor(key, value, source)
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
     if not tensors:
-        shown = ', '.join(map(str, list(state)[:3])) or 'nothing'
+        shown = ', '.join(shown_name(key) for key in list(state)[:3]) or 'nothing'
         raise InputError(
             f'{source}: holds no weights (found: {shown}); a state dict, or a dict with one as '
             f"'{STATE_DICT_KEYS[0]}', is needed"
         )
+    return _unwrapped(tensors)
+
+
+def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the prefixes that all of them share, in whatever order they came."""
+    weights = {key: value for key, value in tensors.items() if key not in _COUNTERS}
     for prefix in WRAPPER_PREFIXES:
-        if all(str(key).startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+        if weights and all(key.startswith(prefix) for key in weights):
+            return _unwrapped({key.removeprefix(prefix): v for key, v in weights.items()})
     return tensors
 
 
-def _kind(path: Path) -> str:
-    """'zip', 'pickle' or 'safetensors', by the first bytes."""
+def shown_name(name: Any) -> str:
+    """A name out of a file, short and without what a terminal would obey."""
+    text = str(name) if isinstance(name, (str, int, float)) else f'a {type(name).__name__}'
+    return ''.join(char if char.isprintable() else '?' for char in text[:80])
+
+
+def _weight_name(key: Any, source: str) -> str:
+    if not isinstance(key, str) or not key.isprintable() or len(key) > _MAX_NAME:
+        raise InputError(
+            f"{source}: holds a weight under '{shown_name(key)}', which is no name of a layer; the "
+            'file is damaged or no checkpoint'
+        )
+    return key
+
+
+def _plain_tensor(key: Any, value: Tensor, source: str) -> Tensor:
+    """The tensor without history and attributes, if it is one with ordinary numbers."""
+    if value.layout != torch.strided or value.is_meta or value.dtype not in _DTYPES:
+        kind = 'without data' if value.is_meta else f'{value.dtype}, {value.layout}'
+        raise InputError(
+            f"{source}: '{shown_name(key)}' is a tensor that no model here can take ({kind}); plain "
+            'floating-point weights are needed'
+        )
+    return Tensor.detach(value)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    """The file, opened once: what is checked is what is read, even if another takes its name."""
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise InputError(f"checkpoint '{path}': is a folder; give a file in it")
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"checkpoint '{path}': is no regular file")
-        if status.st_size == 0:
-            raise InputError(f"checkpoint '{path}': is empty (0 bytes); copy or download it again")
-        with path.open('rb') as file:
-            head = file.read(9)
+        # Opening some devices acts on them, and a pipe would wait for a writer.
+        _check_regular(path, path.stat())
+        handle = os.open(
+            path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
+        )
+        file = os.fdopen(handle, 'rb')
     except FileNotFoundError:
         raise InputError(f"checkpoint '{path}': no such file; check the path") from None
     except OSError as error:
         raise InputError(f"checkpoint '{path}': cannot be read ({error.strerror})") from error
+    except InputError:
+        raise
+    except ValueError as error:  # a null character
+        raise InputError(f'checkpoint {str(path)!r}: no such file; check the path') from error
+    with file:
+        _check_regular(path, os.fstat(handle))
+        yield file
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"checkpoint '{path}': is a folder; give a file in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"checkpoint '{path}': is no regular file")
+    if status.st_size == 0:
+        raise InputError(f"checkpoint '{path}': is empty (0 bytes); copy or download it again")
+
+
+def _kind(path: Path, file: BinaryIO) -> str:
+    """'zip', 'pickle' or 'safetensors', by the first bytes."""
+    head = file.read(9)
     if head[:4] == b'PK\x03\x04':
         return 'zip'
-    if head[:1] == b'\x80':
+    if head[:1] == b'\x80' and head[8:9] != b'{':
         return 'pickle'
     length = int.from_bytes(head[:8], 'little')
-    if path.suffix == '.safetensors' or (head[8:9] == b'{' and length < status.st_size):
+    if path.suffix == '.safetensors' or (head[8:9] == b'{' and length < _size(file)):
         return 'safetensors'
     raise InputError(
         f"checkpoint '{path}': is no checkpoint; a file of torch.save (.pth, .pt, .pth.tar) or a "
@@ -116,44 +189,43 @@ def _kind(path: Path) -> str:
     )
 
 
-def _check_zip(path: Path) -> None:
+def _inspect(path: Path, file: BinaryIO, kind: str) -> None:
     """Reject what torch would fail on obscurely, or not notice."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            names = {entry.filename.rpartition('/')[2] for entry in entries}
-            if 'data.pkl' not in names or 'constants.pkl' in names:
-                kind = (
-                    'a TorchScript program' if 'constants.pkl' in names else 'some other zip file'
-                )
-                raise InputError(
-                    f"checkpoint '{path}': is {kind}, not weights; save model.state_dict()"
-                )
-            # torch.save stores without compression, so a file cannot hold more than its size.
-            if sum(entry.file_size for entry in entries) > path.stat().st_size:
-                raise InputError(
-                    f"checkpoint '{path}': declares more data than it has; it is not from torch.save"
-                )
-            damaged = archive.testzip()
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise _broken(path, error) from error
-    if damaged is not None:
-        raise _broken(path, ValueError(f'wrong checksum of {damaged}'))
+    size = _size(file)
+    file.seek(0)
+    if kind == 'pickle':
+        inspect_legacy(file, size)
+        return
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        parts = [entry.filename.partition('/') for entry in entries]
+        records = {name: entry for (_, _, name), entry in zip(parts, entries, strict=True)}
+        if 'data.pkl' not in records or 'constants.pkl' in records:
+            kind = 'a TorchScript program' if 'constants.pkl' in records else 'some other zip file'
+            raise InputError(
+                f"checkpoint '{path}': is {kind}, not weights; save model.state_dict()"
+            )
+        # torch.save stores without compression, so a file cannot hold more than its size.
+        if sum(entry.file_size for entry in entries) > size:
+            raise RefusedError('declares more data than it has')
+        # torch takes the folder of the first entry, and names without regard to case.
+        names = {entry.filename.lower() for entry in entries}
+        if len(names) < len(entries) or len({folder for folder, _, _ in parts}) > 1:
+            raise RefusedError('holds an entry twice')
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f'wrong checksum of {shown_name(damaged)}')
+        content = archive.read(records['data.pkl'])
+    storages = {
+        name.removeprefix('data/'): entry.file_size
+        for name, entry in records.items()
+        if name.startswith('data/')
+    }
+    Inspector(io.BytesIO(content), storages, size).inspect()
 
 
-def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise InputError(
-            f"checkpoint '{path}': reading it needs a library; run `pip install safetensors`"
-        ) from None
-    try:
-        return dict(load_file(path, device='cpu' if map_location is None else str(map_location)))
-    except Exception as error:  # its error class derives from Exception, OSError comes too
-        raise _broken(path, error) from error
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
 
 
 @contextmanager
@@ -175,10 +247,16 @@ def only_globals(allowed: tuple[tuple[Any, str], ...]) -> Iterator[None]:
 
 def _broken(path: Path, error: Exception) -> InputError:
     text = str(error)
+    if isinstance(error, RefusedError) and not text.startswith('GLOBAL '):
+        return InputError(
+            f"checkpoint '{path}': {text}; save the plain state dict, or get the file from a source "
+            'that you trust'
+        )
     if code := re.search(r'GLOBAL ([\w.]+)', text):
         return InputError(
-            f"checkpoint '{path}': refers to code ({code[1]}) that weights do not need, and was not "
-            'loaded; save the plain state dict, or get the file from a source that you trust'
+            f"checkpoint '{path}': refers to code ({code[1][:80]}) that weights do not need, "
+            'and was not loaded; save the plain state dict, or get the file from a source that you '
+            'trust'
         )
     if isinstance(error, MemoryError):
         return InputError(f"checkpoint '{path}': does not fit into memory")
@@ -197,4 +275,4 @@ def first_line(text: str) -> str:
     # torch appends advice on unsafe loading and stack traces; the first sentence names the cause.
     text = text.rpartition('WeightsUnpickler error: ')[2]
     line = re.sub(r'\x1b\[\d*m', '', text.strip()).split('\n')[0].split('. ')[0]
-    return line[:150].strip() or 'no reason given'
+    return ''.join(filter(str.isprintable, line[:150])).strip() or 'no reason given'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -64,12 +65,16 @@ def atomic_write_all(writers: Mapping[str | os.PathLike[str], Write]) -> None:
         InputError: One of the files cannot be written.
     """
     staged: list[tuple[Path, Path]] = []
+    made: list[Path] = []
     path: str | os.PathLike[str] = ''
     try:
         for path, write in writers.items():
-            target = Path(os.path.realpath(os.path.expanduser(path)))
+            target = _target(path)
+            made += _missing_folders(target.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
             staged.append((_stage(target, write), target))
         _commit(staged)
+        made = []
     except OSError as error:
         # An error of the commit is about `error.filename2`, the target of a renaming.
         name = error.filename2 or path
@@ -77,13 +82,42 @@ def atomic_write_all(writers: Mapping[str | os.PathLike[str], Write]) -> None:
     finally:
         for temporary, _ in staged:
             _remove(temporary)
+        for folder in reversed(made):
+            with suppress(OSError):  # somebody else may have put a file into it
+                folder.rmdir()
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Where the file goes: a link is followed, what is no file of the user's is left alone."""
+    name = os.fspath(path)
+    if '\0' in name:
+        raise OSError(errno.EINVAL, 'a null character in the name')
+    target = Path(os.path.realpath(os.path.expanduser(name)))
+    try:
+        status = target.stat()
+    except FileNotFoundError:
+        return target
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, 'there is a folder of that name')
+    # A renaming would put a plain file into the place of /dev/null, or of the end of a pipe.
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"cannot write '{name}': it is no regular file; choose another name")
+    # Nor does a renaming ask for the permission to write to the file itself.
+    if not status.st_mode & 0o222:
+        raise InputError(f"cannot write '{name}': it is write-protected; choose another name")
+    return target
+
+
+def _missing_folders(folder: Path) -> list[Path]:
+    """The folder and its parents that do not exist, the outermost first."""
+    return [parent for parent in (folder, *folder.parents) if not parent.exists()][::-1]
 
 
 def _stage(target: Path, write: Write) -> Path:
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, 'there is a folder of that name')
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{target.name}.', suffix='.tmp', dir=target.parent)
+    # A part of the name only: the longest that a file system takes would be too long with more.
+    handle, name = tempfile.mkstemp(
+        prefix=f'.{target.name[:40]}.', suffix='.tmp', dir=target.parent
+    )
     temporary = Path(name)
     try:
         with os.fdopen(handle, 'wb') as file:
@@ -104,13 +138,14 @@ def _commit(staged: list[tuple[Path, Path]]) -> None:
     try:
         for temporary, target in staged:
             if len(staged) > 1 and target.exists():
-                backups[target] = _second_name(target, Path(f'{temporary}.bak'))
+                backups[target] = Path(f'{temporary}.bak')
+                _second_name(target, backups[target])
             os.replace(temporary, target)
             done.append(target)
     except BaseException:
         for target in done:
             if target in backups:
-                os.replace(backups[target], target)
+                os.replace(backups.pop(target), target)
             else:
                 _remove(target)
         raise
@@ -121,12 +156,11 @@ def _commit(staged: list[tuple[Path, Path]]) -> None:
         _sync_folder(folder)
 
 
-def _second_name(path: Path, name: Path) -> Path:
+def _second_name(path: Path, name: Path) -> None:
     try:
         os.link(path, name)
     except OSError:  # a file system without hard links
         name.write_bytes(path.read_bytes())
-    return name
 
 
 def _mode(target: Path) -> int:
@@ -160,6 +194,8 @@ def _reason(error: OSError) -> str:
         errno.EPERM: 'no permission; choose a folder that you may write to',
         errno.EROFS: 'the file system is read-only; choose another folder',
         errno.EISDIR: 'there is a folder of that name; choose another name',
+        errno.ELOOP: 'it is a symbolic link that leads to itself',
+        errno.ENAMETOOLONG: 'the name is too long; choose a shorter one',
         errno.ENOTDIR: 'a part of the path is a file, not a folder',
         errno.EEXIST: 'a part of the path is a file, not a folder',
     }

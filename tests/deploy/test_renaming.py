@@ -141,3 +141,41 @@ def test_tool(tool, tmp_path, capsys):
     assert 'MobileOne-MU0' in said
     assert 'mmpretrain (deploy) -> timm (train)' in said
     assert 'RecalibrateHook' in said
+
+
+WRAPPINGS = {
+    'bare': lambda state: state,
+    'state_dict': lambda state: {'state_dict': state, 'epoch': 3},
+    'model': lambda state: {'model': state},
+    'model_ema': lambda state: {'model_ema': state, 'optimizer': {}},
+    'module': lambda state: {'state_dict': {f'module.{k}': v for k, v in state.items()}},
+    'compiled': lambda state: {f'_orig_mod.module.{k}': v for k, v in state.items()},
+    'lightning': lambda state: {'state_dict': {f'model.{k}': v for k, v in state.items()}},
+    'averaged': lambda state: {
+        'state_dict_ema': {f'module.{k}': v for k, v in state.items()} | {'steps': torch.tensor(1)}
+    },
+}
+
+
+@pytest.mark.parametrize('wrapping', list(WRAPPINGS))
+@pytest.mark.parametrize('scheme', list(SCHEMES))
+def test_wrappings(wrapping, scheme, tmp_path):
+    state = classifier_state('mu0')
+    foreign = to_scheme(state, scheme)
+    torch.save(WRAPPINGS[wrapping](foreign), tmp_path / 'in.pth')
+    convert_weights(tmp_path / 'in.pth', tmp_path / 'out.pth')
+    back = state_dict_of(read_checkpoint(tmp_path / 'out.pth'))
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize('scheme', list(SCHEMES))
+def test_backbone_prefix(scheme, tmp_path):
+    state = {k: v for k, v in classifier_state('mu0').items() if k.startswith('backbone.')}
+    foreign = {
+        f'backbone.{key.removeprefix("backbone.")}': value
+        for key, value in to_scheme(state, scheme).items()
+    }
+    torch.save(foreign, tmp_path / 'in.pth')
+    convert_weights(tmp_path / 'in.pth', tmp_path / 'out.pth')
+    assert state_dict_of(read_checkpoint(tmp_path / 'out.pth')).keys() == state.keys()

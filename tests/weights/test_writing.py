@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+import signal
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -134,3 +138,171 @@ def test_several_files_or_none_when_a_renaming_fails(tmp_path, monkeypatch):
     atomic_write_all(files)
     assert names(tmp_path) == ['a', 'b', 'c']
     assert (tmp_path / 'a').read_text() == 'new'
+
+
+# -- what else a target can be ---------------------------------------------------------------------
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    with socket.socket(socket.AF_UNIX) as listener:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        listener.bind(f'/proc/self/fd/{folder}/socket')  # a socket's path must be short
+        os.close(folder)
+        for name in ('pipe', 'socket'):
+            (tmp_path / f'link to {name}').symlink_to(name)
+            for target in (tmp_path / name, tmp_path / f'link to {name}'):
+                before = target.stat()
+                with pytest.raises(InputError, match='no regular file'):
+                    atomic_text(target, 'x')
+                assert target.stat().st_ino == before.st_ino
+    assert names(tmp_path) == ['link to pipe', 'link to socket', 'pipe', 'socket']
+
+
+def test_a_write_protected_file_stays(tmp_path):
+    """A renaming would not ask; root may do everything, and is refused as well."""
+    (tmp_path / 'a').write_text('old')
+    (tmp_path / 'a').chmod(0o444)
+    with pytest.raises(InputError, match='write-protected'):
+        atomic_text(tmp_path / 'a', 'new')
+    assert (tmp_path / 'a').read_text() == 'old'
+    assert names(tmp_path) == ['a']
+
+
+def test_links_that_lead_nowhere(tmp_path):
+    (tmp_path / 'loop').symlink_to('loop')
+    with pytest.raises(InputError, match='leads to itself'):
+        atomic_text(tmp_path / 'loop', 'x')
+    assert (tmp_path / 'loop').is_symlink()
+    (tmp_path / 'dangling').symlink_to('new/file')
+    atomic_text(tmp_path / 'dangling', 'x')
+    assert (tmp_path / 'dangling').is_symlink()
+    assert (tmp_path / 'new' / 'file').read_text() == 'x'
+
+
+def test_names(tmp_path):
+    longest = 'ü' * 127  # 254 bytes; most file systems take 255
+    atomic_text(tmp_path / longest, 'x')
+    assert names(tmp_path) == [longest]
+    for name, said in ((longest + 'ü', 'too long'), ('nul\0l', 'null character')):
+        with pytest.raises(InputError, match=said) as caught:
+            atomic_text(tmp_path / name, 'x')
+        assert 'cannot write' in str(caught.value)
+    assert names(tmp_path) == [longest]
+
+
+def test_new_folders_are_taken_back(tmp_path):
+    (tmp_path / 'old').mkdir()
+    with pytest.raises(InputError, match='the disk is full'):
+        atomic_write_all(
+            {tmp_path / 'old' / 'new' / 'a': put('x'), tmp_path / 'old' / 'other' / 'b': disk_full}
+        )
+    assert names(tmp_path / 'old') == []
+    assert names(tmp_path) == ['old']
+
+
+def test_a_second_name_that_does_not_fit(tmp_path, monkeypatch):
+    """On a file system without hard links the earlier file is copied; the copy may be half there."""
+    for name in 'ab':
+        (tmp_path / name).write_text('old')
+
+    def no_link(source, target):
+        raise OSError(errno.EPERM, 'Operation not permitted')
+
+    def half(path, data):
+        with path.open('wb') as file:
+            file.write(data[:1])
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'link', no_link)
+    monkeypatch.setattr(Path, 'write_bytes', half)
+    with pytest.raises(InputError, match='the disk is full'):
+        atomic_write_all({tmp_path / name: put('new') for name in 'ab'})
+    assert names(tmp_path) == ['a', 'b']
+    assert (tmp_path / 'a').read_text() == (tmp_path / 'b').read_text() == 'old'
+
+
+# -- kill -9 ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def killed():
+    """Runs a function in a child, kills it when it says so or after some time, returns its status."""
+
+    def run(work, seconds=None):
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                work(lambda: (os.write(tell, b'x'), time.sleep(60)))
+            finally:
+                os._exit(0)
+        if seconds is None:
+            assert os.read(told, 1) == b'x'
+        else:
+            time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        os.close(told)
+        os.close(tell)
+        assert os.WIFSIGNALED(status)
+
+    return run
+
+
+def test_killed_in_the_middle_of_a_file(tmp_path, killed):
+    (tmp_path / 'a').write_text('old')
+
+    def work(wait):
+        def half(file):
+            file.write(b'half of it')
+            file.flush()
+            wait()
+
+        atomic_write_all({tmp_path / 'a': half})
+
+    killed(work)
+    assert (tmp_path / 'a').read_text() == 'old'
+    left = [name for name in names(tmp_path) if name != 'a']
+    assert len(left) == 1  # nobody could tidy up; the name says what it is
+    assert left[0].startswith('.a.')
+    assert left[0].endswith('.tmp')
+    atomic_text(tmp_path / 'a', 'new')
+    assert (tmp_path / 'a').read_text() == 'new'
+
+
+@pytest.mark.parametrize('which', ['a', 'b', 'c'])
+def test_killed_at_a_renaming(tmp_path, killed, which):
+    """Each file is the earlier or the new one, whole; three renamings are not one, and none is lost."""
+    for name in 'abc':
+        (tmp_path / name).write_text(f'old {name}')
+
+    def work(wait):
+        replace = os.replace
+
+        def waits(source, target):
+            if Path(target).name == which:
+                wait()
+            replace(source, target)
+
+        os.replace = waits
+        atomic_write_all({tmp_path / name: put(f'new {name}') for name in 'abc'})
+
+    killed(work)
+    for name in 'abc':
+        assert (tmp_path / name).read_text() == f'{"new" if name < which else "old"} {name}'
+
+
+def test_killed_at_any_time(tmp_path, killed):
+    rng = random.Random(0)
+    contents = [bytes([value]) * 300_000 for value in range(7)]
+    (tmp_path / 'a').write_bytes(contents[0])
+
+    def work(wait):
+        while True:
+            for content in contents:
+                atomic_write(tmp_path / 'a', lambda file, content=content: file.write(content))
+
+    for _ in range(25):
+        killed(work, seconds=rng.uniform(0.01, 0.05))
+        assert (tmp_path / 'a').read_bytes() in contents

@@ -1,0 +1,103 @@
+"""What the tests of the weights share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mobileone_mm.deploy.config import build_model, load_config
+from mobileone_mm.reparam.proof import randomize_
+
+EARLIER = {name: f'earlier {name}' for name in ('out.pth', 'out.py', 'out.json')}
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """1 GiB more than the process has; what is asked for here is a thousand times as much."""
+    if not Path('/proc/self/statm').exists():
+        pytest.skip('needs /proc')
+    pages = int(Path('/proc/self/statm').read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + (1 << 30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.fixture
+def config(tiny_config) -> Path:
+    return tiny_config('cls')
+
+
+@pytest.fixture
+def state(config) -> dict[str, torch.Tensor]:
+    model = randomize_(build_model(load_config(config)), seed=3)
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+@pytest.fixture
+def picture(tiny_imagenet) -> Path:
+    return next(tiny_imagenet.rglob('*.JPEG'))
+
+
+def contents(folder: Path) -> dict[str, bytes | str]:
+    found: dict[str, bytes | str] = {}
+    for path in folder.rglob('*'):
+        if path.is_symlink():
+            found[str(path)] = os.readlink(path)
+        elif path.is_file() and '__pycache__' not in path.parts:
+            found[str(path)] = path.read_bytes()
+        elif path.name != '__pycache__':
+            found[str(path)] = 'no file'
+    return found
+
+
+@pytest.fixture
+def run(tool, config, picture, tmp_path, monkeypatch):
+    """Runs a tool on a checkpoint; earlier output stands in the folder ``results``."""
+    monkeypatch.chdir(tmp_path)
+    # As in run_tool: loggers of fixtures keep a stream that pytest has closed.
+    monkeypatch.setattr(logging, 'raiseExceptions', False)
+    (tmp_path / 'results').mkdir()
+    for name, text in EARLIER.items():
+        (tmp_path / 'results' / name).write_text(text)
+
+    def call(name, checkpoint, out='results/out.pth', options=(), config=config):
+        output = {
+            'test': ('--work-dir', 'results/work'),
+            'predict': (picture, '--out-dir', 'results/predicted'),
+            'switch_to_deploy': (out,),
+        }[name]
+        extra = ('--cfg-options', *options) if options else ()
+        return tool(name, config, checkpoint, *output, *extra)
+
+    return call
+
+
+@pytest.fixture
+def refused(run, tmp_path, capsys):
+    """The one line of a tool that must refuse and leave everything as it was.
+
+    ``gone`` is a file that the test itself takes away meanwhile.
+    """
+
+    def call(*args, gone=None, **kwargs):
+        capsys.readouterr()
+        before = contents(tmp_path)
+        before.pop(str(gone), None)
+        assert run(*args, **kwargs) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1, lines
+        assert lines[0].startswith('error: ')
+        assert lines[0].isprintable()
+        assert len(lines[0]) < 600
+        assert contents(tmp_path) == before
+        return lines[0]
+
+    return call
