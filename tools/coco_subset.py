@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 
-import argparse
 import json
 from pathlib import Path
 
-from mobileone_mm.apis.cli import run_tool
+from mobileone_mm.apis.cli import ToolParser, run_tool
 from mobileone_mm.errors import InputError
 from mobileone_mm.weights.writing import atomic_text
 
@@ -35,9 +34,7 @@ def subset(path: Path, num: int) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('annotations', type=Path, help='COCO-format file with boxes')
     parser.add_argument('out', type=Path, help='file to write')
     parser.add_argument('--num', type=int, default=32, help='pictures to keep (default: 32)')

@@ -13,20 +13,14 @@ from __future__ import annotations
 
 import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 
-import argparse
-
-from mobileone_mm.apis.cli import run_tool
+from mobileone_mm.apis.cli import ToolParser, run_tool
 
 
 def main(argv: list[str] | None = None) -> int:
     from mobileone_mm.deploy.renaming import FORMS, convert_weights
     from mobileone_mm.weights.keys import SCHEMES
 
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('source', metavar='IN', help='weights to read')
     parser.add_argument('out', metavar='OUT', help='file to write')
     parser.add_argument(

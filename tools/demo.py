@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 
-import argparse
 import subprocess
 from pathlib import Path
 
-from mobileone_mm.apis.cli import run_tool
+from mobileone_mm.apis.cli import ToolParser, run_tool
 from mobileone_mm.apis.demo import JOBS, Demo
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__)
     parser.add_argument('task', nargs='?', default='det', help=f'one of {", ".join(JOBS)}')
     parser.add_argument(
         '--out-dir', type=Path, default=Path('demo_output'), help='where it goes (default: here)'

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from mobileone_mm.apis.cli import run_tool
+from mobileone_mm.apis.cli import ToolParser, run_tool
 from mobileone_mm.data import synthetic
 
 _LAYOUTS: dict[str, Callable[..., Path]] = {
@@ -17,21 +17,22 @@ _LAYOUTS: dict[str, Callable[..., Path]] = {
     'ade': synthetic.make_ade,
     'pictures': synthetic.make_pictures,
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f'error: {message}; see --help\n')
+_ABOUT = {
+    'coco': 'boxes and polygons, for detection',
+    'imagenet': 'folders of classes, for classification',
+    'voc': 'palette masks, for segmentation',
+    'ade': "masks in the challenge's layout",
+    'pictures': 'a folder of unseen pictures, for predict',
+}
 
 
 def _parse(argv: list[str] | None) -> dict[str, Any]:
-    parser = _Parser(
-        description='Draws a small data set with exact labels, the same for the same arguments. '
-        'The layout "pictures" is a folder of unseen ones for predict.'
+    parser = ToolParser(
+        description='Draws a small data set with exact labels, the same for the same arguments.'
     )
     layouts = parser.add_subparsers(dest='layout', required=True, metavar='LAYOUT')
-    for layout in _LAYOUTS:
-        options = layouts.add_parser(layout, argument_default=argparse.SUPPRESS)
+    for layout, about in _ABOUT.items():
+        options = layouts.add_parser(layout, argument_default=argparse.SUPPRESS, help=about)
         options.add_argument('root', metavar='ROOT', help='new or empty folder')
         for name in ('num',) if layout == 'pictures' else ('num-train', 'num-val'):
             options.add_argument(f'--{name}', type=int, help='number of pictures')

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from mobileone_mm.apis.cli import run_tool
+from mobileone_mm.apis.cli import ToolParser, run_tool
 from mobileone_mm.errors import ProofError
 from mobileone_mm.models.arch import ARCHS
 from mobileone_mm.models.count import count
@@ -32,7 +32,7 @@ def show(family: Family) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     default = Criteria()
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = ToolParser(description=__doc__)
     parser.add_argument('--step', type=float, default=default.step, help='step of the multipliers')
     parser.add_argument('--min-growth', type=float, default=default.min_growth,
                         help='least widening from stage to stage')  # fmt: skip

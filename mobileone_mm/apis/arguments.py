@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .cli import ToolParser
 from .config import ConfigOptions
 from .launch import LAUNCHERS
 
@@ -14,18 +15,12 @@ def tool_parser(
 ) -> argparse.ArgumentParser:
     """A parser with CONFIG, CHECKPOINT, ``--cfg-options`` and ``--device``.
 
-    Flags must be spelled out: a mistyped one is an error, not an abbreviation.
-
     Args:
         description: What the tool does, usually its docstring.
         checkpoint: Whether it takes a checkpoint.
         device: Default of ``--device``; None for the GPU if there is one.
     """
-    parser = argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = ToolParser(description=description)
     parser.add_argument('config', type=Path, metavar='CONFIG', help='path of the config')
     if checkpoint:
         parser.add_argument('checkpoint', metavar='CHECKPOINT', help='path of the weights')

@@ -1,7 +1,8 @@
-"""Exit codes and error lines of the tools."""
+"""Arguments, exit codes and error lines of the tools."""
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
@@ -10,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import InputError, ProofError
 
@@ -42,6 +43,20 @@ _SHARED_MEMORY = re.compile(
     r'out of shared memory|insufficient shared memory|/torch_.*No space left'
 )
 _OS_ERROR_TEXT = re.compile(r'^\[Errno (\d+)\] [^:]*(?:: (.*))?$')
+
+
+class ToolParser(argparse.ArgumentParser):
+    """argparse with errors of one line, and flags that must be spelled out.
+
+    A mistyped flag is an error, not an abbreviation of another one.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'error: {message}; see {self.prog} --help\n')
 
 
 def run_tool(main: Main) -> NoReturn:

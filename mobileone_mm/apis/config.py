@@ -7,10 +7,12 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import MMLogger
 
 from ..data.checks import ROOT_VARIABLES
@@ -73,6 +75,7 @@ def load_config(
 
 
 def _read(path: Path) -> Config:
+    _know_mmseg()
     if os.name == 'nt':
         # mmengine puts the values into Python source, where a backslash means something else.
         for name in set(ROOT_VARIABLES.values()) & set(os.environ):
@@ -96,6 +99,17 @@ def _read(path: Path) -> Config:
         ) from error
     finally:
         logger.removeFilter(said)
+
+
+def _know_mmseg() -> None:
+    """Let ``_base_ = 'mmseg::...'`` find mmseg under OneDL's name of the distribution.
+
+    mmengine looks for a distribution mmsegmentation, and says that it is not installed.
+    """
+    try:
+        metadata.distribution('mmsegmentation')
+    except metadata.PackageNotFoundError:
+        MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 
 class _SayOnce(logging.Filter):

@@ -71,17 +71,21 @@ def check_writable(folder: str | Path, name: str) -> None:
 
 
 class FirstIteration(Hook):
-    """Knows whether a run has got through its first iteration; the config is written then."""
+    """Knows whether a run has got through its first iteration, and writes the config then."""
 
     done = False
 
     def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
-        if not self.done:
-            self.done = True
-            if isinstance(runner, Runner):
-                runner.write_config()
+        self._note(runner, training=True)
 
-    after_val_iter = after_test_iter = after_train_iter
+    def after_test_iter(self, runner: Any, *_: Any, **__: Any) -> None:
+        self._note(runner, training=False)
+
+    def _note(self, runner: Any, training: bool) -> None:
+        if not self.done and isinstance(runner, Runner):
+            # A test often runs in the work dir of the training, whose config must stay.
+            runner.write_config(runner.work_dir if training else runner.log_dir)
+        self.done = True
 
 
 @contextmanager

@@ -138,6 +138,8 @@ def evaluate(
     check_launcher(launcher)
     select_device(device)
     cfg = load_config(config, cfg_options, needs=_TESTING)
+    if not 0 <= score_thr <= 1:
+        raise InputError(f'--score-thr: got {score_thr}; 0 to 1 is allowed')
     if out:
         check_output(out, [config, checkpoint])
     if tta:
@@ -191,7 +193,7 @@ def check_show_dir(show_dir: str, launcher: str) -> None:
 
 def _check(cfg: Config, loaders: Sequence[str]) -> None:
     settings.use_scope(cfg)
-    check_topk(cfg)
+    check_topk(cfg, loaders[-1].replace('dataloader', 'evaluator'))
     check_hooks(cfg)
     check_optimizer(cfg)
     if is_first_process():

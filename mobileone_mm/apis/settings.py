@@ -156,10 +156,12 @@ def set_resume(cfg: Config, resume: str | None) -> str | None:
     Raises:
         InputError: The file cannot be read, or is no checkpoint of the Runner.
     """
+    asked = '--resume'
     if resume is None:
         if not cfg.get('resume'):
             return None
         resume = cfg.get('load_from') or 'auto'
+        asked = 'resume=True in the config (set resume=False to start anew)'
     found = latest_checkpoint(cfg.work_dir) if resume == 'auto' else str(resume)
     cfg.load_from, cfg.resume = found, found is not None
     if found is None:
@@ -167,7 +169,7 @@ def set_resume(cfg: Config, resume: str | None) -> str | None:
     meta = read_checkpoint(found).get('meta')
     if not isinstance(meta, Mapping) or 'iter' not in meta or 'epoch' not in meta:
         raise InputError(
-            f"--resume: '{found}' has weights but no state of a run; start from it with "
+            f"{asked}: '{found}' has weights but no state of a run; start from it with "
             '--cfg-options load_from=...'
         )
     for key in ('epoch', 'iter', 'seed'):

@@ -49,10 +49,14 @@ _VALUES = {
 }
 
 
-def check_topk(cfg: Config) -> None:
-    """Check the ``topk`` of a classifier's head and evaluators against its classes.
+def check_topk(cfg: Config, evaluator: str) -> None:
+    """Check the ``topk`` of a classifier's head and evaluator against its classes.
 
     mmpretrain finds out at the end of the first evaluation, after an epoch of training.
+
+    Args:
+        cfg: The config.
+        evaluator: The one that the run uses, ``val_evaluator`` or ``test_evaluator``.
 
     Raises:
         InputError: One of them is greater than the number of classes.
@@ -62,11 +66,10 @@ def check_topk(cfg: Config) -> None:
     if not isinstance(number, int):
         return
     places = [('model.head', head)]
-    for name in ('val_evaluator', 'test_evaluator'):
-        found = cfg.get(name)
-        several = isinstance(found, (list, tuple))
-        for index, node in enumerate(found if several else [found]):
-            places.append((f'{name}.{index}' if several else name, node))
+    found = cfg.get(evaluator)
+    several = isinstance(found, (list, tuple))
+    for index, node in enumerate(found if several else [found]):
+        places.append((f'{evaluator}.{index}' if several else evaluator, node))
     for path, node in places:
         topk = node.get('topk') if isinstance(node, Mapping) else None
         if topk is not None and max([topk] if isinstance(topk, int) else topk) > number:

@@ -113,7 +113,10 @@ def check_dataset(
     root = dataset.get('data_root') or ''
     if root and not os.path.isdir(root):
         variable = next((v for name, v in ROOT_VARIABLES.items() if name in names), None)
-        advice = f'set {variable} in the environment, or {path}.data_root' if variable else 'set it'
+        # Where the variable is set and stands in the way of nothing, the config does not read it.
+        unread = variable is not None and root not in os.environ.get(variable, root)
+        advice = f'set {variable} in the environment, or {path}.data_root'
+        advice = 'set it to the folder of the data' if variable is None or unread else advice
         raise InputError(f"{path}.data_root: '{root}' is no folder; {advice}")
     if 'CocoDataset' in names:
         check_coco(path, dataset, kind, classes)

@@ -28,8 +28,8 @@ class Runner(MMEngineRunner):
     - A resumed run is the unbroken run: see :mod:`mobileone_mm.training.seeding`.
     - Config and checkpoints are written whole or not at all; a checkpoint is removed only after
       its successor is there.
-    - The copy of the config in the work dir is written by :meth:`write_config`, not in the
-      constructor: a run that is refused must not write over that of an earlier one.
+    - The copy of the config is written by :meth:`write_config`, not in the constructor: a run that
+      is refused must not write over that of an earlier one, nor a test over that of the training.
     - A model and its EMA in different forms are an error; mmengine swaps them by position.
     - A loader that yields no batch is an error; mmengine would train nothing and report success.
     """
@@ -102,11 +102,11 @@ class Runner(MMEngineRunner):
     def dump_config(self) -> None:
         """Nothing: mmengine calls it in the constructor, before anything is checked."""
 
-    def write_config(self) -> None:
-        """Write the config into the work dir, whole or not at all."""
+    def write_config(self, folder: str) -> None:
+        """Write the config into a folder, whole or not at all; the first process does."""
         if self.rank == 0:
             name = Path(self.cfg.filename).name if self.cfg.filename else f'{self.timestamp}.py'
-            atomic_text(Path(self.work_dir, name).with_suffix('.py'), self.cfg.pretty_text)
+            atomic_text(Path(folder, name).with_suffix('.py'), self.cfg.pretty_text)
 
 
 def join_cpu_group(timeout: float | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from mobileone_mm.apis.config import check_options
+from mobileone_mm.apis.config import check_options, load_config
 from mobileone_mm.apis.spelling import edit_distance, mistyped
 from mobileone_mm.apis.strict import TOP_LEVEL_KEYS, check_keys, named_arguments
 from mobileone_mm.errors import InputError
@@ -103,3 +103,11 @@ def test_named_arguments():
             super().__init__(**kwargs)
 
     assert named_arguments(Child) == {'a', 'b', 'c'}
+
+
+def test_bases_of_the_hosts_by_name(tmp_path):
+    """``mmseg::`` too, which mmengine looks for under another name than OneDL's."""
+    pytest.importorskip('mmseg')
+    path = tmp_path / 'own.py'
+    path.write_text("_base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'\n")
+    assert load_config(path).model.decode_head.type == 'FCNHead'

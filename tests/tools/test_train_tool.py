@@ -110,3 +110,14 @@ def test_fine_tuning_takes_the_backbone(tiny_config, tool, tmp_path):
     after = read_checkpoint(tmp_path / 'b' / 'epoch_1.pth')['state_dict']
     key = 'backbone.stage1.0.branch_conv_list.0.conv.weight'
     assert torch.equal(before[key], after[key])
+
+
+def test_a_test_leaves_the_config_of_the_training(tiny_config, tool, tmp_path):
+    """In the work dir of the training; its own goes beside its log."""
+    run = tmp_path / 'run'
+    assert tool('train', tiny_config('cls'), '--work-dir', run, '--no-validate') == 0
+    before = (run / 'cls.py').read_bytes()
+    options = ('--work-dir', run, '--cfg-options', 'test_dataloader.batch_size=3')
+    assert tool('test', run / 'cls.py', run / 'epoch_1.pth', *options) == 0
+    assert (run / 'cls.py').read_bytes() == before
+    assert 'batch_size=3' in max(run.glob('*/cls.py')).read_text()
