@@ -35,7 +35,9 @@ $(STAMP): requirements/$(STACK).txt requirements/dev.txt pyproject.toml setup.py
 # Without its dependencies: torchvision's pin of torch would replace a local build of it.
 	$(BIN)/python -m pip install --quiet --no-deps torchvision==$(TORCHVISION) $(TORCH_ARGS)
 	$(BIN)/python -m pip install --quiet -r requirements/$(STACK).txt -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+# A plain path instead of setuptools' finder: with that, Python in the folder above a clone finds the
+# clone itself, as an empty namespace package.
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . --config-settings editable_mode=compat
 	$(BIN)/python tools/check_environment.py
 	@touch $@
 
