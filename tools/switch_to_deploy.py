@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Fuse the MobileOne of a trained classifier, detector or segmentor into plain convolutions.
+"""Fuse a trained classifier, detector or segmentor into plain convolutions.
 
-python tools/switch_to_deploy.py CONFIG CHECKPOINT OUT.pth [--images PATH ...]
+python tools/switch_to_deploy.py CONFIG CHECKPOINT OUT.pth [--images PATH ...] [--data]
 
-Writes OUT (weights) and beside it, with the same name, a config (.py) and a report (.json), after a
-proof on data that the function of the model is the same. Exit code 1: it is not, nothing is written.
+Writes OUT (weights, .pth or .safetensors) and beside it, with the same name, a config (.py) and a
+report (.json), after a proof on data that the function of the model is the same. Exit code 1: it is
+not, nothing is written.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from mobileone_mm.apis.cli import run_tool
 
 def main(argv: list[str] | None = None) -> int:
     parser = tool_parser(__doc__, device='cpu')
-    parser.add_argument('out', metavar='OUT', help='checkpoint to write (.pth)')
+    parser.add_argument('out', metavar='OUT', help='checkpoint to write (.pth or .safetensors)')
     parser.add_argument(
         '--images',
         nargs='+',
@@ -27,15 +28,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--tolerance', type=float, help='greatest difference, relative to the scale of the output'
     )
+    parser.add_argument(
+        '--backbone-only', action='store_true', help='leave the BNs of necks and heads'
+    )
+    parser.add_argument(
+        '--data', action='store_true', help="compare the metric on the config's test set, too"
+    )
     args = vars(parser.parse_args(argv))
 
-    from mobileone_mm.apis.config import load_config
-    from mobileone_mm.deploy import convert_to_deploy
+    from mobileone_mm.apis.deploy import switch_to_deploy
     from mobileone_mm.deploy.report import summary
 
-    load_config(args['config'], args['cfg_options'])  # mistyped keys are errors here too
-    report = convert_to_deploy(**args)
-    print(summary(report, args['out']))
+    print(summary(switch_to_deploy(**args), args['out']))
     return 0
 
 

@@ -14,7 +14,9 @@ SUFFIXES = frozenset(['.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '
 
 
 def find_pictures(
-    inputs: Sequence[str], leave_out: Sequence[str | os.PathLike[str]] = ()
+    inputs: Sequence[str],
+    leave_out: Sequence[str | os.PathLike[str]] = (),
+    argument: str = 'INPUT',
 ) -> list[Path]:
     """The pictures that files, folders and patterns stand for, each once, in a fixed order.
 
@@ -26,6 +28,7 @@ def find_pictures(
         inputs: Files, folders and patterns.
         leave_out: Folders that are not searched: where the results of an earlier call are. A picture
             in them that is named itself counts all the same.
+        argument: Name of the argument, for the message.
 
     Raises:
         InputError: One of them stands for no picture.
@@ -36,7 +39,7 @@ def find_pictures(
         named = Path(entry).expanduser().is_file()
         pictures = [f for f in _of_input(entry) if named or hidden.isdisjoint(f.resolve().parents)]
         if not pictures:
-            raise InputError(f"INPUT '{entry}': {_why_none(entry)}")
+            raise InputError(f"{argument} '{entry}': {_why_none(entry)}")
         found.update(dict.fromkeys(pictures))
     return list(found)
 

@@ -7,10 +7,10 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from mmengine.config import Config
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -21,6 +21,8 @@ from ..errors import InputError
 from ..models import MobileOne
 from ..overrides import merge_options
 
+#: where a setting stands below ``model``
+Place: TypeAlias = tuple[str | int, ...]
 #: settings of one run on one machine
 RUN_KEYS = ('load_from', 'resume', 'work_dir', 'launcher')
 _ENVIRONMENT = re.compile(r'\{\{[\'"]?\s*\$(\w+)\s*:\s*(\S*?)\s*[\'"]?\}\}')
@@ -71,28 +73,38 @@ def build_model(config: Config) -> nn.Module:
 
 
 def deploy_config_text(
-    config: Config, path: str | os.PathLike[str], options: Mapping[str, Any] | None = None
+    config: Config,
+    path: str | os.PathLike[str],
+    options: Mapping[str, Any] | None = None,
+    without: Sequence[Place] = (),
 ) -> str:
     """Text of the deploy form of a config.
 
     Every MobileOne in the model gets ``deploy=True`` and loses its initialisation, as do all parts
-    that started from a pretrained file: the weights are in the checkpoint of the pair. What the
-    config took from the environment (``{{$COCO_ROOT:data/coco}}``) is taken from there again, so
-    that data roots are those of the machine that uses the pair.
+    that started from a pretrained file: the weights are in the checkpoint of the pair. A teacher
+    that stands in a file of its own is written into the text. What the config took from the
+    environment (``{{$COCO_ROOT:data/coco}}``) is taken from there again, so that data roots are those
+    of the machine that uses the pair.
 
     Args:
         config: As :func:`load_config` gave it.
         path: The file that it came from.
         options: What was merged into it.
+        without: Settings of the model that become None, such as the ``norm_cfg`` of a part whose BN
+            is folded.
     """
-    text = _deploy_form(config).dump()
+    text = deploy_form(config, without).dump()
     names = dict(_ENVIRONMENT.findall(config.text))
     tokens = {name: f'__environment_{name}__' for name in names}
-    portable = _dump_with(tokens, path, options)
+    portable = _dump_with(tokens, path, options, without)
     if portable is None:
         # A variable that chooses a file or a number cannot be a token; keep what it chose.
-        tokens = {n: t for n, t in tokens.items() if _dump_with({n: t}, path, options) is not None}
-        portable = _dump_with(tokens, path, options)
+        tokens = {
+            n: t
+            for n, t in tokens.items()
+            if _dump_with({n: t}, path, options, without) is not None
+        }
+        portable = _dump_with(tokens, path, options, without)
     if portable is None:
         return text
     for name, token in tokens.items():
@@ -111,12 +123,18 @@ def absolute_paths(text: str) -> list[str]:
     return sorted({path for path in found if len(path) > 1})
 
 
-def _deploy_form(config: Config) -> Config:
+def deploy_form(config: Config, without: Sequence[Place] = ()) -> Config:
+    """The config of the deploy form, with some settings of the model set to None."""
     init_default_scope(config.get('default_scope') or 'mmengine')
     content = copy.deepcopy(config.to_dict())
     for key in RUN_KEYS:
         content.pop(key, None)
     _switch(content['model'])
+    for place in without:
+        node = content['model']
+        for part in place[:-1]:
+            node = node[part]
+        node[place[-1]] = None
     imports = content.setdefault('custom_imports', dict(imports=[], allow_failed_imports=False))
     given = imports['imports']
     names = [given] if isinstance(given, str) else list(given)
@@ -128,13 +146,16 @@ def _deploy_form(config: Config) -> Config:
 
 def _switch(node: Any) -> None:
     if isinstance(node, dict):
-        if _is_mobileone(node.get('type')):
+        if is_mobileone(node.get('type')):
             node['deploy'] = True
             node.pop('init_cfg', None)
         elif _is_pretrained(node.get('init_cfg')):
             del node['init_cfg']
         if isinstance(node.get('pretrained'), str):
             del node['pretrained']
+        if 'teacher_config' in node:
+            node['teacher_config'] = _teacher(node['teacher_config'])
+            node['teacher_ckpt'] = None  # a path of this machine; only training needs it
         for value in node.values():
             _switch(value)
     elif isinstance(node, (list, tuple)):
@@ -142,13 +163,33 @@ def _switch(node: Any) -> None:
             _switch(value)
 
 
-def _is_mobileone(kind: Any) -> bool:
+def is_mobileone(kind: Any) -> bool:
+    """Whether a ``type`` of a config is our backbone."""
+    kind = class_of(kind)
+    return kind is not None and issubclass(kind, MobileOne)
+
+
+def class_of(kind: Any) -> type | None:
+    """The class that a ``type`` of a config names in the current scope."""
     if isinstance(kind, str):
         try:
-            kind = ROOT_MODELS.get(kind)
+            with ROOT_MODELS.switch_scope_and_registry(None) as registry:
+                kind = registry.get(kind)
         except (KeyError, ImportError):
-            return False
-    return inspect.isclass(kind) and issubclass(kind, MobileOne)
+            return None
+    return kind if inspect.isclass(kind) else None
+
+
+def _teacher(given: Any) -> dict[str, Any]:
+    """The model of a teacher's config: mmdet takes a dict, a path, or a path in its own package."""
+    if not isinstance(given, (str, Path)):
+        return dict(given)
+    path = Path(given)
+    if not path.is_file():
+        from mmengine.utils import get_installed_path
+
+        path = Path(get_installed_path('mmdet')).parent / path
+    return {'model': load_config(path).to_dict()['model']}
 
 
 def _is_pretrained(init_cfg: Any) -> bool:
@@ -161,11 +202,12 @@ def _dump_with(
     variables: Mapping[str, str],
     path: str | os.PathLike[str],
     options: Mapping[str, Any] | None,
+    without: Sequence[Place],
 ) -> str | None:
     """The deploy text of the config when it is read with these environment variables, if it can be."""
     try:
         with _environment(variables):
-            text = _deploy_form(load_config(path, options)).dump()
+            text = deploy_form(load_config(path, options), without).dump()
     except Exception:  # the config does not load with them; the caller has another way
         return None
     return text

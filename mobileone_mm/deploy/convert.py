@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,36 +12,44 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..reparam import Reparameterizable, reparameterize_model
+from ..reparam import Reparameterizable
 from ..reparam.surgery import unfused_blocks
 from ..weights.keys import form_of
 from ..weights.loading import check_matches, load_weights
 from ..weights.reading import read_checkpoint, state_dict_of
-from ..weights.writing import atomic_write_all, torch_bytes
 from . import config as configs
-from .proof import RawForward, compare_models, own_tolerance, prove_algebra
-from .report import describe, describe_proof
-from .samples import picture_inputs, second_size, structured_input, test_size
+from .exact import give_back
+from .files import Conversion, output_paths, pair_meta, sha256_of
+from .fold import FoldPlan, plan_folding
+from .forward import RawForward
+from .proof import Difference, compare_models, own_tolerance, prove_algebra
+from .report import describe, describe_folding, describe_proof
+from .samples import picture_inputs, round_up, second_size, structured_input, test_size
+from .units import deploy_state, fill
 
-SUFFIXES = ('.pth', '.pt')
+Path_ = str | os.PathLike[str]
 
 
 def convert_to_deploy(
-    config: str | os.PathLike[str],
-    checkpoint: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    config: Path_,
+    checkpoint: Path_,
+    out: Path_,
     cfg_options: Mapping[str, Any] | None = None,
-    images: Sequence[str | os.PathLike[str]] = (),
+    images: Sequence[Path_] = (),
     tolerance: float | None = None,
     device: str = 'cpu',
+    backbone_only: bool = False,
 ) -> dict[str, Any]:
-    """Fuse the MobileOne of a trained classifier, detector or segmentor, prove it, write the result.
+    """Fuse a trained classifier, detector or segmentor, prove it, write the result.
+
+    Every MobileOne of the model is fused, wherever it stands, and every BN of necks and heads that
+    follows a convolution is folded into it, as far as a config can say so to an unmodified host; the
+    report lists what stays and why.
 
     Three files appear together or not at all: the checkpoint ``out`` (weights, classes, palette), and
     beside it, with the same name, the config (``.py``) and a report (``.json``). The raw outputs of
     the original are compared with those of the model that the *written* config and weights make, at
-    the test size of the config and at a second, non-square one, in the model's dtype, and with the
-    fused original in float64.
+    the test size of the config and at a second, non-square one, in the model's dtype and in float64.
 
     A checkpoint of mmengine's Runner with EMA holds the averaged weights as ``state_dict``; these are
     converted. Optimizer, schedulers, message hub and raw weights are left out.
@@ -50,12 +57,14 @@ def convert_to_deploy(
     Args:
         config: The config that the model was trained by.
         checkpoint: Its weights in training form, of any known naming.
-        out: The checkpoint to write, a ``.pth`` or ``.pt`` file.
+        out: The checkpoint to write, a ``.pth``, ``.pt`` or ``.safetensors`` file; the last holds
+            weights only, and classes and the like stand in the report.
         cfg_options: Overrides of the config, by dotted key.
         images: Pictures to compare on, besides structured random input.
         tolerance: Greatest difference in the model's dtype, relative to the scale of the output; 1000
             times the dtype's machine epsilon if not given.
         device: Where the comparison runs.
+        backbone_only: Leave necks and heads as they are.
 
     Returns:
         The report, as it is written.
@@ -64,68 +73,56 @@ def convert_to_deploy(
         InputError: Config, checkpoint or pictures cannot be used, or ``out`` cannot be written.
         ProofError: The two forms differ by more than the tolerance; nothing is written.
     """
-    paths = _output_paths(out, [config, checkpoint, *images])
+    conversion = prepare_conversion(
+        config, checkpoint, out, cfg_options, images, tolerance, device, backbone_only
+    )
+    conversion.write()
+    return conversion.report
+
+
+def prepare_conversion(
+    config: Path_,
+    checkpoint: Path_,
+    out: Path_,
+    cfg_options: Mapping[str, Any] | None = None,
+    images: Sequence[Path_] = (),
+    tolerance: float | None = None,
+    device: str = 'cpu',
+    backbone_only: bool = False,
+    dataset_meta: Mapping[str, Any] | None = None,
+) -> Conversion:
+    """What :func:`convert_to_deploy` does, up to but without the writing.
+
+    Args:
+        dataset_meta: Classes and palette, if the checkpoint has none; the other arguments are those
+            of :func:`convert_to_deploy`.
+    """
+    paths = output_paths(out, [config, checkpoint, *images])
     target = _device(device)
     if tolerance is not None and not 0 < tolerance < 1:
         raise InputError(f'tolerance: got {tolerance}; a number between 0 and 1 is needed')
     cfg = configs.load_config(config, cfg_options)
-    content = read_checkpoint(checkpoint)
-    model = _trained_model(cfg, content, str(checkpoint)).to(target)
+    source = Path(checkpoint).expanduser()
+    model, content = _trained_model(cfg, checkpoint)
+    give_back()
+    model.to(target)
     inputs = _inputs(cfg, model, images, target)
 
-    float64 = prove_algebra(model, inputs) if target.type != 'mps' else []
-    fused = reparameterize_model(model)
-    state = {key: value.detach().cpu().clone() for key, value in fused.state_dict().items()}
-    text = configs.deploy_config_text(cfg, config, cfg_options)
-    deployed = _model_of_pair(text, state).to(target)
+    plan, text, deployed, float64 = _deployed(
+        cfg, config, cfg_options, model, inputs, backbone_only
+    )
     dtype = next(model.parameters()).dtype
     allowed = own_tolerance(dtype) if tolerance is None else tolerance
-    own = compare_models(model, deployed, inputs, dtype, allowed)
+    own = compare_models(model, deployed, inputs, dtype, allowed, plan.pairs)
 
-    report = describe(Path(checkpoint).expanduser(), content, model, deployed, inputs[0][1])
+    report = describe(source, sha256_of(source), content, model, deployed, inputs[0][1])
+    report['folded'] = describe_folding(plan, backbone_only)
     report['proof'] = describe_proof(float64, own, dtype, allowed, target)
     report['absolute_paths_in_config'] = configs.absolute_paths(text)
-    data = torch_bytes(dict(meta=_meta(content, text, report), state_dict=state))
-    report['checkpoint_bytes'] = {
-        'before': Path(checkpoint).expanduser().stat().st_size,
-        'after': len(data),
-    }
-    written = json.dumps(report, indent=2) + '\n'
-    atomic_write_all(
-        {
-            paths['checkpoint']: lambda file: file.write(data),
-            paths['config']: lambda file: file.write(text.encode()),
-            paths['report']: lambda file: file.write(written.encode()),
-        }
-    )
-    return report
-
-
-def _output_paths(
-    out: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]
-) -> dict[str, Path]:
-    path = Path(os.path.expanduser(out))
-    if path.suffix not in SUFFIXES:
-        raise InputError(
-            f"out: got '{out}'; a file name that ends in {' or '.join(SUFFIXES)} is needed, config and "
-            'report are written beside it'
-        )
-    paths = {
-        'checkpoint': path,
-        'config': path.with_suffix('.py'),
-        'report': path.with_suffix('.json'),
-    }
-    for target in paths.values():
-        for source in map(Path, sources):
-            # os.path's, which find no file under a name that cannot be
-            same = os.path.exists(target) and os.path.exists(source) and target.samefile(source)
-            if same or os.path.realpath(target) == os.path.realpath(source.expanduser()):
-                raise InputError(
-                    f"out: '{target}' would overwrite the input '{source}'; choose another name"
-                )
-        if os.path.isdir(target):
-            raise InputError(f"out: '{target}' is a folder; choose another name")
-    return paths
+    report['checkpoint_bytes'] = {'before': source.stat().st_size}
+    meta = pair_meta(content, cfg, text, report['source'], dataset_meta)
+    state = {key: value.detach().cpu() for key, value in deployed.state_dict().items()}
+    return Conversion(paths, text, state, meta, report)
 
 
 def _device(name: str) -> torch.device:
@@ -139,8 +136,14 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _trained_model(cfg: Config, content: Mapping[str, Any], source: str) -> nn.Module:
-    """The model of the config with the weights of the checkpoint, in eval mode."""
+def _trained_model(cfg: Config, checkpoint: Path_) -> tuple[nn.Module, dict[str, Any]]:
+    """The model of the config with the weights of the checkpoint, in eval mode.
+
+    Returns:
+        The model, and the checkpoint without its weights.
+    """
+    content = read_checkpoint(checkpoint)
+    source = str(checkpoint)
     model = configs.build_model(cfg)
     if not any(isinstance(module, Reparameterizable) for module in model.modules()):
         raise InputError(
@@ -159,32 +162,72 @@ def _trained_model(cfg: Config, content: Mapping[str, Any], source: str) -> nn.M
         )
     check_matches(model, content, source)
     load_weights(model, content)
-    return model.eval()
+    dtypes = {str(v.dtype).removeprefix('torch.') for v in state.values() if v.is_floating_point()}
+    # The weights are the model's now; keeping the file's as well would double the memory.
+    rest = {key: value if key == 'meta' else None for key, value in content.items()}
+    model.eval()  # mmdet's distillers return nothing from it
+    # What mmengine's averaged models keep beside the weights, which the report tells of.
+    wrapped = {'steps': None} if 'steps' in (content.get('state_dict') or content) else {}
+    return model, {**rest, **wrapped, '_dtypes': sorted(dtypes)}
 
 
-def _model_of_pair(text: str, state: Mapping[str, Tensor]) -> nn.Module:
-    """The model that the pair makes, exactly as a user of the files would build and load it."""
-    model = configs.build_model(configs.parse_config_text(text)).eval()
-    dtypes = {value.dtype for value in state.values() if value.is_floating_point()}
-    if len(dtypes) == 1:
-        model = model.to(dtypes.pop())
-    load_weights(model, state)
-    return model
+def _deployed(
+    cfg: Config,
+    path: Path_,
+    options: Mapping[str, Any] | None,
+    model: nn.Module,
+    inputs: list[tuple[str, Tensor]],
+    backbone_only: bool,
+) -> tuple[FoldPlan, str, nn.Module, list[Difference]]:
+    """Plan, config text and model of the deploy form, proved in float64.
+
+    A fold that looks right and is not (a host's class may use its layers in another way than its
+    names say) is given up, and the rest is planned again.
+    """
+    kept: dict[str, str] = {}
+    while True:
+        try:
+            plan = FoldPlan() if backbone_only else plan_folding(cfg, model, kept)
+            text = configs.deploy_config_text(cfg, path, options, plan.without)
+            # Exactly as a user of the files would build it.
+            deployed = configs.build_model(configs.parse_config_text(text))
+            deployed.eval()
+            fill(deployed, deploy_state(model, plan.pairs))
+            give_back()
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f'checkpoint: {error}') from error
+        deployed.to(inputs[0][1].device)
+        if inputs[0][1].device.type == 'mps':  # has no float64
+            return plan, text, deployed, []
+        differences, refused = prove_algebra(model, deployed, plan.pairs, inputs)
+        if not refused:
+            return plan, text, deployed, differences
+        kept.update(refused)
 
 
 def _inputs(
     cfg: Config,
     model: nn.Module,
-    images: Sequence[str | os.PathLike[str]],
+    images: Sequence[Path_],
     device: torch.device,
 ) -> list[tuple[str, Tensor]]:
-    size = test_size(cfg)
+    # The preprocessor pads its batches; necks that join upsampled maps rely on that.
+    divisor = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1) or 1
+    size = round_up(test_size(cfg), divisor)
     channels = next(unfused_blocks(model))[1].kernel_shape[1]
     inputs = [
         (f'random input of {height} x {width}', structured_input((height, width), channels))
-        for height, width in (size, second_size(size))
+        for height, width in (size, round_up(second_size(size), divisor))
     ]
-    inputs += picture_inputs(model, images, size)
+    for name, picture in picture_inputs(model, images, size):
+        if picture.shape[1] != channels:
+            raise InputError(
+                f"images: '{name}' has {picture.shape[1]} channels after the preprocessor, the model "
+                f'takes {channels}; leave --images out'
+            )
+        inputs.append((name, picture))
     inputs = [(name, tensor.to(device)) for name, tensor in inputs]
     with torch.no_grad():
         try:
@@ -195,31 +238,3 @@ def _inputs(
                 f'config: its model does not run on {inputs[0][0]} ({type(error).__name__}: {reason})'
             ) from error
     return inputs
-
-
-def _meta(content: Mapping[str, Any], text: str, report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the hosts' ``init_*`` functions look up, and where the weights come from."""
-    meta = {
-        'cfg': text,
-        'form': 'deploy',
-        'mobileone_mm_version': report['mobileone_mm'],
-        'source_file': report['source']['file'],
-        'source_sha256': report['source']['sha256'],
-    }
-    given = content.get('meta')
-    given = given if isinstance(given, Mapping) else {}
-    info = given.get('dataset_meta')
-    if not isinstance(info, Mapping):  # mmcv 1 wrote CLASSES and PALETTE beside the rest
-        info = {key.lower(): given[key] for key in ('CLASSES', 'PALETTE') if key in given}
-    if info:
-        meta['dataset_meta'] = {str(key): _plain(value) for key, value in info.items()}
-    return meta
-
-
-def _plain(value: Any) -> Any:
-    """Lists, tuples, numbers and texts, which any reader takes, instead of NumPy's."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(item) for item in value)
-    return value.tolist() if hasattr(value, 'tolist') else value

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, ProofError
-from ..reparam import reparameterize_model
-from ..reparam.proof import tensors_of
-from ..reparam.surgery import unfused_blocks
+from ..reparam.conv_norm import ConvNorm
+from .exact import empty, give_back, in_float64, put, wholly_in_float64
+from .forward import RawForward
+from .units import (
+    UnitDifference,
+    counterpart,
+    deploy_state,
+    greatest,
+    try_units,
+    unit_differences,
+    unit_names,
+)
 
 #: greatest difference in float64, relative to the scale of the output: the algebra alone
 FLOAT64_TOLERANCE = 1e-9
 #: the same in the model's own dtype, in units of its machine epsilon: 1.2e-4 in float32
 OWN_TOLERANCE_EPS = 1000
+#: outputs of both models, differences of units, and norms that must not be folded
+_Run: TypeAlias = tuple[list[Tensor], list[Tensor], list[UnitDifference], dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -46,50 +55,67 @@ class Difference:
         return asdict(self)
 
 
-class RawForward:
-    """The raw outputs of a host's model: what its heads give before any post-processing.
+@torch.no_grad()
+def prove_algebra(
+    model: nn.Module,
+    deployed: nn.Module,
+    pairs: list[ConvNorm],
+    inputs: Iterable[tuple[str, Tensor]],
+) -> tuple[list[Difference], dict[str, str]]:
+    """Compare a model with its deploy form, all in float64.
 
-    NMS and top-k turn a difference of the last digit into another list. For the same reason the
-    proposals of a two-stage detector are found once, by the first model, and given to both.
-    """
+    The kernels of the deploy form are computed anew, not widened. There are no copies of the models
+    in float64, which would take four times the memory of the file; see
+    :mod:`mobileone_mm.deploy.exact`.
 
-    def __init__(self, proposer: nn.Module) -> None:
-        self.proposer: Any = proposer
-        self._proposals: tuple[Tensor, Any] | None = None
+    Args:
+        model: The original, in eval mode; the same afterwards.
+        deployed: The model of the written pair; its weights are computed anew at the end.
+        pairs: Layers and BNs that are folded.
+        inputs: Names and inputs.
 
-    def __call__(self, model: Any, inputs: Tensor) -> list[Tensor]:
-        """All floating-point tensors of the raw outputs of a model."""
-        samples = _samples(inputs)
-        if hasattr(model, 'roi_head') and hasattr(model, 'rpn_head'):
-            features = model.extract_feat(inputs)
-            proposals = self._find_proposals(inputs, samples)
-            rois = model.roi_head.forward(features, proposals, samples)
-            return list(tensors_of([features, model.rpn_head(features), rois]))
-        try:
-            return list(tensors_of(model(inputs, samples, mode='tensor')))
-        except NotImplementedError:
-            return list(tensors_of(model.extract_feat(inputs)))
-
-    def _find_proposals(self, inputs: Tensor, samples: list[Any]) -> Any:
-        if self._proposals is None or self._proposals[0] is not inputs:
-            features = self.proposer.extract_feat(inputs)
-            found = self.proposer.rpn_head.predict(features, samples, rescale=False)
-            for proposal in found:
-                proposal.bboxes = proposal.bboxes.to(inputs.dtype)
-            self._proposals = inputs, found
-        return self._proposals[1]
-
-
-def prove_algebra(model: nn.Module, inputs: Iterable[tuple[str, Tensor]]) -> list[Difference]:
-    """Compare a model with its fused copy, all in float64.
+    Returns:
+        The differences; and names of norms that must not be folded, with the reason: where there are
+        any, the rest of the proof is left out.
 
     Raises:
         ProofError: They differ by more than :data:`FLOAT64_TOLERANCE`.
         InputError: The model's outputs are not finite.
     """
-    double = copy.deepcopy(model).double()
-    fused = reparameterize_model(double)
-    return compare_models(double, fused, inputs, torch.float64, FLOAT64_TOLERANCE)
+    forward = RawForward(model)
+    names = unit_names(model, pairs)
+    other_of = counterpart(model, deployed, pairs, torch.float64)
+
+    def exact(name: str) -> dict[str, Tensor]:
+        return dict(deploy_state(model, pairs, torch.float64, name))
+
+    def run(tensor: Tensor, widened: Callable[..., Any], check: bool) -> _Run:
+        with exact_arithmetic():
+            with widened(model):
+                expected, units = _run_first(forward, model, names, other_of, tensor)
+                refused = _refused(model, names, other_of, pairs, units) if check else {}
+            if refused:
+                return expected, [], units, refused
+            with widened(deployed, names, exact):
+                return expected, forward(deployed, tensor), units, refused
+
+    differences: list[Difference] = []
+    widened = in_float64
+    empty(deployed, names)
+    for name, given in inputs:
+        check = not differences
+        try:
+            expected, got, units, refused = run(given.double(), widened, check)
+        except (RuntimeError, TypeError):  # two dtypes met, in torch's words or a host's
+            widened = wholly_in_float64
+            expected, got, units, refused = run(given.double(), widened, check)
+        if refused:
+            return [], refused
+        differences += _compare(name, 'float64', expected, got, units)
+    _judge(differences, FLOAT64_TOLERANCE)
+    put(deployed, deploy_state(model, pairs))
+    give_back()
+    return differences, {}
 
 
 @torch.no_grad()
@@ -99,6 +125,7 @@ def compare_models(
     inputs: Iterable[tuple[str, Tensor]],
     dtype: torch.dtype,
     tolerance: float,
+    pairs: Iterable[ConvNorm] = (),
 ) -> list[Difference]:
     """Differences of two models on all inputs: of all raw outputs, and of the worst fused unit.
 
@@ -111,38 +138,23 @@ def compare_models(
         inputs: Names and inputs; they are cast to ``dtype``.
         dtype: The dtype of both models.
         tolerance: Greatest relative difference that is allowed.
+        pairs: Layers and BNs that the second model has as one.
 
     Raises:
         ProofError: A difference is beyond the tolerance, or the outputs cannot be compared.
         InputError: The first model's outputs are not finite.
     """
     forward = RawForward(first)
+    names = unit_names(first, pairs)
     differences: list[Difference] = []
-    short = str(dtype).removeprefix('torch.')
     with exact_arithmetic():
         for name, given in inputs:
             tensor = given.to(dtype)
-            with _unit_differences(first, second) as units:
-                expected = forward(first, tensor)
+            expected, units = _run_first(forward, first, names, second.get_submodule, tensor)
             got = forward(second, tensor)
-            if not all(bool(torch.isfinite(t).all()) for t in expected):
-                raise InputError(
-                    f'checkpoint: the output of the model is not finite on {name} in {short}; the '
-                    'weights are broken or the training diverged'
-                )
-            if not expected or [t.shape for t in expected] != [t.shape for t in got]:
-                raise ProofError(
-                    f'the two forms have outputs of different shapes on {name}; nothing was written'
-                )
-            found = [*_output_differences(expected, got), max(units, key=lambda unit: unit[2])]
-            differences += [Difference(name, short, *values) for values in found]
-    worst = max(differences, key=lambda difference: difference.relative)
-    if not worst.relative <= tolerance:
-        raise ProofError(
-            f'the fused model differs from the original by {worst.relative:.2g} of the scale of '
-            f'{worst.output} on {worst.input} in {short} (allowed: {tolerance:.2g}); nothing was '
-            'written'
-        )
+            short = str(dtype).removeprefix('torch.')
+            differences += _compare(name, short, expected, got, units)
+    _judge(differences, tolerance)
     return differences
 
 
@@ -162,67 +174,74 @@ def exact_arithmetic() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-@contextmanager
-def _unit_differences(
-    first: nn.Module, second: nn.Module
-) -> Iterator[list[tuple[str, float, float]]]:
-    """Within it, every run of a unit of the first model is repeated by the second model's unit.
+def _run_first(
+    forward: RawForward,
+    model: nn.Module,
+    names: list[str],
+    other_of: Callable[[str], nn.Module],
+    tensor: Tensor,
+) -> tuple[list[Tensor], list[UnitDifference]]:
+    with unit_differences(model, names, other_of) as units:
+        expected = forward(model, tensor)
+    missed = [name for name in names if name not in {unit[0] for unit in units}]
+    return expected, [*units, *try_units(model, missed, other_of, tensor.dtype)[0]]
 
-    Yields a list that fills with the unit's name, absolute and relative difference. Outputs are
-    compared at once, so that one pair of them is in memory at a time.
-    """
-    found: list[tuple[str, float, float]] = []
 
-    def compare(name: str, other: nn.Module) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            got = other(*args)
-            if got.shape != output.shape:
-                found.append((name, math.inf, math.inf))
-                return
-            # A unit whose output is next to nothing has no digits of its own to compare.
-            floor = 1e-3 * _greatest(args[0])
-            absolute = _greatest(output.double() - got.double())
-            found.append((name, absolute, absolute / max(_greatest(output), floor, 1e-30)))
+def _refused(
+    model: nn.Module,
+    names: list[str],
+    other_of: Callable[[str], nn.Module],
+    pairs: list[ConvNorm],
+    units: list[UnitDifference],
+) -> dict[str, str]:
+    """Norms of pairs that are not one layer after all, or that nothing can run."""
+    missed = [name for name in names if name not in {unit[0] for unit in units}]
+    reasons = try_units(model, missed, other_of, torch.float64)[1]
+    for name, _, relative in units:
+        if not relative <= FLOAT64_TOLERANCE:
+            reasons[name] = 'does not act on the bare output of its layer, by which it could fold'
+    return {pair.norm: reasons[pair.parent] for pair in pairs if pair.parent in reasons}
 
-        return hook
 
-    handles = [
-        block.register_forward_hook(compare(name, second.get_submodule(name)))  # type: ignore[attr-defined]
-        for name, block in unfused_blocks(first)
-    ]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
+def _compare(
+    name: str,
+    dtype: str,
+    expected: list[Tensor],
+    got: list[Tensor],
+    units: list[UnitDifference],
+) -> Iterator[Difference]:
+    if not all(bool(torch.isfinite(t).all()) for t in expected):
+        raise InputError(
+            f'checkpoint: the output of the model is not finite on {name} in {dtype}; the weights '
+            'are broken or the training diverged'
+        )
+    if not expected or [t.shape for t in expected] != [t.shape for t in got]:
+        raise ProofError(
+            f'the two forms have outputs of different shapes on {name}; nothing was written'
+        )
+    found = [*_output_differences(expected, got)]
+    if units:
+        found.append(max(units, key=lambda unit: unit[2]))
+    for values in found:
+        yield Difference(name, dtype, *values)
+
+
+def _judge(differences: list[Difference], tolerance: float) -> None:
+    worst = max(differences, key=lambda difference: difference.relative)
+    if not worst.relative <= tolerance:
+        raise ProofError(
+            f'the fused model differs from the original by {worst.relative:.2g} of the scale of '
+            f'{worst.output} on {worst.input} in {worst.dtype} (allowed: {tolerance:.2g}); nothing '
+            'was written'
+        )
 
 
 def _output_differences(
     expected: list[Tensor], got: list[Tensor]
 ) -> Iterator[tuple[str, float, float]]:
-    scales = [_greatest(t) for t in expected]
+    scales = [greatest(t) for t in expected]
     # An output that is next to nothing beside the others has no digits of its own to compare.
     floor = max(1e-3 * max(scales), 1e-30)
     for index, (a, b, scale) in enumerate(zip(expected, got, scales, strict=True)):
-        absolute = _greatest(a.double() - b.double())
+        absolute = greatest(a.cpu().double() - b.cpu().double())
         yield f'output {index}', absolute, absolute / max(scale, floor)
-
-
-def _greatest(tensor: Tensor) -> float:
-    """Greatest magnitude; infinite if there is a NaN, which equals nothing."""
-    value = float(tensor.detach().abs().max()) if tensor.numel() else 0.0
-    return math.inf if math.isnan(value) else value
-
-
-def _samples(inputs: Tensor) -> list[Any]:
-    from mmengine.structures import BaseDataElement
-
-    shape = tuple(inputs.shape[-2:])
-    info = dict(
-        img_shape=shape,
-        ori_shape=shape,
-        pad_shape=shape,
-        batch_input_shape=shape,
-        scale_factor=(1.0, 1.0),
-    )
-    return [BaseDataElement(metainfo=info) for _ in inputs]

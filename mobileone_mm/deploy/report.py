@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -12,14 +12,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .._version import __version__
 from ..reparam.surgery import unfused_blocks
-from .proof import FLOAT64_TOLERANCE, Difference, RawForward
+from .fold import FoldPlan
+from .forward import RawForward
+from .proof import FLOAT64_TOLERANCE, Difference
 
 
 def describe(
     checkpoint: Path,
+    sha256: str,
     content: Mapping[str, Any],
     model: nn.Module,
     deployed: nn.Module,
@@ -29,7 +33,8 @@ def describe(
 
     Args:
         checkpoint: The file that was converted.
-        content: What was in it.
+        sha256: Its hash.
+        content: What was in it besides the weights.
         model: The original.
         deployed: The model of the written pair.
         inputs: The batch for the latencies.
@@ -41,14 +46,31 @@ def describe(
             'The checkpoint has averaged weights (EMA). mmengine stores them as state_dict; they were '
             'converted, and the raw ones (ema_state_dict) were left out.'
         )
+    if 'steps' in content:
+        notes.append(
+            'The weights were wrapped as an averaged model (EMA or SWA); the averages were converted.'
+        )
+    dtype = str(next(deployed.parameters()).dtype).removeprefix('torch.')
+    given = content.get('_dtypes') or [dtype]
+    if given != [dtype]:
+        notes.append(
+            f'The weights were stored in {", ".join(given)}; fused kernels have more digits than '
+            f'that, so the result is {dtype}.'
+        )
     return {
         'mobileone_mm': __version__,
         'source': {
             'file': checkpoint.name,
-            'sha256': hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+            'sha256': sha256,
         },
         'fused_units': sum(1 for _ in unfused_blocks(model)),
+        'ema': 'ema_state_dict' in content or 'steps' in content,
         'parameters': {'before': _parameters(model), 'after': _parameters(deployed)},
+        'macs': {
+            'input': list(inputs.shape),
+            'before': count_macs(model, inputs),
+            'after': count_macs(deployed, inputs),
+        },
         'latency': {
             'input': list(inputs.shape),
             'device': str(inputs.device),
@@ -57,10 +79,25 @@ def describe(
             'median_ms_after': round(after * 1e3, 3),
             'ratio': round(before / after, 3),
         },
-        'dropped': sorted(key for key in content if key not in ('state_dict', 'meta'))
+        'dropped': sorted(key for key in content if key not in ('state_dict', 'meta', '_dtypes'))
         if 'state_dict' in content
         else [],
         'notes': notes,
+    }
+
+
+def describe_folding(plan: FoldPlan, backbone_only: bool) -> dict[str, Any]:
+    """The part of the report about necks and heads.
+
+    Args:
+        plan: What was folded and what stayed.
+        backbone_only: Whether nothing was to be folded.
+    """
+    return {
+        'backbone_only': backbone_only,
+        'norms': [pair.norm for pair in plan.pairs],
+        'config': [f'{".".join(map(str, ("model", *place)))}=None' for place in plan.without],
+        'left': [{'norm': name, 'reason': reason} for name, reason in plan.left.items()],
     }
 
 
@@ -85,10 +122,12 @@ def describe_proof(
         'float64': {
             'tolerance': FLOAT64_TOLERANCE,
             'greatest_relative': max((d.relative for d in float64), default=None),
+            'greatest_absolute': max((d.absolute for d in float64), default=None),
         },
         str(dtype).removeprefix('torch.'): {
             'tolerance': allowed,
             'greatest_relative': max(d.relative for d in own),
+            'greatest_absolute': max(d.absolute for d in own),
         },
         'differences': [difference.as_dict() for difference in [*float64, *own]],
     }
@@ -98,10 +137,13 @@ def summary(report: Mapping[str, Any], out: str | os.PathLike[str]) -> str:
     """The report as lines to read."""
     path = Path(out)
     parameters, size, latency = (report[k] for k in ('parameters', 'checkpoint_bytes', 'latency'))
+    macs, folded = report['macs'], report['folded']
     shape = ' x '.join(map(str, latency['input']))
     rows = [
         ('units fused', f'{report["fused_units"]}'),
+        ('BN folded', 'none (backbone only)' if folded['backbone_only'] else len(folded['norms'])),
         ('parameters', f'{parameters["before"]:,} -> {parameters["after"]:,}'),
+        ('MACs', f'{macs["before"] / 1e6:,.1f} M -> {macs["after"] / 1e6:,.1f} M ({shape})'),
         ('checkpoint', f'{size["before"] / 1e6:.1f} MB -> {size["after"] / 1e6:.1f} MB'),
         (
             'latency',
@@ -115,12 +157,22 @@ def summary(report: Mapping[str, Any], out: str | os.PathLike[str]) -> str:
             rows.append(
                 (
                     f'difference, {dtype}',
-                    f'{found:.1e} of the scale of the output (allowed {allowed:.1e})',
+                    f'{found:.1e} of the scale of the output (allowed {allowed:.1e}), '
+                    f'{proof["greatest_absolute"]:.1e} absolute',
                 )
             )
+    for name, (before, after) in report.get('metric', {}).get('values', {}).items():
+        rows.append((name, f'{before:.4f} -> {after:.4f}'))
+    rows.append(('weights', 'averaged (EMA)' if report['ema'] else 'as they are in the file'))
     if report['dropped']:
         rows.append(('left out', ', '.join(report['dropped'])))
     lines = [f'{name + ":":<24}{value}' for name, value in rows]
+    reasons = defaultdict(list)
+    for entry in folded['left']:
+        reasons[entry['reason']].append(entry['norm'])
+    for reason, norms in reasons.items():
+        more = f' and {len(norms) - 1} more' if len(norms) > 1 else ''
+        lines.append(f'left: {norms[0]}{more}: {reason}')
     lines += report['notes']
     if report['absolute_paths_in_config']:
         lines.append(
@@ -132,7 +184,7 @@ def summary(report: Mapping[str, Any], out: str | os.PathLike[str]) -> str:
 
 @torch.no_grad()
 def latencies(
-    first: nn.Module, second: nn.Module, inputs: Tensor, seconds: float = 3.0
+    first: nn.Module, second: nn.Module, inputs: Tensor, seconds: float = 1.0
 ) -> tuple[float, float]:
     """Median seconds of a forward pass of two models, measured in turns.
 
@@ -155,6 +207,22 @@ def latencies(
                 torch.cuda.synchronize(inputs.device)
             taken.append(time.perf_counter() - start)
     return median(times[0]), median(times[1])
+
+
+@torch.no_grad()
+def count_macs(model: nn.Module, inputs: Tensor) -> int:
+    """Multiply-adds of convolutions and matrix products in a forward pass.
+
+    PyTorch's counter sees every operator that runs; mmengine's walks a trace, which the hosts'
+    detectors and their data samples do not pass. Stand-ins for compiled operators count as what they
+    are made of.
+
+    Args:
+        inputs: One batch, as the model takes it.
+    """
+    with FlopCounterMode(display=False) as counter:
+        RawForward(model)(model, inputs)
+    return int(counter.get_total_flops()) // 2
 
 
 def _parameters(model: nn.Module) -> int:

@@ -23,13 +23,15 @@ def test_size(config: Config) -> tuple[int, int]:
     found = False
     for step in _test_pipeline(config):
         name = str(step.get('type', '')).rpartition('.')[2]
+        if name == 'Pad':
+            height, width = _padded(step, height, width)
         size = step.get('scale') if name in ('Resize', 'ResizeEdge') else step.get('crop_size')
         if size is None or name not in ('Resize', 'ResizeEdge', 'CenterCrop'):
             continue
         found = True
         pair = (size, size) if isinstance(size, int) else tuple(size)
         if name == 'CenterCrop':
-            height, width = int(pair[0]), int(pair[1])
+            height, width = int(pair[0]), int(pair[-1])
         elif name == 'Resize' and not step.get('keep_ratio', False):
             width, height = int(pair[0]), int(pair[1])
         else:
@@ -39,6 +41,19 @@ def test_size(config: Config) -> tuple[int, int]:
                 ratio = min(max(pair) / max(height, width), min(pair) / min(height, width))
             height, width = round(height * ratio), round(width * ratio)
     return (height, width) if found else DEFAULT_SIZE
+
+
+def _padded(step: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
+    if step.get('pad_to_square'):
+        height = width = max(height, width)
+    if step.get('size'):
+        width, height = (max(a, int(b)) for a, b in zip((width, height), step['size'], strict=True))
+    return round_up((height, width), step.get('size_divisor') or 1)
+
+
+def round_up(size: tuple[int, int], divisor: int) -> tuple[int, int]:
+    """Height and width as the next multiples of a number."""
+    return math.ceil(size[0] / divisor) * divisor, math.ceil(size[1] / divisor) * divisor
 
 
 test_size.__test__ = False  # type: ignore[attr-defined]  # pytest takes it for a test

@@ -8,7 +8,13 @@ from mmengine.config import Config
 from PIL import Image
 from torch import nn
 
-from mobileone_mm.deploy.samples import picture_inputs, second_size, structured_input, test_size
+from mobileone_mm.deploy.samples import (
+    picture_inputs,
+    round_up,
+    second_size,
+    structured_input,
+    test_size,
+)
 from mobileone_mm.errors import InputError
 
 
@@ -25,6 +31,31 @@ def config(*steps: dict, **dataset) -> Config:
         ([dict(type='ResizeEdge', scale=240)], (240, 320)),
         ([dict(type='Resize', scale=(1333, 800), keep_ratio=True)], (800, 1067)),
         ([dict(type='Resize', scale=(2048, 512), keep_ratio=True)], (512, 683)),
+        (
+            [dict(type='ResizeEdge', scale=256), dict(type='CenterCrop', crop_size=(224,))],
+            (224, 224),
+        ),
+        (
+            [
+                dict(type='Resize', scale=(416, 416), keep_ratio=True),
+                dict(type='Pad', pad_to_square=1),
+            ],
+            (416, 416),
+        ),
+        (
+            [
+                dict(type='Resize', scale=(416, 416), keep_ratio=True),
+                dict(type='Pad', size_divisor=32),
+            ],
+            (320, 416),
+        ),
+        (
+            [
+                dict(type='Resize', scale=(320, 320), keep_ratio=True),
+                dict(type='Pad', size=(352, 320)),
+            ],
+            (320, 352),
+        ),
         ([dict(type='LoadImageFromFile')], (224, 224)),
         ([], (224, 224)),
     ],
@@ -39,6 +70,12 @@ def test_size_of_wrapped_datasets_and_missing_parts():
         assert test_size(Config(dict(val_dataloader=dict(dataset=dataset)))) == (64, 64)
     assert test_size(Config(dict(test_dataloader=dict(dataset=dict(type='X'))))) == (224, 224)
     assert test_size(Config({})) == (224, 224)
+
+
+def test_round_up():
+    """To what the preprocessor pads to, where necks join upsampled maps."""
+    assert round_up((312, 416), 32) == (320, 416)
+    assert round_up((312, 416), 1) == (312, 416)
 
 
 @pytest.mark.parametrize('size', [(224, 224), (320, 320), (64, 64), (32, 32), (512, 683), (64, 96)])

@@ -1,0 +1,125 @@
+"""The raw outputs of any host's model, such that two forms of it can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..reparam.proof import tensors_of
+
+
+class RawForward:
+    """The raw outputs of a host's model: what its heads give before any post-processing.
+
+    NMS and top-k turn a difference of the last digit into another list. For the same reason the
+    proposals of a two-stage detector are found once, by the first model, and given to both, as are
+    the regions of the later stages of a cascade: where a region is sampled depends on its size by
+    steps. The regions that a model finds itself are among its outputs.
+
+    A wrapper that holds a student and a teacher gives the outputs of both.
+    """
+
+    def __init__(self, proposer: nn.Module) -> None:
+        self.proposer: Any = proposer
+        self._inputs: Tensor | None = None
+        self._given: dict[str, Any] = {}
+
+    def __call__(self, model: Any, inputs: Tensor) -> list[Tensor]:
+        """All floating-point tensors of the raw outputs of a model."""
+        if self._inputs is not inputs:
+            self._inputs, self._given = inputs, {}
+        return self._outputs(model, self.proposer, inputs, '')
+
+    def _outputs(self, model: Any, proposer: Any, inputs: Tensor, name: str) -> list[Tensor]:
+        parts = [part for part in ('student', 'teacher') if _has_module(model, part)]
+        if parts:
+            return [
+                output
+                for part in parts
+                for output in self._outputs(
+                    getattr(model, part), getattr(proposer, part), inputs, f'{name}{part}.'
+                )
+            ]
+        samples = _samples(inputs)
+        if _has_module(model, 'roi_head') and _has_module(model, 'rpn_head'):
+            return self._two_stages(model, proposer, inputs, samples, name)
+        try:
+            return list(tensors_of(model(inputs, samples, mode='tensor')))
+        except NotImplementedError:
+            return list(tensors_of(model.extract_feat(inputs)))
+
+    def _two_stages(
+        self, model: Any, proposer: Any, inputs: Tensor, samples: list[Any], name: str
+    ) -> list[Tensor]:
+        key = f'{name}proposals'
+        if key not in self._given:
+            with _in_float32(proposer.rpn_head):
+                features = proposer.extract_feat(inputs)
+                found = proposer.rpn_head.predict(features, samples, rescale=False)
+            for proposal in found:
+                proposal.bboxes = proposal.bboxes.to(inputs.dtype)
+            self._given[key] = found
+        features = model.extract_feat(inputs)
+        with self._same_regions(model.roi_head, f'{name}regions') as own:
+            rois = model.roi_head.forward(features, self._given[key], samples)
+        return list(tensors_of([features, model.rpn_head(features), rois, own]))
+
+    @contextmanager
+    def _same_regions(self, head: nn.Module, key: str) -> Iterator[list[Tensor]]:
+        """Within it, regions are read where those of the first model are; yields the model's own."""
+        own: list[Tensor] = []
+        given: list[Tensor] = self._given.setdefault(key, [])
+
+        def replace(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            own.append(args[1])
+            if len(given) < len(own):
+                given.append(args[1])
+            return (args[0], given[len(own) - 1], *args[2:])
+
+        handles = [
+            module.register_forward_pre_hook(replace)
+            for module in head.modules()
+            if hasattr(module, 'roi_layers')  # a RoI extractor
+        ]
+        try:
+            yield own
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@contextmanager
+def _in_float32(head: nn.Module) -> Iterator[None]:
+    """Within it, a head gives float32: mmcv's compiled NMS reads nothing else."""
+    handle = head.register_forward_hook(lambda _, __, output: _float32(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _float32(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.float() if output.is_floating_point() else output
+    return type(output)(_float32(part) for part in output)
+
+
+def _has_module(model: Any, name: str) -> bool:
+    return isinstance(getattr(model, name, None), nn.Module)
+
+
+def _samples(inputs: Tensor) -> list[Any]:
+    from mmengine.structures import BaseDataElement
+
+    shape = tuple(inputs.shape[-2:])
+    info = dict(
+        img_shape=shape,
+        ori_shape=shape,
+        pad_shape=shape,
+        batch_input_shape=shape,
+        scale_factor=(1.0, 1.0),
+    )
+    return [BaseDataElement(metainfo=info) for _ in inputs]

@@ -1,0 +1,30 @@
+"""What the tests of the deploy form share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope='package')
+def short_latencies():
+    """Latencies of three turns: their values are not what these tests are about."""
+    from mobileone_mm.deploy import report
+
+    before = report.latencies.__defaults__
+    report.latencies.__defaults__ = (0.0,)
+    yield
+    report.latencies.__defaults__ = before
+
+
+@pytest.fixture(autouse=True)
+def strict_nms(monkeypatch):
+    """mmcv's compiled NMS reads float32 alone; its stand-in is kinder."""
+    nms = pytest.importorskip('mmcv.ops.nms')
+    plain = nms.ext_module.nms
+
+    def strict(boxes, scores, **kwargs):
+        assert boxes.dtype == scores.dtype == torch.float32
+        return plain(boxes, scores, **kwargs)
+
+    monkeypatch.setattr(nms.ext_module, 'nms', strict)

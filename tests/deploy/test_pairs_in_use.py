@@ -1,0 +1,207 @@
+"""What a written pair is for: the hosts' own functions in a fresh process, our tools, the metric."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mobileone_mm.apis import deploy
+from mobileone_mm.deploy.config import build_model, load_config, parse_config_text
+from mobileone_mm.deploy.files import weight_bytes
+from mobileone_mm.reparam.proof import randomize_
+
+ROOT = Path(__file__).resolve().parents[2]
+HOSTS = {
+    'cls': ('mmpretrain', 'get_model', "(CONFIG, pretrained=WEIGHTS, device='cpu')"),
+    'det': ('mmdet.apis', 'init_detector', "(CONFIG, WEIGHTS, device='cpu')"),
+    'seg': ('mmseg.apis', 'init_model', "(CONFIG, WEIGHTS, device='cpu')"),
+}
+SCRIPT = """
+import sys
+{before}
+from {module} import {function}
+CONFIG, WEIGHTS, expected = sys.argv[1:]
+model = {function}{call}
+import torch
+reference = torch.load(expected)
+with torch.no_grad():
+    found = model.extract_feat(reference['inputs'])
+assert torch.equal(found[0], reference['feature']), (found[0] - reference['feature']).abs().max()
+assert model.backbone.deploy and not model.training
+meta = getattr(model, 'dataset_meta', None) or model._dataset_meta
+assert len(meta['classes']) == 3
+assert not any(type(m).__name__.endswith('BatchNorm2d') for m in model.modules())
+print('loaded', {module!r})
+"""
+
+
+@pytest.fixture
+def trained(tiny_config, tmp_path):
+    """A config and a checkpoint with random weights, as a run leaves them."""
+
+    def make(task: str) -> tuple[Path, Path]:
+        config, checkpoint = tiny_config(task), tmp_path / f'{task}-trained.pth'
+        model = randomize_(build_model(load_config(config)), seed=7)
+        meta = {'dataset_meta': {'classes': ('a', 'b', 'c'), 'palette': [(1, 2, 3)] * 3}}
+        torch.save({'state_dict': model.state_dict(), 'meta': meta}, checkpoint)
+        return config, checkpoint
+
+    return make
+
+
+def run_python(*argv: object, cwd: Path) -> subprocess.CompletedProcess:
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *map(str, argv)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+BY_CONFIG = 'from mmengine.config import Config\nConfig.fromfile(sys.argv[1])', ()
+BY_RUNNER = '', ('-m', 'mobileone_mm.compat')
+
+
+@pytest.mark.parametrize(
+    ('task', 'how'),
+    [
+        ('cls', BY_CONFIG),
+        pytest.param('seg', BY_RUNNER, marks=pytest.mark.slow),
+        pytest.param('det', BY_CONFIG, marks=pytest.mark.slow),
+        pytest.param('cls', BY_RUNNER, marks=pytest.mark.slow),
+        pytest.param('det', BY_RUNNER, marks=pytest.mark.slow),
+        pytest.param('seg', BY_CONFIG, marks=pytest.mark.slow),
+    ],
+)
+def test_the_hosts_own_functions_in_a_fresh_process(task, how, trained, tool, tmp_path):
+    """Nothing of ours is imported by hand.
+
+    A config that is read before the host is imported is enough; else, where compiled operators are
+    missing, the runner for foreign scripts puts the stand-ins in place first.
+    """
+    pytest.importorskip(HOSTS[task][0].partition('.')[0])
+    config, checkpoint = trained(task)
+    out = tmp_path / 'pair' / 'deploy.pth'
+    assert tool('switch_to_deploy', config, checkpoint, out) == 0
+    text = out.with_suffix('.py').read_text()
+    assert '_base_' not in text
+    assert str(ROOT) not in text
+    config.unlink()
+
+    model = build_model(parse_config_text(text)).eval()
+    model.load_state_dict(torch.load(out, weights_only=True)['state_dict'])
+    inputs = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        feature = model.extract_feat(inputs)[0]
+    torch.save({'inputs': inputs, 'feature': feature}, tmp_path / 'expected.pt')
+    module, function, call = HOSTS[task]
+    script = tmp_path / 'script.py'
+    argv = (out.with_suffix('.py'), out, tmp_path / 'expected.pt')
+    before, runner = how
+    script.write_text(SCRIPT.format(before=before, module=module, function=function, call=call))
+    done = run_python(*runner, script, *argv, cwd=tmp_path)
+    assert f'loaded {module}' in done.stdout, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    'task',
+    [
+        'cls',
+        pytest.param('det', marks=pytest.mark.slow),
+        pytest.param('seg', marks=pytest.mark.slow),
+    ],
+)
+def test_the_metric_before_and_after(task, trained, tool, tmp_path, capsys):
+    config, checkpoint = trained(task)
+    out = tmp_path / 'out.pth'
+    only = ('--backbone-only',) if task == 'cls' else ()
+    assert tool('switch_to_deploy', config, checkpoint, out, '--data', *only) == 0
+    report = json.loads((tmp_path / 'out.json').read_text())
+    names = {'cls': 'accuracy/top1', 'det': 'coco/bbox_mAP', 'seg': 'mIoU'}
+    before, after = report['metric']['values'][names[task]]
+    assert after == pytest.approx(before, abs=1e-3 * max(1, abs(before)))
+    printed = capsys.readouterr().out
+    assert f'{names[task]}:' in printed
+    assert ('none (backbone only)' in printed) is bool(only)
+
+
+def test_another_metric_ends_it(trained, tool, tmp_path, capsys, monkeypatch):
+    config, checkpoint = trained('cls')
+    values = iter([{'accuracy/top1': 50.0}, {'accuracy/top1': 49.9}])
+    monkeypatch.setattr(deploy, 'evaluate', lambda *_, **__: next(values))
+    assert tool('switch_to_deploy', config, checkpoint, tmp_path / 'out.pth', '--data') == 1
+    error = capsys.readouterr().err.strip()
+    assert 'accuracy/top1: 50 before and 49.9 after the conversion' in error
+    assert '\n' not in error
+    assert not list(tmp_path.glob('out*'))
+
+
+def test_data_needs_a_test_set(trained, tool, tmp_path, capsys):
+    config, checkpoint = trained('cls')
+    config.write_text(config.read_text() + 'test_evaluator = None\n')
+    assert tool('switch_to_deploy', config, checkpoint, tmp_path / 'out.pth', '--data') == 2
+    assert "has no 'test_evaluator'" in capsys.readouterr().err
+    assert not list(tmp_path.glob('out*'))
+
+
+def test_safetensors_by_our_tools_and_by_mmengine(trained, tool, tmp_path, fresh_mmengine):
+    safetensors = pytest.importorskip('safetensors')
+    from mmengine.runner import checkpoint as host
+
+    config, checkpoint = trained('cls')
+    out = tmp_path / 'deploy.safetensors'
+    assert tool('switch_to_deploy', config, checkpoint, out) == 0
+    report = json.loads(out.with_suffix('.json').read_text())
+    assert report['meta']['dataset_meta']['classes'] == ['a', 'b', 'c']
+    assert report['checkpoint_bytes']['after'] == out.stat().st_size
+    with safetensors.safe_open(out, 'pt') as file:
+        assert file.metadata()['source_sha256'] == report['source']['sha256']
+    pair = (out.with_suffix('.py'), out)
+    assert tool('test', *pair, '--work-dir', tmp_path / 'test') == 0
+    picture = next(Path(os.environ['IMAGENET_ROOT']).rglob('*.JPEG'))
+    assert tool('predict', *pair, picture, '--out-dir', tmp_path / 'predicted') == 0
+    assert (tmp_path / 'predicted' / 'predictions.json').is_file()
+    model = build_model(parse_config_text(pair[0].read_text()))
+    loaded = host.load_checkpoint(model, str(out), map_location='cpu', strict=True)
+    assert loaded.keys() == model.state_dict().keys()
+
+
+def test_mmengine_reads_safetensors_with_our_loader(tmp_path):
+    """Without it, the installed torch and mmengine decide; older ones take the file for damaged."""
+    pytest.importorskip('safetensors')
+    out = tmp_path / 'weights.safetensors'
+    out.write_bytes(weight_bytes({'a': torch.ones(2)}, {'form': 'deploy'}, '.safetensors'))
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'import sys\nfrom mmengine.runner.checkpoint import CheckpointLoader\n'
+        'from mobileone_mm.weights.mmengine_loader import use_safe_loader\n'
+        'use_safe_loader()\n'
+        'print(CheckpointLoader.load_checkpoint(sys.argv[1], map_location="cpu")["a"].sum())\n'
+    )
+    done = run_python(script, out, cwd=tmp_path)
+    assert 'tensor(2.)' in done.stdout, done.stderr
+
+
+def test_the_report_has_it_all(trained, tool, tmp_path, capsys):
+    config, checkpoint = trained('seg')
+    assert tool('switch_to_deploy', config, checkpoint, tmp_path / 'out.pth') == 0
+    report = json.loads((tmp_path / 'out.json').read_text())
+    assert report['macs']['after'] < report['macs']['before']
+    assert report['parameters']['after'] < report['parameters']['before']
+    assert report['ema'] is False
+    assert report['folded']['left'] == []
+    printed = capsys.readouterr().out
+    for row in ('parameters', 'MACs', 'latency', 'BN folded', 'weights'):
+        assert f'{row}:' in printed
+    meta = torch.load(tmp_path / 'out.pth', weights_only=True)['meta']
+    assert meta['data_preprocessor']['type'] == 'SegDataPreProcessor'

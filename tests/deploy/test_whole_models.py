@@ -1,0 +1,501 @@
+"""Models of the hosts with MobileOne in several places, and BNs that fold or must not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmcv.cnn import ConvModule
+from mmengine.config import Config
+from mmengine.model import BaseModel, BaseModule, ExponentialMovingAverage
+from mmengine.registry import MODELS
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mobileone_mm.deploy import convert_to_deploy
+from mobileone_mm.deploy.config import build_model, load_config
+from mobileone_mm.deploy.fold import plan_folding
+from mobileone_mm.reparam.proof import randomize_
+
+TINY = (
+    "dict(type='mobileone_mm.MobileOne', out_indices=(0, 1, 2, 3), arch=dict(\n"
+    '    num_blocks=[1, 2, 1, 1], width_factor=[0.125] * 4, num_conv_branches=[2, 1, 1, 1]))'
+)
+HEADER = f'backbone = {TINY}\n'
+BN = dict(type='BN')
+
+
+def base(host: str, name: str) -> str:
+    package = pytest.importorskip(host)
+    path = Path(package.__file__).parent / '.mim' / 'configs' / '_base_' / 'models' / name
+    return (
+        f"_base_ = ['{path}']\ndefault_scope = '{host}'\n"
+        f'backbone = {TINY.replace("dict(", "dict(_delete_=True, ", 1)}\n'
+    )
+
+
+@pytest.fixture
+def convert(tmp_path: Path) -> Callable[..., tuple[dict, Any, Any]]:
+    """Converts the randomised model of a config; returns the report, the original and the result."""
+
+    def run(text: str, change: Callable[[Any], Any] = lambda state: state, **kwargs: Any):
+        config = tmp_path / 'model.py'
+        config.write_text(text)
+        model = randomize_(build_model(load_config(config)), seed=5)
+        torch.save(change(model.state_dict()), tmp_path / 'net.pth')
+        report = convert_to_deploy(config, tmp_path / 'net.pth', tmp_path / 'out.pth', **kwargs)
+        assert report == json.loads((tmp_path / 'out.json').read_text())
+        deployed = build_model(Config.fromfile(tmp_path / 'out.py'))
+        for one in (model, deployed):
+            one.eval()  # mmdet's distillers return nothing from it
+        state = torch.load(tmp_path / 'out.pth', weights_only=True)['state_dict']
+        deployed.load_state_dict(state, strict=True)
+        assert report['proof']['float64']['greatest_relative'] < 1e-9
+        assert report['proof']['float32']['greatest_relative'] < 1.2e-4
+        return report, model, deployed
+
+    return run
+
+
+def norms(model: Any) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+
+
+def reasons(report: dict) -> dict[str, str]:
+    return {entry['norm']: entry['reason'] for entry in report['folded']['left']}
+
+
+CASCADE = """
+model = dict(
+    backbone=backbone,
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16, norm_cfg=dict(type='BN')),
+    rpn_head=dict(in_channels=16, feat_channels=16),
+    roi_head=dict(bbox_roi_extractor=dict(out_channels=16), bbox_head=[
+        dict(type='ConvFCBBoxHead', in_channels=16, conv_out_channels=16, fc_out_channels=32,
+             num_shared_convs=1, num_shared_fcs=1, norm_cfg=dict(type='SyncBN'), num_classes=4,
+             reg_class_agnostic=agnostic, bbox_coder=dict(type='DeltaXYWHBBoxCoder'))
+        for agnostic in (True, True, False)]),
+    test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=20)),
+)
+test_pipeline = [dict(type='Resize', scale=(96, 64))]
+"""
+
+
+def test_cascade_rcnn(convert):
+    report, _model, deployed = convert(base('mmdet', 'cascade-rcnn_r50_fpn.py') + CASCADE)
+    assert len(report['folded']['norms']) == 8 + 3  # of the neck, one of each stage
+    assert report['folded']['left'] == []
+    assert norms(deployed) == []
+    assert deployed.backbone.deploy
+
+
+SOFT = """
+_base_ = ['{faster}']
+default_scope = 'mmdet'
+detector = _base_.model
+detector.backbone = {tiny}
+detector.neck = dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=16, num_outs=5,
+                     norm_cfg=dict(type='BN', requires_grad=False))
+detector.rpn_head.in_channels = detector.rpn_head.feat_channels = 16
+detector.roi_head.bbox_roi_extractor.out_channels = 16
+detector.roi_head.bbox_head.in_channels = 16
+detector.test_cfg.rpn.nms_pre = 50
+detector.test_cfg.rpn.max_per_img = 20
+model = dict(
+    _delete_=True, type='SoftTeacher', detector=detector,
+    data_preprocessor=dict(type='MultiBranchDataPreprocessor',
+                           data_preprocessor=detector.data_preprocessor),
+    semi_train_cfg=dict(freeze_teacher=True), semi_test_cfg=dict(predict_on='teacher'),
+)
+test_pipeline = [dict(type='Resize', scale=(96, 64))]
+"""
+
+
+def test_teacher_and_student(convert):
+    mmdet = pytest.importorskip('mmdet')
+    faster = Path(mmdet.__file__).parent / '.mim/configs/_base_/models/faster-rcnn_r50_fpn.py'
+    report, _model, deployed = convert(SOFT.format(faster=faster, tiny=TINY))
+    assert deployed.student.backbone.deploy
+    assert deployed.teacher.backbone.deploy
+    assert {name.split('.')[0] for name in report['folded']['norms']} == {'student', 'teacher'}
+    assert norms(deployed) == []
+    # The two are random and differ; each was compared with its own.
+    assert not torch.equal(
+        deployed.student.backbone.stage0.branch_reparam.weight,
+        deployed.teacher.backbone.stage0.branch_reparam.weight,
+    )
+    outputs = {d['output'] for d in report['proof']['differences'] if 'output' in d['output']}
+    assert len(outputs) == 2 * (5 + 10 + 2 + 1)
+
+
+SEG = """
+norm_cfg = dict(type='SyncBN', requires_grad=True)
+model = dict(
+    type='CascadeEncoderDecoder', num_stages=2,
+    data_preprocessor=dict(type='SegDataPreProcessor', size=(64, 64)), backbone=backbone,
+    decode_head=[
+        dict(type='FCNHead', in_channels=32, in_index=2, channels=16, num_convs=1,
+             concat_input=False, num_classes=5, norm_cfg=norm_cfg, align_corners=False),
+        dict(type='OCRHead', in_channels=32, in_index=2, channels=16, ocr_channels=8,
+             num_classes=5, norm_cfg=norm_cfg, align_corners=False),
+    ],
+    auxiliary_head=dict(type='FCNHead', in_channels=16, in_index=1, channels=8, num_classes=5,
+                        norm_cfg=norm_cfg, align_corners=False),
+    train_cfg=dict(), test_cfg=dict(mode='whole'),
+)
+"""
+
+
+def test_cascade_of_segmentors_and_a_head_that_the_proof_does_not_run(convert):
+    pytest.importorskip('mmseg')
+    report, model, deployed = convert(HEADER + "default_scope = 'mmseg'\n" + SEG)
+    assert norms(deployed) == []
+    aux = [name for name in report['folded']['norms'] if name.startswith('auxiliary_head')]
+    assert len(aux) == 3
+    inputs = torch.rand(1, 16, 12, 8)
+    with torch.no_grad():
+        expected = model.auxiliary_head.convs(inputs)
+        assert torch.allclose(deployed.auxiliary_head.convs(inputs), expected, atol=1e-5)
+
+
+RTMDET = """
+default_scope = 'mmdet'
+model = dict(
+    type='RTMDet', data_preprocessor=dict(type='DetDataPreprocessor'), backbone=backbone,
+    neck=dict(type='CSPNeXtPAFPN', in_channels=[16, 32, 64], out_channels=16,
+              num_csp_blocks=1, norm_cfg=dict(type='SyncBN'), act_cfg=dict(type='SiLU')),
+    bbox_head=dict(type='RTMDetSepBNHead', num_classes=4, in_channels=16, stacked_convs=2,
+                   feat_channels=16, with_objectness=False, exp_on_reg=True, share_conv={share},
+                   anchor_generator=dict(type='MlvlPointGenerator', strides=[8, 16, 32]),
+                   bbox_coder=dict(type='DistancePointBBoxCoder'), norm_cfg=dict(type='BN'),
+                   act_cfg=dict(type='SiLU')),
+    test_cfg=dict(),
+)
+test_pipeline = [dict(type='Resize', scale=(96, 64))]
+"""
+
+
+@pytest.mark.parametrize('share', [True, False])
+def test_bn_of_each_level_behind_one_convolution(convert, share):
+    """One kernel cannot be several; where each level has its own, all of them fold."""
+    pytest.importorskip('mmdet')
+    text = HEADER.replace('(0, 1, 2, 3)', '(1, 2, 3)') + RTMDET.format(share=share)
+    report, _model, deployed = convert(text)
+    assert any(name.startswith('neck') for name in report['folded']['norms'])
+    left = reasons(report)
+    if share:
+        assert set(left) == set(norms(deployed))
+        assert len(left) == 3 * 2 * 2
+        assert set(left.values()) == {'shares its convolution with 2 other BN'}
+    else:
+        assert left == {}
+        assert norms(deployed) == []
+
+
+FCOS = """
+default_scope = 'mmdet'
+model = dict(
+    type='FCOS', data_preprocessor=dict(type='DetDataPreprocessor'), backbone=backbone,
+    neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=16, num_outs=5,
+              norm_cfg=dict(type='BN', eps=0.01)),
+    bbox_head=dict(type='FCOSHead', num_classes=4, in_channels=16, stacked_convs=1,
+                   feat_channels=32, strides=[8, 16, 32, 64, 128]{norm}),
+    test_cfg=dict(),
+)
+test_pipeline = [dict(type='Resize', scale=(96, 64))]
+"""
+
+
+def test_a_gn_head_stays_and_is_listed(convert):
+    pytest.importorskip('mmdet')
+    report, _model, deployed = convert(HEADER + FCOS.format(norm=''))
+    left = reasons(report)
+    assert set(left) == {'bbox_head.cls_convs.0.gn', 'bbox_head.reg_convs.0.gn'}
+    assert set(left.values()) == {'is a GroupNorm, which depends on the input'}
+    assert norms(deployed) == []
+    assert report['folded']['config'] == ['model.neck.norm_cfg=None']
+
+
+@pytest.mark.parametrize('affine', [True, False])
+def test_bn_shared_by_levels_and_without_affine(convert, affine):
+    """FCOS runs one head on all levels: one pair, several runs."""
+    pytest.importorskip('mmdet')
+    norm = f", norm_cfg=dict(type='BN', affine={affine})"
+    report, model, deployed = convert(HEADER + FCOS.format(norm=norm))
+    assert (model.bbox_head.cls_convs[0].bn.weight is not None) is affine
+    assert norms(deployed) == []
+    assert len(report['folded']['norms']) == 8 + 2
+
+
+def test_backbone_only(convert):
+    pytest.importorskip('mmdet')
+    report, model, deployed = convert(HEADER + FCOS.format(norm=''), backbone_only=True)
+    assert norms(deployed) == [name for name in norms(model) if 'backbone' not in name]
+    assert report['folded']['norms'] == []
+    assert deployed.backbone.deploy
+
+
+CLS = f"""
+default_scope = 'mmpretrain'
+backbone = {TINY.replace('(0, 1, 2, 3)', '(3,)')}
+model = dict(
+    type='ImageClassifier', backbone=backbone,
+    neck=[dict(type='GlobalAveragePooling'),
+          dict(type='LinearNeck', in_channels=64, out_channels=24)],
+    head=dict(type='StackedLinearClsHead', num_classes=5, in_channels=24, mid_channels=[16],
+              norm_cfg=dict(type='BN1d'), act_cfg=dict(type='ReLU')),
+)
+"""
+
+
+def test_linear_layers_and_a_norm_that_the_config_does_not_name(convert):
+    """LinearNeck normalises by default; only an explicit None switches it off."""
+    pytest.importorskip('mmpretrain')
+    report, _model, deployed = convert(CLS)
+    assert report['folded']['norms'] == ['neck.1.norm', 'head.layers.0.norm']
+    assert report['folded']['config'] == ['model.neck.1.norm_cfg=None', 'model.head.norm_cfg=None']
+    assert norms(deployed) == []
+
+
+def averaged(state: dict) -> dict:
+    wrapped = {f'module.{key}': value for key, value in state.items()}
+    return {'state_dict': {'steps': torch.tensor(7), **wrapped}}
+
+
+def test_weights_inside_mmengines_wrapper_of_averaged_models(convert):
+    pytest.importorskip('mmpretrain')
+    assert set(averaged({'a': torch.ones(1)})['state_dict']) == {
+        f'module.{key}' if key == 'a' else key
+        for key in ExponentialMovingAverage(torch.nn.Identity()).state_dict()
+    } | {'module.a'}
+    report, _, _ = convert(CLS, averaged)
+    assert report['ema'] is True
+    assert 'averaged model' in report['notes'][0]
+
+
+def test_half_precision_file(convert):
+    pytest.importorskip('mmpretrain')
+
+    def half(state):
+        return {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+
+    report, _, deployed = convert(CLS, half)
+    assert 'stored in float16' in report['notes'][0]
+    assert {p.dtype for p in deployed.parameters()} == {torch.float32}
+
+
+LD = """
+default_scope = 'mmdet'
+model = dict(
+    type='KnowledgeDistillationSingleStageDetector',
+    backbone={student}, teacher_config='{teacher}',
+    neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=16, num_outs=5,
+              norm_cfg=dict(type='BN')),
+    bbox_head=dict(type='LDHead', num_classes=4, in_channels=16, stacked_convs=1,
+        feat_channels=32, reg_max=7,
+        anchor_generator=dict(type='AnchorGenerator', ratios=[1.0], octave_base_scale=8,
+                              scales_per_octave=1, strides=[8, 16, 32, 64, 128]),
+        loss_ld=dict(type='KnowledgeDistillationKLDivLoss', T=10)),
+    data_preprocessor=dict(type='DetDataPreprocessor'), test_cfg=dict(),
+)
+test_pipeline = [dict(type='Resize', scale=(96, 64))]
+"""
+
+
+def test_a_teacher_in_a_file_of_its_own(convert, tmp_path):
+    """The written config must not ask for the teacher's config and weights on this machine."""
+    pytest.importorskip('mmdet')
+    teacher = tmp_path / 'teacher.py'
+    teacher.write_text(HEADER + FCOS.format(norm=''))
+    report, _, deployed = convert(LD.format(student=TINY, teacher=teacher))
+    text = (tmp_path / 'out.py').read_text()
+    assert str(tmp_path) not in text
+    assert deployed.backbone.deploy
+    assert deployed.teacher_model.backbone.deploy
+    assert report['absolute_paths_in_config'] == []
+    assert report['folded']['config'] == ['model.neck.norm_cfg=None']  # not the teacher's
+    assert len(report['folded']['norms']) == 8
+
+
+class Norms(BaseModule):
+    """A neck with what hosts do not have in one place: each of the ways in which a fold fails."""
+
+    def __init__(self, channels: int, norm_cfg: Any = BN) -> None:
+        super().__init__()
+        self.standardised = ConvModule(
+            channels, channels, 1, conv_cfg=dict(type='ConvWS'), norm_cfg=norm_cfg
+        )
+
+    def forward(self, x: Any) -> Any:
+        return (self.standardised(x[-1]),)
+
+
+class Reaching(BaseModule):
+    """Uses the tensors of its layers instead of running them; one is used without its norm."""
+
+    def __init__(self, channels: int, norm_cfg: Any = BN) -> None:
+        super().__init__()
+        self.reached = torch.nn.Conv2d(channels, channels, 1)
+        self.good = ConvModule(channels, channels, 1, norm_cfg=norm_cfg)
+
+    def forward(self, x: Any) -> Any:
+        return (self.good(torch.nn.functional.conv2d(x[-1], self.reached.weight)),)
+
+
+class Unnormed(BaseModule):
+    """Runs its ConvModule without the norm that it has."""
+
+    def __init__(self, channels: int, norm_cfg: Any = BN) -> None:
+        super().__init__()
+        self.part = ConvModule(channels, channels, 1, norm_cfg=norm_cfg)
+
+    def forward(self, x: Any) -> Any:
+        return (self.part(x[-1], norm=False),)
+
+
+class Mixed(BaseModule):
+    """Without ``norm_cfg``, a norm goes that stands before its layer, too."""
+
+    def __init__(self, channels: int, norm_cfg: Any = BN) -> None:
+        super().__init__()
+        self.before = None if norm_cfg is None else torch.nn.BatchNorm2d(channels)
+        self.part = ConvModule(channels, channels, 1, norm_cfg=norm_cfg)
+
+    def forward(self, x: Any) -> Any:
+        return (self.part(x[-1] if self.before is None else self.before(x[-1])),)
+
+
+class Several(BaseModel):
+    """Two backbones, one of them in a list, and a chain of necks."""
+
+    def __init__(self, first: Any, others: Any, necks: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.first = MODELS.build(first)
+        self.others = torch.nn.ModuleList(MODELS.build(other) for other in others)
+        self.necks = torch.nn.ModuleList(MODELS.build(neck) for neck in necks)
+
+    def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'tensor') -> Any:
+        features = (self.first(inputs)[-1] + self.others[0](inputs)[-1],)
+        for neck in self.necks:
+            features = neck(features)
+        return features
+
+
+@pytest.fixture
+def registered():
+    kinds = [Norms, Reaching, Unnormed, Mixed, Several]
+    for kind in kinds:
+        MODELS.register_module(module=kind, force=True)
+    yield
+    for kind in kinds:
+        MODELS.module_dict.pop(kind.__name__)
+
+
+def several(*necks: str) -> str:
+    items = ''.join(f"dict(type='{neck}', channels=64), " for neck in necks)
+    return (
+        f"{HEADER}default_scope = 'mmengine'\n"
+        f"model = dict(type='Several', first=backbone, others=[backbone], necks=[{items}])\n"
+    )
+
+
+def test_several_backbones_and_folds_that_only_look_right(convert, registered):
+    pytest.importorskip('mmcv')
+    report, _, deployed = convert(several('Norms', 'Reaching', 'Unnormed', 'Mixed'))
+    assert deployed.first.deploy
+    assert deployed.others[0].deploy
+    assert report['folded']['norms'] == ['necks.1.good.bn']
+    left = reasons(report)
+    assert set(left) == {
+        'necks.0.standardised.bn',
+        'necks.2.part.bn',
+        'necks.3.part.bn',
+        'necks.3.before',
+    }
+    # A refused part does not keep the others from folding, and the reason names the setting.
+    assert left['necks.3.part.bn'] == (
+        "stays, because with model.necks.3.norm_cfg=None 'necks.3.before' would go, too, which "
+        'cannot be folded'
+    )
+    assert 'by which it could fold' in left['necks.0.standardised.bn']
+    # Unused, it stays: what a caller does with it is not known to the config.
+    assert 'by which it could fold' in left['necks.2.part.bn']
+    assert report['folded']['config'] == ['model.necks.1.norm_cfg=None']
+
+
+YOLOF = """
+default_scope = 'mmdet'
+model = dict(
+    type='YOLOF', data_preprocessor=dict(type='DetDataPreprocessor'), backbone=backbone,
+    neck=dict(type='DilatedEncoder', in_channels=64, out_channels=16, block_mid_channels=8,
+              num_residual_blocks=1, block_dilations=[2]),
+    bbox_head=dict(type='YOLOFHead', num_classes=4, in_channels=16, reg_decoded_bbox=True,
+        num_cls_convs=1, num_reg_convs=2,
+        anchor_generator=dict(type='AnchorGenerator', ratios=[1.0], scales=[1, 2], strides=[32]),
+        bbox_coder=dict(type='DeltaXYWHBBoxCoder', add_ctr_clamp=True)),
+)
+"""
+
+
+def test_a_part_whose_norm_no_config_can_switch_off(tmp_path):
+    pytest.importorskip('mmdet')
+    (tmp_path / 'c.py').write_text(HEADER.replace('(0, 1, 2, 3)', '(3,)') + YOLOF)
+    config = load_config(tmp_path / 'c.py')
+    plan = plan_folding(config, randomize_(build_model(config)).eval())
+    assert plan.without == (('bbox_head', 'norm_cfg'),)
+    assert len(plan.pairs) == 3
+    assert all(name.startswith('neck') for name in plan.left)
+    assert 'of its own' in plan.left['neck.lateral_norm']
+    inner = plan.left['neck.dilated_encoder_blocks.0.conv1.bn']
+    assert inner == 'stays, because no norm_cfg of the config switches it off'
+
+
+SEPARATE = """
+default_scope = 'mmdet'
+model = dict(
+    type='RetinaNet', data_preprocessor=dict(type='DetDataPreprocessor'), backbone=backbone,
+    neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=16, num_outs=4),
+    bbox_head=dict(type='RetinaSepBNHead', num_classes=4, num_ins=4, in_channels=16,
+                   stacked_convs=1, feat_channels=16, norm_cfg=dict(type='BN'),
+                   anchor_generator=dict(type='AnchorGenerator', octave_base_scale=4,
+                       scales_per_octave=1, ratios=[1.0], strides=[8, 16, 32, 64])),
+)
+"""
+
+
+def test_separate_bn_of_retinanet(tmp_path):
+    pytest.importorskip('mmdet')
+    (tmp_path / 'c.py').write_text(HEADER + SEPARATE)
+    config = load_config(tmp_path / 'c.py')
+    plan = plan_folding(config, randomize_(build_model(config)).eval())
+    assert plan.pairs == []
+    assert plan.without == ()
+    assert set(plan.left.values()) == {'shares its convolution with 3 other BN'}
+    assert len(plan.left) == 8
+
+
+def test_another_backbone_is_left(tmp_path):
+    pytest.importorskip('mmpretrain')
+    (tmp_path / 'c.py').write_text(
+        HEADER
+        + "default_scope = 'mmengine'\n"
+        + "other = dict(backbone=dict(type='mmpretrain.MobileNetV2', widen_factor=0.1))\n"
+        + "model = dict(type='Nested', first=backbone, other=other)\n"
+    )
+
+    class Nested(BaseModule):
+        def __init__(self, first: Any, other: Any) -> None:
+            super().__init__()
+            self.first, self.backbone = MODELS.build(first), MODELS.build(other['backbone'])
+
+    MODELS.register_module(module=Nested)
+    try:
+        config = load_config(tmp_path / 'c.py')
+        plan = plan_folding(config, build_model(config).eval())
+    finally:
+        MODELS.module_dict.pop('Nested')
+    assert plan.pairs == []
+    assert set(plan.left.values()) == {'belongs to another backbone, which stays as it is'}
