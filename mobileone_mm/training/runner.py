@@ -18,6 +18,17 @@ from ..errors import InputError
 from ..weights.writing import atomic_text
 from .seeding import SeededSampler, seed_samples
 
+# What torch's and mmengine's parts raise about a state that is none of theirs.
+_MISFITS = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 
 class Runner(MMEngineRunner):
     """mmengine's Runner, repaired where it fails on this project's ground.
@@ -84,6 +95,24 @@ class Runner(MMEngineRunner):
                 'drop_last=False'
             )
         return loader
+
+    def load_or_resume(self) -> None:
+        """Load a checkpoint or resume from one.
+
+        Raises:
+            InputError: The state of the run in it does not fit this run.
+        """
+        try:
+            super().load_or_resume()
+        except _MISFITS as error:
+            if isinstance(error, InputError) or not self._resume:
+                raise
+            reason = ' '.join(str(error).split())[:200]
+            raise InputError(
+                f"--resume: the state of the run in '{self._load_from}' does not fit this run "
+                f'({type(error).__name__}: {reason}); continue with the config that it began with, or '
+                'start anew from its weights with --cfg-options load_from=...'
+            ) from error
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Register mmengine's hooks, with the project's hooks in or beside their place."""

@@ -313,3 +313,22 @@ def test_bug_keeps_its_traceback(tiny_config, tool, monkeypatch):
     monkeypatch.setattr('mobileone_mm.MobileOne.forward', lambda self, x: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tool('train', config, '--no-validate')
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('optimizer', {'state': {}, 'param_groups': [{'params': [0, 1], 'lr': 1.0}]}),
+        ('optimizer', {'state': 3}),
+        ('param_schedulers', [3]),
+        ('message_hub', {'log_scalars': 1}),
+        ('message_hub', []),
+    ],
+)
+def test_state_of_a_run_that_does_not_fit(name, value, tiny_config, checkpoint, refused, tmp_path):
+    """Of another optimizer, or damaged: torch's and mmengine's own errors name no file."""
+    content = {**torch.load(checkpoint, weights_only=False), name: value}
+    torch.save(content, tmp_path / 'other.pth')
+    line = refused('train', tiny_config('cls'), '--resume', tmp_path / 'other.pth')
+    assert 'the state of the run' in line
+    assert 'other.pth' in line
