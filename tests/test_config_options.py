@@ -47,7 +47,7 @@ def load(name, *options):
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     given = parser.parse_args(['--cfg-options', *options]).cfg_options if options else {}
-    cfg = load_config(CONFIGS / f'{name}.py', given)
+    cfg = load_config(CONFIGS / f'{name}.py', given, needs=('optim_wrapper',))
     init_default_scope(cfg.default_scope)
     return cfg
 
