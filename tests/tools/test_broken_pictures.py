@@ -30,7 +30,7 @@ def break_one(roots, tmp_path, monkeypatch):
     return change
 
 
-@pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
+@pytest.mark.parametrize('task', ['cls', 'det', pytest.param('seg', marks=pytest.mark.slow)])
 def test_run_goes_on(task, break_one, tiny_config, tool, tmp_path):
     """Training leaves the picture out, evaluation counts a grey one; each is named once."""
     names = break_one(task, TRAINING), break_one(task, EVALUATION)
@@ -111,6 +111,7 @@ def test_broken_mask(change_mask, tiny_config, tool, tmp_path):
     assert '2 files could not be read' in log
 
 
+@pytest.mark.slow
 def test_broken_mask_ends_the_run_if_asked(change_mask, tiny_config, refused):
     name = change_mask('train', b'no mask')
     config = tiny_config('seg', 'train_dataloader.update(num_workers=1)\n')

@@ -49,7 +49,10 @@ custom_imports = dict(imports=['mobileone_mm', 'kill_hook'], allow_failed_import
 
 @pytest.mark.parametrize(
     ('task', 'extra', 'kill_after', 'last'),
-    [('cls', BY_EPOCH, 5, 'epoch_3.pth'), ('seg', BY_ITERATION, 4, 'iter_8.pth')],
+    [
+        ('cls', BY_EPOCH, 5, 'epoch_3.pth'),
+        pytest.param('seg', BY_ITERATION, 4, 'iter_8.pth', marks=pytest.mark.slow),
+    ],
 )
 def test_killed_run_resumes(
     task, extra, kill_after, last, tiny_config, tool, tmp_path, monkeypatch
