@@ -10,13 +10,13 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 
 from ..deploy import convert_to_deploy
 from ..errors import InputError, ProofError
 from ..registry import HOOKS
 from ..reparam import Reparameterizable
 from ..reparam.surgery import unfused_blocks
+from ..training.averages import unwrapped
 from ..training.seeding import seeded
 from .cli import one_line
 
@@ -55,7 +55,7 @@ class BestDeployHook(Hook):
         self._pairs: dict[str, Path] = {}  # by key: the pair that is there
 
     def before_train(self, runner: Any) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         if not any(isinstance(module, Reparameterizable) for module in model.modules()):
             raise InputError(
                 'custom_hooks: BestDeployHook needs a MobileOne of this package in the model; set '

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 
 from ..data.checks import check_data
 from ..errors import InputError
+from ..training.averages import unwrapped
 from ..training.files import use_atomic_files
 from ..training.runner import Runner
 from ..weights.mmengine_loader import use_safe_loader
@@ -90,8 +90,7 @@ def train(
         _check_readable(cfg.load_from)
     settings.survive_broken_files(cfg, stop_at_broken_pictures)
     with _running(cfg, launcher) as runner:
-        model = runner.model
-        check_channels(cfg.model, model.module if is_model_wrapper(model) else model)
+        check_channels(cfg.model, unwrapped(runner.model))
         if cfg.get('load_from'):
             same = resumed is not None
             runner.register_hook(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, ProofError
 from ..reparam.conv_norm import ConvNorm
+from ..reparam.proof import exact_arithmetic
 from .exact import empty, give_back, in_float64, put, wholly_in_float64
 from .forward import RawForward
 from .units import (
@@ -161,17 +161,6 @@ def compare_models(
 def own_tolerance(dtype: torch.dtype) -> float:
     """Greatest relative difference that rounding in the dtype explains."""
     return OWN_TOLERANCE_EPS * torch.finfo(dtype).eps
-
-
-@contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """Within it, GPUs multiply float32 as float32: TF32 has three digits, as few as a real error."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _run_first(

@@ -18,6 +18,7 @@ from ..weights.keys import SCHEMES, form_of, scheme_of, to_classifier, to_scheme
 from ..weights.named import PREFIX, local_file
 from ..weights.reading import read_checkpoint, state_dict_of
 from ..weights.writing import atomic_write, torch_bytes
+from .files import weight_bytes
 
 SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
 FORMS = ('train', 'deploy')
@@ -106,19 +107,11 @@ def _lifted(state: Mapping[str, Tensor], arch: str | None, source: str) -> dict[
 
 
 def _write(target: Path, state: dict[str, Tensor], to: str, source: str) -> None:
-    if target.suffix == '.safetensors':
-        try:
-            from safetensors.torch import save
-        except ImportError:
-            raise InputError(
-                f"out: '{target}' needs a library; run `pip install safetensors`, or write a .pth"
-            ) from None
-        data = save({key: value.contiguous() for key, value in state.items()}, {'format': 'pt'})
-    elif to == 'mmpretrain':
+    data: bytes | memoryview
+    if to == 'mmpretrain' or target.suffix == '.safetensors':
         name = source if source.startswith(PREFIX) else Path(source).name
-        data = torch_bytes(
-            {'meta': {'mobileone_mm': __version__, 'source': name}, 'state_dict': state}
-        )
+        meta = {'mobileone_mm': __version__, 'source': name}
+        data = weight_bytes(state, meta, target.suffix)
     else:
         data = torch_bytes(state)
     atomic_write(target, lambda file: file.write(data))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,6 +46,19 @@ def randomize_(module: nn.Module, seed: int = 0) -> nn.Module:
         elif getattr(child, 'bias', None) is not None and isinstance(child.bias, Tensor):
             child.bias.copy_(uniform(child.bias, -0.2, 0.2))
     return module
+
+
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """Within it, GPUs multiply float32 as float32: TF32 has three digits, as few as a real error."""
+    with warnings.catch_warnings():  # newer torch has other names for the same switches
+        warnings.simplefilter('ignore')
+        before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def tensors_of(output: Any) -> Iterator[Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import InputError, ProofError
 from ..registry import HOOKS
 from ..reparam import Reparameterizable, reparameterize_model
+from ..reparam.proof import exact_arithmetic
 from ..reparam.surgery import unfused_blocks
 from .averages import check_averages, unwrapped
 
@@ -225,7 +225,7 @@ class _Reference:
             for name, block in unfused_blocks(unwrapped(model))
         ]
         try:
-            with _random_state_kept(), _full_precision():
+            with _random_state_kept(), exact_arithmetic():
                 model.val_step(batch)
         finally:
             for handle in handles:
@@ -281,19 +281,6 @@ def _random_state_kept() -> Iterator[None]:
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         yield
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Within it, GPUs multiply float32 as float32: TF32 has three digits, as few as a real error."""
-    with warnings.catch_warnings():  # newer torch has other names for the same switches
-        warnings.simplefilter('ignore')
-        before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _greatest(tensor: Tensor) -> float:

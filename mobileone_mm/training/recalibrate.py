@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -19,6 +18,7 @@ from ..registry import HOOKS
 from ..reparam.algebra import norm_to_affine
 from ..reparam.proof import max_difference
 from ..reparam.surgery import unfused_blocks
+from .averages import unwrapped
 
 Forward = Callable[[Any], Any]
 
@@ -106,7 +106,7 @@ class RecalibrateHook(Hook):
     def before_train(self, runner: Any) -> None:
         if runner._resume:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model: Any = unwrapped(runner.model)
 
         def forward(data: Any) -> Any:
             return model.extract_feat(model.data_preprocessor(data, True)['inputs'])

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from ..errors import InputError
 from ..registry import HOOKS
 from ..weights.keys import form_of
 from ..weights.loading import check_matches, fit_state
 from ..weights.reading import state_dict_of
+from .averages import unwrapped
 
 _FORMS = {'train': 'training', 'deploy': 'deploy'}
 
@@ -39,9 +39,7 @@ class CheckpointCheckHook(Hook):
         self.resume = resume
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
+        model: Any = unwrapped(runner.model)
         source = str(runner._load_from)
         if self.resume:
             self._check_form(model, checkpoint, source)

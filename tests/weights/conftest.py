@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from mobileone_mm.deploy.config import build_model, load_config
+from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.weights.reading import read_checkpoint
 
 EARLIER = {name: f'earlier {name}' for name in ('out.pth', 'out.py', 'out.json')}
 
@@ -28,6 +30,22 @@ def little_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.fixture
+def refused_file():
+    """The one line about a file that cannot be read, which names it."""
+
+    def call(path: Path, match: str = '') -> str:
+        with pytest.raises(InputError, match=match) as caught:
+            read_checkpoint(path)
+        message = str(caught.value)
+        assert message.isprintable()
+        assert str(path) in message
+        assert len(message) < 400
+        return message
+
+    return call
 
 
 @pytest.fixture
