@@ -3,6 +3,7 @@
 #   PYTHON=python3.12       which Python (default: the first supported one on PATH)
 #   TORCH_ARGS='--index-url URL'   where to take torch from (PyTorch's CPU wheels, say)
 #   TASK=det|cls|seg        which demo
+#   JOBS=2                  processes of the default tests, of one thread each
 STACK ?= onedl
 ifeq ($(filter $(STACK),onedl openmmlab),)
 $(error STACK: got '$(STACK)'; onedl or openmmlab is allowed)
@@ -11,6 +12,7 @@ TASK ?= det
 TORCH ?= 2.13.0
 TORCHVISION ?= 0.28.0
 TORCH_ARGS ?=
+JOBS ?= 2
 VENV ?= $(if $(filter openmmlab,$(STACK)),.venv-openmmlab,.venv)
 CANDIDATES := python3.11 python3.12 python3.10 python3.13 python3
 SUPPORTED := import sys, venv, ensurepip; raise SystemExit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
@@ -52,8 +54,12 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Several processes of one thread each are nearly twice as fast as one process with their threads.
+PYTEST := -m pytest -n $(JOBS) --dist worksteal
+test test-openmmlab: export OMP_NUM_THREADS := 1
+
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
@@ -61,7 +67,7 @@ test-slow: $(STAMP)
 # The other distribution, in an environment of its own: registry, configs, stand-ins, a training step, deploy.
 test-openmmlab:
 	$(MAKE) STACK=openmmlab setup
-	.venv-openmmlab/bin/python -m pytest tests/test_package.py tests/test_registry.py tests/test_configs.py \
+	.venv-openmmlab/bin/python $(PYTEST) tests/test_package.py tests/test_registry.py tests/test_configs.py \
 	  tests/test_drop_in.py tests/models/test_mmdet_heads.py tests/models/test_against_mmpretrain.py \
 	  tests/compat tests/deploy tests/weights/test_loading.py tests/weights/test_runner_checkpoints.py \
 	  tests/training/test_averages.py tests/tools tests/apis --ignore=tests/deploy/test_renaming.py

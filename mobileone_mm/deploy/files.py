@@ -61,12 +61,17 @@ class Conversion:
         self.report['checkpoint_bytes']['after'] = data.nbytes
         if paths['checkpoint'].suffix == '.safetensors':
             self.report['meta'] = {k: v for k, v in self.meta.items() if k != 'cfg'}
-        report = json.dumps(self.report, indent=2) + '\n'
         contents: dict[str, bytes | memoryview] = {
             'checkpoint': data,
             'config': self.text.encode(),
-            'report': report.encode(),
         }
+        # No file system renames three files at once: after a kill between two renamings, and after
+        # years, these tell whether the files are of one conversion.
+        self.report['written'] = {
+            f'{kind}_sha256': hashlib.sha256(content).hexdigest()
+            for kind, content in contents.items()
+        }
+        contents['report'] = (json.dumps(self.report, indent=2) + '\n').encode()
         atomic_write_all({paths[kind]: _writer(content) for kind, content in contents.items()})
         return paths
 

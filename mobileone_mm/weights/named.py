@@ -16,6 +16,7 @@ import torch
 
 from ..errors import InputError
 from .reading import first_line, read_checkpoint
+from .writing import atomic_write
 
 PREFIX = 'mobileone_mm://'
 _IMAGENET = 'RGB, mean (123.675, 116.28, 103.53), std (58.395, 57.12, 57.375)'
@@ -67,7 +68,8 @@ def read_any(source: str | os.PathLike[str], map_location: Any = 'cpu') -> dict[
     """Read a checkpoint from a local file, an address, or by name, safely in any case.
 
     Args:
-        source: A path, ``http://...``, ``https://...``, or ``mobileone_mm://NAME``.
+        source: A path, ``http://...``, ``https://...``, ``mobileone_mm://NAME``, or an address that a
+            back end of mmengine's file client takes (``s3://...``, ``petrel://...``).
         map_location: Where the tensors go.
 
     Raises:
@@ -77,10 +79,13 @@ def read_any(source: str | os.PathLike[str], map_location: Any = 'cpu') -> dict[
 
 
 def local_file(source: str | os.PathLike[str]) -> Path:
-    """Path of a checkpoint on this machine; what is elsewhere is downloaded into torch's cache.
+    """Path of a checkpoint on this machine; what is elsewhere is fetched into the cache.
+
+    The cache is the one that mmengine's loader downloads to: ``checkpoints`` of torch's hub folder,
+    which ``TORCH_HOME`` moves.
 
     Raises:
-        InputError: The name is unknown, or the file cannot be downloaded.
+        InputError: The name is unknown, or the file cannot be had.
     """
     text = os.fspath(source)
     if text.startswith(PREFIX):
@@ -88,6 +93,8 @@ def local_file(source: str | os.PathLike[str]) -> Path:
         return download(weights.url, sha256=weights.sha256)
     if text.startswith(('http://', 'https://')):
         return download(text)
+    if '://' in text and not os.path.exists(text):
+        return _from_storage(text)
     return Path(text)
 
 
@@ -121,7 +128,7 @@ def download(
     Raises:
         InputError: It cannot be downloaded, or is another file than expected.
     """
-    cache = Path(folder or Path(torch.hub.get_dir()) / 'checkpoints')
+    cache = _cache(folder)
     # Files of several publishers have one name: model.safetensors.
     name = '_'.join(url.partition('?')[0].split('/')[-4:]) if 'huggingface.co' in url else ''
     path = cache / (name or url.partition('?')[0].rpartition('/')[2])
@@ -140,6 +147,29 @@ def download(
             f"checkpoint '{path}': its SHA-256 begins with {found[: len(sha256)]}, that of {url} with "
             f'{sha256}; remove it and load again'
         )
+    return path
+
+
+def _cache(folder: str | None = None) -> Path:
+    return Path(folder or Path(torch.hub.get_dir()) / 'checkpoints')
+
+
+def _from_storage(address: str) -> Path:
+    """A file of a cluster's storage, fetched anew each time: such files may change."""
+    from mmengine import fileio
+
+    path = _cache() / address.rpartition('/')[2]
+    try:
+        data = fileio.get_file_backend(address).get(address)
+    except Exception as error:  # each back end has its own
+        scheme = address.partition('://')[0]
+        unknown = isinstance(error, KeyError)
+        reason = f"it has no back end for '{scheme}'" if unknown else first_line(str(error))
+        raise InputError(
+            f"checkpoint '{address}': mmengine's file client cannot read it ({reason}); copy it to "
+            'this machine and give its path'
+        ) from error
+    atomic_write(path, lambda file: file.write(data))
     return path
 
 

@@ -13,7 +13,7 @@ import torch
 
 from mobileone_mm.apis import deploy
 from mobileone_mm.deploy.config import build_model, load_config, parse_config_text
-from mobileone_mm.deploy.files import weight_bytes
+from mobileone_mm.deploy.files import sha256_of, weight_bytes
 from mobileone_mm.reparam.proof import randomize_
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,6 +164,10 @@ def test_safetensors_by_our_tools_and_by_mmengine(trained, tool, tmp_path, fresh
     report = json.loads(out.with_suffix('.json').read_text())
     assert report['meta']['dataset_meta']['classes'] == ['a', 'b', 'c']
     assert report['checkpoint_bytes']['after'] == out.stat().st_size
+    assert report['written'] == {
+        'checkpoint_sha256': sha256_of(out),
+        'config_sha256': sha256_of(out.with_suffix('.py')),
+    }
     with safetensors.safe_open(out, 'pt') as file:
         assert file.metadata()['source_sha256'] == report['source']['sha256']
     pair = (out.with_suffix('.py'), out)

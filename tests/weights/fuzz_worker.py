@@ -1,13 +1,14 @@
 """Corrupts checkpoints at random and loads them; run by test_fuzz.py in a process with limits.
 
-    python fuzz_worker.py FOLDER FIRST LAST
+    python fuzz_worker.py load|convert FOLDER FIRST LAST
 
-prints one JSON line a case. A case is a function of its number alone. What counts as a fault is said
-in test_fuzz.py.
+loads the files, or runs tools/switch_to_deploy.py on them, and prints one JSON line a case. A case is a
+function of its number alone. What counts as a fault is said in test_fuzz.py.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import math
@@ -17,6 +18,8 @@ import resource
 import signal
 import sys
 import zipfile
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,7 @@ from mmengine.logging import HistoryBuffer
 from torch import nn
 
 from mobileone_mm import MobileOne, reparameterize_model
+from mobileone_mm.apis.cli import call_tool
 from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.proof import randomize_
 from mobileone_mm.weights import load_weights, read_checkpoint
@@ -45,6 +49,19 @@ GLOBALS = (
     *('torch LongStorage', 'torch ComplexDoubleStorage', 'torch._utils _rebuild_sparse_tensor'),
     *('torch DoubleStorage', 'runpy run_path', 'torch.hub load', 'numpy ndarray', 'torch Size'),
 )
+CONFIG = f"""
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['mobileone_mm'])
+model = dict(
+    type='mmpretrain.ImageClassifier',
+    data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor', num_classes=3),
+    backbone=dict(type='mobileone_mm.MobileOne', arch={TINY}),
+    neck=dict(type='mmpretrain.GlobalAveragePooling'),
+    head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=32),
+)
+test_pipeline = [dict(type='Resize', scale=32)]
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+"""
 NUMBERS = (0, 1, 2, 3, 255, 65535, 2**31 - 1)
 DTYPES = ('F64', 'F32', 'F16', 'BF16', 'I64', 'I32', 'U8', 'BOOL', 'F8_E4M3', 'C64', 'X9')
 
@@ -229,12 +246,26 @@ def corrupted(rng: random.Random, kind: str, data: bytes, marker: Path) -> bytes
 # -- one case --------------------------------------------------------------------------------------
 
 
+def tool(name: str) -> Callable[..., int]:
+    """The main function of a tool."""
+    path = Path(__file__).resolve().parents[2] / 'tools' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
 class Fuzz:
     """Loads corrupted files; ``faults`` are what the audit hook saw."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.marker = folder / 'marker'
+        self.config, self.pair = folder / 'config.py', folder / 'pair.pth'
+        self.config.write_text(CONFIG)
+        self.tool = tool('switch_to_deploy')
         self.sources = sources()
         self.files: dict[tuple[str, str, bool], bytes] = {}
         self.expected: dict[tuple[str, str], dict] = {}
@@ -247,8 +278,8 @@ class Fuzz:
                 for wrapped in (False, True):
                     self.files[kind, form, wrapped] = file_of(kind, model.state_dict(), wrapped)
 
-    def case(self, number: int) -> dict:
-        """The outcome: refused, right, changed, or a fault with its reason."""
+    def corrupt(self, number: int) -> tuple[str, str, str, bytes, Path, bool]:
+        """Kind, form, target form, bytes and path of a case, and whether it is still the original."""
         rng = random.Random(SEED + number)
         kind = FORMATS[number % len(FORMATS)]
         form, target = rng.choice(
@@ -258,7 +289,12 @@ class Fuzz:
         data = corrupted(rng, kind, original, self.marker)
         path = self.folder / ('case.safetensors' if kind == 'safetensors' else 'case.pth')
         path.write_bytes(data)
-        outcome = dict(case=number, kind=kind, same=data == original)
+        return kind, form, target, data, path, data == original
+
+    def case(self, number: int) -> dict:
+        """The outcome of loading: refused, right, changed, or a fault with its reason."""
+        kind, form, target, data, path, same = self.corrupt(number)
+        outcome = dict(case=number, kind=kind, same=same)
         model = Net(target == 'deploy').eval()
         clean = {key: value.clone() for key, value in model.state_dict().items()}
         try:
@@ -273,13 +309,45 @@ class Fuzz:
         fault = self.wrong(model, self.expected[form, target])
         if fault is None and path.read_bytes() != data:
             fault = 'the input has changed'
-        same = all(
-            torch.equal(v, model.state_dict()[k]) for k, v in self.expected[form, target].items()
-        )
-        return dict(outcome, result='right' if same else 'changed', fault=fault)
+        return dict(outcome, result=self.right(model, form, target), fault=fault)
 
-    def wrong(self, model: nn.Module, expected: dict) -> str | None:
-        """What is wrong with weights that were accepted, with their deploy form or its file."""
+    def conversion(self, number: int) -> dict:
+        """The outcome of ``tools/switch_to_deploy.py``: refused (exit code not 0), right or changed."""
+        kind, form, _, data, path, same = self.corrupt(number)
+        outcome = dict(case=number, kind=kind, same=same)
+        before = {file: file.read_bytes() for file in self.folder.iterdir()}
+        output = io.StringIO()
+        with redirect_stdout(output), redirect_stderr(output):
+            code = call_tool(self.tool, [str(self.config), str(path), str(self.pair)])
+        text = output.getvalue().strip()
+        if code in (1, 2):
+            left = {file: file.read_bytes() for file in self.folder.iterdir()}
+            fault = message_fault(text) if left == before else 'refused, but files have changed'
+            if code == 2 and not text.startswith('error: checkpoint '):
+                fault = 'the message does not name the checkpoint'
+            return dict(outcome, result='refused', fault=fault, text=text)
+        if code != 0 or path.read_bytes() != data:
+            return dict(outcome, fault=f'exit code {code}, input changed: {text}'[-500:])
+        model = Net().eval()
+        load_weights(model, read_checkpoint(path))
+        fault = self.wrong(model, self.expected[form, 'train'], self.pair)
+        result = self.right(model.float(), form, 'train')
+        for suffix in ('.pth', '.py', '.json'):
+            self.pair.with_suffix(suffix).unlink()
+        return dict(outcome, result=result, fault=fault)
+
+    def right(self, model: nn.Module, form: str, target: str) -> str:
+        state = model.state_dict()
+        same = all(torch.equal(v, state[k]) for k, v in self.expected[form, target].items())
+        return 'right' if same else 'changed'
+
+    def wrong(self, model: nn.Module, expected: dict, out: Path | None = None) -> str | None:
+        """What is wrong with weights that were accepted, with their deploy form or its file.
+
+        Args:
+            out: The file of the deploy form, in float32; it is made here, in float64, if not given.
+        """
+        tolerance = 1e-6 if out is None else 1e-4
         state = model.state_dict()
         if {k: (v.shape, v.dtype) for k, v in state.items()} != {
             k: (v.shape, v.dtype) for k, v in expected.items()
@@ -289,10 +357,11 @@ class Fuzz:
             if not torch.isfinite(value).all() or ('var' in key and (value < 0).any()):
                 return f'impossible numbers in {key}'
         fused = model.double()
-        if not fused.backbone.deploy:
-            fused = reparameterize_model(model)
-        out = self.folder / 'out.pth'
-        atomic_save(fused.state_dict(), out)
+        if out is None:
+            if not fused.backbone.deploy:
+                fused = reparameterize_model(model)
+            out = self.folder / 'out.pth'
+            atomic_save(fused.state_dict(), out)
         again = Net(deploy=True).double().eval()
         load_weights(again, out)
         x = torch.randn(
@@ -303,8 +372,8 @@ class Fuzz:
             for one, other in pairs:
                 # A flipped exponent may give features that float64 cannot hold; both forms agree.
                 scale = float(one.abs().max())
-                if math.isfinite(scale) and float((one - other).abs().max()) > 1e-6 * max(
-                    scale, 1e-30
+                if math.isfinite(scale) and not float((one - other).abs().max()) <= (
+                    tolerance * max(scale, 1e-30)
                 ):
                     return 'the written deploy form is another function'
         return None
@@ -323,15 +392,20 @@ WATCHED = ('os.system', 'subprocess.Popen', 'os.exec', 'os.posix_spawn', 'os.for
 
 
 def main() -> None:
-    folder, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    what, folder, first, last = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(1)
     fuzz = Fuzz(folder)
-    fuzz.case(10**9), fuzz.case(10**9 + 1)  # whatever is imported late is imported now
+    run = {'load': fuzz.case, 'convert': fuzz.conversion}[what]
+    for number in range(10**9, 10**9 + 8):  # whatever is imported late is imported now
+        run(number)
     seen: list[str] = []
-    armed = [True]
-    sys.addaudithook(
-        lambda event, args: seen.append(event) if armed[0] and event in WATCHED else None
-    )
+
+    def watch(event: str, args: tuple) -> None:
+        # The C library itself, which the conversion asks to give memory back, is there already.
+        if event in WATCHED and not (event == 'ctypes.dlopen' and args[0] is None):
+            seen.append(event)
+
+    sys.addaudithook(watch)
     pages = int(Path('/proc/self/statm').read_text().split()[0]) if sys.platform == 'linux' else 0
     if pages:
         limit = pages * resource.getpagesize() + MEMORY
@@ -343,7 +417,7 @@ def main() -> None:
     signal.signal(signal.SIGALRM, late)
     for number in range(first, last):
         signal.alarm(SECONDS)
-        outcome = fuzz.case(number)
+        outcome = run(number)
         signal.alarm(0)
         if seen or fuzz.marker.exists():
             outcome['fault'] = f'code ran: {seen}'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import subprocess
 import sys
 
@@ -94,6 +95,36 @@ def test_files_of_one_name_do_not_meet(network):
     paths = [named.local_file(f'mobileone_mm://{size}-timm') for size in ('s0', 's1')]
     assert [path.read_text() for path in paths] == ['s0', 's1']
     assert all(path.suffix == '.safetensors' for path in paths)
+
+
+def test_from_the_storage_of_a_cluster(network, apple_s0):
+    """Whatever back end mmengine's file client has is asked, and asked each time."""
+    from mmengine import fileio
+
+    class Store(fileio.BaseStorageBackend):
+        content = b''
+
+        def get(self, filepath):
+            if not self.content:
+                raise OSError(f'{filepath}: no such object')
+            return self.content
+
+        def get_text(self, filepath):
+            raise NotImplementedError
+
+    fileio.register_backend('store', Store, prefixes='store', force=True)
+    with pytest.raises(InputError, match=r"'store://bucket/s0.pth': mmengine's file.*no such obj"):
+        named.read_any('store://bucket/s0.pth')
+    for model in (apple_s0[0], randomize_(MobileOne('s0', deploy=True), seed=2)):
+        buffer = io.BytesIO()
+        torch.save(model.state_dict(), buffer)
+        Store.content = buffer.getvalue()
+        expected = torch.load(io.BytesIO(Store.content), weights_only=True)
+        found = named.read_any('store://bucket/s0.pth')
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+    with pytest.raises(InputError, match="no back end for 'nowhere'"):
+        named.read_any('nowhere://bucket/s0.pth')
 
 
 def test_unknown_name():
