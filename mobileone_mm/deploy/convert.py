@@ -235,6 +235,7 @@ def _inputs(
         except Exception as error:  # a host's forward raises anything
             reason = ' '.join(str(error).split())[:200]
             raise InputError(
-                f'config: its model does not run on {inputs[0][0]} ({type(error).__name__}: {reason})'
+                f'config: its model does not run on {inputs[0][0]} ({type(error).__name__}: {reason}); '
+                'is it one of this size and task, and does it find anything (weights, test_cfg)?'
             ) from error
     return inputs

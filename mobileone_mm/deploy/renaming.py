@@ -12,13 +12,14 @@ from torch import Tensor
 
 from .._version import __version__
 from ..errors import InputError
-from ..models import ARCHS, MobileOne
+from ..models import MobileOne
 from ..weights.forms import fuse_state, lift_state
 from ..weights.keys import SCHEMES, form_of, scheme_of, to_classifier, to_scheme
 from ..weights.named import PREFIX, local_file
 from ..weights.reading import read_checkpoint, state_dict_of
 from ..weights.writing import atomic_write, torch_bytes
 from .files import weight_bytes
+from .layout import check_whole
 
 SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
 FORMS = ('train', 'deploy')
@@ -47,7 +48,8 @@ def convert_weights(
         shapes, and the number of ``tensors``.
 
     Raises:
-        InputError: An argument does not fit, or the source is no MobileOne classifier or backbone.
+        InputError: An argument does not fit, or the source is no MobileOne classifier or backbone, is
+            incomplete, or holds numbers that are none.
     """
     if form not in (None, *FORMS):
         raise InputError(f"form: got '{form}'; {', '.join(FORMS)} are allowed")
@@ -60,12 +62,15 @@ def convert_weights(
     if os.path.realpath(target) == os.path.realpath(file.expanduser()):
         raise InputError(f"out: '{out}' is the input; choose another name")
     state = state_dict_of(read_checkpoint(file), f"checkpoint '{source}'")
-    before = scheme_of(state), form_of(state)
-    renamed = to_classifier(state)
-    arch = find_arch(renamed)
-    if form is not None and form != before[1]:
-        renamed = fuse_state(renamed) if form == 'deploy' else _lifted(renamed, arch, str(source))
-    result = to_scheme(renamed, to)
+    try:
+        before = scheme_of(state), form_of(state)
+        renamed = to_classifier(state)
+        arch = check_whole(renamed)
+        if form is not None and form != before[1]:
+            renamed = fuse_state(renamed) if form == 'deploy' else _lifted(renamed, arch)
+        result = to_scheme(renamed, to)
+    except InputError as error:
+        raise InputError(f"checkpoint '{source}': {error}") from error
     _write(target, result, to, str(source))
     return {
         'scheme': {'before': before[0], 'after': to},
@@ -75,31 +80,11 @@ def convert_weights(
     }
 
 
-def find_arch(state: Mapping[str, Tensor]) -> str | None:
-    """The public size whose tensors a state dict of mmpretrain's naming has; None if there is none.
-
-    Args:
-        state: Keys with or without ``backbone.``, in any form.
-    """
-    shapes = {
-        key.removeprefix('backbone.'): tuple(value.shape)
-        for key, value in state.items()
-        if key.removeprefix('backbone.').startswith('stage') and 'num_batches' not in key
-    }
-    for arch in ARCHS:
-        with torch.device('meta'):
-            model = MobileOne(arch, deploy=form_of(state) == 'deploy')
-        own = {k: tuple(v.shape) for k, v in model.state_dict().items() if 'num_batches' not in k}
-        if own == shapes:
-            return arch
-    return None
-
-
-def _lifted(state: Mapping[str, Tensor], arch: str | None, source: str) -> dict[str, Tensor]:
+def _lifted(state: Mapping[str, Tensor], arch: str | None) -> dict[str, Tensor]:
     if arch is None:
         raise InputError(
-            f"form: the shapes in '{source}' are those of no public size, so its branches are unknown; "
-            'load it into a model of its config instead (load_from, which lifts as well)'
+            'its shapes are those of no public size, so its branches are unknown; load it into a model '
+            'of its config instead (load_from, which lifts as well)'
         )
     with torch.device('meta'):
         layout = MobileOne(arch).state_dict()

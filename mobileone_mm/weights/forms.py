@@ -34,6 +34,8 @@ Unit = dict[tuple[str, int | None, str], Tensor]
 def fuse_state(state: Mapping[str, Tensor], eps: float = EPS) -> dict[str, Tensor]:
     """A state dict in training form as one in deploy form: the same function in eval mode.
 
+    Half precision becomes float32: fused kernels have more digits than half precision has.
+
     Args:
         state: Keys of mmpretrain's naming.
         eps: That of the batch normalisations, which a file does not tell.
@@ -47,7 +49,7 @@ def fuse_state(state: Mapping[str, Tensor], eps: float = EPS) -> dict[str, Tenso
             kernel, bias = _fuse(unit, eps)
         except (KeyError, ValueError, RuntimeError) as error:
             raise InputError(f"'{_name(place)}' cannot be fused: {error}") from error
-        dtype = next(value.dtype for (part, *_), value in unit.items() if part == 'conv')
+        dtype = _at_least_float32(next(v.dtype for (part, *_), v in unit.items() if part == 'conv'))
         fused[_key(place, 'fused', 'weight')] = kernel.to(dtype)
         fused[_key(place, 'fused', 'bias')] = bias.to(dtype)
     return fused
@@ -85,8 +87,12 @@ def lift_state(
         for (part, branch), values in zip(
             names, lift_kernel(kernel, bias, kinds, eps, generator), strict=True
         ):
-            _write(lifted, place, part, branch, values, kernel.dtype)
+            _write(lifted, place, part, branch, values, _at_least_float32(kernel.dtype))
     return lifted
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype.itemsize >= 4 else torch.float32
 
 
 def _fuse(unit: Unit, eps: float) -> tuple[Tensor, Tensor]:

@@ -205,6 +205,12 @@ def to_mmpretrain(state_dict: Mapping[str, T]) -> dict[str, T]:
     """
     scheme = scheme_of(state_dict)
     if scheme is None:
+        for other, table in SCHEMES.items():
+            if any(_parse_wrapped(key, other) for key in state_dict if '.fc.' not in key):
+                raise InputError(
+                    f"state dict: lacks the stem's convolution ('{table.stages[0]}'), though it has "
+                    f"other keys of {other}'s naming; the file is damaged or cut off"
+                )
         raise InputError(
             f'state dict: the keys ({_first(state_dict)}) are not those of a MobileOne; known are '
             f'the files of {", ".join(SCHEMES)}'

@@ -88,6 +88,8 @@ def local_file(source: str | os.PathLike[str]) -> Path:
         InputError: The name is unknown, or the file cannot be had.
     """
     text = os.fspath(source)
+    if not text:
+        raise InputError(f"checkpoint: got ''; a path, an address or {PREFIX}NAME is needed")
     if text.startswith(PREFIX):
         weights = find(text)
         return download(weights.url, sha256=weights.sha256)

@@ -19,7 +19,7 @@ def value_problem(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> 
         state: The weights under the model's names.
     """
     problems = (
-        _number_problem(key, state[key], own.dtype) for key, own in target.items() if key in state
+        number_problem(key, state[key], own.dtype) for key, own in target.items() if key in state
     )
     return next(filter(None, problems), None)
 
@@ -38,7 +38,7 @@ def unit_problem(state: Mapping[str, Tensor]) -> str | None:
         unit = _UNIT.match(key)
         if unit is None or key.endswith('num_batches_tracked'):
             continue
-        problem = _number_problem(key, value, torch.float64)
+        problem = number_problem(key, value, torch.float64)
         if problem:
             return problem
         first = value.shape[0] if value.ndim in (1, 4) else -1
@@ -50,7 +50,14 @@ def unit_problem(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def _number_problem(key: str, value: Tensor, dtype: torch.dtype) -> str | None:
+def number_problem(key: str, value: Tensor, dtype: torch.dtype) -> str | None:
+    """What is wrong with the numbers of one tensor, or None.
+
+    Args:
+        key: Its name.
+        value: The tensor.
+        dtype: What it is wanted as.
+    """
     if value.is_complex() or (dtype.is_floating_point and not value.is_floating_point()):
         return f"'{key}' holds {value.dtype} where floating point is needed"
     if not value.is_floating_point():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from ..errors import InputError
@@ -22,11 +23,11 @@ from .inert import RefusedError
 from .inspection import Inspector, inspect_legacy
 from .safetensors_reading import read_safetensors
 
+#: where training scripts put averaged weights; mmengine's place is not among them
+AVERAGE_KEYS = ('model_ema', 'state_dict_ema', 'ema')
 #: where training scripts put the weights in their files, in order of preference
 STATE_DICT_KEYS = (
-    'state_dict', 'model_state_dict', 'model_state', 'model', 'net',
-    # averages, where they are all there is
-    'model_ema', 'state_dict_ema', 'ema',
+    'state_dict', 'model_state_dict', 'model_state', 'model', 'net', *AVERAGE_KEYS,
 )  # fmt: skip
 #: what wrappers (DataParallel, torch.compile, Lightning) put before every key
 WRAPPER_PREFIXES = ('module.', '_orig_mod.', 'model.')
@@ -81,22 +82,26 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = 'cpu') -> 
 def state_dict_of(checkpoint: Mapping[str, Any], source: str = 'checkpoint') -> dict[str, Tensor]:
     """The weights in a checkpoint, out of the wrappings that training scripts use.
 
-    mmengine stores averaged weights (EMA) as ``state_dict`` and the raw ones as
-    ``ema_state_dict``; the former are returned.
+    Where a file has raw and averaged weights (EMA), the averaged ones are returned, which are what
+    was evaluated; the log says so. mmengine stores those as ``state_dict`` and the raw ones as
+    ``ema_state_dict``.
 
     Raises:
         InputError: There are no weights in it.
     """
-    state: Any = checkpoint
-    for key in STATE_DICT_KEYS:
-        if isinstance(checkpoint.get(key), Mapping):
-            state = checkpoint[key]
-            break
-    tensors = {
-        _weight_name(key, source): _plain_tensor(key, value, source)
-        for key, value in state.items()
-        if isinstance(value, Tensor)
-    }
+    found = [key for key in STATE_DICT_KEYS if isinstance(checkpoint.get(key), Mapping)]
+    state: Any = checkpoint[found[0]] if found else checkpoint
+    tensors = _tensors(state, source)
+    average = next((key for key in found[1:] if key in AVERAGE_KEYS), None)
+    if average is not None:
+        averaged = _unwrapped(_tensors(checkpoint[average], source))
+        if _unwrapped(tensors).keys() <= averaged.keys():
+            print_log(
+                f"{source}: holds raw weights ('{found[0]}') and averaged ones ('{average}'); the "
+                'averaged ones are taken',
+                'current',
+            )
+            tensors = averaged
     if not tensors:
         shown = ', '.join(shown_name(key) for key in list(state)[:3]) or 'nothing'
         raise InputError(
@@ -104,6 +109,14 @@ def state_dict_of(checkpoint: Mapping[str, Any], source: str = 'checkpoint') -> 
             f"'{STATE_DICT_KEYS[0]}', is needed"
         )
     return _unwrapped(tensors)
+
+
+def _tensors(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    return {
+        _weight_name(key, source): _plain_tensor(key, value, source)
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
 
 
 def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -266,7 +279,8 @@ def _broken(path: Path, error: Exception) -> InputError:
         )
     return InputError(
         f"checkpoint '{path}': is cut off, damaged or no checkpoint "
-        f'({type(error).__name__}: {first_line(text)}); copy or download it again'
+        f'({type(error).__name__}: {first_line(text)}); copy or download it again, or save it anew by '
+        'torch.save(model.state_dict(), ...)'
     )
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from mobileone_mm import MobileOne, reparameterize_model
-from mobileone_mm.deploy.renaming import convert_weights, find_arch
+from mobileone_mm.deploy.layout import check_whole
+from mobileone_mm.deploy.renaming import convert_weights
 from mobileone_mm.errors import InputError
+from mobileone_mm.models import ARCHS
 from mobileone_mm.reparam.proof import max_difference, randomize_
+from mobileone_mm.weights import reading
 from mobileone_mm.weights.keys import SCHEMES, to_scheme
 from mobileone_mm.weights.reading import read_checkpoint, state_dict_of
 
@@ -80,13 +85,117 @@ def test_forms(to, tmp_path):
         torch.testing.assert_close(again[key], value, rtol=0, atol=1e-13)
 
 
-def test_sizes_are_recognised():
-    for arch in ('s0', 's1', 's2', 's3', 's4', 'mu0', 'mu2'):
+@pytest.mark.parametrize('arch', list(ARCHS))
+def test_sizes_are_recognised(arch):
+    for deploy in (False, True):
         with torch.device('meta'):
-            state = MobileOne(arch).state_dict()
-        assert find_arch(state) == arch
-    del state['stage1.0.branch_scale.norm.weight']
-    assert find_arch(state) is None
+            layout = MobileOne(arch, deploy=deploy).state_dict()
+        assert check_whole({k: torch.ones(v.shape) for k, v in layout.items()}) == arch
+
+
+def test_any_size_and_any_place_is_known_by_its_shapes():
+    tiny = dict(
+        num_blocks=[1, 3, 2, 1],
+        width_factor=[0.25, 0.296875, 1.0, 0.0625],
+        num_conv_branches=[1, 2, 3, 1],
+        num_se_blocks=[0, 1, 0, 1],
+    )
+    for deploy in (False, True):
+        own = MobileOne(tiny, in_channels=5, deploy=deploy).state_dict()
+        state = {
+            f'{place}.backbone.{k}': v for place in ('student', 'teacher') for k, v in own.items()
+        }
+        assert check_whole({**state, 'student.head.conv.weight': torch.ones(2, 2)}) is None
+        del state['teacher.backbone.stage3.2.branch_reparam.weight' if deploy else
+                  'teacher.backbone.stage3.2.branch_conv_list.1.conv.weight']  # fmt: skip
+        with pytest.raises(InputError, match=r"lacks 'teacher\.backbone\.stage3\.2\.branch_"):
+            check_whole(state)
+
+
+BRANCH = 'backbone.stage1.0.branch_conv_list.1.conv.weight'
+VARIANCE = 'backbone.stage1.0.branch_scale.norm.running_var'
+
+
+def without(*parts):
+    return lambda state: {k: v for k, v in state.items() if not any(part in k for part in parts)}
+
+
+def changed(key, value):
+    return lambda state: {**state, key: value(state.get(key))}
+
+
+@pytest.mark.parametrize(
+    ('damage', 'said'),
+    [
+        (without(BRANCH), f"lacks '{BRANCH}'"),
+        (without('stage1.0.branch_conv_list.1.'), 'lacks .*stage1.0.branch_conv_list.1'),
+        (without('stage3'), "lacks 'backbone.stage3'"),
+        (without('stage3.19'), "lacks 'backbone.stage3.19"),
+        (without('stage2.5.'), "lacks 'backbone.stage2.5'"),
+        (without('stage0'), "lacks the stem's convolution"),
+        (without('stage2.4.branch_norm'), 'lacks .*stage2.4.branch_norm'),
+        (without('fc.bias'), "lacks 'head.fc.bias'"),
+        (changed(BRANCH, lambda _: None), f"lacks '{BRANCH}'"),
+        (changed(BRANCH, lambda v: v.tolist()), f"lacks '{BRANCH}'"),
+        (changed(BRANCH, lambda v: v[:1]), "is \\[1, 1, 3, 3\\], which does not fit"),
+        (changed(BRANCH, lambda v: v[..., :2]), 'fits the rest of the net'),
+        (changed(BRANCH, lambda v: v.int()), 'holds torch.int32 where floating point'),
+        (changed(BRANCH, lambda v: v > 0), 'holds torch.bool where floating point'),
+        (changed(BRANCH, lambda v: v.to(torch.complex64)), 'holds torch.complex64'),
+        (changed(BRANCH, lambda v: v * torch.nan), 'holds NaN or Inf'),
+        (changed('head.fc.weight', lambda v: v * torch.inf), 'holds NaN or Inf'),
+        (changed('head.fc.weight', lambda v: v[:, :5]), "'head.fc.weight' is \\[10, 5\\]"),
+        (changed(VARIANCE, lambda v: -v), 'holds a negative variance'),
+        (changed('backbone.stage1.0.more.weight', lambda _: torch.ones(1)), 'stage1.0.more.weight'),
+        (changed('backbone.stage1.9.branch_norm.weight', lambda _: torch.ones(48)), 'lacks'),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize('how', [('--form', 'deploy'), ('--to', 'apple'), ()])
+def test_damaged_files_are_not_converted(damage, said, how, tool, tmp_path, capsys):
+    state = classifier_state('s0') if 'stage3.19' in said else classifier_state('mu0')
+    torch.save({'state_dict': damage(state)}, tmp_path / 'in.pth')
+    assert tool('convert_weights', tmp_path / 'in.pth', tmp_path / 'out.pth', *how) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert re.search(said, line), line
+    assert f"checkpoint '{tmp_path / 'in.pth'}'" in line
+    assert not (tmp_path / 'out.pth').exists()
+
+
+def test_half_precision_is_fused_to_float32(tmp_path):
+    half = {k: v.half() if v.is_floating_point() else v for k, v in classifier_state('mu0').items()}
+    single = {k: v.float() if v.is_floating_point() else v for k, v in half.items()}
+    for name, state in (('half', half), ('single', single)):
+        torch.save(state, tmp_path / f'{name}.pth')
+        convert_weights(tmp_path / f'{name}.pth', tmp_path / f'{name}_out.pth', form='deploy')
+    one, other = (
+        state_dict_of(read_checkpoint(tmp_path / f'{name}_out.pth')) for name in ('half', 'single')
+    )
+    units = [key for key in one if 'branch_reparam' in key]
+    assert units
+    assert all(one[key].dtype == torch.float32 for key in units)
+    assert all(torch.equal(one[key], other[key]) for key in units)
+
+
+@pytest.mark.parametrize(
+    ('raw', 'average'), [('state_dict', 'state_dict_ema'), ('model', 'model_ema'), ('model', 'ema')]
+)
+def test_averages_are_taken_where_both_are_there(raw, average, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(reading, 'print_log', lambda text, *_: said.append(text))
+    state = classifier_state('mu0')
+    other = {f'module.{k}': v + 1 if v.is_floating_point() else v for k, v in state.items()}
+    torch.save({raw: state, average: other | {'steps': torch.tensor(3)}}, tmp_path / 'in.pth')
+    convert_weights(tmp_path / 'in.pth', tmp_path / 'out.pth')
+    (line,) = said
+    assert f"averaged ones ('{average}'); the averaged ones are taken" in line
+    out = state_dict_of(read_checkpoint(tmp_path / 'out.pth'))
+    assert torch.equal(out['head.fc.weight'], state['head.fc.weight'] + 1)
+    # Something else of that name is no average of these weights.
+    torch.save({raw: state, average: {'decay': torch.tensor(0.9)}}, tmp_path / 'other.pth')
+    convert_weights(tmp_path / 'other.pth', tmp_path / 'out.pth')
+    assert len(said) == 1
+    out = state_dict_of(read_checkpoint(tmp_path / 'out.pth'))
+    assert torch.equal(out['head.fc.weight'], state['head.fc.weight'])
 
 
 def test_other_sizes_cannot_be_lifted(tmp_path):
