@@ -140,8 +140,8 @@ class CurriculumHook(Hook):
         fixed = getattr(preprocessor, 'size', None)
         if fixed is not None:
             raise InputError(
-                f'custom_hooks: CurriculumHook: resolution: model.data_preprocessor.size pads to {fixed}; '
-                'leave it out of model.data_preprocessor'
+                f'custom_hooks: CurriculumHook: resolution: model.data_preprocessor.size pads to '
+                f'{fixed}; leave it out of the config'
             )
         for number, phase in enumerate(self.phases):
             self._index.fill_(number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from mmcv.transforms import BaseTransform
@@ -64,7 +65,7 @@ def read_phases(phases: Sequence[Mapping[str, Any]]) -> tuple[Phase, ...]:
     found = tuple(_read_phase(f'phases.{i}', phase) for i, phase in enumerate(phases))
     if found[0].begin != 0:
         raise ValueError(f'phases.0.begin: got {found[0].begin}; the first phase begins at 0')
-    for index, (before, after) in enumerate(zip(found, found[1:], strict=False), 1):
+    for index, (before, after) in enumerate(pairwise(found), 1):
         where = f'phases.{index}'
         if after.begin <= before.begin:
             raise ValueError(
@@ -171,7 +172,7 @@ def install(dataset: Any, phases: Sequence[Phase], index: Tensor) -> tuple[int, 
             kind = 0 if _has_square_scale(transform) else 1 if _has_strength(transform) else None
             if kind is None or phases[0][kind + 1] is None:
                 continue
-            change = _resized if kind == 0 else weakened
+            change: Any = _resized if kind == 0 else weakened
             owner[place] = Phased([change(transform, phase[kind + 1]) for phase in phases], index)
             counts[kind] += 1
     return counts[0], counts[1]
@@ -195,8 +196,8 @@ def weakened(transform: Any, strength: float) -> Any:
         elif name not in _MAGNITUDES:
             raise ValueError(f'{type(transform).__name__}: {name} has no known magnitude')
         elif (setting := _MAGNITUDES[name]) is not None:
-            neutral = _NEUTRAL.get(setting, 0)
-            value = neutral + strength * (getattr(part, setting) - neutral)
+            whole = getattr(part, setting)
+            value = whole + (1 - strength) * (_NEUTRAL.get(setting, 0) - whole)
             setattr(part, setting, round(value) if setting == 'bits' else value)
     return copied
 
@@ -219,7 +220,8 @@ def _has_square_scale(transform: Any) -> bool:
 
 def _has_strength(transform: Any) -> bool:
     return any(
-        kind.__name__ in ('AutoAugment', 'RandAugment') and kind.__module__.startswith('mmpretrain.')
+        kind.__name__ in ('AutoAugment', 'RandAugment')
+        and kind.__module__.startswith('mmpretrain.')
         for kind in type(transform).__mro__
     )
 
@@ -236,13 +238,14 @@ def _pipelines(dataset: Any) -> Iterator[Any]:
 
 def _places(node: Any) -> Iterator[tuple[list, int, Any]]:
     """Every transform in a pipeline or in a wrapper of transforms, with the list that holds it."""
-    held = node if isinstance(node, list) else getattr(node, 'transforms', None)
+    held = getattr(node, 'transforms', None)
     if not isinstance(held, list):
+        if held is not None:
+            yield from _places(held)
         return
     for place, transform in enumerate(held):
         yield held, place, transform
-        if not _has_strength(transform):
-            yield from _places(transform)
+        yield from _places(transform)
 
 
 def _parts(transform: Any) -> Iterator[Any]:
