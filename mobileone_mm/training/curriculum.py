@@ -96,9 +96,13 @@ class CurriculumHook(Hook):
     def before_train_epoch(self, runner: Any) -> None:
         self._switch(runner)
 
+    def use_phase(self, number: int) -> None:
+        """Put a phase in force, counted from 0, for all pictures that are loaded from now on."""
+        self._index.fill_(number)
+
     def _switch(self, runner: Any) -> None:
         number = sum(begin <= runner.epoch for begin in self._begins) - 1
-        self._index.fill_(number)
+        self.use_phase(number)
         if number != self._logged:
             self._logged = number
             runner.logger.info(
@@ -144,7 +148,7 @@ class CurriculumHook(Hook):
                 f'{fixed}; leave it out of the config'
             )
         for number, phase in enumerate(self.phases):
-            self._index.fill_(number)
+            self.use_phase(number)
             with seeded(0):
                 sample = dataset[0]
             inputs = sample.get('inputs') if isinstance(sample, Mapping) else None
