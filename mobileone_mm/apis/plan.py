@@ -169,7 +169,7 @@ class _PlanHook(Hook):
 
 def make_plan(runner: Any) -> Plan:
     """The plan of a Runner that is about to train."""
-    model = unwrapped(runner.model)
+    model, groups = unwrapped(runner.model), parameter_groups(runner)
     deployed = _deployed(model)
     loader, by_epoch = runner.train_dataloader, isinstance(runner.train_loop, EpochBasedTrainLoop)
     length = len(loader) if by_epoch else runner.max_iters
@@ -183,6 +183,7 @@ def make_plan(runner: Any) -> Plan:
     chosen = {*quarters, *(first for first, _ in phases), last}
     curve = {last * step // _CURVE for step in range(_CURVE + 1)}
     points = follow(runner, chosen | curve)
+    chosen.add(max(points, key=lambda point: point.lr[0]).iteration)  # the end of a warm-up
     return Plan(
         parameters=sum(p.numel() for p in model.parameters()),
         parameters_deploy=sum(p.numel() for p in deployed.parameters()),
@@ -195,7 +196,7 @@ def make_plan(runner: Any) -> Plan:
         length=length,
         iterations=runner.max_iters,
         epochs=runner.max_epochs if by_epoch else None,
-        groups=parameter_groups(runner),
+        groups=groups,
         points=[point for point in points if point.iteration in chosen],
         curve=points,
         phases=phases,
@@ -213,8 +214,8 @@ def _measures(runner: Any, firsts: list[int], deployed: Any) -> Iterator[Measure
         if hook:
             hook.use_phase(number)
         size, seconds, waited, memory = _steps(runner)
-        macs = [_macs(model, size) for model in (alone, deployed)]
-        yield Measure(size, end - first, *macs, seconds, waited, memory)
+        macs, macs_deploy = _macs(alone, size), _macs(deployed, size)
+        yield Measure(size, end - first, macs, macs_deploy, seconds, waited, memory)
 
 
 def _steps(runner: Any) -> tuple[tuple[int, int], float, float, int | None]:

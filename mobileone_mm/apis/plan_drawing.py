@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..weights.writing import atomic_write
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Columns for more groups would not fit; those with most parameters are shown.
 _MOST_GROUPS = 4
 _DOTS_PER_INCH = 100
+_Lines: TypeAlias = dict[str, list[Any]]
 
 
 def report(plan: Plan, title: str) -> str:
@@ -54,7 +55,9 @@ def draw(plan: Plan, path: str | Path, title: str) -> None:
         for label, values in lines.items():
             axis.plot(xs, values, label=label, drawstyle='steps-post' if not label else 'default')
         axis.set_ylabel(name)
-        axis.set_ylim(bottom=0)
+        highest = max(max(values) for values in lines.values()) or 1
+        axis.set_ylim(-0.05 * highest, 1.08 * highest)  # lines at zero and at the top are seen
+        axis.ticklabel_format(axis='y', style='sci', scilimits=(-3, 4))
         axis.margins(x=0.01)
         axis.grid(alpha=0.3)
         for first, _ in plan.phases[1:]:
@@ -65,13 +68,13 @@ def draw(plan: Plan, path: str | Path, title: str) -> None:
     atomic_write(path, lambda file: figure.savefig(file, format='png', dpi=_DOTS_PER_INCH))
 
 
-def _panels(plan: Plan) -> list[tuple[str, dict[str, list[float]]]]:
-    """Name of each panel with its lines; a line that holds its value from point to point has no name."""
+def _panels(plan: Plan) -> list[tuple[str, _Lines]]:
+    """Name of each panel with its lines by name; one that goes in steps has none."""
     shown = _shown(plan)
     names = {i: f'group {i + 1}: {_kinds(plan.groups[i])}' for i in shown}
     rates = {names[i]: [point.lr[i] for point in plan.curve] for i in _distinct_rates(plan)}
     decays = {names[i]: [point.weight_decay[i] for point in plan.curve] for i in shown}
-    panels = [('learning rate', rates), ('weight decay', decays)]
+    panels: list[tuple[str, _Lines]] = [('learning rate', rates), ('weight decay', decays)]
     phases = [plan.phase_at(point.iteration) for point in plan.curve]
     for key in ('resolution', 'strength'):
         values = [getattr(phase, key, None) for phase in phases]

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EMAHook, Hook, ParamSchedulerHook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
@@ -84,7 +84,8 @@ def follow(runner: Any, iterations: Iterable[int]) -> list[Point]:
 
     mmengine's own hook steps scheduler objects that the Runner has built from the config, through
     every iteration and epoch of the run. They act on one parameter for each group of
-    :func:`parameter_groups`: a step costs the same for a group of a thousand tensors.
+    :func:`parameter_groups`: a step costs the same for a group of a thousand tensors. What depends on
+    the validation (ReduceOnPlateau) stays where it starts.
 
     Args:
         runner: A Runner that is about to train.
@@ -92,7 +93,7 @@ def follow(runner: Any, iterations: Iterable[int]) -> list[Point]:
     """
     wanted = sorted({i for i in iterations if 0 <= i < runner.max_iters})
     fake = _stand_in(runner)
-    hook = next(h for h in runner.hooks if type(h).__name__ == 'ParamSchedulerHook')
+    hook = next((h for h in runner.hooks if isinstance(h, ParamSchedulerHook)), Hook())
     # By iterations the whole run is one epoch, as in the loop.
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
     length = len(runner.train_dataloader) if by_epoch else runner.max_iters
