@@ -31,12 +31,24 @@ def main(argv: list[str] | None = None) -> int | None:
         action='store_true',
         help='end the run at a picture or mask that cannot be read (default: report it and go on)',
     )
+    parser.add_argument(
+        '--dry-run',
+        nargs='?',
+        const='',
+        metavar='PNG',
+        help='show schedules, sizes, time and memory, and train nothing (default: WORK_DIR/plan.png)',
+    )
     args = vars(parser.parse_args(argv))
     args.pop('local_rank')
+    picture = args.pop('dry_run')
+    if picture is not None:
+        from mobileone_mm.apis.plan import dry_run
 
-    from mobileone_mm.apis.runner import train
+        dry_run(out=picture, **args)
+    else:
+        from mobileone_mm.apis.runner import train
 
-    train(**args)
+        train(**args)
     return 0
 
 

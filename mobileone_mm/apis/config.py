@@ -185,6 +185,6 @@ def _check_new_key(name: str, key: str, node: Mapping, where: str, top: bool) ->
         hint = did_you_mean(key, known) if mistyped(key, known) else ''
         raise InputError(f"--cfg-options {name}: {where} has no '{key}'{hint}")
     # `lr` beside `lr_mult` is no typing error, so only near names of other length classes count.
-    near = mistyped(key, known)
+    near = mistyped(key, known - {'type'} if key == 'dtype' else known)  # of AmpOptimWrapper
     if near:
         raise InputError(f"--cfg-options {name}: {where} has no '{key}'; did you mean '{near}'?")

@@ -74,6 +74,43 @@ def train(
     Raises:
         InputError: Anything that the user gave does not fit; nothing is trained then.
     """
+    cfg = prepare_training(
+        config, work_dir, amp, auto_scale_lr, no_validate, cfg_options, launcher, device
+    )
+    resumed = settings.set_resume(cfg, resume)
+    if cfg.get('load_from'):
+        _check_readable(cfg.load_from)
+    settings.survive_broken_files(cfg, stop_at_broken_pictures)
+    with running(cfg, launcher) as runner:
+        check_channels(cfg.model, unwrapped(runner.model))
+        if cfg.get('load_from'):
+            same = resumed is not None
+            runner.register_hook(
+                dict(type='mobileone_mm.CheckpointCheckHook', whole=same, resume=same)
+            )
+        if resume and resumed is None:
+            runner.logger.info(f'No checkpoint in {runner.work_dir}: the run starts anew.')
+        runner.train()
+    return runner
+
+
+def prepare_training(
+    config: str | Path,
+    work_dir: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    no_validate: bool = False,
+    cfg_options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+    device: str | None = None,
+) -> Config:
+    """Read the config of a training, with its flags merged in, and check it and its data.
+
+    The arguments are those of :func:`train`.
+
+    Raises:
+        InputError: Anything that the user gave does not fit.
+    """
     check_launcher(launcher)
     select_device(device)
     cfg = load_config(config, cfg_options, needs=_TRAINING)
@@ -85,21 +122,7 @@ def train(
         settings.set_auto_scale_lr(cfg)
     _check(cfg, ('train_dataloader', 'val_dataloader'))
     set_work_dir(cfg, work_dir, config)
-    resumed = settings.set_resume(cfg, resume)
-    if cfg.get('load_from'):
-        _check_readable(cfg.load_from)
-    settings.survive_broken_files(cfg, stop_at_broken_pictures)
-    with _running(cfg, launcher) as runner:
-        check_channels(cfg.model, unwrapped(runner.model))
-        if cfg.get('load_from'):
-            same = resumed is not None
-            runner.register_hook(
-                dict(type='mobileone_mm.CheckpointCheckHook', whole=same, resume=same)
-            )
-        if resume and resumed is None:
-            runner.logger.info(f'No checkpoint in {runner.work_dir}: the run starts anew.')
-        runner.train()
-    return runner
+    return cfg
 
 
 def evaluate(
@@ -150,7 +173,7 @@ def evaluate(
     settings.survive_broken_files(cfg)
     if show_dir:
         check_show_dir(show_dir, launcher)
-    with _running(cfg, launcher) as runner:
+    with running(cfg, launcher) as runner:
         runner.register_hook(dict(type='mobileone_mm.CheckpointCheckHook'))
         if show_dir:
             from .draw import DrawHook
@@ -209,7 +232,7 @@ def _build(cfg: Config, launcher: str) -> Runner:
 
 
 @contextmanager
-def _running(cfg: Config, launcher: str) -> Iterator[Runner]:
+def running(cfg: Config, launcher: str) -> Iterator[Runner]:
     """Build the Runner of a config; together with the other processes, if there are any."""
     try:
         with nothing_left_behind(cfg.work_dir) as first, config_faults(cfg):
