@@ -9,6 +9,7 @@ from .averages import AverageCheckHook
 from .checkpoint_hook import CheckpointHook
 from .deploy_eval import DeployEvalHook
 from .recalibrate import RecalibrateHook
+from .schedule_log import ScheduleLogHook
 from .seeding import IterationSeedHook
 from .weights_hook import CheckpointCheckHook
 
@@ -19,4 +20,5 @@ __all__ = [
     'DeployEvalHook',
     'IterationSeedHook',
     'RecalibrateHook',
+    'ScheduleLogHook',
 ]
