@@ -48,8 +48,7 @@ class PredictionSamplesHook(Hook):
 
     def before_val_epoch(self, runner: Any) -> None:
         loader = runner.val_dataloader
-        sampler = getattr(loader, 'sampler', None)
-        total = len(sampler) if hasattr(sampler, '__len__') else len(loader.dataset)
+        total = len(loader.sampler)  # of this process
         self._places = set(np.linspace(0, total - 1, min(self.num, total)).round().astype(int))
         self._painter = Painter(loader.dataset.metainfo, self.score_thr)
         self._seen = 0
