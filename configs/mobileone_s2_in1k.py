@@ -1,7 +1,7 @@
 _base_ = [
     './_base_/models/mobileone.py',
     './_base_/datasets/imagenet_224_autoaugment.py',
-    './_base_/schedules/imagenet_300e.py',
+    './_base_/schedules/imagenet_300e_curriculum.py',
     './_base_/runtime/mmpretrain.py',
 ]
 

@@ -62,6 +62,7 @@ TRANSFORMS = LazyRegistry(
     parent=ROOT_TRANSFORMS,
     scope=SCOPE,
     lazy={
+        'AutoAugment': 'mobileone_mm.data.auto_augment',
         'LoadImage': 'mobileone_mm.data.loading',
         'LoadSegAnnotations': 'mobileone_mm.data.masks',
     },

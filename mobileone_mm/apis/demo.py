@@ -105,7 +105,7 @@ JOBS = {
             'custom_hooks.0.momentum=0.1',
             *_schedule(epochs=6, warmup=1),
             'param_scheduler.1.begin=1',
-            'param_scheduler.2.end=6',
+            'param_scheduler.2.eta_min_ratio=1e-3',
         ),
     ),
     'seg': Job(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .averages import AverageCheckHook
 from .checkpoint_hook import CheckpointHook
+from .curriculum import CurriculumHook
 from .deploy_eval import DeployEvalHook
 from .recalibrate import RecalibrateHook
 from .schedule_log import ScheduleLogHook
@@ -17,6 +18,7 @@ __all__ = [
     'AverageCheckHook',
     'CheckpointCheckHook',
     'CheckpointHook',
+    'CurriculumHook',
     'DeployEvalHook',
     'IterationSeedHook',
     'RecalibrateHook',

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import InputError
 from ..weights.writing import atomic_text
+from .averages import unwrapped
 from .seeding import SeededSampler, seed_samples
 
 # What torch's and mmengine's parts raise about a state that is none of theirs.
@@ -43,6 +44,9 @@ class Runner(MMEngineRunner):
       is refused must not write over that of an earlier one, nor a test over that of the training.
     - A model and its EMA in different forms are an error; mmengine swaps them by position.
     - A loader that yields no batch is an error; mmengine would train nothing and report success.
+    - ``compile`` compiles the backbone. mmengine compiles the whole training step, whose optimizer
+      torch cannot trace (its parameter groups are mmengine's ConfigDicts), and which it would have to
+      compile anew for every learning rate.
     """
 
     #: log folders of the Runners of this process, also of those whose constructor failed
@@ -127,6 +131,16 @@ class Runner(MMEngineRunner):
             if hooks.setdefault(name, dict(type=kind)) is None:
                 del hooks[name]  # switched off, as mmengine's own hooks can be
         super().register_default_hooks(hooks)
+
+    def _maybe_compile(self, target: str) -> None:
+        compile_cfg = self.cfg.get('compile')
+        backbone = getattr(unwrapped(self.model), 'backbone', None)
+        if not compile_cfg or not isinstance(backbone, nn.Module):
+            super()._maybe_compile(target)
+            return
+        # In place: the names of the weights stay, and copies of the model are not compiled.
+        backbone.compile(**({} if compile_cfg is True else compile_cfg))
+        self.logger.info('The backbone is compiled, which takes a while at its first call.')
 
     def dump_config(self) -> None:
         """Nothing: mmengine calls it in the constructor, before anything is checked."""

@@ -9,7 +9,11 @@ train_dataloader = dict(
             dict(type='RandomResizedCrop', scale=224, backend='pillow'),
             dict(type='RandomFlip', prob=0.5, direction='horizontal'),
             # Filled with the mean colour, in the order BGR of the loaded picture.
-            dict(type='AutoAugment', policies='imagenet', hparams=dict(pad_val=[104, 116, 124])),
+            dict(
+                type='mobileone_mm.AutoAugment',
+                policies='imagenet',
+                hparams=dict(pad_val=[104, 116, 124]),
+            ),
             dict(type='PackInputs'),
         ],
     ),

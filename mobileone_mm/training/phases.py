@@ -1,0 +1,257 @@
+"""Phases of a curriculum: as data, and as transforms of a pipeline that change with the phase."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from mmcv.transforms import BaseTransform
+from torch import Tensor
+
+_KEYS = ('begin', 'resolution', 'strength')
+#: The setting of mmpretrain's augmentations that has a magnitude; None for those without one.
+_MAGNITUDES = {
+    'AutoContrast': None,
+    'Brightness': 'magnitude',
+    'ColorTransform': 'magnitude',
+    'Contrast': 'magnitude',
+    'Equalize': None,
+    'Invert': None,
+    'Posterize': 'bits',
+    'Rotate': 'angle',
+    'Sharpness': 'magnitude',
+    'Shear': 'magnitude',
+    'Solarize': 'thr',
+    'SolarizeAdd': 'magnitude',
+    'Translate': 'magnitude',
+}
+#: Settings that change nothing at a value other than zero: 8 bits, and a threshold above white.
+_NEUTRAL = {'bits': 8, 'thr': 256}
+
+
+class Phase(NamedTuple):
+    """One phase of a curriculum.
+
+    Attributes:
+        begin: Its first epoch, counted from 0.
+        resolution: Side of the square training pictures in pixels; None leaves it alone.
+        strength: Factor of the magnitudes of the augmentation, 0 to 1; None leaves them alone.
+    """
+
+    begin: int
+    resolution: int | None = None
+    strength: float | None = None
+
+    def __str__(self) -> str:
+        parts = []
+        if self.resolution is not None:
+            parts.append(f'{self.resolution} px')
+        if self.strength is not None:
+            parts.append(f'strength {self.strength}')
+        return ', '.join(parts)
+
+
+def read_phases(phases: Sequence[Mapping[str, Any]]) -> tuple[Phase, ...]:
+    """Read phases from a config.
+
+    Raises:
+        ValueError: Naming the phase, the key, what came and what is allowed.
+    """
+    if not isinstance(phases, (list, tuple)) or not phases:
+        raise ValueError(f'phases: got {phases!r}; a list of dicts is needed')
+    found = tuple(_read_phase(f'phases.{i}', phase) for i, phase in enumerate(phases))
+    if found[0].begin != 0:
+        raise ValueError(f'phases.0.begin: got {found[0].begin}; the first phase begins at 0')
+    for index, (before, after) in enumerate(pairwise(found), 1):
+        where = f'phases.{index}'
+        if after.begin <= before.begin:
+            raise ValueError(
+                f'{where}.begin: got {after.begin}; more than that of the phase before '
+                f'({before.begin}) is needed'
+            )
+        for key in _KEYS[1:]:
+            if (getattr(before, key) is None) != (getattr(after, key) is None):
+                raise ValueError(f'{where}.{key}: give it in all phases or in none')
+        if after[1:] == before[1:]:
+            raise ValueError(f'{where}: is the same as the phase before; leave it out')
+    return found
+
+
+def _read_phase(where: str, phase: Any) -> Phase:
+    if not isinstance(phase, Mapping):
+        raise ValueError(f'{where}: got {phase!r}; a dict is needed')
+    for key in phase:
+        if key not in _KEYS:
+            raise ValueError(f"{where}: has no '{key}'; allowed: {', '.join(_KEYS)}")
+    if 'begin' not in phase or len(phase) < 2:
+        raise ValueError(f"{where}: 'begin' and a resolution, a strength or both are needed")
+    begin, resolution, strength = (phase.get(key) for key in _KEYS)
+    if type(begin) is not int or begin < 0:
+        raise ValueError(f'{where}.begin: got {begin!r}; an epoch is needed, an integer from 0')
+    if resolution is not None and (type(resolution) is not int or resolution < 1):
+        raise ValueError(f'{where}.resolution: got {resolution!r}; a number of pixels is needed')
+    if strength is not None and (type(strength) not in (int, float) or not 0 <= strength <= 1):
+        raise ValueError(f'{where}.strength: got {strength!r}; 0 to 1 is allowed')
+    return Phase(begin, resolution, strength)
+
+
+def first_epochs(phases: Sequence[Phase], total: int | None, max_epochs: int) -> list[int]:
+    """First epoch of each phase in a run, counted from 0.
+
+    Args:
+        phases: The phases.
+        total: Length of the run that they are written for, in epochs: phases of a run of another
+            length become longer or shorter in proportion, rounded to whole epochs, at least one
+            epoch each. None takes them as they are.
+        max_epochs: Length of the run in epochs.
+
+    Raises:
+        ValueError: A phase would begin after the end.
+    """
+    begins: list[int] = []
+    for index, phase in enumerate(phases):
+        begin = phase.begin
+        if total is not None:
+            begin = math.floor(begin * max_epochs / total + 0.5)
+            begin = max(begin, begins[-1] + 1) if begins else begin
+        if begin >= max_epochs:
+            raise ValueError(
+                f'phases.{index}: would begin at epoch {begin + 1} of a run of {max_epochs}; leave it '
+                'out, or train longer'
+            )
+        begins.append(begin)
+    return begins
+
+
+class Phased(BaseTransform):
+    """One of several transforms, by a number in shared memory.
+
+    Data-loader workers hold copies of the pipeline, and persistent ones never get another: what the
+    main process writes into ``index`` reaches them all the same.
+
+    Args:
+        variants: The transform of each phase.
+        index: Which of them is in force, an integer tensor of one element in shared memory.
+    """
+
+    def __init__(self, variants: Sequence[Any], index: Tensor) -> None:
+        self.variants = tuple(variants)
+        self.index = index
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.variants)  # mmcv looks for random methods inside a transform this way
+
+    def transform(self, results: dict) -> dict | None:
+        """Apply the transform in force."""
+        return self.variants[int(self.index)](results)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.variants[int(self.index)]!r})'
+
+
+def install(dataset: Any, phases: Sequence[Phase], index: Tensor) -> tuple[int, int]:
+    """Let the transforms of a data set change with the phase.
+
+    Args:
+        dataset: A data set of mmengine's kind, or a wrapper around one or several.
+        phases: The phases.
+        index: Which of them is in force; see :class:`Phased`.
+
+    Returns:
+        How many transforms change with the resolution, and how many with the strength.
+
+    Raises:
+        ValueError: An augmentation has no magnitude that is known here.
+    """
+    counts = [0, 0]
+    for pipeline in _pipelines(dataset):
+        for owner, place, transform in _places(pipeline):
+            kind = 0 if _has_square_scale(transform) else 1 if _has_strength(transform) else None
+            if kind is None or phases[0][kind + 1] is None:
+                continue
+            change: Any = _resized if kind == 0 else weakened
+            owner[place] = Phased([change(transform, phase[kind + 1]) for phase in phases], index)
+            counts[kind] += 1
+    return counts[0], counts[1]
+
+
+def weakened(transform: Any, strength: float) -> Any:
+    """A copy of mmpretrain's AutoAugment or RandAugment with smaller magnitudes.
+
+    Magnitudes are multiplied by the strength. Solarize and Posterize count backwards: the distance
+    of the threshold from 256 and the number of bits that are lost are multiplied (bits rounded).
+    AutoContrast, Equalize and Invert have no magnitude.
+
+    Raises:
+        ValueError: One of the augmentations in it is not known here.
+    """
+    copied = copy.deepcopy(transform)
+    for part in _parts(copied):
+        name = type(part).__name__
+        if getattr(part, 'magnitude_range', None) is not None:
+            part.magnitude_level *= strength
+        elif name not in _MAGNITUDES:
+            raise ValueError(f'{type(transform).__name__}: {name} has no known magnitude')
+        elif (setting := _MAGNITUDES[name]) is not None:
+            whole = getattr(part, setting)
+            value = whole + (1 - strength) * (_NEUTRAL.get(setting, 0) - whole)
+            setattr(part, setting, round(value) if setting == 'bits' else value)
+    return copied
+
+
+def _resized(transform: Any, resolution: int) -> Any:
+    copied = copy.copy(transform)
+    copied.scale = (resolution, resolution)
+    return copied
+
+
+def _has_square_scale(transform: Any) -> bool:
+    """Whether pictures are one square of known size behind this transform, whatever they were."""
+    scale = getattr(transform, 'scale', None)
+    kinds = {kind.__name__ for kind in type(transform).__mro__}
+    resizes = 'RandomResizedCrop' in kinds or (
+        'Resize' in kinds and not getattr(transform, 'keep_ratio', False)
+    )
+    return resizes and isinstance(scale, (list, tuple)) and len(set(scale)) == 1
+
+
+def _has_strength(transform: Any) -> bool:
+    return any(
+        kind.__name__ in ('AutoAugment', 'RandAugment')
+        and kind.__module__.startswith('mmpretrain.')
+        for kind in type(transform).__mro__
+    )
+
+
+def _pipelines(dataset: Any) -> Iterator[Any]:
+    """The pipelines of a data set and of all it wraps."""
+    if hasattr(dataset, 'pipeline'):
+        yield dataset.pipeline
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    for one in inner:
+        if one is not None:
+            yield from _pipelines(one)
+
+
+def _places(node: Any) -> Iterator[tuple[list, int, Any]]:
+    """Every transform in a pipeline or in a wrapper of transforms, with the list that holds it."""
+    held = getattr(node, 'transforms', None)
+    if not isinstance(held, list):
+        if held is not None:
+            yield from _places(held)
+        return
+    for place, transform in enumerate(held):
+        yield held, place, transform
+        yield from _places(transform)
+
+
+def _parts(transform: Any) -> Iterator[Any]:
+    """The augmentations inside a policy."""
+    held = getattr(transform, 'transforms', None)
+    if held is None:
+        yield transform
+    for part in held or ():
+        yield from _parts(part)

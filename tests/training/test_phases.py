@@ -1,0 +1,240 @@
+"""Phases as data, and transforms that change with them."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmcv.transforms import Compose, RandomApply, Resize
+from mmpretrain.datasets.transforms import AutoAugment, RandAugment, RandomResizedCrop
+from torch.utils.data import DataLoader, Dataset
+
+from mobileone_mm.data.auto_augment import AutoAugment as OurAutoAugment
+from mobileone_mm.training.curriculum import CurriculumHook
+from mobileone_mm.training.phases import Phased, first_epochs, install, read_phases, weakened
+
+PAPER = [
+    dict(begin=0, resolution=160, strength=0.3),
+    dict(begin=38, resolution=192, strength=0.7),
+    dict(begin=113, resolution=224, strength=1.0),
+]
+
+
+@pytest.mark.parametrize(
+    ('total', 'max_epochs', 'begins'),
+    [
+        (300, 300, [0, 38, 113]),
+        (300, 30, [0, 4, 11]),
+        (300, 600, [0, 76, 226]),
+        (300, 4, [0, 1, 2]),
+        (300, 3, [0, 1, 2]),
+        (None, 300, [0, 38, 113]),
+        (None, 114, [0, 38, 113]),
+    ],
+)
+def test_first_epochs(total, max_epochs, begins):
+    assert first_epochs(read_phases(PAPER), total, max_epochs) == begins
+
+
+@pytest.mark.parametrize(
+    ('total', 'max_epochs', 'number', 'epoch'), [(300, 2, 2, 3), (300, 1, 1, 2), (None, 30, 1, 39)]
+)
+def test_a_phase_behind_the_end(total, max_epochs, number, epoch):
+    line = f'phases.{number}: would begin at epoch {epoch} of a run of {max_epochs};'
+    with pytest.raises(ValueError, match=line):
+        first_epochs(read_phases(PAPER), total, max_epochs)
+
+
+def changed(index, **values):
+    phases = copy.deepcopy(PAPER)
+    phases[index].update(values)
+    return phases
+
+
+@pytest.mark.parametrize(
+    ('phases', 'line'),
+    [
+        ([], 'phases: got []; a list of dicts is needed'),
+        (dict(begin=0), 'a list of dicts is needed'),
+        ([3], 'phases.0: got 3; a dict is needed'),
+        (
+            changed(1, pipeline=[]),
+            "phases.1: has no 'pipeline'; allowed: begin, resolution, strength",
+        ),
+        (
+            [dict(resolution=160)],
+            "phases.0: 'begin' and a resolution, a strength or both are needed",
+        ),
+        ([dict(begin=0)], "phases.0: 'begin' and a resolution"),
+        (changed(0, begin=1), 'phases.0.begin: got 1; the first phase begins at 0'),
+        (changed(2, begin=38), 'phases.2.begin: got 38; more than that of the phase before (38)'),
+        (changed(2, begin=20), 'phases.2.begin: got 20; more than'),
+        (changed(1, begin=0.5), 'phases.1.begin: got 0.5; an epoch is needed'),
+        (changed(1, begin=True), 'phases.1.begin: got True'),
+        (changed(1, resolution='192'), "phases.1.resolution: got '192'; a number of pixels"),
+        (changed(1, resolution=None), 'phases.1.resolution: give it in all phases or in none'),
+        (changed(1, strength=1.5), 'phases.1.strength: got 1.5; 0 to 1 is allowed'),
+        (changed(1, strength=None), 'phases.1.strength: give it in all phases or in none'),
+        (changed(1, resolution=160, strength=0.3), 'phases.1: is the same as the phase before'),
+    ],
+)
+def test_malformed_phases(phases, line):
+    with pytest.raises(ValueError, match='phases') as caught:
+        CurriculumHook(phases)
+    assert line in str(caught.value)
+
+
+@pytest.mark.parametrize('total', [113, 0, 1.5, True])
+def test_malformed_total(total):
+    with pytest.raises(ValueError, match=f'total: got {total}'):
+        CurriculumHook(PAPER, total=total)
+
+
+def settings(policy):
+    """Names and settings of the augmentations of a policy."""
+    parts = [part for sub in policy.transforms for part in getattr(sub, 'transforms', [sub])]
+    keys = ('magnitude', 'angle', 'thr', 'bits', 'magnitude_level', 'prob', 'pad_val')
+    return [
+        (type(part).__name__, {key: vars(part)[key] for key in keys if key in vars(part)})
+        for part in parts
+    ]
+
+
+def test_magnitudes_of_auto_augment():
+    whole = AutoAugment('imagenet')
+    before = settings(whole)
+    assert settings(weakened(whole, 1)) == before
+    seen = set()
+    for (name, old), (_, new) in zip(before, settings(weakened(whole, 0.3)), strict=True):
+        seen.add(name)
+        assert new['prob'] == old['prob']
+        if name == 'Solarize':
+            assert 256 - new['thr'] == pytest.approx(0.3 * (256 - old['thr']))
+        elif name == 'Posterize':
+            assert new['bits'] == {4: 7, 5: 7, 6: 7}[old['bits']]
+        elif name == 'Rotate':
+            assert new['angle'] == pytest.approx(0.3 * old['angle'])
+        elif name not in ('AutoContrast', 'Equalize', 'Invert'):
+            assert new['magnitude'] == pytest.approx(0.3 * old['magnitude'])
+    assert len(seen) == 10
+    assert settings(whole) == before  # it was a copy that changed
+
+
+def test_no_strength_is_no_change():
+    """At strength 0 what has a magnitude leaves the picture as it is."""
+    picture = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    policies = [
+        dict(type=kind, prob=1.0, **{key: value})
+        for kind, key, value in (
+            ('Rotate', 'angle', 30.0), ('Shear', 'magnitude', 0.3), ('Translate', 'magnitude', 0.4),
+            ('Solarize', 'thr', 30), ('SolarizeAdd', 'magnitude', 60), ('Posterize', 'bits', 2),
+            ('Contrast', 'magnitude', 0.8), ('ColorTransform', 'magnitude', 0.8),
+            ('Brightness', 'magnitude', 0.8), ('Sharpness', 'magnitude', 0.8),
+        )
+    ]  # fmt: skip
+    for policy in policies:
+        transform = AutoAugment([[policy]])
+        assert not np.array_equal(transform(dict(img=picture.copy()))['img'], picture), policy
+        weak = weakened(transform, 0)(dict(img=picture.copy()))['img']
+        np.testing.assert_array_equal(weak, picture, str(policy))
+
+
+def test_magnitudes_of_rand_augment():
+    whole = RandAugment('timm_increasing', num_policies=2, magnitude_level=6)
+    for (name, old), (_, new) in zip(settings(whole), settings(weakened(whole, 0.7)), strict=True):
+        factor = 1 if name in ('AutoContrast', 'Equalize', 'Invert') else 0.7
+        assert new['magnitude_level'] == pytest.approx(factor * old['magnitude_level']), name
+
+
+def test_an_unknown_augmentation():
+    policy = AutoAugment([[dict(type='Cutout', shape=8)]])
+    with pytest.raises(ValueError, match='AutoAugment: Cutout has no known magnitude'):
+        weakened(policy, 0.5)
+
+
+def test_hparams_arrive():
+    """The deviation from mmpretrain's class, and its reason."""
+    mean = [104, 116, 124]
+    theirs, ours = (kind('imagenet', dict(pad_val=mean)) for kind in (AutoAugment, OurAutoAugment))
+    rotates = [[s for n, s in settings(policy) if n == 'Rotate'] for policy in (theirs, ours)]
+    assert {s['pad_val'] for s in rotates[0]} == {128}
+    assert {s['pad_val'] for s in rotates[1]} == {tuple(mean)}
+    for (_, a), (_, b) in zip(settings(theirs), settings(ours), strict=True):
+        assert {**a, 'pad_val': 0} == {**b, 'pad_val': 0}
+
+
+class Turned(Dataset):
+    """Black pictures with a white corner, turned by a quarter at full strength."""
+
+    def __init__(self, *transforms):
+        policy = dict(type='Rotate', angle=90.0, prob=1.0, random_negative_prob=0.0)
+        self.pipeline = Compose(
+            [*transforms, RandomResizedCrop(16, (1.0, 1.0), (1.0, 1.0)), AutoAugment([[policy]])]
+        )
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        picture = np.zeros((64, 64, 3), np.uint8)
+        picture[:32, :32] = 255
+        return torch.from_numpy(self.pipeline(dict(img=picture))['img'].copy())
+
+
+class Wrapper:
+    def __init__(self, *datasets):
+        self.datasets = list(datasets)
+
+
+LOADERS = [
+    dict(num_workers=0),
+    dict(num_workers=2),
+    dict(num_workers=2, persistent_workers=True, prefetch_factor=4),
+]
+
+
+@pytest.mark.parametrize('loader', LOADERS, ids=['none', 'new', 'persistent'])
+def test_workers_see_a_switch(loader):
+    """All pictures of an epoch are of its phase, none of the phase before."""
+    dataset = Turned()
+    phases = read_phases([dict(begin=i, resolution=8 * (i + 1), strength=i / 2) for i in range(3)])
+    index = torch.zeros(1, dtype=torch.int64).share_memory_()
+    assert install(dataset, phases, index) == (1, 1)
+    batches = DataLoader(dataset, batch_size=2, **loader)
+    for epoch in (0, 1, 2, 1):
+        index.fill_(epoch)
+        side = 8 * (epoch + 1)
+        seen = list(batches)
+        assert len(seen) == 3
+        for batch in seen:
+            assert batch.shape == (2, side, side, 3)
+            corner = batch[:, 1, 1, 0], batch[:, 1, -2, 0]
+            if epoch != 1:  # by half a turn of a quarter neither corner is clear-cut
+                assert bool((corner[epoch // 2] == 255).all())
+                assert bool((corner[1 - epoch // 2] == 0).all())
+
+
+def test_a_loop_that_stops_early_leaves_nothing_behind():
+    """Batches that were loaded ahead before a break are not those of the next epoch."""
+    dataset = Turned()
+    phases = read_phases([dict(begin=0, resolution=8), dict(begin=1, resolution=16)])
+    index = torch.zeros(1, dtype=torch.int64).share_memory_()
+    install(dataset, phases, index)
+    batches = DataLoader(dataset, batch_size=2, num_workers=2, persistent_workers=True)
+    assert next(iter(batches)).shape[1] == 8
+    index.fill_(1)
+    assert [batch.shape[1] for batch in batches] == [16, 16, 16]
+
+
+def test_what_is_changed():
+    """Through wrappers of data sets and transforms; not a Resize that keeps the ratio, nor a strip."""
+    inner = Turned(RandomApply([Resize((32, 32))]), Resize((32, 32), keep_ratio=True))
+    strip = Turned(Resize((32, 16)))
+    phases = read_phases([dict(begin=0, resolution=8), dict(begin=1, resolution=16)])
+    assert install(Wrapper(inner, strip), phases, torch.zeros(1, dtype=torch.int64)) == (3, 0)
+    kinds = [type(t) for t in inner.pipeline.transforms]
+    assert kinds == [RandomApply, Resize, Phased, AutoAugment]
+    assert isinstance(inner.pipeline.transforms[0].transforms.transforms[0], Phased)
+    assert [type(t) for t in strip.pipeline.transforms] == [Resize, Phased, AutoAugment]
