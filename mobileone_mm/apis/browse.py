@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, HOOKS
 
 from ..data.checks import check_data
 from ..data.loading import read_picture
 from ..errors import InputError
+from ..training.phases import install
 from ..training.seeding import derived_seed, seeded
 from . import settings
 from .config import load_config
@@ -40,6 +41,8 @@ def browse(
     The hosts' browsers show one picture a file or window, each host with options of its own, and
     none the phases of a curriculum.
 
+    Pictures are drawn at the size that the model gets; a sheet for each phase of a curriculum.
+
     Args:
         config: Path of the config.
         out_dir: Folder of the sheets.
@@ -58,18 +61,40 @@ def browse(
         raise InputError(f'--num: got {num}; at least 1 is needed')
     if mode not in MODES:
         raise InputError(f"--mode: got '{mode}'; {' or '.join(MODES)} is allowed")
-    cfg = load_config(config, cfg_options, needs=('train_dataloader',))
+    cfg = load_config(config, cfg_options, needs=('train_dataloader', 'train_cfg'))
     settings.use_scope(cfg)
     check_data(cfg, ('train_dataloader',))
     check_writable(out_dir, '--out-dir')
     settings.survive_broken_files(cfg)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    painter = Painter(dataset.metainfo)
-    name = Path(config).stem
-    pictures = [
-        _shown(painter, sample, mode, _loads_rgb(cfg)) for sample in _samples(dataset, num, seed)
+    painter, rgb = Painter(dataset.metainfo), _loads_rgb(cfg)
+    sheets = []
+    for name, caption in _phases(cfg, dataset, Path(config).stem):
+        pictures = [_shown(painter, sample, mode, rgb) for sample in _samples(dataset, num, seed)]
+        sheets.append(save_picture(contact_sheet(pictures, caption), Path(out_dir, f'{name}.png')))
+    return sheets
+
+
+def _phases(cfg: Config, dataset: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Name and caption of each sheet; the data set is in its phase until the next is asked for."""
+    hooks = [
+        HOOKS.build(hook)
+        for hook in cfg.get('custom_hooks') or []
+        if str(hook.get('type')).endswith('CurriculumHook')
     ]
-    return [save_picture(contact_sheet(pictures, name), Path(out_dir, f'{name}.png'))]
+    if not hooks:
+        yield name, name
+        return
+    hook = hooks[0]
+    begins = hook.begins(cfg.train_cfg.max_epochs)
+    index = torch.zeros(1, dtype=torch.int64)
+    install(dataset, hook.phases, index)
+    for number, (begin, phase) in enumerate(zip(begins, hook.phases, strict=True)):
+        index.fill_(number)
+        yield (
+            f'{name}_phase_{number + 1}',
+            f'{name}, phase {number + 1} of {len(begins)}, from epoch {begin + 1}: {phase}',
+        )
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], caption: str) -> np.ndarray:

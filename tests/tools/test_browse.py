@@ -28,6 +28,29 @@ def test_a_sheet_of_each_task(task, tiny_config, tool, tmp_path, capsys):
     assert cv2.imread(str(path)).size > 1.5 * first.size
 
 
+CURRICULUM = """
+train_cfg = dict(max_epochs=4)
+custom_hooks = [dict(
+    type='mobileone_mm.CurriculumHook',
+    phases=[dict(begin=0, resolution=32), dict(begin=2, resolution=64)],
+)]
+"""
+
+
+def test_a_sheet_of_each_phase(tiny_config, tool, tmp_path, monkeypatch):
+    shown = []
+    draw = Painter.draw_truth
+    monkeypatch.setattr(
+        Painter,
+        'draw_truth',
+        lambda self, image, sample: shown.append(image.shape) or draw(self, image, sample),
+    )
+    config, out = tiny_config('cls', CURRICULUM), tmp_path / 'out'
+    assert tool('browse', config, '--out-dir', out, '--num', 2) == 0
+    assert sorted(path.name for path in out.iterdir()) == ['cls_phase_1.png', 'cls_phase_2.png']
+    assert shown == [(32, 32, 3)] * 2 + [(64, 64, 3)] * 2
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
