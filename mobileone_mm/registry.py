@@ -72,7 +72,10 @@ HOOKS = LazyRegistry(
     parent=ROOT_HOOKS,
     scope=SCOPE,
     locations=['mobileone_mm.training'],
-    lazy={'BestDeployHook': 'mobileone_mm.apis.best_deploy'},
+    lazy={
+        'BestDeployHook': 'mobileone_mm.apis.best_deploy',
+        'PredictionSamplesHook': 'mobileone_mm.apis.prediction_samples',
+    },
 )
 DATASETS = LazyRegistry('dataset', parent=ROOT_DATASETS, scope=SCOPE)
 METRICS = LazyRegistry('metric', parent=ROOT_METRICS, scope=SCOPE)

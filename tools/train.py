@@ -27,6 +27,9 @@ def main(argv: list[str] | None = None) -> int | None:
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate in between')
     parser.add_argument(
+        '--tensorboard', action='store_true', help='write curves and pictures for TensorBoard'
+    )
+    parser.add_argument(
         '--stop-at-broken-pictures',
         action='store_true',
         help='end the run at a picture or mask that cannot be read (default: report it and go on)',

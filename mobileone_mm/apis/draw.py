@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 from mmengine.hooks import Hook
+from mmengine.structures import InstanceData
 from mmengine.visualization import Visualizer
 
 from ..data.loading import read_picture
@@ -22,6 +23,7 @@ _JPEG = ('.jpg', '.jpeg')
 _SMALLEST_SIDE = 320
 _DARK = dict(facecolor='black', alpha=0.6, pad=1.5, edgecolor='none')
 _OPACITY = 0.5
+_IGNORED = 255
 
 
 class Painter:
@@ -51,21 +53,44 @@ class Painter:
         Returns:
             A picture of the same form; small ones are enlarged.
         """
-        scale = max(1.0, _SMALLEST_SIDE / min(image.shape[:2]))
-        size = round(image.shape[1] * scale), round(image.shape[0] * scale)
-        larger = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image
+        larger, scale = _enlarged(image)
+        self._visualizer.set_image(larger)
         task = task_of(sample)
         if task == 'segmentation':
-            labels = cv2.resize(
-                label_map(sample).astype(np.int32), size, interpolation=cv2.INTER_NEAREST
-            )
-            self._areas(larger, labels)
-        else:
-            self._visualizer.set_image(larger)
-            if task == 'detection':
-                self._instances(sample.pred_instances.cpu(), scale, min(size))
-            elif task == 'classification':
-                self._best(sample, min(size))
+            self._areas(larger, label_map(sample))
+        elif task == 'detection':
+            instances = sample.pred_instances.cpu()
+            self._instances(instances[instances.scores >= self.score_thr], scale)
+        elif task == 'classification':
+            best = record_of(sample, self.classes, 0)['top'][:3]
+            self._lines([f'{_short(row["category"])}  {row["score"]:.0%}' for row in best])
+        return self._visualizer.get_image()
+
+    def draw_truth(self, image: np.ndarray, sample: Any) -> np.ndarray:
+        """Draw what a sample of a pipeline is labelled with.
+
+        Args:
+            image: The picture after the pipeline; as in :meth:`draw`.
+            sample: Its sample, with ``gt_label``, ``gt_instances`` or ``gt_sem_seg`` at the
+                picture's size. Pixels that no loss counts (class 255) are dark.
+
+        Returns:
+            A picture of the same form; small ones are enlarged.
+        """
+        larger, scale = _enlarged(image)
+        self._visualizer.set_image(larger)
+        if 'gt_sem_seg' in sample:
+            self._areas(larger, np.asarray(sample.gt_sem_seg.data).squeeze(0), _IGNORED)
+        elif 'gt_instances' in sample:
+            given = sample.gt_instances
+            boxes = getattr(given.bboxes, 'tensor', given.bboxes)  # mmdet's boxes are a class
+            shown = InstanceData(bboxes=boxes, labels=given.labels)
+            if 'masks' in given:
+                shown.masks = list(given.masks.to_ndarray())
+            self._instances(shown, scale)
+        elif 'gt_label' in sample:
+            labels = sample.gt_label.tolist()
+            self._lines([_short(class_name(self.classes, label)) for label in labels])
         return self._visualizer.get_image()
 
     def colour(self, label: int) -> tuple[int, int, int]:
@@ -77,11 +102,13 @@ class Painter:
         hsv = np.array([[[hue, 200, 230]]], np.uint8)
         return tuple(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist())
 
-    def _instances(self, instances: Any, scale: float, side: int) -> None:
-        shown = instances[instances.scores >= self.score_thr]
+    def _instances(self, shown: Any, scale: float) -> None:
+        side = min(self._visualizer.width, self._visualizer.height)
         font, line = max(9, round(side / 42)), max(2, round(side / 240))
-        # The best last, on top of the others.
-        for index in shown.scores.argsort(stable=True).tolist():
+        order = range(len(shown.labels))
+        if 'scores' in shown:  # the best last, on top of the others
+            order = shown.scores.argsort(stable=True).tolist()
+        for index in order:
             label = int(shown.labels[index])
             colour = self.colour(label)
             if 'masks' in shown:
@@ -90,7 +117,9 @@ class Painter:
             # Beyond the border mmengine warns, and draws nothing of that side.
             box = box.clip(0, np.tile([self._visualizer.width - 1, self._visualizer.height - 1], 2))
             self._visualizer.draw_bboxes(box, edge_colors=colour, line_widths=line)
-            text = f'{class_name(self.classes, label)} {float(shown.scores[index]):.0%}'
+            text = class_name(self.classes, label)
+            if 'scores' in shown:
+                text += f' {float(shown.scores[index]):.0%}'
             inside = box[1] < 2 * font
             # A letter is about 0.8 font sizes wide; the text must not run off the picture.
             left = max(0, min(box[0], self._visualizer.width - 0.8 * font * len(text))) + line
@@ -109,11 +138,8 @@ class Painter:
             mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
         self._visualizer.draw_binary_masks(mask.astype(bool), colors=colour, alphas=_OPACITY)
 
-    def _best(self, sample: Any, side: int) -> None:
-        best = record_of(sample, self.classes, 0)['top'][:3]
-        # ImageNet's names list synonyms, which run off the picture.
-        lines = [f'{row["category"].split(",")[0]}  {row["score"]:.0%}' for row in best]
-        font = max(9, round(side / 32))
+    def _lines(self, lines: Sequence[str]) -> None:
+        font = max(9, round(min(self._visualizer.width, self._visualizer.height) / 32))
         self._visualizer.draw_texts(
             '\n'.join(lines),
             np.array([[font, font]]),
@@ -122,13 +148,17 @@ class Painter:
             bboxes=[_DARK],
         )
 
-    def _areas(self, image: np.ndarray, labels: np.ndarray) -> None:
+    def _areas(self, image: np.ndarray, labels: np.ndarray, ignored: int | None = None) -> None:
+        size = image.shape[1], image.shape[0]
+        labels = cv2.resize(labels.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)
         found = [
             label
             for label in np.unique(labels).tolist()
-            if class_name(self.classes, label) != 'background'
+            if label != ignored and class_name(self.classes, label) != 'background'
         ]
         blended = image.astype(np.float32)
+        if ignored is not None:
+            blended[labels == ignored] *= 1 - _OPACITY
         for label in found:
             area = labels == label
             blended[area] += (np.array(self.colour(label), np.float32) - blended[area]) * _OPACITY
@@ -149,6 +179,18 @@ class Painter:
                     vertical_alignments='center',
                     bboxes=[_DARK],
                 )
+
+
+def _enlarged(image: np.ndarray) -> tuple[np.ndarray, float]:
+    """The picture at a size that text can be read on, and how much larger it is."""
+    scale = max(1.0, _SMALLEST_SIDE / min(image.shape[:2]))
+    size = round(image.shape[1] * scale), round(image.shape[0] * scale)
+    return (cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image), scale
+
+
+def _short(name: str) -> str:
+    """ImageNet's names list synonyms, which run off the picture."""
+    return name.partition(',')[0]
 
 
 def _deepest_point(area: np.ndarray) -> tuple[int, int] | None:

@@ -49,6 +49,7 @@ def train(
     launcher: str = 'none',
     device: str | None = None,
     stop_at_broken_pictures: bool = False,
+    tensorboard: bool = False,
 ) -> Runner:
     """Train a model of any of the three hosts.
 
@@ -67,6 +68,8 @@ def train(
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
         stop_at_broken_pictures: End the run at a file that cannot be read, instead of going on
             without it.
+        tensorboard: Write curves, schedules and drawn predictions for TensorBoard, into
+            ``vis_data`` of the run's log folder.
 
     Returns:
         The Runner after training.
@@ -120,6 +123,8 @@ def prepare_training(
         settings.set_amp(cfg)
     if auto_scale_lr:
         settings.set_auto_scale_lr(cfg)
+    if tensorboard:
+        settings.set_tensorboard(cfg)
     _check(cfg, ('train_dataloader', 'val_dataloader'))
     set_work_dir(cfg, work_dir, config)
     return cfg

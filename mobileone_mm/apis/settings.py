@@ -124,6 +124,27 @@ def set_amp(cfg: Config) -> None:
     wrapper.setdefault('loss_scale', 'dynamic')
 
 
+def set_tensorboard(cfg: Config) -> None:
+    """Write curves, schedules and drawn predictions for TensorBoard, through the visualizer.
+
+    Raises:
+        InputError: TensorBoard is not installed.
+    """
+    if importlib.util.find_spec('tensorboard') is None:
+        raise InputError('--tensorboard: it is not installed; run `pip install tensorboard`')
+    visualizer = cfg.get('visualizer') or ConfigDict(type='Visualizer', name='visualizer')
+    backends = list(visualizer.get('vis_backends') or [])
+    if not any('TensorboardVisBackend' in str(backend.get('type')) for backend in backends):
+        backends.append(dict(type='TensorboardVisBackend'))
+    visualizer['vis_backends'] = backends
+    cfg.visualizer = visualizer
+    hooks = list(cfg.get('custom_hooks') or [])
+    for name in ('ScheduleLogHook', 'PredictionSamplesHook'):
+        if not any(name in str(hook.get('type')) for hook in hooks):
+            hooks.append(dict(type=f'mobileone_mm.{name}'))
+    cfg.custom_hooks = hooks
+
+
 def set_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate with the batch size.
 

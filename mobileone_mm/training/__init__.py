@@ -10,6 +10,7 @@ from .checkpoint_hook import CheckpointHook
 from .curriculum import CurriculumHook
 from .deploy_eval import DeployEvalHook
 from .recalibrate import RecalibrateHook
+from .schedule_log import ScheduleLogHook
 from .seeding import IterationSeedHook
 from .weights_hook import CheckpointCheckHook
 
@@ -21,4 +22,5 @@ __all__ = [
     'DeployEvalHook',
     'IterationSeedHook',
     'RecalibrateHook',
+    'ScheduleLogHook',
 ]

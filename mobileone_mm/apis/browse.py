@@ -1,0 +1,158 @@
+"""What a training pipeline makes of its pictures: contact sheets with labels, boxes and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, HOOKS
+
+from ..data.checks import check_data
+from ..data.loading import read_picture
+from ..errors import InputError
+from ..training.phases import install
+from ..training.seeding import derived_seed, seeded
+from . import settings
+from .config import load_config
+from .draw import Painter, save_picture
+from .folders import check_writable
+
+MODES = ('transformed', 'concat')
+_SIDE = 320  # of a cell, in pixels
+_GAP = 6
+_CAPTION = 40
+
+
+def browse(
+    config: str | Path,
+    out_dir: str | Path,
+    num: int = 16,
+    mode: str = 'transformed',
+    seed: int = 0,
+    cfg_options: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Draw what the model will be trained on, before it is trained.
+
+    The hosts' browsers show one picture a file or window, each host with options of its own, and
+    none the phases of a curriculum.
+
+    Pictures are drawn at the size that the model gets; a sheet for each phase of a curriculum.
+
+    Args:
+        config: Path of the config.
+        out_dir: Folder of the sheets.
+        num: Pictures a sheet, spread evenly over the training set; at least 1.
+        mode: ``transformed``: after the pipeline; ``concat``: the file's picture beside it.
+        seed: Of the augmentation.
+        cfg_options: Overrides by dotted key.
+
+    Returns:
+        Paths of the sheets.
+
+    Raises:
+        InputError: Anything that the user gave does not fit.
+    """
+    if num < 1:
+        raise InputError(f'--num: got {num}; at least 1 is needed')
+    if mode not in MODES:
+        raise InputError(f"--mode: got '{mode}'; {' or '.join(MODES)} is allowed")
+    cfg = load_config(config, cfg_options, needs=('train_dataloader', 'train_cfg'))
+    settings.use_scope(cfg)
+    check_data(cfg, ('train_dataloader',))
+    check_writable(out_dir, '--out-dir')
+    settings.survive_broken_files(cfg)
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    painter, rgb = Painter(dataset.metainfo), _loads_rgb(cfg)
+    sheets = []
+    for name, caption in _phases(cfg, dataset, Path(config).stem):
+        pictures = [_shown(painter, sample, mode, rgb) for sample in _samples(dataset, num, seed)]
+        sheets.append(save_picture(contact_sheet(pictures, caption), Path(out_dir, f'{name}.png')))
+    return sheets
+
+
+def _phases(cfg: Config, dataset: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Name and caption of each sheet; the data set is in its phase until the next is asked for."""
+    hooks = [
+        HOOKS.build(hook)
+        for hook in cfg.get('custom_hooks') or []
+        if str(hook.get('type')).endswith('CurriculumHook')
+    ]
+    if not hooks:
+        yield name, name
+        return
+    hook = hooks[0]
+    begins = hook.begins(cfg.train_cfg.max_epochs)
+    index = torch.zeros(1, dtype=torch.int64)
+    install(dataset, hook.phases, index)
+    for number, (begin, phase) in enumerate(zip(begins, hook.phases, strict=True)):
+        index.fill_(number)
+        yield (
+            f'{name}_phase_{number + 1}',
+            f'{name}, phase {number + 1} of {len(begins)}, from epoch {begin + 1}: {phase}',
+        )
+
+
+def contact_sheet(pictures: Sequence[np.ndarray], caption: str) -> np.ndarray:
+    """Pictures of any sizes in rows and columns, below a line of text.
+
+    Args:
+        pictures: Each height x width x 3, RGB, 8 bits.
+        caption: ASCII characters.
+    """
+    width = max(round(_SIDE * picture.shape[1] / picture.shape[0]) for picture in pictures)
+    width = min(width, 2 * _SIDE + _GAP)
+    columns = max(1, round((len(pictures) * _SIDE / width) ** 0.5))
+    rows = -(-len(pictures) // columns)
+    sheet = np.full(
+        (_CAPTION + rows * (_SIDE + _GAP), columns * (width + _GAP) + _GAP, 3), 255, np.uint8
+    )
+    cv2.putText(
+        sheet, caption, (_GAP, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (0, 0, 0), 1, cv2.LINE_AA
+    )
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, columns)
+        scale = min(_SIDE / picture.shape[0], width / picture.shape[1])
+        size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        top = _CAPTION + row * (_SIDE + _GAP) + (_SIDE - size[1]) // 2
+        left = _GAP + column * (width + _GAP) + (width - size[0]) // 2
+        sheet[top : top + size[1], left : left + size[0]] = small
+    return sheet
+
+
+def _samples(dataset: Any, num: int, seed: int) -> Iterator[Mapping[str, Any]]:
+    places = np.linspace(0, len(dataset) - 1, min(num, len(dataset))).round().astype(int)
+    for place in places.tolist():
+        with seeded(derived_seed(seed, place)):
+            yield dataset[place]
+
+
+def _shown(painter: Painter, sample: Mapping[str, Any], mode: str, rgb: bool) -> np.ndarray:
+    """The labelled picture, beside the file's if asked for."""
+    inputs = sample['inputs']
+    if inputs.is_floating_point():  # normalised by the pipeline itself
+        low, high = inputs.min(), inputs.max()
+        inputs = (inputs - low) / (high - low).clamp(min=1e-12) * 255
+    image = inputs.permute(1, 2, 0).to(torch.uint8).numpy()
+    image = np.ascontiguousarray(image if rgb else image[..., ::-1])
+    drawn = painter.draw_truth(image, sample['data_samples'])
+    if mode == 'transformed':
+        return drawn
+    original = read_picture(str(sample['data_samples'].img_path))
+    width = round(original.shape[1] * drawn.shape[0] / original.shape[0])
+    original = cv2.resize(original, (width, drawn.shape[0]), interpolation=cv2.INTER_AREA)
+    gap = np.full((drawn.shape[0], _GAP, 3), 255, np.uint8)
+    return np.hstack([original, gap, drawn])
+
+
+def _loads_rgb(cfg: Config) -> bool:
+    """Whether the pipeline's pictures are RGB; the hosts' loaders give BGR unless told otherwise."""
+    preprocessor = (
+        cfg.get('model', {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    )
+    return bool(preprocessor.get('rgb_to_bgr'))

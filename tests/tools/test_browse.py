@@ -1,0 +1,121 @@
+"""Contact sheets of training pictures."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import InstanceData, PixelData
+
+from mobileone_mm.apis.browse import contact_sheet
+from mobileone_mm.apis.draw import Painter
+
+
+@pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
+def test_a_sheet_of_each_task(task, tiny_config, tool, tmp_path, capsys):
+    config, out = tiny_config(task), tmp_path / 'out'
+    assert tool('browse', config, '--out-dir', out, '--num', 4) == 0
+    (path,) = out.iterdir()
+    assert str(path) in capsys.readouterr().out
+    first = cv2.imread(str(path))
+    assert first.std() > 20
+    assert tool('browse', config, '--out-dir', out, '--num', 4) == 0
+    assert np.array_equal(cv2.imread(str(path)), first)  # the same seed
+    assert tool('browse', config, '--out-dir', out, '--num', 4, '--seed', 1) == 0
+    assert not np.array_equal(cv2.imread(str(path)), first)
+    assert tool('browse', config, '--out-dir', out, '--num', 4, '--mode', 'concat') == 0
+    assert cv2.imread(str(path)).size > 1.5 * first.size
+
+
+CURRICULUM = """
+train_cfg = dict(max_epochs=4)
+custom_hooks = [dict(
+    type='mobileone_mm.CurriculumHook',
+    phases=[dict(begin=0, resolution=32), dict(begin=2, resolution=64)],
+)]
+"""
+
+
+def test_a_sheet_of_each_phase(tiny_config, tool, tmp_path, monkeypatch):
+    shown = []
+    draw = Painter.draw_truth
+    monkeypatch.setattr(
+        Painter,
+        'draw_truth',
+        lambda self, image, sample: shown.append(image.shape) or draw(self, image, sample),
+    )
+    config, out = tiny_config('cls', CURRICULUM), tmp_path / 'out'
+    assert tool('browse', config, '--out-dir', out, '--num', 2) == 0
+    assert sorted(path.name for path in out.iterdir()) == ['cls_phase_1.png', 'cls_phase_2.png']
+    assert shown == [(32, 32, 3)] * 2 + [(64, 64, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('--num', 0), '--num: got 0'),
+        (('--mode', 'x'), "--mode: got 'x'; transformed or concat"),
+        (('--cfg-options', 'train_dataloader.dataset.data_root=/nowhere'), '/nowhere'),
+    ],
+)
+def test_wrong_arguments(arguments, message, tiny_config, tool, tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert tool('browse', tiny_config('cls'), '--out-dir', out, *arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert '\n' not in error
+    assert not out.exists()
+
+
+def test_every_picture_is_on_the_sheet():
+    colours = np.random.default_rng(0).integers(0, 200, (7, 3))
+    shapes = [(50, 80), (300, 100), (64, 64), (10, 400), (320, 320), (90, 91), (200, 300)]
+    pictures = [np.full((*shape, 3), c, np.uint8) for shape, c in zip(shapes, colours, strict=True)]
+    sheet = contact_sheet(pictures, 'seven')
+    for colour in colours:
+        assert (sheet == colour).all(-1).sum() > 500
+
+
+def sample(**given):
+    from mmengine.structures import BaseDataElement
+
+    made = BaseDataElement()
+    for name, value in given.items():
+        made.set_field(value, name)
+    return made
+
+
+def test_pixels_that_no_loss_counts_are_dark():
+    labels = torch.zeros(1, 320, 320, dtype=torch.long)
+    labels[:, :, 160:] = 255
+    labels[:, :100, :100] = 1
+    image = np.full((320, 320, 3), 200, np.uint8)
+    meta = dict(classes=('background', 'cat'), palette=[(0, 0, 0), (0, 0, 255)])
+    drawn = Painter(meta).draw_truth(image, sample(gt_sem_seg=PixelData(data=labels)))
+    assert drawn[300, 300].tolist() == [100, 100, 100]
+    assert drawn[300, 20].tolist() == [200, 200, 200]
+    assert drawn[5, 5].tolist() == [100, 100, 228]
+
+
+def test_boxes_and_masks_stand_where_the_labels_say():
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmdet.structures.mask import BitmapMasks
+
+    mask = np.zeros((1, 320, 320), np.uint8)
+    mask[0, 200:220, 200:220] = 1
+    instances = InstanceData(
+        bboxes=HorizontalBoxes(torch.tensor([[150.0, 160.0, 250.0, 260.0]])),
+        labels=torch.tensor([0]),
+        masks=BitmapMasks(mask, 320, 320),
+    )
+    meta = dict(classes=('cat',), palette=[(255, 0, 0)])
+    image = np.full((320, 320, 3), 255, np.uint8)
+    drawn = Painter(meta).draw_truth(image, sample(gt_instances=instances)).astype(int)
+    red = (drawn[..., 0] > 200) & (drawn[..., 1] < 160)
+    rows, columns = np.nonzero(red[155:, :])
+    assert abs(columns.max() - 250) <= 2
+    assert abs(columns.min() - 150) <= 2
+    assert abs(rows.max() + 155 - 260) <= 2
+    assert red[210, 210]
+    assert not red[240, 240]

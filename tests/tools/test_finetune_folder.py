@@ -1,0 +1,67 @@
+"""Fine-tuning on a folder of classes, as docs/classification.md has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mobileone_mm import MobileOne, reparameterize_model
+from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.weights.keys import to_scheme
+from mobileone_mm.weights.reading import read_checkpoint, state_dict_of
+
+CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'mobileone_s0_finetune_folder.py'
+SMALL = [
+    'train_dataloader.dataset.pipeline.1.scale=64',
+    'val_dataloader.dataset.pipeline.2.crop_size=64',
+    *(f'{part}_dataloader.num_workers=0' for part in ('train', 'val')),
+    'train_dataloader.batch_size=4',
+    'train_cfg.max_epochs=2',
+]
+
+
+@pytest.fixture
+def fused(tmp_path):
+    """A fused classifier of 1000 classes, as Apple publishes them."""
+    model = reparameterize_model(randomize_(MobileOne('s0')).eval())
+    state = {f'backbone.{key}': value for key, value in model.state_dict().items()}
+    head = {'head.fc.weight': torch.zeros(1000, 1024), 'head.fc.bias': torch.zeros(1000)}
+    torch.save(to_scheme({**state, **head}, 'apple'), tmp_path / 'apple.pth.tar')
+    return state, tmp_path / 'apple.pth.tar'
+
+
+@pytest.mark.parametrize('deploy', [True, False])
+def test_starts_from_the_published_backbone(
+    deploy, fused, tiny_imagenet, tool, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('FOLDER_ROOT', str(tiny_imagenet))
+    state, file = fused
+    classes = len(list((tiny_imagenet / 'train').iterdir()))
+    options = [
+        *SMALL,
+        f'model.backbone.init_cfg.checkpoint={file}',
+        f'model.head.num_classes={classes}',
+        f'model.backbone.deploy={deploy}',
+        'optim_wrapper.optimizer.lr=0',
+    ]
+    work = tmp_path / 'run'
+    assert tool('train', CONFIG, '--work-dir', work, '--cfg-options', *options) == 0
+    found = state_dict_of(read_checkpoint(work / 'epoch_2.pth'))
+    assert found['head.fc.weight'].shape == (classes, 1024)
+    if deploy:  # at the least rate of the schedule, these are the weights that it started from
+        for key, value in state.items():
+            torch.testing.assert_close(found[key], value, rtol=0, atol=1e-5)
+    else:
+        assert not any('reparam' in key for key in found)
+
+
+def test_wrong_number_of_classes(fused, tiny_imagenet, tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('FOLDER_ROOT', str(tiny_imagenet))
+    checkpoint = f'model.backbone.init_cfg.checkpoint={fused[1]}'
+    work = tmp_path / 'run'
+    argv = ('--cfg-options', *SMALL, checkpoint, 'model.head.num_classes=99')
+    assert tool('train', CONFIG, '--work-dir', work, *argv) == 2
+    assert 'class folders, 99 classes are set' in capsys.readouterr().err
+    assert not work.exists()
