@@ -38,26 +38,22 @@ def count_right(
     """
     top1 = top5 = 0
     for batch in batches:
-        samples = model.test_step(batch)  # type: ignore[operator]
-        scores = torch.stack([_scores(sample) for sample in samples])
-        if classes is not None and scores.shape[1] != classes:
-            raise InputError(f'model: gives {scores.shape[1]} scores, {classes} are expected')
+        data = model.data_preprocessor(batch, False)  # type: ignore[operator]
+        # Not the predicted scores: a softmax over all classes can leave nothing to those of a set.
+        logits = model(data['inputs'], mode='tensor')
+        if not (isinstance(logits, Tensor) and logits.ndim == 2):
+            raise InputError('model: gives no score for each class; an image classifier is needed')
+        if classes is not None and logits.shape[1] != classes:
+            raise InputError(f'model: gives {logits.shape[1]} scores, {classes} are expected')
         if limit is not None:
-            allowed = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
+            allowed = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
             allowed[list(limit)] = True
-            scores = scores.masked_fill(~allowed, -torch.inf)
-        labels = torch.stack([sample.gt_label.reshape(()) for sample in samples]).to(scores.device)
-        hit = scores.topk(min(5, scores.shape[1])).indices == labels[:, None]
+            logits = logits.masked_fill(~allowed, -torch.inf)
+        labels = torch.cat([sample.gt_label for sample in data['data_samples']]).to(logits.device)
+        hit = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
         top1 += int(hit[:, 0].sum())
         top5 += int(hit.sum())
     return top1, top5
-
-
-def _scores(sample: Any) -> Tensor:
-    scores = sample.get('pred_score')
-    if scores is None or scores.ndim != 1:
-        raise InputError('model: gives no score for each class; an image classifier is needed')
-    return scores
 
 
 def own_pictures(dataset: Any) -> Pictures:

@@ -120,25 +120,28 @@ def corruption_folder(root: Path, corruption: str, severity: int) -> Path:
     )
 
 
-def read_set(key: str, folder: Path) -> Pictures:
-    """List the pictures of one set, or of one corruption and severity of ImageNet-C.
+def class_folders(key: str, folder: Path) -> tuple[Path, dict[str, int]]:
+    """The class folders of one set, or of one corruption and severity of ImageNet-C.
 
     Args:
         key: Key of :data:`LAYOUTS`.
-        folder: With a folder for each class.
+        folder: With a folder for each class, or with one that has them.
+
+    Returns:
+        The folder that has them; names and labels.
 
     Raises:
-        InputError: The folder or its pictures are missing, or a class is unknown; or a set of 200
-            classes has another number of them, so that predictions cannot be limited to the right ones.
+        InputError: A class is unknown; or a set of 200 classes has another number of them, so that
+            predictions cannot be limited to the right ones.
     """
     layout = LAYOUTS[key]
     if not folder.is_dir():
         raise InputError(f"{layout.title}: '{folder}' is no folder; check the path")
-    inner = folder / folder.name
-    if inner.is_dir():  # an archive that was unpacked into a folder of its own name
-        folder = inner
-    elif key == 'sketch' and (folder / 'sketch').is_dir():
-        folder = folder / 'sketch'
+    for inner in (folder / folder.name, folder / layout.folders[0]):
+        # An archive that was unpacked into a folder of the set's name.
+        if inner.name.lower() in layout.folders and inner.is_dir():
+            folder = inner
+            break
     classes = {entry.name: _label(layout, folder, entry.name, key == 'v2')
                for entry in os.scandir(folder)
                if entry.is_dir() and not entry.name.startswith('.')}  # fmt: skip
@@ -147,6 +150,21 @@ def read_set(key: str, folder: Path) -> Pictures:
             f"{layout.title}: '{folder}' has {len(classes)} class folders, the set has "
             f'{layout.classes}; predictions are limited to its classes, so all of them are needed'
         )
+    return folder, classes
+
+
+def read_set(key: str, folder: Path) -> Pictures:
+    """List the pictures of one set, or of one corruption and severity of ImageNet-C.
+
+    Args:
+        key: Key of :data:`LAYOUTS`.
+        folder: See :func:`class_folders`.
+
+    Raises:
+        InputError: There is no picture, or see :func:`class_folders`.
+    """
+    layout = LAYOUTS[key]
+    folder, classes = class_folders(key, folder)
     rows = sorted(
         (classes[name], f'{name}/{file}') for name in classes for file in _pictures(folder / name)
     )

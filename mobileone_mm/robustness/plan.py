@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .corruptions import CORRUPTIONS, SEVERITIES, check_names
-from .layouts import LAYOUTS, corruption_folder, find_sets
+from .layouts import LAYOUTS, class_folders, corruption_folder, find_sets
 
 # The config's own test set, as it is and with generated corruptions.
 OWN_SETS = ('clean', 'generated')
@@ -56,7 +56,7 @@ def make_plan(
         own: Whether the config's test set is there, where ``sets`` does not say that it must be.
 
     Raises:
-        InputError: Something is unknown or missing.
+        InputError: Something is unknown or missing, or a folder has other classes than it should.
     """
     names, numbers = corruptions or CORRUPTIONS, severities or SEVERITIES
     check_names(list(names), list(numbers))
@@ -70,6 +70,9 @@ def make_plan(
                 if corruption in names and severity in numbers:
                     where = folder and corruption_folder(folder, corruption, severity)
                     plan.append(Evaluation(name, where, corruption, severity))
+    for evaluation in plan:  # now, not after hours
+        if evaluation.folder is not None:
+            class_folders(evaluation.set, evaluation.folder)
     return plan
 
 

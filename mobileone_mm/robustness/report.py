@@ -149,7 +149,8 @@ def _lines(axes: Any, errors: Mapping, members: Sequence[str], clean: Mapping | 
     axes.set_xlabel('severity (0: clean)' if clean is not None else 'severity')
     axes.set_ylim(0, 100)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    if axes.lines:
+        axes.legend(fontsize=8)
 
 
 def _bars(axes: Any, sets: Mapping[str, Any]) -> None:

@@ -1,6 +1,8 @@
-"""Each corruption against its definition, and against an independent implementation where there is one."""
+"""Each corruption against its definition, and against an independent implementation."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -77,7 +79,7 @@ def test_distance_to_the_original_grows_with_severity(name, picture):
     assert mean[4] > 1.05 * mean[0] or name == 'elastic_transform'
     if FALLS.get(name) is SEVERITIES:  # panes and clouds differ more than severities do
         return
-    for low, high in zip(SEVERITIES, SEVERITIES[1:], strict=False):
+    for low, high in pairwise(SEVERITIES):
         assert mean[high - 1] > mean[low - 1] or (low, high) in FALLS.get(name, ())
 
 
@@ -110,7 +112,9 @@ def test_defocus_kernel_is_a_disk(severity):
     assert kernel.sum() == pytest.approx(1, abs=1e-6 if radius < 8 else 0.014)
     middle = kernel[len(kernel) // 2]
     assert np.count_nonzero(middle > 0.5 * middle.max()) == 2 * radius + 1
-    assert np.count_nonzero(kernel > 0.5 * kernel.max()) == pytest.approx(np.pi * radius**2, rel=0.1)
+    assert np.count_nonzero(kernel > 0.5 * kernel.max()) == pytest.approx(
+        np.pi * radius**2, rel=0.1
+    )
 
 
 def test_motion_kernel_is_half_a_gaussian_along_a_line():
