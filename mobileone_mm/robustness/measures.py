@@ -1,11 +1,10 @@
 """Error measures of ImageNet-C (arXiv 1903.12261, section 4) and AlexNet's errors that they divide by.
 
-AlexNet's top-1 errors by corruption and severity are those of timm's evaluation of ImageNet-C, taken
-from the benchmark's own sheet (``imagenetc_alexnet_error_rates_list``, github.com/huggingface/
-pytorch-image-models, branch bits_and_tpu). Their means are, in all six digits, the list in the
+AlexNet's top-1 errors by corruption and severity stand in issue 10 of the benchmark's repository
+(github.com/hendrycks/robustness/issues/10). Their means are, in all six digits, the list in the
 program of AugMix, which the benchmark's first author also wrote (``ALEXNET_ERR`` in imagenet.py,
 github.com/google-research/augmix, 9b9824c). The error on clean pictures is 100 minus the accuracy
-of torchvision's AlexNet (56.522); the paper says 43.5.
+of torchvision's AlexNet (56.522), which the benchmark used; the paper says 43.5.
 """
 
 from __future__ import annotations
