@@ -54,15 +54,18 @@ class Records:
         self.content: dict[str, Any] = {'format': FORMAT, **about, 'model': model}
         before = read_records(self.path)
         same = before.get('model') == model and not fresh
-        self.dropped = len(before.get('evaluations', {})) if not same else 0
-        self.evaluations: dict[str, Any] = before.get('evaluations', {}) if same else {}
+        earlier = before.get('evaluations', {})
+        self.dropped = 0 if same else len(earlier)
+        self.evaluations: dict[str, Any] = earlier if same else {}
 
     def get(self, name: str, key: str) -> Counts | None:
         """The result of an evaluation, if it was made of the same pictures in the same way."""
         found = self.evaluations.get(name)
         if not isinstance(found, Mapping) or found.get('key') != key:
             return None
-        return Counts(**{field: int(found[field]) for field in Counts.__dataclass_fields__})
+        values = {field: found.get(field) for field in Counts.__dataclass_fields__}
+        sound = all(type(value) is int and value >= 0 for value in values.values())
+        return Counts(**values) if sound and values['pictures'] else None
 
     def put(self, name: str, key: str, counts: Counts) -> None:
         """Add a result and write the file."""
@@ -89,7 +92,8 @@ def read_records(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError):
         content = None
-    if not (isinstance(content, dict) and content.get('format') == FORMAT):
+    ours = isinstance(content, dict) and content.get('format') == FORMAT
+    if not (ours and isinstance(content.get('evaluations'), dict)):
         raise InputError(f"--out: '{path}' is not a file of this tool; choose another name")
     return content
 

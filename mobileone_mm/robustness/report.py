@@ -70,15 +70,15 @@ def table(summary: Mapping[str, Any]) -> str:
             )
     for name in CORRUPTED:
         if name in summary:
-            lines += ['', *_corruption_table(TITLES[name], summary[name])]
+            lines += ['', *_corruption_table(name, summary[name])]
     return '\n'.join(lines).strip() + '\n'
 
 
-def _corruption_table(title: str, found: Mapping[str, Any]) -> list[str]:
+def _corruption_table(name: str, found: Mapping[str, Any]) -> list[str]:
     severities = [s for s in SEVERITIES if any(s in by for by in found['errors'].values())]
     columns = [*map(str, severities), 'mean', 'AlexNet', 'CE', 'relative CE']
     lines = [
-        f'Top-1 error in percent, {title}: {found["pictures"]} pictures of {found["classes"]} '
+        f'Top-1 error in percent, {TITLES[name]}: {found["pictures"]} pictures of {found["classes"]} '
         'classes for each corruption and severity',
         '',
         f'| corruption | {" | ".join(columns)} |',
@@ -91,12 +91,14 @@ def _corruption_table(title: str, found: Mapping[str, Any]) -> list[str]:
                   alexnet if normalised else None, found['ce'].get(corruption),
                   found['relative_ce'].get(corruption)]  # fmt: skip
         lines.append(f'| {corruption} | {" | ".join(_number(value) for value in values)} |')
-    measures = [
-        f'{label}: {found[key]:.1f}'
-        for label, key in (('mean of the errors (un-normalised)', 'unnormalised_mce'),
-                           ("mCE (by AlexNet's errors)", 'mce'), ('relative mCE', 'relative_mce'))
-        if key in found
-    ]  # fmt: skip
+    # AlexNet's errors are those on other pictures than the generated ones.
+    other = ', not a published mCE' if name == 'generated' else ''
+    labels = {
+        'unnormalised_mce': 'mean of the errors (un-normalised)',
+        'mce': f"mCE (by AlexNet's errors{other})",
+        'relative_mce': 'relative mCE',
+    }
+    measures = [f'{label}: {found[key]:.1f}' for key, label in labels.items() if key in found]
     return [*lines, '', '; '.join(measures)] if measures else lines
 
 

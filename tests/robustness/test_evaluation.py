@@ -147,6 +147,8 @@ def test_records_continue_and_refuse_other_files(tmp_path):
     again.write({'sets': {}})
     assert json.loads(path.read_text())['summary'] == {'sets': {}}
     assert [p.name for p in path.parent.iterdir()] == ['results.json']
+    path.write_text(path.read_text().replace('"top1": 5', '"top1": "many"'))
+    assert Records(path, 'model', {}).get('clean', 'key') is None
     for content in ('{"a": 1}', 'text', '[1]'):
         path.write_text(content)
         with pytest.raises(InputError, match='is not a file of this tool'):
