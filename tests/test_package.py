@@ -74,6 +74,7 @@ def test_wheel_works_outside_the_repository(archives, tmp_path):
     assert tracked
     assert {f'mobileone_mm/.mim/{name}' for name in tracked} <= set(names)
     assert 'mobileone_mm/.mim/tools/train.py' in names
+    assert 'mobileone_mm/robustness/wnids.txt' in names
     assert 'mobileone_mm/.mim/model-index.yml' in names
     assert not any(n.startswith(('tests', 'configs', 'tools')) or '__pycache__' in n for n in names)
     target, elsewhere = tmp_path / 'site', tmp_path / 'elsewhere'

@@ -1,0 +1,1 @@
+"""Robustness of an ImageNet classifier: corruptions, layouts of the published sets, error measures."""

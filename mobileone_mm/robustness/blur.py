@@ -1,0 +1,149 @@
+"""Blur of ImageNet-C. Functions take an RGB picture of uint8 and return values of 0 to 255."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+# By severity 1 to 5; lengths in pixels of a picture of 224.
+DEFOCUS = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))  # radius, sigma of the disk's edge
+GLASS = ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))  # sigma, reach, rounds
+MOTION = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))  # radius, sigma
+ZOOM = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))  # end, step
+
+
+def defocus_blur(image: np.ndarray, severity: int, _: np.random.Generator) -> np.ndarray:
+    """Blur with a disk, as a lens out of focus does."""
+    return cv2.filter2D(image.astype(np.float64), -1, disk(*DEFOCUS[severity - 1]))
+
+
+def disk(radius: int, edge: float) -> np.ndarray:
+    """A disk as a kernel of sum 1; of 1.013 and 1.011 at radius 8 and 10, as in the published code.
+
+    There the softened rim is folded back into the kernel, and the picture gets that much brighter.
+
+    Args:
+        radius: In pixels.
+        edge: Sigma of the Gaussian that softens its edge.
+    """
+    reach = max(8, radius)
+    line = np.arange(-reach, reach + 1)
+    inside = (line[:, None] ** 2 + line[None] ** 2 <= radius**2).astype(np.float64)
+    size = 3 if radius <= 8 else 5
+    return cv2.GaussianBlur(inside / inside.sum(), (size, size), edge)
+
+
+def glass_blur(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
+    """Blur, let each pixel take the colour of one nearby, blur again.
+
+    The paper says that nearby pixels are exchanged. The published code assigns views of one array to
+    each other, so that its pictures were made with copies; so are these.
+    """
+    sigma, reach, rounds = GLASS[severity - 1]
+    image = gaussian(image.astype(np.float64), sigma).astype(np.uint8)
+    height, width = image.shape[:2]
+    inner = min(height, width) > 2 * reach
+    for _ in range(rounds if inner else 0):
+        offsets = rng.integers(-reach, reach, size=(2, height, width))
+        image = take_neighbours(image, offsets[0], offsets[1], reach)
+    return gaussian(image.astype(np.float64), sigma)
+
+
+def take_neighbours(
+    image: np.ndarray, down: np.ndarray, right: np.ndarray, reach: int
+) -> np.ndarray:
+    """Let pixels take the colour of a neighbour, one after the other from the last to the first.
+
+    A neighbour further on has its new colour by then; such chains are followed for all pixels at
+    once instead of in a loop over pixels.
+
+    Args:
+        image: (H, W, 3).
+        down: (H, W), rows to the neighbour.
+        right: (H, W), columns to the neighbour.
+        reach: Pixels less than this from the left or upper edge, or nearer than it to the other two
+            edges, stay; as does the row and column at ``reach`` itself.
+    """
+    height, width = image.shape[:2]
+    rows, columns = np.mgrid[:height, :width]
+    moved = (rows > reach) & (rows <= height - reach) & (columns > reach)
+    moved &= columns <= width - reach
+    source = np.where(moved, (rows + down) * width + columns + right, rows * width + columns)
+    source = source.ravel()
+    # Onwards while the pixel that was asked had already asked another one.
+    later = moved.ravel()[source] & (source > np.arange(source.size))
+    found = source.copy()
+    follow = np.flatnonzero(later)
+    while follow.size:
+        follow, here = follow[later[follow]], found[follow[later[follow]]]
+        found[follow] = source[here]
+        follow = follow[later[here]]
+    return image.reshape(-1, image.shape[2])[found].reshape(image.shape)
+
+
+def gaussian(
+    image: np.ndarray, sigma: float, truncate: float = 4, reflect: bool = False
+) -> np.ndarray:
+    """Blur with a Gaussian that is cut off at ``truncate`` times sigma; edges are repeated."""
+    size = 2 * int(truncate * sigma + 0.5) + 1
+    border = cv2.BORDER_REFLECT if reflect else cv2.BORDER_REPLICATE
+    return cv2.GaussianBlur(image, (size, size), sigma, borderType=border)
+
+
+def motion_blur(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
+    """Blur along a line, within 45 degrees of the horizontal."""
+    radius, sigma = MOTION[severity - 1]
+    return smear(image.astype(np.float64), radius, sigma, rng.uniform(-45, 45))
+
+
+def smear(image: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndarray:
+    """Blur to one side along a line, with the falling half of a Gaussian; edges are repeated.
+
+    Args:
+        image: (H, W) or (H, W, C), floating point.
+        radius: The line has 2 radius + 1 pixels.
+        sigma: Of the Gaussian, in pixels.
+        angle: In degrees, 0 horizontal.
+    """
+    steps = np.arange(2 * radius + 1)
+    weights = np.exp(-(steps**2) / (2 * sigma**2))
+    weights /= weights.sum()
+    right = np.ceil(steps * math.cos(math.radians(angle)) - 0.5).astype(int)
+    down = np.ceil(steps * math.sin(math.radians(angle)) - 0.5).astype(int)
+    pad = int(steps[-1])
+    padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+    height, width = image.shape[:2]
+    result = np.zeros_like(image)
+    for weight, x, y in zip(weights.tolist(), right + pad, down + pad, strict=True):
+        result += weight * padded[y : y + height, x : x + width]
+    return result
+
+
+def zoom_blur(image: np.ndarray, severity: int, _: np.random.Generator) -> np.ndarray:
+    """Mean of the picture and its enlargements, as of a camera that moves forward."""
+    end, step = ZOOM[severity - 1]
+    source = image.astype(np.float32)
+    zoomed = [zoom(source, factor) for factor in np.arange(1, end, step).tolist()]
+    return (source + np.sum(zoomed, axis=0)) / (len(zoomed) + 1)
+
+
+def zoom(image: np.ndarray, factor: float) -> np.ndarray:
+    """Enlarge the middle of a picture to its size, bilinearly.
+
+    Args:
+        image: (H, W) or (H, W, C), float32.
+        factor: 1 or more.
+    """
+    columns, rows = (_zoomed_axis(size, factor) for size in image.shape[1::-1])
+    across, down = np.meshgrid(columns, rows)
+    return cv2.remap(image, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _zoomed_axis(size: int, factor: float) -> np.ndarray:
+    # The crop's first and last pixel become those of the enlargement, whose middle is taken.
+    crop = math.ceil(size / factor)
+    enlarged = round(crop * factor)
+    places = np.arange(size) + (enlarged - size) // 2
+    return ((size - crop) // 2 + places * (crop - 1) / max(enlarged - 1, 1)).astype(np.float32)

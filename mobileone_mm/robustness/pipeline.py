@@ -1,0 +1,162 @@
+"""The test pipeline of a classifier's config, with a corruption between crop and packing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import Compose
+from torch.utils.data import Dataset
+
+from ..errors import InputError
+from .corruptions import as_stored, corrupt, generator
+from .layouts import Pictures
+
+_GEOMETRY = re.compile(r'Resize|Crop|Pad')
+# Crops of the pictures that are corrupted 75 times stay in memory up to this many bytes.
+KEPT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """What is done to each picture of an evaluation."""
+
+    name: str
+    severity: int
+    seed: int
+
+    def __call__(self, image: np.ndarray, picture: str) -> np.ndarray:
+        """Corrupt a picture.
+
+        Args:
+            image: (H, W, 3), uint8, BGR as mmcv loads it.
+            picture: Its name, for the random numbers.
+        """
+        rng = generator(self.seed, self.name, self.severity, picture)
+        rgb = np.ascontiguousarray(image[..., ::-1])
+        return as_stored(corrupt(rgb, self.name, self.severity, rng))[..., ::-1].copy()
+
+
+class TestPipeline:
+    """A test pipeline in two parts: loading, resizing and cropping; then the rest.
+
+    Args:
+        steps: The transforms as the config has them; the first one loads the file.
+
+    Raises:
+        InputError: There is no step, or the transforms do not make an array of one size.
+    """
+
+    __test__ = False  # no test, whatever pytest makes of the name
+
+    def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
+        if not steps:
+            raise InputError("test_dataloader.dataset: has no 'pipeline'")
+        last = max((i for i, step in enumerate(steps) if _is_geometry(step)), default=0)
+        self.load = Compose([dict(steps[0])])
+        self.fit = Compose([dict(step) for step in steps[1 : last + 1]])
+        self.pack = Compose([dict(step) for step in steps[last + 1 :]])
+        self.size = self._size() if last else None
+
+    def _size(self) -> tuple[int, int]:
+        sizes = set()
+        for shape in ((400, 500, 3), (350, 300, 3)):
+            image = np.zeros(shape, np.uint8)
+            result = self.fit(dict(img=image, img_shape=shape[:2], ori_shape=shape[:2]))
+            sizes.add(_array(result)['img'].shape[:2])
+        if len(sizes) != 1:
+            raise InputError(
+                'test_dataloader.dataset.pipeline: pictures of other shapes get other sizes; '
+                'a crop or a fixed size is needed'
+            )
+        return sizes.pop()
+
+    def crop(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """Load, resize and crop a picture."""
+        return _array(self.fit(self.load(dict(sample))))
+
+    def stored(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """Load a picture that is a crop already, as ImageNet-C's are.
+
+        Its own evaluation takes the 224 pixels as they are; to enlarge and crop them again, as the
+        pipeline would, loses the rim. Where the config has another size, it is resized to that.
+        """
+        result = _array(self.load(dict(sample)))
+        if self.size is not None and result['img'].shape[:2] != self.size:
+            from mmcv import imresize
+
+            result['img'] = imresize(result['img'], self.size[::-1], backend='pillow')
+            result['img_shape'] = self.size
+        return result
+
+
+class EvaluatedPictures(Dataset):
+    """Pictures of one evaluation, ready for the model.
+
+    Args:
+        pictures: The pictures.
+        pipeline: Of the config.
+        corruption: Applied to the crop; None for none.
+        stored: Whether the pictures are crops already.
+        crops: Crops that are kept, by index; shared by the data sets of the same pictures.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        pipeline: TestPipeline,
+        corruption: Corruption | None = None,
+        stored: bool = False,
+        crops: Mapping[int, dict[str, Any]] | None = None,
+    ) -> None:
+        self.pictures, self.pipeline, self.corruption = pictures, pipeline, corruption
+        self.read = pipeline.stored if stored else pipeline.crop
+        self.crops = crops or {}
+
+    def __len__(self) -> int:
+        return len(self.pictures.files)
+
+    def __deepcopy__(self, _: Any) -> EvaluatedPictures:
+        # mmengine copies the settings of a loader; a GiB of crops inside them must not double.
+        return self
+
+    def sample(self, index: int) -> dict[str, Any]:
+        """A picture before it is corrupted and packed."""
+        path, label = self.pictures.files[index], self.pictures.labels[index]
+        return self.read(dict(img_path=path, gt_label=label, sample_idx=index))
+
+    def __getitem__(self, index: int) -> Any:
+        result = dict(self.crops.get(index) or self.sample(index))
+        if self.corruption is not None:
+            result['img'] = self.corruption(result['img'], self.pictures.names[index])
+        return self.pipeline.pack(result)
+
+
+def keep_crops(pictures: Pictures, pipeline: TestPipeline) -> dict[int, dict[str, Any]]:
+    """Read pictures that will be corrupted many times, as long as they fit into a GiB.
+
+    Workers of data loaders see them through ``fork`` without a copy.
+    """
+    dataset = EvaluatedPictures(pictures, pipeline)
+    size = pipeline.size
+    if size is None or len(dataset) * size[0] * size[1] * 3 > KEPT_BYTES:
+        return {}
+    return {index: dataset.sample(index) for index in range(len(dataset))}
+
+
+def _is_geometry(step: Mapping[str, Any]) -> bool:
+    kind = step.get('type')
+    return bool(_GEOMETRY.search(kind if isinstance(kind, str) else getattr(kind, '__name__', '')))
+
+
+def _array(result: Any) -> dict[str, Any]:
+    image = result.get('img') if isinstance(result, Mapping) else None
+    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
+        raise InputError(
+            'test_dataloader.dataset.pipeline: its resizing and cropping must give an array of uint8 '
+            'with three channels; use the transforms of mmcv and mmpretrain, not those of torchvision'
+        )
+    return result
