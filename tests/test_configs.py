@@ -90,7 +90,7 @@ def shrink(cfg, side):
             'RandomResizedCrop': dict(scale=side),
             'ResizeEdge': dict(scale=side + 8),
             'CenterCrop': dict(crop_size=side),
-            'RandomResize': dict(scale=square, ratio_range=(0.5, 2.0)),
+            'RandomResize': dict(scale=square),
             'RandomCrop': dict(crop_size=square),
             'Resize': dict(scale=square),
         }

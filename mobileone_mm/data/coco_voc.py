@@ -122,7 +122,7 @@ def _paint(
 ) -> np.ndarray:
     try:
         return paint_voc_mask((int(image['height']), int(image['width'])), rows, labels)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except Exception as error:  # pycocotools raises plain ones
         raise InputError(
             f"annotations: '{source}': the segmentations of picture '{image['file_name']}' cannot "
             f'be read ({type(error).__name__}: {error}); polygons or RLE are needed'
