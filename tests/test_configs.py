@@ -252,7 +252,7 @@ def _fuses_exactly(model, batch):
     assert max_difference(expected, run())[1] < 1e-9
 
 
-@pytest.mark.parametrize('name', (*SMALLEST, *BEYOND))
+@pytest.mark.parametrize('name', [*SMALLEST, *BEYOND])
 def test_runs_an_epoch(name, load, tmp_path):
     """The Runner with all hooks of a config trains, validates, keeps the best; its test agrees."""
     cfg = load(name)

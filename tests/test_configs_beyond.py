@@ -24,7 +24,8 @@ PAGE = (ROOT / 'docs' / 'recipes.md').read_text()
 PEERS = {'rtmdet': ('ssdlite', 'coco', 320), 'deeplabv3plus': ('deeplabv3', 'voc', 512)}
 CASES = [(kind, size) for kind in PEERS for size in ('s0', 's1', 's2')]
 ROW = re.compile(
-    r'^\| `(\w+)` \| ([\d.]+) M \| ([\d.]+) G \| ([\d.]+) M \| ([\d.]+) G \| ([\d.]+) \|$', re.MULTILINE
+    r'^\| `(\w+)` \| ([\d.]+) M \| ([\d.]+) G \| ([\d.]+) M \| ([\d.]+) G \| ([\d.]+) \|$',
+    re.MULTILINE,
 )
 
 
@@ -65,7 +66,10 @@ def test_cost(kind, size):
     for model in pair(kind, size, 'meta'):
         side = PEERS[kind][2]
         inputs = torch.empty(1, 3, side, side, device='meta')
-        figures += [sum(p.numel() for p in model.parameters()) / 1e6, count_macs(model, inputs) / 1e9]
+        figures += [
+            sum(p.numel() for p in model.parameters()) / 1e6,
+            count_macs(model, inputs) / 1e9,
+        ]
     print([round(value, 2) for value in figures])
     assert figures == pytest.approx(documented(kind, size)[:4], abs=0.006)
 

@@ -26,7 +26,8 @@ COMMON = (
 DETECTOR = (
     'model.neck.in_channels=[128,384]', 'model.neck.out_channels=[128,384,64,64,64,64]',
     'model.bbox_head.in_channels=[128,384,64,64,64,64]', 'train_dataloader.dataset.times=1',
-    'train_dataloader.dataset.dataset.pipeline.4.scale=(160,160)', 'model.test_cfg.score_thr=0.001',
+    'train_dataloader.dataset.dataset.pipeline.4.scale=(160,160)',
+    'model.test_cfg.score_thr=0.001', 'model.test_cfg.nms_pre=50',
     'val_dataloader.dataset.pipeline.1.scale=(160,160)',
 )  # fmt: skip
 SEGMENTOR = (
@@ -56,7 +57,9 @@ def write_coco(real: Path, root: Path) -> None:
         (root / split).symlink_to(real / 'coco' / split)
         name = f'instances_{split}.json'
         table = json.loads((real / 'coco' / 'annotations' / name).read_text())
-        ids = {row['id']: new[row['name']]['id'] for row in table['categories'] if row['name'] in new}
+        ids = {
+            row['id']: new[row['name']]['id'] for row in table['categories'] if row['name'] in new
+        }
         rows = [
             {**row, 'category_id': ids[row['category_id']]}
             for row in table['annotations']
@@ -107,7 +110,9 @@ def test_wrong_classes_of_a_detector(option, said, coco, tool, tmp_path, capsys)
     config, *options = command('detection.md')
     wrong = option.format('train_dataloader.dataset.dataset')
     work = tmp_path / 'run'
-    assert tool('train', ROOT / config, '--work-dir', work, *options, *COMMON, *DETECTOR, wrong) == 2
+    assert (
+        tool('train', ROOT / config, '--work-dir', work, *options, *COMMON, *DETECTOR, wrong) == 2
+    )
     assert said in capsys.readouterr().err
     assert not work.exists()
 

@@ -149,7 +149,9 @@ def test_real_pictures(real_data, tmp_path):
         if not (other / f'{name}.png').exists():
             continue
         theirs = Image.open(other / f'{name}.png')
-        ours = np.array(Image.open(out / f'{name}.png').resize(theirs.size, Image.Resampling.NEAREST))
+        ours = np.array(
+            Image.open(out / f'{name}.png').resize(theirs.size, Image.Resampling.NEAREST)
+        )
         theirs = np.array(theirs)
         known = (ours != 255) & (theirs != 255)
         assert np.mean(ours[known] == theirs[known]) > 0.999, name
