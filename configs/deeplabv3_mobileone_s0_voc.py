@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch='s0'),
+    backbone=dict(arch='s0', init_cfg=dict(checkpoint='mobileone_mm://s0-apple-unfused')),
     decode_head=dict(in_channels=1024, num_classes=21),
     auxiliary_head=dict(in_channels=256, num_classes=21),
 )

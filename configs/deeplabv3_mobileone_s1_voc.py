@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch='s1'),
+    backbone=dict(arch='s1', init_cfg=dict(checkpoint='mobileone_mm://s1-apple-unfused')),
     decode_head=dict(in_channels=1280, num_classes=21),
     auxiliary_head=dict(in_channels=512, num_classes=21),
 )

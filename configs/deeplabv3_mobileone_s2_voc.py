@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch='s2'),
+    backbone=dict(arch='s2', init_cfg=dict(checkpoint='mobileone_mm://s2-apple-unfused')),
     decode_head=dict(in_channels=2048, num_classes=21),
     auxiliary_head=dict(in_channels=640, num_classes=21),
 )

@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch='s3'),
+    backbone=dict(arch='s3', init_cfg=dict(checkpoint='mobileone_mm://s3-apple-unfused')),
     decode_head=dict(in_channels=2048, num_classes=150),
     auxiliary_head=dict(in_channels=768, num_classes=150),
 )

@@ -7,8 +7,13 @@ _base_ = [
 ]
 
 model = dict(
-    # Squeeze-and-excitation would tie each position to the size of the picture.
-    backbone=dict(arch='s4', use_se=False),
+    # Squeeze-and-excitation would tie each position to the size of the picture; that of the
+    # checkpoint is left out, and the log says so.
+    backbone=dict(
+        arch='s4',
+        use_se=False,
+        init_cfg=dict(checkpoint='mobileone_mm://s4-apple-unfused'),
+    ),
     decode_head=dict(in_channels=2048, num_classes=21),
     auxiliary_head=dict(in_channels=896, num_classes=21),
 )

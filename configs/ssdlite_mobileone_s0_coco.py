@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch='s0'),
+    backbone=dict(arch='s0', init_cfg=dict(checkpoint='mobileone_mm://s0-apple-unfused')),
     neck=dict(in_channels=(256, 1024), out_channels=(256, 1024, 512, 256, 256, 128)),
     bbox_head=dict(in_channels=(256, 1024, 512, 256, 256, 128)),
 )

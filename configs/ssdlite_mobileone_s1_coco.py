@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch='s1'),
+    backbone=dict(arch='s1', init_cfg=dict(checkpoint='mobileone_mm://s1-apple-unfused')),
     neck=dict(in_channels=(512, 1280), out_channels=(512, 1280, 512, 256, 256, 128)),
     bbox_head=dict(in_channels=(512, 1280, 512, 256, 256, 128)),
 )

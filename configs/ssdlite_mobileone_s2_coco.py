@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch='s2'),
+    backbone=dict(arch='s2', init_cfg=dict(checkpoint='mobileone_mm://s2-apple-unfused')),
     neck=dict(in_channels=(640, 2048), out_channels=(640, 2048, 512, 256, 256, 128)),
     bbox_head=dict(in_channels=(640, 2048, 512, 256, 256, 128)),
 )

@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch='s4'),
+    backbone=dict(arch='s4', init_cfg=dict(checkpoint='mobileone_mm://s4-apple-unfused')),
     neck=dict(in_channels=(896, 2048), out_channels=(896, 2048, 512, 256, 256, 128)),
     bbox_head=dict(in_channels=(896, 2048, 512, 256, 256, 128)),
 )

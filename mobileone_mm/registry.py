@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import WEIGHT_INITIALIZERS as ROOT_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
@@ -76,6 +77,12 @@ HOOKS = LazyRegistry(
         'BestDeployHook': 'mobileone_mm.apis.best_deploy',
         'PredictionSamplesHook': 'mobileone_mm.apis.prediction_samples',
     },
+)
+OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
+    'optimizer wrapper constructor',
+    parent=ROOT_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope=SCOPE,
+    lazy={'OptimWrapperConstructor': 'mobileone_mm.training.param_groups'},
 )
 DATASETS = LazyRegistry('dataset', parent=ROOT_DATASETS, scope=SCOPE)
 METRICS = LazyRegistry('metric', parent=ROOT_METRICS, scope=SCOPE)

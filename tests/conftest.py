@@ -67,6 +67,8 @@ def tiny_ade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+# Recipes start from weights that would be downloaded.
+SCRATCH = "dict(_delete_=True, type='mobileone_mm.NearIdentityInit')"
 # A net of 100 000 parameters that still has every kind of unit.
 TINY_ARCH = (
     'dict(_delete_=True, num_blocks=(1, 2, 1, 1), width_factor=(0.25, 0.125, 0.0625, 0.0625))'
@@ -96,7 +98,7 @@ default_hooks = dict(logger=dict(interval=1))
 _base_ = ['{configs}/ssdlite_mobileone_s0_coco.py']
 levels = (16, 32, 32, 32, 32, 32)
 model = dict(
-    backbone=dict(arch={arch}),
+    backbone=dict(arch={arch}, init_cfg={init}),
     neck=dict(in_channels=(16, 32), out_channels=levels),
     bbox_head=dict(in_channels=levels),
     # An untrained net is sure of nothing, and mmdet has no metric for no box at all.
@@ -112,7 +114,7 @@ default_hooks = dict(logger=dict(interval=1))
 _base_ = ['{configs}/deeplabv3_mobileone_s0_voc.py']
 model = dict(
     data_preprocessor=dict(size=(64, 64)),
-    backbone=dict(arch={arch}),
+    backbone=dict(arch={arch}, init_cfg={init}),
     decode_head=dict(in_channels=32, channels=16),
     auxiliary_head=dict(in_channels=16, channels=16),
 )
@@ -134,6 +136,7 @@ train_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(
 val_dataloader = dict(num_workers=0)
 test_dataloader = val_dataloader
 train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=1)
+custom_hooks = []
 default_hooks = dict(logger=dict(interval=1))
 """,
 }
@@ -164,7 +167,7 @@ def tiny_config(tmp_path: Path, roots: dict[str, Path]) -> Callable[..., Path]:
     """Writes a config that trains a tiny net on tiny data: by task, with lines of one's own."""
 
     def write(task: str, extra: str = '', name: str | None = None) -> Path:
-        text = TINY_CONFIGS[task].format(configs=ROOT / 'configs', arch=TINY_ARCH)
+        text = TINY_CONFIGS[task].format(configs=ROOT / 'configs', arch=TINY_ARCH, init=SCRATCH)
         path = tmp_path / f'{name or task}.py'
         path.write_text(text + extra)
         return path

@@ -232,7 +232,7 @@ def test_options_of_lists_and_hooks():
 
 @pytest.mark.parametrize('name', [DETECTOR, SEGMENTOR])
 def test_pretrained_backbone(name, tmp_path):
-    """The option that the model's docstring gives: ImageNet weights in training form."""
+    """One option takes a file of one's own instead of the weights that the recipe names."""
     source = MODELS.build(dict(type='mobileone_mm.MobileOne', arch='mu0'))
     state = {f'backbone.{key}': value for key, value in source.state_dict().items()}
     torch.save(
@@ -241,9 +241,7 @@ def test_pretrained_backbone(name, tmp_path):
     cfg = load(
         name,
         'model.backbone.arch=mu0',
-        'model.backbone.init_cfg.type=Pretrained',
         f'model.backbone.init_cfg.checkpoint={tmp_path / "cls.pth"}',
-        'model.backbone.init_cfg.prefix=backbone.',
     )
     backbone = MODELS.build(dict(cfg.model.backbone, norm_cfg=dict(type='BN')))
     backbone.init_weights()
@@ -308,6 +306,8 @@ def build(cfg, option):
     """Build the part that an option belongs to, as the Runner does."""
     part = option.split('.')[0]
     if part == 'model':
+        if 'init_cfg' not in option and 'init_cfg' in cfg.model.backbone:  # a download
+            cfg.model.backbone.init_cfg = dict(type='mobileone_mm.NearIdentityInit')
         model = MODELS.build(cfg.model)
         model.init_weights()
     elif part in ('default_hooks', 'custom_hooks'):

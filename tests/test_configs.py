@@ -30,8 +30,12 @@ LEAVES = [
     *(f'mobileone_{size}_in1k' for size in (*SIZES, 'mu0', 'mu1', 'mu2')),
     *(f'ssdlite_mobileone_{size}_coco' for size in SIZES),
     *(f'deeplabv3_mobileone_{size}_{data}' for size in SIZES for data in ('voc', 'ade20k')),
+    *(f'rtmdet_mobileone_{size}_coco' for size in SIZES[:3]),
+    *(f'deeplabv3plus_mobileone_{size}_{data}' for size in SIZES[:3] for data in ('voc', 'ade20k')),
 ]
 SMALLEST = ('mobileone_s0_in1k', 'ssdlite_mobileone_s0_coco', 'deeplabv3_mobileone_s0_voc')
+BEYOND = ('rtmdet_mobileone_s0_coco', 'deeplabv3plus_mobileone_s0_voc')
+SCRATCH = dict(type='mobileone_mm.NearIdentityInit')
 #: smallest pictures that leave each net something to do
 SIDES = {'mmpretrain': 64, 'mmdet': 160, 'mmseg': 64}
 FULL_SIDES = {'mmpretrain': 224, 'mmdet': 320, 'mmseg': 512}
@@ -61,6 +65,8 @@ def load(roots, monkeypatch):
         init_default_scope(cfg.default_scope)
         for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             cfg[key].update(num_workers=0, persistent_workers=False, batch_size=2)
+        if 'init_cfg' in cfg.model.backbone:  # weights that would be downloaded
+            cfg.model.backbone.init_cfg = SCRATCH
         return cfg
 
     with DefaultScope.overwrite_default_scope('mmengine'):
@@ -246,7 +252,7 @@ def _fuses_exactly(model, batch):
     assert max_difference(expected, run())[1] < 1e-9
 
 
-@pytest.mark.parametrize('name', SMALLEST)
+@pytest.mark.parametrize('name', [*SMALLEST, *BEYOND])
 def test_runs_an_epoch(name, load, tmp_path):
     """The Runner with all hooks of a config trains, validates, keeps the best; its test agrees."""
     cfg = load(name)

@@ -54,6 +54,11 @@ _ADAMW = (
     'optim_wrapper.optimizer.type=AdamW',
     'optim_wrapper.optimizer.weight_decay=0.01',
 )
+# No ImageNet weights: the demo needs no network.
+_SCRATCH = (
+    'model.backbone.init_cfg._delete_=True',
+    'model.backbone.init_cfg.type=mobileone_mm.NearIdentityInit',
+)
 
 
 def _schedule(epochs: int, warmup: int) -> tuple[str, ...]:
@@ -76,6 +81,7 @@ JOBS = {
         scale=1.0,
         target=0.7,
         train_options=(
+            *_SCRATCH,
             *_ADAMW,
             'optim_wrapper.optimizer.lr=1e-3',
             'train_dataloader.batch_size=4',
@@ -116,8 +122,12 @@ JOBS = {
         scale=100.0,
         target=0.7,
         train_options=(
+            *_SCRATCH,
             *_ADAMW,
             'optim_wrapper.optimizer.lr=2e-3',
+            # From scratch all layers have as much to learn, and no average follows so fast.
+            'optim_wrapper.paramwise_cfg.custom_keys._delete_=True',
+            'custom_hooks=[]',
             'train_dataloader.batch_size=4',
             'train_dataloader.num_workers=1',
             'train_dataloader.dataset.pipeline.2.scale=(256,256)',

@@ -58,6 +58,8 @@ PARAMWISE_KEYS = frozenset(
         'norm_decay_mult',
     }
 )
+#: constructors of optimizers that read ``paramwise_cfg`` in mmengine's way
+CONSTRUCTORS = ('DefaultOptimWrapperConstructor', 'mobileone_mm.OptimWrapperConstructor')
 CUSTOM_KEYS = frozenset({'decay_mult', 'lr_mult'})
 RECIPE_KEYS = frozenset({'action_epoch', 'batch_augments', 'loss', 'train_pipeline'})
 # Keys that the models of the three hosts look up in their train_cfg and test_cfg.
@@ -178,10 +180,7 @@ def _check_recipes(cfg: Config) -> None:
 
 def _check_optimizer(cfg: Config) -> None:
     wrapper = _mapping(cfg.get('optim_wrapper'))
-    if (
-        wrapper.get('constructor', 'DefaultOptimWrapperConstructor')
-        != 'DefaultOptimWrapperConstructor'
-    ):
+    if wrapper.get('constructor', CONSTRUCTORS[0]) not in CONSTRUCTORS:
         return
     path = 'optim_wrapper.paramwise_cfg'
     paramwise = _mapping(wrapper.get('paramwise_cfg'))

@@ -24,6 +24,7 @@ from .named import read_any
 from .numbers import unit_problem, value_problem
 from .reading import first_line, state_dict_of
 
+_UNIT_KEY = re.compile(r'stage\d\.')  # of a bare backbone
 _STAGE_KEY = re.compile(r'(?:^|.*\.)(?=stage\d\.)')
 
 
@@ -77,7 +78,7 @@ def load_weights(
         state = _below(state, prefix.rstrip('.') + '.', name)
     model = _unwrap(model)
     form = form_of(state)
-    state = fit_state(model, state, name)
+    state = _without_se(model, fit_state(model, state, name), name)
     target = model.state_dict()
     differences = _Differences.between(target, state)
     is_backbone = any(key.startswith('stage0.') for key in target)
@@ -127,6 +128,8 @@ def check_matches(
     target = model.state_dict()
     state = fit_state(model, state_dict_of(checkpoint, name), name)
     allowed = tuple(allow_missing)
+    if allowed:
+        state = _without_se(model, state, name)
     differences = _Differences.between(target, state, allowed)
     problem = _mismatch(target, state, differences, allow_other=bool(allowed))
     if problem is None:
@@ -144,6 +147,7 @@ def backbone_weights(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[s
     target = backbone.state_dict()
     name = 'checkpoint for the backbone'
     own = {k: v for k, v in fit_state(backbone, state, name).items() if _STAGE_KEY.match(k)}
+    own = _without_se(backbone, own, name)
     differences = _Differences.between(target, own)
     problem = _mismatch(target, own or state, differences, allow_other=True)
     problem = problem or value_problem(target, own)
@@ -241,6 +245,22 @@ def fit_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor
     return fitted
 
 
+def _without_se(model: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The weights without squeeze-and-excitation, for a bare backbone built with use_se=False."""
+    if getattr(model, 'use_se', True):
+        return state
+    target = model.state_dict()
+    left = {k for k in state if '.se.' in k and _STAGE_KEY.match(k) and k not in target}
+    if left:
+        print_log(
+            f'{source}: its squeeze-and-excitation is left out ({len(left)} tensors), because the '
+            'model has use_se=False; the function is another one: train before you use it.',
+            'current',
+            logging.WARNING,
+        )
+    return {key: value for key, value in state.items() if key not in left}
+
+
 @dataclass(frozen=True)
 class _Differences:
     common: list[str]
@@ -276,7 +296,7 @@ def _mismatch(
     allow_other: bool,
 ) -> str | None:
     """The most likely reason why the file is not one of this model, or None if it is one."""
-    unexpected = [] if allow_other else differences.unexpected
+    unexpected = [k for k in differences.unexpected if not allow_other or _UNIT_KEY.match(k)]
     if not (differences.missing or unexpected or differences.shapes):
         return None
     return (

@@ -44,8 +44,15 @@ def run_both(python, host: str, config: str, folder: Path, env: dict, options: l
     return tested.stdout + tested.stderr
 
 
+SCRATCH = [
+    'model.backbone.init_cfg._delete_=True',
+    'model.backbone.init_cfg.type=mobileone_mm.NearIdentityInit',
+]
+
+
 def test_mmdet(tiny_coco: Path, tmp_path: Path, python):
     options = [
+        *SCRATCH,
         'train_cfg.max_epochs=1',
         'train_dataloader.dataset.times=1',
         'model.test_cfg.score_thr=0.0',  # an untrained net is sure of nothing
@@ -84,6 +91,6 @@ def test_mmpretrain(tiny_imagenet: Path, tmp_path: Path, python):
 @pytest.mark.slow
 def test_mmseg(tiny_voc: Path, tmp_path: Path, python):
     env = {'VOC_ROOT': str(tiny_voc), 'VOC_TRAIN': 'train'}
-    options = ['train_cfg.max_epochs=1']
+    options = [*SCRATCH, 'train_cfg.max_epochs=1']
     output = run_both(python, 'mmseg', 'deeplabv3_mobileone_s0_voc.py', tmp_path, env, options)
     assert 'mIoU' in output

@@ -55,7 +55,7 @@ def test_only_the_form_changes():
     before = load_config(SSD)
     after = parse_config_text(text_of(SSD))
     assert after.model.backbone.pop('deploy') is True
-    assert before.model.backbone.pop('init_cfg').type == 'mobileone_mm.NearIdentityInit'
+    assert before.model.backbone.pop('init_cfg').type == 'Pretrained'
     for key in set(before) | set(after):
         if key not in ('load_from', 'resume', 'work_dir', 'launcher'):
             assert after[key] == before[key], key

@@ -32,6 +32,7 @@ SMALL_CROPS = {
     'param_scheduler.1.end': 1,
     'param_scheduler.0.end': 1,
     'model.backbone.arch': 'mu0',
+    'model.backbone.init_cfg': dict(_delete_=True, type='mobileone_mm.NearIdentityInit'),
     'model.decode_head.in_channels': 384,
     'model.auxiliary_head.in_channels': 128,
 }

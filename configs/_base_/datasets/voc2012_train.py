@@ -15,7 +15,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type='mobileone_mm.LoadImage'),
             dict(type='LoadAnnotations'),
-            dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
+            dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 1.5), keep_ratio=True),
             dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackSegInputs'),

@@ -18,7 +18,7 @@ train_dataloader = dict(
                     dict(
                         type='RandomResize',
                         scale=(2048, 512),
-                        ratio_range=(0.5, 2.0),
+                        ratio_range=(0.5, 1.5),
                         keep_ratio=True,
                     ),
                     dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
@@ -37,7 +37,7 @@ train_dataloader = dict(
                     dict(
                         type='RandomResize',
                         scale=(2048, 512),
-                        ratio_range=(0.5, 2.0),
+                        ratio_range=(0.5, 1.5),
                         keep_ratio=True,
                     ),
                     dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),

@@ -1,10 +1,10 @@
-"""DeepLabV3 at output stride 16; a leaf gives the size, channels and classes.
+"""DeepLabV3 at output stride 16; a leaf gives the size, its weights, channels and classes.
 
-The backbone is dilated, so both of its outputs have stride 16; the rates of ASPP are those of
-DeepLabV3 for that stride. Weights trained on ImageNet, in training form, instead of a start from
-scratch:
-    --cfg-options model.backbone.init_cfg.type=Pretrained
-        model.backbone.init_cfg.checkpoint=FILE model.backbone.init_cfg.prefix=backbone.
+The backbone starts from ImageNet weights in training form and is dilated, so both of its outputs
+have stride 16; the rates of ASPP are those of DeepLabV3 for that stride. docs/recipes.md has the
+source of each value. From scratch, for short runs:
+    --cfg-options model.backbone.init_cfg._delete_=True
+        model.backbone.init_cfg.type=mobileone_mm.NearIdentityInit
 """
 
 model = dict(
@@ -24,7 +24,9 @@ model = dict(
         out_indices=(2, 3),
         output_stride=16,
         norm_cfg=dict(type='SyncBN', requires_grad=True),
-        init_cfg=dict(type='mobileone_mm.NearIdentityInit'),
+        init_cfg=dict(
+            type='Pretrained', checkpoint='mobileone_mm://s0-apple-unfused', prefix='backbone'
+        ),
     ),
     decode_head=dict(
         type='ASPPHead',

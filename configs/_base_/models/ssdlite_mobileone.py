@@ -1,9 +1,10 @@
-"""SSDLite for 320 px; a leaf gives the size and the channels of its last two stages.
+"""SSDLite for 320 px; a leaf gives the size, its weights and the channels of its last two stages.
 
-The backbone gives strides 16 and 32, four depthwise-separable levels follow (5, 3, 2 and 1 cells).
-Weights trained on ImageNet, in training form, instead of a start from scratch:
-    --cfg-options model.backbone.init_cfg.type=Pretrained
-        model.backbone.init_cfg.checkpoint=FILE model.backbone.init_cfg.prefix=backbone.
+The backbone starts from ImageNet weights in training form and gives strides 16 and 32; four
+depthwise-separable levels follow (5, 3, 2 and 1 cells). docs/recipes.md has the source of each
+value. From scratch, for short runs:
+    --cfg-options model.backbone.init_cfg._delete_=True
+        model.backbone.init_cfg.type=mobileone_mm.NearIdentityInit
 """
 
 model = dict(
@@ -19,7 +20,9 @@ model = dict(
         type='mobileone_mm.MobileOne',
         arch='s0',
         out_indices=(2, 3),
-        init_cfg=dict(type='mobileone_mm.NearIdentityInit'),
+        init_cfg=dict(
+            type='Pretrained', checkpoint='mobileone_mm://s0-apple-unfused', prefix='backbone'
+        ),
     ),
     neck=dict(
         type='mobileone_mm.SSDNeck',

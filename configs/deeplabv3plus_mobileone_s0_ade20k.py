@@ -1,0 +1,12 @@
+_base_ = [
+    './_base_/models/deeplabv3plus_mobileone.py',
+    './_base_/datasets/ade20k.py',
+    './_base_/schedules/deeplabv3_50e.py',
+    './_base_/runtime/mmseg.py',
+]
+
+model = dict(
+    backbone=dict(arch='s0', init_cfg=dict(checkpoint='mobileone_mm://s0-apple-unfused')),
+    decode_head=dict(in_channels=1024, c1_in_channels=48, num_classes=150),
+    auxiliary_head=dict(in_channels=256, num_classes=150),
+)

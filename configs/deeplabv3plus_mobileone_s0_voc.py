@@ -1,0 +1,13 @@
+# VOC_TRAIN=train in the environment: the download alone, without the extra masks of SBD.
+_base_ = [
+    './_base_/models/deeplabv3plus_mobileone.py',
+    './_base_/datasets/voc2012_{{$VOC_TRAIN:trainaug}}.py',
+    './_base_/schedules/deeplabv3_50e.py',
+    './_base_/runtime/mmseg.py',
+]
+
+model = dict(
+    backbone=dict(arch='s0', init_cfg=dict(checkpoint='mobileone_mm://s0-apple-unfused')),
+    decode_head=dict(in_channels=1024, c1_in_channels=48, num_classes=21),
+    auxiliary_head=dict(in_channels=256, num_classes=21),
+)

@@ -1,0 +1,12 @@
+_base_ = [
+    './_base_/models/deeplabv3plus_mobileone.py',
+    './_base_/datasets/ade20k.py',
+    './_base_/schedules/deeplabv3_50e.py',
+    './_base_/runtime/mmseg.py',
+]
+
+model = dict(
+    backbone=dict(arch='s2', init_cfg=dict(checkpoint='mobileone_mm://s2-apple-unfused')),
+    decode_head=dict(in_channels=2048, c1_in_channels=96, num_classes=150),
+    auxiliary_head=dict(in_channels=640, num_classes=150),
+)

@@ -1,0 +1,194 @@
+"""Masks of VOC's classes from COCO's instances."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from mobileone_mm.apis.config import load_config
+from mobileone_mm.data.coco_voc import COCO_NAMES, paint_voc_mask, write_voc_masks
+from mobileone_mm.errors import InputError
+
+LABELS = {7: 15, 9: 12}  # a person and a dog
+
+
+def box(left, top, right, bottom):
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def row(category, segmentation, **more):
+    return dict(category_id=category, segmentation=segmentation, **more)
+
+
+def rle(pixels, compressed):
+    code = coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))
+    if compressed:
+        return code
+    flat, counts, value = pixels.T.reshape(-1), [], False
+    while len(flat):
+        run = int(np.argmax(flat != value)) if (flat != value).any() else len(flat)
+        counts.append(run)
+        flat, value = flat[run:], not value
+    return dict(size=list(pixels.shape), counts=counts)
+
+
+def test_names_are_those_of_mmseg():
+    """VOC's order; only the spellings that differ between the data sets differ."""
+    from mmseg.datasets import PascalVOCDataset
+
+    voc = PascalVOCDataset.METAINFO['classes'][1:]
+    other = {c: v for c, v in zip(COCO_NAMES, voc, strict=True) if c != v}
+    assert other == {
+        'airplane': 'aeroplane', 'dining table': 'diningtable', 'motorcycle': 'motorbike',
+        'potted plant': 'pottedplant', 'couch': 'sofa', 'tv': 'tvmonitor',
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize('reverse', [False, True])
+def test_overlaps(reverse):
+    """Of two classes: ignored, in any order; of one class: that class; other categories: nothing."""
+    rows = [
+        row(7, box(0, 0, 6, 4)),
+        row(7, box(4, 0, 8, 4)),
+        row(9, box(6, 2, 10, 6)),
+        row(1, box(0, 0, 12, 8)),
+    ]
+    mask = paint_voc_mask((8, 12), rows[::-1] if reverse else rows, LABELS)
+    expected = np.zeros((8, 12), np.uint8)
+    expected[0:4, 0:8] = 15
+    expected[2:6, 6:10] = 12
+    expected[2:4, 6:8] = 255
+    assert np.array_equal(mask, expected)
+
+
+@pytest.mark.parametrize('compressed', [False, True])
+def test_crowds_are_ignored_where_no_instance_is(compressed):
+    crowd = np.zeros((8, 12), bool)
+    crowd[1:7, 2:12] = True
+    rows = [row(7, rle(crowd, compressed), iscrowd=1), row(9, box(0, 0, 4, 4), iscrowd=0)]
+    mask = paint_voc_mask((8, 12), rows, LABELS)
+    expected = np.zeros((8, 12), np.uint8)
+    expected[crowd] = 255
+    expected[0:4, 0:4] = 12
+    assert np.array_equal(mask, expected)
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """A file of three pictures: a large dog, a small one, and a cake."""
+    table = dict(
+        images=[dict(id=i, file_name=f'{i}.jpg', height=40, width=60) for i in (1, 2, 3)],
+        categories=[dict(id=9, name='dog'), dict(id=61, name='cake')],
+        annotations=[
+            dict(id=1, image_id=1, bbox=[0, 0, 30, 30], area=900, **row(9, box(0, 0, 30, 30))),
+            dict(id=2, image_id=2, bbox=[0, 0, 4, 4], area=16, **row(9, box(0, 0, 4, 4))),
+            dict(id=3, image_id=3, bbox=[0, 0, 30, 30], area=900, **row(61, box(0, 0, 30, 30))),
+        ],
+    )
+    path = tmp_path / 'instances.json'
+    path.write_text(json.dumps(table))
+    return path
+
+
+def test_tool(coco, tmp_path, tool, capsys):
+    out = tmp_path / 'voc21' / 'train'
+    assert tool('coco_to_voc', coco, out, '--min-pixels', 100) == 0
+    assert capsys.readouterr().out.startswith('1 of 3 pictures: ')
+    assert (tmp_path / 'voc21' / 'train.txt').read_text() == '1\n'
+    assert [path.name for path in out.iterdir()] == ['1.png']
+    mask = Image.open(out / '1.png')
+    assert mask.mode == 'P'
+    assert mask.getpalette()[3 * 12 : 3 * 13] == [64, 0, 128]  # VOC's colour of dogs
+    assert np.count_nonzero(np.array(mask) == 12) == 900
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (lambda t: t['categories'].pop(0), 'category_id 9 is not in categories'),
+        (lambda t: t['categories'][0].update(name='hound'), "has none of COCO's names"),
+        (lambda t: t['annotations'][0].pop('segmentation'), "picture '1.jpg' cannot be read"),
+        (lambda t: t['annotations'][0].update(segmentation=[[1, 2]]), "picture '1.jpg' cannot"),
+        (lambda t: t['annotations'][0].update(segmentation=dict(size=[2, 2], counts=[4])),
+         "picture '1.jpg' cannot"),
+        (lambda t: t['annotations'].pop(0), 'no picture of'),
+    ],
+)  # fmt: skip
+def test_bad_files(coco, tmp_path, tool, capsys, change, said):
+    """One line, exit code 2, and no list that a training would take for whole."""
+    table = json.loads(coco.read_text())
+    change(table)
+    coco.write_text(json.dumps(table))
+    assert tool('coco_to_voc', coco, tmp_path / 'out', '--min-pixels', 100) == 2
+    line = capsys.readouterr().err
+    assert said in line
+    assert line.count('\n') == 1
+    assert not (tmp_path / 'out.txt').exists()
+
+
+def test_negative_pixels(coco, tmp_path):
+    with pytest.raises(InputError, match='min-pixels'):
+        write_voc_masks(coco, tmp_path / 'out', min_pixels=-1)
+
+
+def test_real_pictures(real_data, tmp_path):
+    """Against masks that another program painted from the same annotations, at another size."""
+    out = tmp_path / 'train2017'
+    written, total = write_voc_masks(
+        real_data / 'coco' / 'annotations' / 'instances_train2017.json', out
+    )
+    assert total == 80
+    names = (tmp_path / 'train2017.txt').read_text().split()
+    assert len(names) == written
+    compared, other = 0, real_data / 'coco_voc21' / 'SegmentationClass'
+    for name in names:
+        if not (other / f'{name}.png').exists():
+            continue
+        theirs = Image.open(other / f'{name}.png')
+        ours = np.array(
+            Image.open(out / f'{name}.png').resize(theirs.size, Image.Resampling.NEAREST)
+        )
+        theirs = np.array(theirs)
+        known = (ours != 255) & (theirs != 255)
+        assert np.mean(ours[known] == theirs[known]) > 0.999, name
+        assert np.mean(ours == 255) < np.mean(theirs == 255) + 0.2, name
+        compared += 1
+    assert compared >= 30
+
+
+@pytest.mark.parametrize('choice', ['trainaug_coco', 'coco'])
+def test_configs_read_them(choice, real_data, tmp_path, monkeypatch):
+    """VOC and COCO in one data set, with the 21 classes of VOC."""
+    from mmengine.registry import DATASETS, DefaultScope, init_default_scope
+
+    coco, voc = tmp_path / 'coco', tmp_path / 'voc'
+    coco.mkdir()
+    (coco / 'train2017').symlink_to(real_data / 'coco' / 'train2017')
+    annotations = real_data / 'coco' / 'annotations' / 'instances_train2017.json'
+    written, _ = write_voc_masks(annotations, coco / 'voc21' / 'train2017')
+    voc.mkdir()
+    source = real_data / 'VOCdevkit' / 'VOC2012'
+    (voc / 'JPEGImages').symlink_to(source / 'JPEGImages')
+    for name in ('SegmentationClass', 'SegmentationClassAug'):
+        (voc / name).symlink_to(source / 'SegmentationClass')
+    lists = voc / 'ImageSets' / 'Segmentation'
+    lists.mkdir(parents=True)
+    for name in ('train', 'val', 'aug'):
+        (lists / f'{name}.txt').write_text('2011_000003\n')
+    monkeypatch.setenv('VOC_TRAIN', choice)
+    monkeypatch.setenv('VOC_ROOT', str(voc))
+    monkeypatch.setenv('COCO_ROOT', str(coco))
+    cfg = load_config('configs/deeplabv3_mobileone_s0_voc.py', {}, needs=('train_dataloader',))
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        init_default_scope(cfg.default_scope)
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        assert len(dataset) == written + (2 if choice == 'trainaug_coco' else 0)
+        sample = dataset[len(dataset) - 1]
+    assert max(sample['inputs'].shape) <= 512
+    assert sample['inputs'].shape[1:] == sample['data_samples'].gt_sem_seg.data.shape[1:]
+    assert set(sample['data_samples'].gt_sem_seg.data.unique().tolist()) <= {*range(21), 255}
+    assert cfg.val_dataloader.dataset.data_root == str(voc)

@@ -1,0 +1,94 @@
+"""The stronger detector and segmentor: what they cost beside SSDLite and DeepLabV3, and that they fold.
+
+The latency ratios of docs/recipes.md:
+    OMP_NUM_THREADS=1 python -m pytest -q -s -m slow tests/test_configs_beyond.py
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mobileone_mm.deploy.config import build_model, deploy_form, load_config
+from mobileone_mm.deploy.fold import plan_folding
+from mobileone_mm.deploy.report import count_macs, latencies
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / 'docs' / 'recipes.md').read_text()
+PEERS = {'rtmdet': ('ssdlite', 'coco', 320), 'deeplabv3plus': ('deeplabv3', 'voc', 512)}
+CASES = [(kind, size) for kind in PEERS for size in ('s0', 's1', 's2')]
+ROW = re.compile(
+    r'^\| `(\w+)` \| ([\d.]+) M \| ([\d.]+) G \| ([\d.]+) M \| ([\d.]+) G \| ([\d.]+) \|$',
+    re.MULTILINE,
+)
+
+
+@pytest.fixture(autouse=True)
+def _scope(monkeypatch):
+    monkeypatch.delenv('VOC_TRAIN', raising=False)
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        yield
+
+
+def deployed(name: str, device: str = 'cpu') -> tuple[nn.Module, dict[str, str]]:
+    """The deploy form of a config, without the head that only training has; and what did not fold."""
+    config = load_config(ROOT / 'configs' / f'{name}.py')
+    plan = plan_folding(config, build_model(config))
+    with torch.device(device):
+        model = build_model(deploy_form(config, plan.without))
+    if hasattr(model, 'auxiliary_head'):
+        del model.auxiliary_head
+    return model.eval(), plan.left
+
+
+def pair(kind: str, size: str, device: str = 'cpu') -> list[nn.Module]:
+    """The stronger model and its peer."""
+    peer, data, _ = PEERS[kind]
+    return [deployed(f'{name}_mobileone_{size}_{data}', device)[0] for name in (kind, peer)]
+
+
+def documented(kind: str, size: str) -> list[float]:
+    rows = {row[0]: [float(value) for value in row[1:]] for row in ROW.findall(PAGE)}
+    assert len(rows) == len(CASES)
+    return rows[f'{kind}_mobileone_{size}_{PEERS[kind][1]}']
+
+
+@pytest.mark.parametrize(('kind', 'size'), CASES)
+def test_cost(kind, size):
+    """Parameters and MACs of the page, to the digits that it gives."""
+    figures = []
+    for model in pair(kind, size, 'meta'):
+        side = PEERS[kind][2]
+        inputs = torch.empty(1, 3, side, side, device='meta')
+        figures += [
+            sum(p.numel() for p in model.parameters()) / 1e6,
+            count_macs(model, inputs) / 1e9,
+        ]
+    print([round(value, 2) for value in figures])
+    assert figures == pytest.approx(documented(kind, size)[:4], abs=0.006)
+
+
+@pytest.mark.parametrize('kind', PEERS)
+def test_every_norm_folds(kind):
+    """Nothing stays: the deploy form has convolutions alone."""
+    model, left = deployed(f'{kind}_mobileone_s1_{PEERS[kind][1]}', 'meta')
+    assert not left
+    assert not any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('kind', 'size'), CASES)
+def test_latency(kind, size):
+    """Network alone, medians in turns; the peer's time is 1."""
+    torch.manual_seed(0)
+    stronger, peer = pair(kind, size)
+    side = PEERS[kind][2]
+    ours, theirs = latencies(stronger, peer, torch.randn(1, 3, side, side), seconds=20)
+    print(f'{kind}, {size}: {ours / theirs:.2f} of the time of {PEERS[kind][0]}')
+    assert ours / theirs == pytest.approx(documented(kind, size)[4], rel=0.3)

@@ -1,0 +1,161 @@
+"""The three lines of the docs for data of one's own, on real pictures under other names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRATCH = (
+    'model.backbone.init_cfg._delete_=True',
+    'model.backbone.init_cfg.type=mobileone_mm.NearIdentityInit',
+)
+COMMON = (
+    *SCRATCH, 'model.backbone.arch=mu0', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2',
+    'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
+    'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False',
+    'default_hooks.logger.interval=1',
+)  # fmt: skip
+DETECTOR = (
+    'model.neck.in_channels=[128,384]', 'model.neck.out_channels=[128,384,64,64,64,64]',
+    'model.bbox_head.in_channels=[128,384,64,64,64,64]', 'train_dataloader.dataset.times=1',
+    'train_dataloader.dataset.dataset.pipeline.4.scale=(160,160)',
+    'model.test_cfg.score_thr=0.001', 'model.test_cfg.nms_pre=50',
+    'val_dataloader.dataset.pipeline.1.scale=(160,160)',
+)  # fmt: skip
+SEGMENTOR = (
+    'model.decode_head.in_channels=384', 'model.decode_head.channels=32',
+    'model.auxiliary_head.in_channels=128', 'model.auxiliary_head.channels=32',
+    'train_dataloader.dataset.pipeline.2.scale=(256,96)',
+    'train_dataloader.dataset.pipeline.3.crop_size=(64,64)', 'model.data_preprocessor.size=(64,64)',
+    'val_dataloader.dataset.pipeline.1.scale=(256,96)', 'custom_hooks=[]',
+)  # fmt: skip
+
+
+def command(page: str) -> list[str]:
+    """Config and options of the page's own-data command, as bash hands them over."""
+    text = (ROOT / 'docs' / page).read_text().partition('## Your own ')[2]
+    block = text.partition('python tools/train.py ')[2].partition('\n\n')[0]
+    assert len(block.splitlines()) == 4  # the config, and three lines
+    script = 'printf "%s\\0" ' + block
+    words = subprocess.run(['bash', '-c', script], capture_output=True, text=True, check=True)
+    return words.stdout.split('\0')[:-1]
+
+
+def write_coco(real: Path, root: Path) -> None:
+    """Pictures of people and chairs whose annotations call them screws and nuts."""
+    new = {'person': dict(id=7, name='screw'), 'chair': dict(id=3, name='nut')}
+    (root / 'annotations').mkdir(parents=True)
+    for split in ('train2017', 'val2017'):
+        (root / split).symlink_to(real / 'coco' / split)
+        name = f'instances_{split}.json'
+        table = json.loads((real / 'coco' / 'annotations' / name).read_text())
+        ids = {
+            row['id']: new[row['name']]['id'] for row in table['categories'] if row['name'] in new
+        }
+        rows = [
+            {**row, 'category_id': ids[row['category_id']]}
+            for row in table['annotations']
+            if row['category_id'] in ids
+        ]
+        seen = list(dict.fromkeys(row['image_id'] for row in rows))[:4]
+        table.update(
+            images=[image for image in table['images'] if image['id'] in seen],
+            annotations=[row for row in rows if row['image_id'] in seen],
+            categories=list(new.values()),
+        )
+        (root / 'annotations' / name).write_text(json.dumps(table))
+
+
+@pytest.fixture
+def coco(real_data, tmp_path, monkeypatch):
+    root = tmp_path / 'mine'
+    write_coco(real_data, root)
+    monkeypatch.setenv('COCO_ROOT', str(root))
+    return root
+
+
+@pytest.mark.parametrize('kind', ['ssdlite', 'rtmdet'])
+def test_detection(kind, coco, tool, tmp_path):
+    config, *options = command('detection.md')
+    more = DETECTOR
+    if kind == 'rtmdet':
+        config = config.replace('ssdlite', 'rtmdet').replace('_s2_', '_s0_')
+        more = ('model.neck.0.in_channels=[80,128,384]', *DETECTOR[3:])
+    work = tmp_path / 'run'
+    code = tool('train', ROOT / config, '--work-dir', work, *options, *COMMON, *more)
+    assert code == 0
+    log = next(work.rglob('vis_data/scalars.json')).read_text().splitlines()
+    rows = [json.loads(line) for line in log]
+    assert rows[0]['loss'] > 0
+    assert 'coco/bbox_mAP' in rows[-1]
+
+
+@pytest.mark.parametrize(
+    ('option', 'said'),
+    [
+        ("{}.metainfo.classes=('nut','screw')", 'order of the classes'),
+        ("{}.metainfo.classes=('screw','bolt')", "does not have the classes 'bolt'"),
+        ('model.bbox_head.num_classes=3', 'num_classes'),
+    ],
+)
+def test_wrong_classes_of_a_detector(option, said, coco, tool, tmp_path, capsys):
+    config, *options = command('detection.md')
+    wrong = option.format('train_dataloader.dataset.dataset')
+    work = tmp_path / 'run'
+    assert (
+        tool('train', ROOT / config, '--work-dir', work, *options, *COMMON, *DETECTOR, wrong) == 2
+    )
+    assert said in capsys.readouterr().err
+    assert not work.exists()
+
+
+def renumbered(source: Path, target: Path, first: int) -> None:
+    """A genuine mask with three classes from ``first`` on: the two commonest ones, and all else."""
+    mask = np.array(Image.open(source))
+    values, counts = np.unique(mask[(mask != 255) & (mask >= first)], return_counts=True)
+    common = values[np.argsort(counts)[::-1][:2]]
+    new = np.full_like(mask, 255 if first == 0 else 0)
+    new[(mask != 255) & (mask >= first)] = first + 2
+    for index, value in enumerate(common):
+        new[mask == value] = first + index
+    target.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(new).save(target)
+
+
+@pytest.mark.parametrize('layout', ['voc', 'ade20k'])
+def test_segmentation(layout, real_data, tool, tmp_path, monkeypatch):
+    """Genuine pairs of VOC and of ADE20K in their layouts, with three classes of one's own."""
+    config, *options = command('segmentation.md')
+    root, more = tmp_path / 'mine', ()
+    if layout == 'voc':
+        source = real_data / 'VOCdevkit' / 'VOC2012'
+        for path in (source / 'SegmentationClass').glob('*.png'):
+            renumbered(path, root / 'SegmentationClass' / path.name, first=0)
+        for name in ('JPEGImages', 'ImageSets'):
+            shutil.copytree(source / name, root / name)
+    else:
+        source, config = real_data / 'ADEChallengeData2016', config.replace('_voc', '_ade20k')
+        for path in (source / 'annotations').rglob('*.png'):
+            # Two of its three pairs to train on, since BN needs more than one picture.
+            for folder in ('training', 'validation'):
+                name = path.relative_to(source / 'annotations').name
+                renumbered(path, root / 'annotations' / folder / name, first=1)
+                (root / 'images' / folder).mkdir(parents=True, exist_ok=True)
+                picture = source / 'images' / path.parent.name / f'{path.stem}.jpg'
+                shutil.copy(picture, root / 'images' / folder)
+    monkeypatch.setenv('VOC_TRAIN', 'train')
+    monkeypatch.setenv('VOC_ROOT' if layout == 'voc' else 'ADE_ROOT', str(root))
+    work = tmp_path / 'run'
+    code = tool('train', ROOT / config, '--work-dir', work, *options, *COMMON, *SEGMENTOR, *more)
+    assert code == 0
+    rows = [json.loads(line) for line in next(work.rglob('vis_data/scalars.json')).open()]
+    assert rows[0]['loss'] > 0
+    assert 0 <= rows[-1]['mIoU'] <= 100

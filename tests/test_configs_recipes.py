@@ -1,0 +1,192 @@
+"""docs/recipes.md against the configs: its tables, its options, and who gets which rate and decay."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from torch.nn.modules.batchnorm import _BatchNorm
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / 'docs' / 'recipes.md').read_text()
+FAMILIES = {
+    'SSDLite on COCO': 'ssdlite_mobileone_*_coco',
+    'DeepLabV3 on VOC and ADE20K': 'deeplabv3_mobileone_*',
+    'RTMDet on COCO': 'rtmdet_mobileone_*_coco',
+    'DeepLabV3+ on VOC and ADE20K': 'deeplabv3plus_mobileone_*',
+}
+ROW = re.compile(r'^\| `([\w.{}]+)` \| `(.+?)` \| ([ABMR, ]+) \| ?(.*?) ?\|$', re.MULTILINE)
+#: what says how a number is used, not how much
+NO_VALUES = {'type', 'by_epoch', 'begin', 'convert_to_iter_based', 'priority', 'update_buffers',
+             'enable', 'interval', 'constructor', 'ema_type'}  # fmt: skip
+COMPLETE = ('optim_wrapper', 'param_scheduler', 'train_cfg', 'auto_scale_lr', 'custom_hooks')
+
+
+@pytest.fixture(autouse=True)
+def _scope(monkeypatch):
+    monkeypatch.delenv('VOC_TRAIN', raising=False)
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        yield
+
+
+def table(title):
+    """Rows of the table below a heading: key, value as it stands there, marks, reason."""
+    text = PAGE.partition(f'\n## {title}\n')[2].partition('\n## ')[0]
+    return ROW.findall(text)
+
+
+def leaves(title):
+    paths = sorted((ROOT / 'configs').glob(f'{FAMILIES[title]}.py'))
+    assert len(paths) >= 3
+    return paths
+
+
+def training_sets(cfg):
+    dataset = cfg.train_dataloader.dataset
+    return list(dataset.get('datasets', [dataset]))
+
+
+def look_up(node, key):
+    for part in key.split('.'):
+        node = node[int(part)] if isinstance(node, (list, tuple)) else node[part]
+    return node
+
+
+def flat(node, path):
+    """Paths and values of all numbers and names in a part of a config."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from flat(value, f'{path}.{key}')
+    elif isinstance(node, list) and any(isinstance(value, dict) for value in node):
+        for index, value in enumerate(node):
+            yield from flat(value, f'{path}.{index}')
+    else:
+        yield path, node
+
+
+@pytest.mark.parametrize('title', FAMILIES)
+def test_table_agrees_with_the_configs(title):
+    rows = table(title)
+    assert len(rows) >= 10
+    assert len(rows) == len({key for key, *_ in rows})
+    for path in leaves(title):
+        cfg = Config.fromfile(path)
+        size = re.search(r'mobileone_(s\d)', path.stem)[1]
+        for key, shown, _, _ in rows:
+            expected = ast.literal_eval(shown.replace('{size}', size))
+            nodes = [(cfg, key)]
+            if key.startswith('{train}.'):
+                nodes = [(node, key.removeprefix('{train}.')) for node in training_sets(cfg)]
+            for node, where in nodes:
+                found = look_up(node, where)
+                found = list(found) if isinstance(expected, list) else found
+                assert found == expected, (path.stem, key)
+
+
+def test_every_row_is_read():
+    assert len(re.findall(r'^\| `[^`]*[._][^`]*` \|', PAGE, re.MULTILINE)) == sum(
+        len(table(title)) for title in FAMILIES
+    )
+
+
+@pytest.mark.parametrize('title', [title for title in FAMILIES if '+' not in title])
+def test_table_is_complete(title):
+    """Each number of optimizer, schedule and hooks has its row, and so its source."""
+    listed = {key for key, *_ in table(title)}
+    cfg = Config.fromfile(leaves(title)[0]).to_dict()
+    for part in COMPLETE:
+        for path, _ in flat(cfg.get(part, {}), part):
+            if path.rpartition('.')[2] not in NO_VALUES and path != part:
+                assert path in listed, path
+
+
+@pytest.mark.parametrize('data', ['voc', 'ade20k'])
+@pytest.mark.parametrize('size', ['s0', 's1', 's2'])
+def test_plus_differs_in_its_model_alone(size, data):
+    plain, plus = (
+        Config.fromfile(ROOT / 'configs' / f'{kind}_mobileone_{size}_{data}.py').to_dict()
+        for kind in ('deeplabv3', 'deeplabv3plus')
+    )
+    plain_model, plus_model = plain.pop('model'), plus.pop('model')
+    assert plain == plus
+    before = dict(flat(plain_model, 'model'))
+    changed = {path for path, value in flat(plus_model, 'model') if before.get(path) != value}
+    listed = {key for key, *_ in table('DeepLabV3+ on VOC and ADE20K')}
+    assert changed - {'model.decode_head.c1_in_channels'} <= listed
+
+
+@pytest.mark.parametrize('title', FAMILIES)
+def test_what_is_ours_has_a_reason(title):
+    for key, _, marks, reason in table(title):
+        assert set(marks.split(', ')) <= set('ABMR'), key
+        if marks == 'R' and not key.endswith('val_interval') and 'start_factor' not in key:
+            assert len(reason) > 5, key
+
+
+@pytest.mark.parametrize(
+    'name', ['deeplabv3_mobileone_s0_voc', 'deeplabv3_mobileone_s4_ade20k',
+             'deeplabv3plus_mobileone_s1_voc']
+)  # fmt: skip
+def test_groups_of_a_segmentor(name):
+    """Heads at ten times the rate; no norm and no bias of any part has decay; all else has."""
+    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    optim = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    names = {id(value): key for key, value in model.named_parameters()}
+    norms = {
+        f'{key}.{kind}'
+        for key, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        for kind in ('weight', 'bias')
+    }
+    seen = {'decode_head': 0, 'auxiliary_head': 0, 'backbone': 0}
+    for group in optim.param_groups:
+        key = names.pop(id(group['params'][0]))
+        part = key.partition('.')[0]
+        free = key in norms or key.endswith('.bias')
+        seen[part] += free
+        assert group['lr'] == pytest.approx(9e-4 if part == 'backbone' else 9e-3), key
+        assert group['weight_decay'] == (0 if free else 0.01), key
+    assert not names
+    assert seen['decode_head'] >= 13
+    assert seen['auxiliary_head'] == 3
+    assert seen['backbone'] > 100
+
+
+def test_options_of_the_page():
+    """The lines after --cfg-options do what the page says; merged as the tools do."""
+    from mobileone_mm.apis.config import load_config
+
+    def options(after, stop):
+        text = PAGE.partition(after)[2].partition(stop)[0].replace('\\\n', ' ')
+        pairs = [word.partition('=') for word in text.replace("'", '').split() if '=' in word]
+        return {key: _literal(value) for key, _, value in pairs}
+
+    path = ROOT / 'configs' / 'deeplabv3_mobileone_s2_voc.py'
+    scratch = options('## From scratch', '(the last line')
+    cfg = load_config(path, scratch, needs=('optim_wrapper',))
+    assert cfg.model.backbone.init_cfg == dict(type='mobileone_mm.NearIdentityInit')
+    assert cfg.optim_wrapper.paramwise_cfg.custom_keys == {}
+    assert cfg.custom_hooks == []
+    stride = options('**Output stride.**', 'State the stride')
+    cfg = load_config(path, stride, needs=('optim_wrapper',))
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        model = MODELS.build({**cfg.model.backbone, 'norm_cfg': dict(type='BN')})
+    assert model.out_strides == (8, 8)
+    assert cfg.model.decode_head.dilations == (1, 12, 24, 36)
+
+
+def _literal(text):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
