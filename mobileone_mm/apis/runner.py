@@ -17,7 +17,7 @@ from ..training.averages import unwrapped
 from ..training.files import use_atomic_files
 from ..training.runner import Runner
 from ..weights.mmengine_loader import use_safe_loader
-from ..weights.named import PREFIX, read_any
+from ..weights.named import PREFIX, local_file, read_any
 from . import settings
 from .channels import check_channels
 from .config import load_config
@@ -78,7 +78,7 @@ def train(
         InputError: Anything that the user gave does not fit; nothing is trained then.
     """
     cfg = prepare_training(
-        config, work_dir, amp, auto_scale_lr, no_validate, cfg_options, launcher, device
+        config, work_dir, amp, auto_scale_lr, no_validate, cfg_options, launcher, device, tensorboard
     )
     resumed = settings.set_resume(cfg, resume)
     if cfg.get('load_from'):
@@ -106,6 +106,7 @@ def prepare_training(
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = 'none',
     device: str | None = None,
+    tensorboard: bool = False,
 ) -> Config:
     """Read the config of a training, with its flags merged in, and check it and its data.
 
@@ -126,6 +127,8 @@ def prepare_training(
     if tensorboard:
         settings.set_tensorboard(cfg)
     _check(cfg, ('train_dataloader', 'val_dataloader'))
+    if is_first_process():
+        _check_initial_weights(cfg)
     set_work_dir(cfg, work_dir, config)
     return cfg
 
@@ -259,6 +262,22 @@ def _count_broken_files(runner: Runner) -> None:
     count = reported_files(reset=True)
     if count:
         runner.logger.warning(f'{count} files could not be read; the log names each of them.')
+
+
+def _check_initial_weights(cfg: Config) -> None:
+    """Fetch named weights of the backbone early: without a network there is another way to start."""
+    backbone = (cfg.get('model') or {}).get('backbone') or {}
+    given = backbone.get('init_cfg') or {}
+    checkpoint = given.get('checkpoint') if isinstance(given, Mapping) else None
+    if not str(checkpoint).startswith(PREFIX):
+        return
+    try:
+        local_file(str(checkpoint))
+    except InputError as error:
+        raise InputError(
+            f'{error}; or train from scratch with --cfg-options model.backbone.init_cfg._delete_=True '
+            'model.backbone.init_cfg.type=mobileone_mm.NearIdentityInit'
+        ) from error
 
 
 def _check_readable(checkpoint: str | Path) -> None:
