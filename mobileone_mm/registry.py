@@ -49,7 +49,11 @@ MODELS = LazyRegistry(
     parent=ROOT_MODELS,
     scope=SCOPE,
     locations=['mobileone_mm.models', 'mobileone_mm.weights.host_reading'],
-    lazy=dict.fromkeys(('SSDHead', 'SSDNeck'), 'mobileone_mm.models.mmdet_heads'),
+    lazy={
+        **dict.fromkeys(('SSDHead', 'SSDNeck'), 'mobileone_mm.models.mmdet_heads'),
+        'DistillClassifier': 'mobileone_mm.distill.classifier',
+        'DistillLoss': 'mobileone_mm.distill.losses',
+    },
 )
 WEIGHT_INITIALIZERS = LazyRegistry(
     'weight initializer',
@@ -64,6 +68,7 @@ TRANSFORMS = LazyRegistry(
     lazy={
         'LoadImage': 'mobileone_mm.data.loading',
         'LoadSegAnnotations': 'mobileone_mm.data.masks',
+        **dict.fromkeys(('FixedView', 'StoredView'), 'mobileone_mm.distill.views'),
     },
 )
 HOOKS = LazyRegistry(
@@ -71,7 +76,10 @@ HOOKS = LazyRegistry(
     parent=ROOT_HOOKS,
     scope=SCOPE,
     locations=['mobileone_mm.training'],
-    lazy={'BestDeployHook': 'mobileone_mm.apis.best_deploy'},
+    lazy={
+        'BestDeployHook': 'mobileone_mm.apis.best_deploy',
+        'TeacherOutputsCheckHook': 'mobileone_mm.distill.outputs_hook',
+    },
 )
 DATASETS = LazyRegistry('dataset', parent=ROOT_DATASETS, scope=SCOPE)
 METRICS = LazyRegistry('metric', parent=ROOT_METRICS, scope=SCOPE)

@@ -89,8 +89,11 @@ def train(
     if cfg.get('load_from'):
         _check_readable(cfg.load_from)
     settings.survive_broken_files(cfg, stop_at_broken_pictures)
+    _use_stored_outputs(cfg)
     with _running(cfg, launcher) as runner:
         check_channels(cfg.model, unwrapped(runner.model))
+        if cfg.model.get('outputs'):
+            runner.register_hook(dict(type='mobileone_mm.TeacherOutputsCheckHook'))
         if cfg.get('load_from'):
             same = resumed is not None
             runner.register_hook(
@@ -198,6 +201,13 @@ def _check(cfg: Config, loaders: Sequence[str]) -> None:
     if is_first_process():
         check_data(cfg, loaders)
     settings.fit_loaders(cfg)
+
+
+def _use_stored_outputs(cfg: Config) -> None:
+    if cfg.model.get('outputs'):  # of a distilling classifier
+        from ..distill.views import use_stored_outputs
+
+        use_stored_outputs(cfg)
 
 
 def _build(cfg: Config, launcher: str) -> Runner:
