@@ -181,7 +181,7 @@ def test_signature_tells_flips_crops_and_colour_orders(pictures):
 
 
 def test_what_must_agree_with_the_config(stored):
-    _, folder, _, meta = stored
+    _, folder, *_ = stored
     outputs = TeacherOutputs(folder)
     outputs.check([dict(timm='a')], 1.0, 20)
     with pytest.raises(InputError, match='teachers'):
