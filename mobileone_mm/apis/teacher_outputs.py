@@ -33,6 +33,7 @@ from .config import load_config
 from .faults import config_faults
 from .folders import check_writable
 from .launch import select_device
+from .pictures import with_progress
 
 
 @dataclass
@@ -171,7 +172,7 @@ class _Storing:
         rows: dict[int, tuple[np.ndarray, ...]] = {}
         names: dict[int, str] = {}
         loader = self._dataloader(view)
-        for name, *row in self._rows(loader):
+        for name, *row in self._rows(with_progress(loader, f'View {view}')):
             # A picture that cannot be read is replaced by another one, which then comes twice.
             key = picture_key(name)
             if names.setdefault(key, name) != name:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from mmengine.registry import MODELS
 
 from mobileone_mm.weights.reading import read_checkpoint
 
+ROOT = Path(__file__).resolve().parents[2]
 DISTILL = """
 model.update(
     type='mobileone_mm.DistillClassifier',
@@ -190,8 +195,8 @@ def test_refused_before_the_first_iteration(
         return line
 
     assert 'no such file' in refused('model.teachers.0.checkpoint=/no.pth')
-    assert "has no 'chekpoint'" in refused(
-        'train_cfg.max_epochs=1', config=config(name='typo', chekpoint='a')
+    assert "has no 'ckpt'" in refused(
+        'train_cfg.max_epochs=1', config=config(name='typo', ckpt='a')
     )
     assert 'has no view_NNNN' in refused('model.outputs=/nowhere')
     crop = 'train_dataloader.dataset.pipeline.1.scale=32'
@@ -212,6 +217,33 @@ def test_refused_before_the_first_iteration(
         names.write_text(names.read_text().rstrip('\n') + f'\n{label} 1\n')
     monkeypatch.setenv('IMAGENET_ROOT', str(larger))
     assert 'new.JPEG' in refused(stored)
+
+
+@pytest.mark.slow
+def test_two_processes(config, tool, tmp_path):
+    """Below DDP, with the teacher and with its stored outputs."""
+    path, out = config(), tmp_path / 'out'
+    assert tool('store_teacher_outputs', path, out) == 0
+    for name, options in (('a', ()), ('b', ('--cfg-options', f'model.outputs={out}'))):
+        with socket.socket() as probe:
+            probe.bind(('127.0.0.1', 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2',
+                   '--master_addr=127.0.0.1', f'--master_port={port}', ROOT / 'tools' / 'train.py',
+                   path, '--work-dir', tmp_path / name, '--launcher', 'pytorch', *options]  # fmt: skip
+        environment = {k: v for k, v in os.environ.items() if k != 'LOCAL_RANK'}
+        result = subprocess.run(
+            list(map(str, command)),
+            env={**environment, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        assert logged(tmp_path / name, 'loss_soft')
+        state = read_checkpoint(tmp_path / name / 'epoch_1.pth')['state_dict']
+        assert {key.split('.')[0] for key in state} == {'backbone', 'head'}
 
 
 @pytest.mark.slow

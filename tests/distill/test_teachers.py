@@ -160,7 +160,7 @@ def test_description_has_no_folders(resnet_teacher):
         ([], 'at least one'),
         (dict(timm='a'), 'a list'),
         (['resnet50'], 'a dict with one of'),
-        ([dict(timm='a', pretrained=True, chekpoint='b')], "has no 'chekpoint'"),
+        ([dict(timm='a', pretrained=True, ckpt='b')], "has no 'ckpt'"),
         ([dict(checkpoint='b')], 'exactly one'),
         ([dict(timm='a', config='b', checkpoint='c')], 'exactly one'),
         ([dict(timm='a')], 'a random teacher teaches noise'),
