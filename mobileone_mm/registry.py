@@ -50,7 +50,11 @@ MODELS = LazyRegistry(
     parent=ROOT_MODELS,
     scope=SCOPE,
     locations=['mobileone_mm.models', 'mobileone_mm.weights.host_reading'],
-    lazy=dict.fromkeys(('SSDHead', 'SSDNeck'), 'mobileone_mm.models.mmdet_heads'),
+    lazy={
+        **dict.fromkeys(('SSDHead', 'SSDNeck'), 'mobileone_mm.models.mmdet_heads'),
+        'DistillClassifier': 'mobileone_mm.distill.classifier',
+        'DistillLoss': 'mobileone_mm.distill.losses',
+    },
 )
 WEIGHT_INITIALIZERS = LazyRegistry(
     'weight initializer',
@@ -66,6 +70,7 @@ TRANSFORMS = LazyRegistry(
         'AutoAugment': 'mobileone_mm.data.auto_augment',
         'LoadImage': 'mobileone_mm.data.loading',
         'LoadSegAnnotations': 'mobileone_mm.data.masks',
+        **dict.fromkeys(('FixedView', 'StoredView'), 'mobileone_mm.distill.views'),
     },
 )
 HOOKS = LazyRegistry(
@@ -76,6 +81,7 @@ HOOKS = LazyRegistry(
     lazy={
         'BestDeployHook': 'mobileone_mm.apis.best_deploy',
         'PredictionSamplesHook': 'mobileone_mm.apis.prediction_samples',
+        'TeacherOutputsCheckHook': 'mobileone_mm.distill.outputs_hook',
     },
 )
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(

@@ -22,12 +22,14 @@ from mobileone_mm.reparam import reparameterize_model
 from mobileone_mm.reparam.proof import max_difference, randomize_
 from mobileone_mm.reparam.surgery import unfused_blocks
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
+from mobileone_mm.weights.named import find
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'
 SIZES = ('s0', 's1', 's2', 's3', 's4')
 LEAVES = [
     *(f'mobileone_{size}_in1k' for size in (*SIZES, 'mu0', 'mu1', 'mu2')),
+    *(f'mobileone_{size}_meal_in1k' for size in SIZES),
     *(f'ssdlite_mobileone_{size}_coco' for size in SIZES),
     *(f'deeplabv3_mobileone_{size}_{data}' for size in SIZES for data in ('voc', 'ade20k')),
     *(f'rtmdet_mobileone_{size}_coco' for size in SIZES[:3]),
@@ -53,8 +55,23 @@ def roots(tiny_imagenet, tiny_coco, tiny_voc, tiny_ade, tmp_path_factory):
     return {name: str(path) for name, path in found.items()}
 
 
+@pytest.fixture(scope='module')
+def teacher(tmp_path_factory):
+    """A small teacher with random weights in a file, for configs that distil."""
+    settings = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=1000, in_channels=64),
+    )
+    path = tmp_path_factory.mktemp('teacher') / 'teacher.pth'
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        torch.save(MODELS.build(settings).state_dict(), path)
+    return dict(model=settings, checkpoint=str(path))
+
+
 @pytest.fixture
-def load(roots, monkeypatch):
+def load(roots, teacher, monkeypatch):
     """A config by name, with tiny data, in its own default scope, without worker processes."""
     for name, value in roots.items():
         monkeypatch.setenv(name, value)
@@ -65,8 +82,10 @@ def load(roots, monkeypatch):
         init_default_scope(cfg.default_scope)
         for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             cfg[key].update(num_workers=0, persistent_workers=False, batch_size=2)
-        if 'init_cfg' in cfg.model.backbone:  # weights that would be downloaded
+        if 'init_cfg' in cfg.model.get('backbone', {}):  # weights that would be downloaded
             cfg.model.backbone.init_cfg = SCRATCH
+        if 'teachers' in cfg.model:
+            cfg.model.teachers = [teacher]
         return cfg
 
     with DefaultScope.overwrite_default_scope('mmengine'):
@@ -187,6 +206,20 @@ def test_loads_its_data(name, load):
         assert labels - {255}
     else:
         assert 0 <= int(first.gt_label) < 1000
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_distilling_leaves_name_public_weights(size):
+    """Of the teachers, and of the student that the training starts from."""
+    timm = pytest.importorskip('timm')
+    cfg = Config.fromfile(CONFIGS / f'mobileone_{size}_meal_in1k.py')
+    for spec in cfg.model.teachers:
+        assert spec.timm in timm.list_pretrained()
+        table = timm.get_pretrained_cfg(spec.timm)
+        assert table.num_classes == cfg.model.head.num_classes
+    weights = find(cfg.load_from)
+    assert weights.form == 'train'
+    assert f'mobileone-{size}_' in weights.url
 
 
 @pytest.mark.parametrize('name', SMALLEST)

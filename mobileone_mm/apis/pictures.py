@@ -5,12 +5,24 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
+from typing import TypeVar
 
 from ..errors import InputError
 
 SUFFIXES = frozenset(['.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'])
+T = TypeVar('T')
+
+
+def with_progress(items: Collection[T], title: str) -> Iterator[T]:
+    """The items one by one, with a bar on a terminal (standard error); none elsewhere."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    yield from track(items, title, total=len(items), console=console, disable=hidden)
 
 
 def find_pictures(

@@ -26,7 +26,7 @@ from .channels import check_channels
 from .folders import check_writable
 from .launch import is_main_process
 from .plan_schedule import Group, Point, curriculum, follow, parameter_groups
-from .runner import prepare_training, running
+from .runner import prepare_training, running, use_stored_outputs_of
 
 WARM_UP, STEPS = 2, 6
 _CURVE = 400
@@ -130,6 +130,7 @@ def dry_run(
     picture = Path(out).expanduser() if out else Path(cfg.work_dir, 'plan.png')
     check_writable(picture.parent, '--dry-run')
     settings.survive_broken_files(cfg, stop_at_broken_pictures)
+    use_stored_outputs_of(cfg)
     cfg.load_from, cfg.resume, cfg.log_level = None, False, 'WARNING'
     cfg.visualizer = {**cfg.get('visualizer', dict(type='Visualizer')), 'vis_backends': None}
     with tempfile.TemporaryDirectory(prefix='mobileone_mm_plan_') as folder:

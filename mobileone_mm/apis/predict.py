@@ -29,7 +29,7 @@ from .draw import Painter, save_picture
 from .faults import config_faults
 from .folders import check_writable
 from .launch import select_device
-from .pictures import find_pictures, result_names, with_suffix
+from .pictures import find_pictures, result_names, with_progress, with_suffix
 from .records import label_map, record_of, task_of
 from .settings import survive_broken_files, use_scope
 
@@ -223,7 +223,7 @@ def _batches(
 ) -> Iterator[list[_Item]]:
     """Read and prepare pictures; neighbours of the same shape go together."""
     batch: list[_Item] = []
-    for index, path in _with_progress(pictures):
+    for index, path in enumerate(with_progress(pictures, 'Predicting')):
         try:
             results = load(dict(img_path=str(path), img_id=index, sample_idx=index))
             image = _to_rgb(results['img'])
@@ -241,20 +241,6 @@ def _batches(
         batch.append(item)
     if batch:
         yield batch
-
-
-def _with_progress(pictures: Sequence[Path]) -> Iterator[tuple[int, Path]]:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    yield from track(
-        enumerate(pictures),
-        'Predicting',
-        total=len(pictures),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 def _to_rgb(image: np.ndarray) -> np.ndarray:

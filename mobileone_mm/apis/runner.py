@@ -78,14 +78,25 @@ def train(
         InputError: Anything that the user gave does not fit; nothing is trained then.
     """
     cfg = prepare_training(
-        config, work_dir, amp, auto_scale_lr, no_validate, cfg_options, launcher, device, tensorboard
+        config,
+        work_dir,
+        amp,
+        auto_scale_lr,
+        no_validate,
+        cfg_options,
+        launcher,
+        device,
+        tensorboard,
     )
     resumed = settings.set_resume(cfg, resume)
     if cfg.get('load_from'):
         _check_readable(cfg.load_from)
     settings.survive_broken_files(cfg, stop_at_broken_pictures)
+    use_stored_outputs_of(cfg)
     with running(cfg, launcher) as runner:
         check_channels(cfg.model, unwrapped(runner.model))
+        if cfg.model.get('outputs'):
+            runner.register_hook(dict(type='mobileone_mm.TeacherOutputsCheckHook'))
         if cfg.get('load_from'):
             same = resumed is not None
             runner.register_hook(
@@ -229,6 +240,14 @@ def _check(cfg: Config, loaders: Sequence[str]) -> None:
     if is_first_process():
         check_data(cfg, loaders)
     settings.fit_loaders(cfg)
+
+
+def use_stored_outputs_of(cfg: Config) -> None:
+    """Read stored outputs of teachers in the place of running them, if the config says so."""
+    if cfg.model.get('outputs'):  # of a distilling classifier
+        from ..distill.views import use_stored_outputs
+
+        use_stored_outputs(cfg)
 
 
 def _build(cfg: Config, launcher: str) -> Runner:

@@ -50,7 +50,36 @@ def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None 
         raise InputError(
             f"config '{path}': has no model; give the config that the net was trained by"
         )
-    return config
+    return student_form(config)
+
+
+def student_form(config: Config) -> Config:
+    """A config with the plain student in the place of a model that learns from teachers.
+
+    Such a model's class says so by a static method ``student_config``; its state dict is the
+    student's. Stored views in pipelines become the transforms that they are made by. Any other config
+    comes back as it is.
+    """
+    init_default_scope(config.get('default_scope') or 'mmengine')
+    plain = getattr(class_of(config.model.get('type')), 'student_config', None)
+    if plain is None:
+        return config
+    content = {**config.to_dict(), 'model': plain(config.model.to_dict())}
+    return Config(_without_stored_views(content), cfg_text=config.text, filename=config.filename)
+
+
+def _without_stored_views(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_stored_views(value) for key, value in node.items()}
+    if not isinstance(node, (list, tuple)):
+        return node
+    items: list[Any] = []
+    for item in node:
+        if isinstance(item, dict) and str(item.get('type')).endswith('.StoredView'):
+            items += item['transforms']
+        elif item != 'teacher_view':  # what the packing takes along for the classifier
+            items.append(_without_stored_views(item))
+    return items if isinstance(node, list) else tuple(items)
 
 
 def build_model(config: Config) -> nn.Module:

@@ -223,7 +223,8 @@ def fit_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor
     """
     scheme = scheme_of(state)
     fitted = dict(state)
-    if scheme not in (None, 'mmpretrain'):
+    # A net of timm's own takes timm's names.
+    if scheme not in (None, 'mmpretrain', scheme_of(model.state_dict())):
         fitted = to_classifier(state)
     if scheme == 'corenet':
         print_log(

@@ -1,0 +1,21 @@
+"""Classifier that learns from an ensemble by soft labels alone, as in MEAL V2 (arXiv 2009.08453).
+
+The MobileOne paper says "MEAL V2-style" and no more. Teachers, loss and the pretrained start are those of
+MEAL V2's public code; its discriminator is left out (docs/distillation.md). Any other teacher:
+dict(timm=NAME, pretrained=True), dict(config=PATH, checkpoint=PATH), dict(model=dict(...), checkpoint=PATH).
+"""
+
+_base_ = ['./mobileone.py']
+
+model = dict(
+    type='mobileone_mm.DistillClassifier',
+    teachers=[
+        dict(timm='senet154.gluon_in1k', pretrained=True),
+        dict(timm='resnet152s.gluon_in1k', pretrained=True),
+    ],
+    # alpha: weight of the soft labels, the head's loss on hard labels gets the rest. Plain distillation
+    # is one option: model.distill_loss="dict(temperature=4.0, alpha=0.9)".
+    distill_loss=dict(temperature=1.0, alpha=1.0),
+    # Folder of tools/store_teacher_outputs.py, read in the place of running the teachers.
+    outputs=None,
+)

@@ -1,0 +1,20 @@
+"""MEAL V2's schedule: 180 epochs at batch 512, learning rate 0.01 and from epoch 100 on 0.001, no decay.
+
+The average is the MobileOne paper's, which it uses for all sizes.
+"""
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0),
+)
+param_scheduler = dict(type='MultiStepLR', milestones=[100], gamma=0.1, by_epoch=True)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=180, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+custom_hooks = [
+    dict(type='EMAHook', momentum=5e-4, update_buffers=True, priority='ABOVE_NORMAL'),
+]
+
+# 8 processes of 64 pictures, which a leaf sets.
+auto_scale_lr = dict(enable=False, base_batch_size=512)

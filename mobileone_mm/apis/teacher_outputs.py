@@ -1,0 +1,256 @@
+"""Running the teachers of a config over its training pictures, once, and storing what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from ..data.checks import check_data, leaves
+from ..distill.outputs import (
+    OutputsMeta,
+    digest_of,
+    picture_key,
+    plain_config,
+    read_meta,
+    view_path,
+    views_in,
+    write_view,
+)
+from ..distill.teachers import describe
+from ..distill.views import split_pipeline, with_fields
+from ..errors import InputError
+from ..training.runner import Runner
+from . import settings
+from .config import load_config
+from .faults import config_faults
+from .folders import check_writable
+from .launch import select_device
+from .pictures import with_progress
+
+
+@dataclass
+class StoredOutputs:
+    """What :func:`store_teacher_outputs` did.
+
+    Attributes:
+        written: Files that were written.
+        kept: Views that were there already.
+        pictures: In each view.
+        unreadable: Pictures of the data set that could not be read.
+        rest: Mean share of the probability that the stored classes do not have; None if nothing was
+            written.
+    """
+
+    written: list[Path]
+    kept: list[int]
+    pictures: int
+    unreadable: int
+    rest: float | None
+
+
+def store_teacher_outputs(
+    config: str | Path,
+    out_dir: str | Path,
+    views: int = 1,
+    first_view: int = 0,
+    topk: int = 10,
+    seed: int = 0,
+    batch_size: int | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    device: str | None = None,
+) -> StoredOutputs:
+    """Store the teachers' outputs for some views of every training picture.
+
+    Views that are in the folder already are kept, so that an interrupted call can be repeated, views
+    added later, and several machines write different ones.
+
+    Args:
+        config: A config with a distilling classifier.
+        out_dir: Folder of the outputs.
+        views: How many views.
+        first_view: Number of the first of them.
+        topk: How many probabilities are stored for each picture; 0 for all.
+        seed: From which the seeds of the views are derived.
+        batch_size: Pictures at once; that of the training if not given.
+        cfg_options: Overrides by dotted key.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
+
+    Raises:
+        InputError: Something that the user gave does not fit, or the folder has outputs of others.
+    """
+    _check_numbers(views=views, first_view=first_view, topk=topk, seed=seed, batch_size=batch_size)
+    chosen = select_device(device)
+    cfg = load_config(config, cfg_options, needs=('train_dataloader',))
+    if 'outputs' in cfg.model:
+        cfg.model.outputs = None
+    settings.use_scope(cfg)
+    check_data(cfg, ('train_dataloader',))
+    settings.survive_broken_files(cfg)
+    model = _teaching_model(cfg)
+    classes = model.num_classes
+    if topk > classes:
+        raise InputError(f'--topk: got {topk}; the teachers have {classes} classes')
+    check_writable(out_dir, 'out_dir')
+    storing = _Storing(cfg, model, Path(out_dir), topk or classes, seed, batch_size, chosen)
+    return storing.run(range(first_view, first_view + views))
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    for name, value in numbers.items():
+        least = 1 if name in ('views', 'batch_size') else 0
+        if value is not None and value < least:
+            raise InputError(f'--{name.replace("_", "-")}: got {value}; at least {least} is needed')
+
+
+def _teaching_model(cfg: Config) -> Any:
+    with config_faults(cfg):
+        model = MODELS.build(cfg.model)
+        if not hasattr(model, 'load_teachers'):
+            raise InputError(
+                f'config: its model is a {type(model).__name__}, which has no teachers; give a config '
+                'with mobileone_mm.DistillClassifier'
+            )
+        model.load_teachers()
+    return model
+
+
+class _Storing:
+    def __init__(
+        self,
+        cfg: Config,
+        model: Any,
+        folder: Path,
+        topk: int,
+        seed: int,
+        batch_size: int | None,
+        device: str,
+    ) -> None:
+        found = list(leaves(cfg.train_dataloader.dataset, 'train_dataloader.dataset'))
+        if len(found) != 1:
+            raise InputError(
+                f'train_dataloader.dataset: joins {len(found)} data sets; store the outputs of one'
+            )
+        path, self.dataset = found[0]
+        self.parts = split_pipeline(self.dataset['pipeline'], f'{path}.pipeline')
+        self.loader = cfg.train_dataloader
+        self.model, self.folder, self.topk, self.seed = model, folder, topk, seed
+        self.batch_size = batch_size or cfg.train_dataloader.batch_size
+        self.device = device
+        self.fingerprints = [t.fingerprint() for t in model.teachers.members]
+
+    def run(self, wanted: range) -> StoredOutputs:
+        there = views_in(self.folder)
+        for view in there:  # before hours of work, all that is known without it
+            known = read_meta(self.folder, view)
+            self._check_same(view, known, self._meta(known.pictures, known.depths))
+        result = StoredOutputs([], sorted(set(there) & set(wanted)), 0, 0, None)
+        rests = []
+        for view in wanted:
+            if view in result.kept:
+                continue
+            tensors, depths, result.unreadable = self._view(view)
+            meta = self._meta(digest_of(tensors['keys']), depths)
+            for other in there[:1]:
+                self._check_same(other, read_meta(self.folder, other), meta)
+            result.written.append(write_view(self.folder, view, tensors, meta))
+            there.append(view)
+            rests.append(float(1 - tensors['scores'].sum(1, dtype=np.float64).mean()))
+            result.pictures = len(tensors['keys'])
+        result.rest = float(np.mean(rests)) if rests else None
+        return result
+
+    def _view(self, view: int) -> tuple[dict[str, np.ndarray], list[int], int]:
+        """Tensors of a view, the depths of the names, and how many pictures could not be read."""
+        rows: dict[int, tuple[np.ndarray, ...]] = {}
+        names: dict[int, str] = {}
+        loader = self._dataloader(view)
+        for name, *row in self._rows(with_progress(loader, f'View {view}')):
+            # A picture that cannot be read is replaced by another one, which then comes twice.
+            key = picture_key(name)
+            if names.setdefault(key, name) != name:
+                raise InputError(f"pictures '{name}' and '{names[key]}' have one key; rename one")
+            rows[key] = tuple(row)
+        keys = np.array(sorted(rows), np.uint64)
+        columns = zip(*(rows[int(key)] for key in keys), strict=True)
+        scores, classes, signatures = (np.stack(column) for column in columns)
+        tensors = dict(keys=keys, scores=scores, signatures=signatures)
+        if self.topk < self.model.num_classes:
+            tensors['classes'] = classes
+        depths = sorted({name.count('/') + 1 for name in names.values()}, reverse=True)
+        return tensors, depths, len(loader.dataset) - len(keys)  # type: ignore[arg-type]
+
+    def _rows(self, loader: Any) -> Iterator[tuple[Any, ...]]:
+        """Name, probabilities, their classes and signature of each picture."""
+        temperature = self.model.distill_loss.temperature
+        preprocess = self.model.data_preprocessor.to(self.device)
+        small = self.model.num_classes <= np.iinfo(np.uint16).max
+        for batch in loader:
+            data = preprocess(batch, training=False)
+            scores = self.model.teachers.scores(data['inputs'], temperature)
+            values, classes = self._greatest(scores)
+            for index, sample in enumerate(data['data_samples']):
+                yield (
+                    sample.teacher_name,
+                    values[index].astype(np.float16),
+                    classes[index].astype(np.uint16 if small else np.uint32),
+                    np.asarray(sample.teacher_signature, np.uint8),
+                )
+
+    def _greatest(self, scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        if self.topk == scores.shape[1]:
+            order = torch.arange(self.topk).expand(scores.shape)
+            return scores.cpu().numpy(), order.numpy()
+        values, classes = scores.topk(self.topk, dim=1)
+        return values.cpu().numpy(), classes.cpu().numpy()
+
+    def _dataloader(self, view: int) -> Any:
+        load, transforms, pack = self.parts
+        root = Path(self.dataset.get('data_root') or '')
+        fixed = dict(
+            type='mobileone_mm.FixedView',
+            transforms=transforms,
+            root=str(root),
+            seed=self.seed,
+            view=view,
+        )
+        pack = with_fields(pack, 'teacher_name', 'teacher_signature')
+        dataset = {**self.dataset, 'pipeline': [*load, fixed, pack]}
+        return Runner.build_dataloader(
+            dict(
+                batch_size=self.batch_size,
+                num_workers=self.loader.get('num_workers', 0),
+                dataset=dataset,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                collate_fn=dict(type='default_collate'),
+            )
+        )
+
+    def _meta(self, pictures: str, depths: list[int]) -> OutputsMeta:
+        return OutputsMeta(
+            num_classes=self.model.num_classes,
+            topk=self.topk,
+            temperature=self.model.distill_loss.temperature,
+            teachers=[describe(spec) for spec in self.model.teacher_specs],
+            fingerprints=self.fingerprints,
+            transforms=plain_config(self.parts[1]),
+            seed=self.seed,
+            pictures=pictures,
+            depths=depths,
+        )
+
+    def _check_same(self, view: int, there: OutputsMeta, wanted: OutputsMeta) -> None:
+        for name, now in asdict(wanted).items():
+            own = getattr(there, name)
+            if own != now:
+                raise InputError(
+                    f"out_dir: '{view_path(self.folder, view)}' has other {name} ({own}; now: {now}); "
+                    'give another folder'
+                )

@@ -1,0 +1,178 @@
+"""A classifier that learns from teachers; imports mmpretrain, so it loads on demand only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmpretrain.models.classifiers.image import ImageClassifier
+from torch import Tensor
+
+from ..errors import InputError
+from ..registry import MODELS
+from .losses import DistillLoss
+from .outputs import TeacherOutputs
+from .teachers import Normalization, Teachers, check_specs
+
+#: arguments that the plain classifier does not have
+DISTILL_KEYS = ('teachers', 'distill_loss', 'outputs')
+
+
+@MODELS.register_module()
+class DistillClassifier(ImageClassifier):
+    """mmpretrain's classifier with soft labels of frozen teachers (arXiv 2206.04040, table 10).
+
+    The classifier itself is the student: its state dict, parameters and checkpoints are those of the
+    plain ``ImageClassifier``, which loads them. Teachers are no part of it: no optimizer, average,
+    state dict or ``train()`` reaches them. They are built and loaded when training begins
+    (``init_weights``), never for a test, a prediction or a conversion, and are shared by copies of
+    the model. mmpretrain has nothing for this, mmrazor's distillers put the teacher into the
+    checkpoint.
+
+    Student and teachers see the same batch after all augmentation, mixed pictures included; each
+    teacher gets it in its own normalisation and, if asked, size. Their softmax probabilities are
+    averaged.
+
+    Args:
+        *args: Arguments of mmpretrain's ``ImageClassifier``.
+        teachers: See :class:`~mobileone_mm.distill.teachers.Teacher`; one dict each.
+        distill_loss: Arguments of :class:`~mobileone_mm.distill.losses.DistillLoss`; its defaults are
+            soft labels alone, as in MEAL V2.
+        outputs: Folder of stored outputs of the teachers (``tools/store_teacher_outputs.py``), used
+            instead of running them; empty or None runs them.
+        **kwargs: Arguments of ``ImageClassifier``.
+
+    Raises:
+        InputError: The description of a teacher has an unknown key, or lacks one; when training
+            begins: a teacher cannot be built or loaded, has another number of classes, or the stored
+            outputs are of others.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        teachers: Sequence[Mapping[str, Any]],
+        distill_loss: Mapping[str, Any] | None = None,
+        outputs: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.teacher_specs = check_specs(teachers)
+        self.distill_loss: DistillLoss = MODELS.build(
+            {'type': 'mobileone_mm.DistillLoss', **(distill_loss or {})}
+        )
+        self.outputs = outputs or None
+        self.teachers: Teachers | None = None
+        self._ready = False
+
+    @staticmethod
+    def student_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
+        """The config of the student as a plain classifier of mmpretrain."""
+        student = {key: value for key, value in cfg.items() if key not in DISTILL_KEYS}
+        return {**student, 'type': 'mmpretrain.ImageClassifier'}
+
+    def init_weights(self) -> None:
+        """Initialise the student, and get the teachers or their stored outputs ready."""
+        super().init_weights()
+        self._prepare()
+
+    def loss(self, inputs: Tensor, data_samples: list[Any]) -> dict[str, Tensor]:
+        """Losses of a batch.
+
+        Args:
+            inputs: N x 3 x height x width, as the data preprocessor gives it.
+            data_samples: Of the batch.
+
+        Returns:
+            ``loss_soft``; with ``alpha`` below 1 the losses of the head as ``loss_hard``; and
+            ``teacher_agreement``, the share of the batch where student and teachers prefer the same
+            class.
+
+        Raises:
+            InputError: Stored outputs are to be used, and the batch has none.
+        """
+        self._prepare()
+        logits = self.head(self.extract_feat(inputs))
+        scores = self._scores(inputs, data_samples)
+        if not isinstance(logits, Tensor) or logits.shape != scores.shape:
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(
+                f'model.teachers: give scores of shape {tuple(scores.shape)}, the student '
+                f'{shape}; both must have the same classes'
+            )
+        losses = {'loss_soft': self.distill_loss(logits, scores)}
+        if self.distill_loss.alpha < 1:
+            rest = 1 - self.distill_loss.alpha
+            for name, value in self.head._get_loss(logits, data_samples).items():
+                hard = name.replace('loss', 'loss_hard', 1)
+                losses[hard] = value * rest if 'loss' in name else value
+        same = logits.detach().argmax(1) == scores.argmax(1)
+        losses['teacher_agreement'] = same.float().mean()
+        return losses
+
+    def load_teachers(self) -> Teachers:
+        """The teachers, built and loaded at the first call; they run where their inputs are.
+
+        Raises:
+            InputError: See the class.
+        """
+        if self.teachers is None:
+            normalization = Normalization.of(self.data_preprocessor)
+            self.teachers = Teachers(self.teacher_specs, normalization, self.num_classes)
+            for name in self.teachers.names:
+                print_log(f'Teacher: {name}', 'current')
+        return self.teachers
+
+    def _prepare(self) -> None:
+        if self._ready:
+            return
+        if self.outputs is None:
+            self.load_teachers()
+        else:
+            self._check_outputs(TeacherOutputs(self.outputs))
+        self._ready = True
+
+    def _check_outputs(self, stored: TeacherOutputs) -> None:
+        stored.check(
+            teachers=self.teacher_specs,
+            temperature=self.distill_loss.temperature,
+            num_classes=self.num_classes,
+        )
+        if self.distill_loss.alpha < 1 and getattr(self.data_preprocessor, 'batch_augments', None):
+            raise InputError(
+                'model.outputs: stored outputs go through batch augments in the place of the hard '
+                'labels, so alpha must be 1; set distill_loss.alpha=1, or leave one of the two out'
+            )
+        print_log(f'Stored outputs of teachers: {stored}', 'current')
+
+    def _scores(self, inputs: Tensor, data_samples: list[Any]) -> Tensor:
+        if self.outputs is None:
+            return self.load_teachers().scores(inputs, self.distill_loss.temperature)
+        # Stored outputs travel as `gt_score`: so the host's batch augments mix them with the pictures.
+        if any('teacher_view' not in sample for sample in data_samples):
+            raise InputError(
+                'model.outputs: the training pipeline does not read them; tools/train.py sees to that, '
+                'elsewhere wrap the transforms in mobileone_mm.StoredView (docs/distillation.md)'
+            )
+        scores = torch.stack([sample.gt_score for sample in data_samples])
+        if self.distill_loss.alpha < 1:
+            for sample in data_samples:  # the head would take them for the hard labels
+                sample.pop('gt_score')
+        return scores.to(inputs.device)
+
+    @property
+    def num_classes(self) -> int:
+        """Of the student.
+
+        Raises:
+            InputError: Its head does not say.
+        """
+        number = getattr(self.head, 'num_classes', None)
+        if not isinstance(number, int):
+            raise InputError(
+                f'model.head: a {type(self.head).__name__} has no num_classes; use a head for one '
+                'label a picture, such as LinearClsHead'
+            )
+        return number

@@ -1,0 +1,100 @@
+"""A student, teachers with weights in files, and a batch: all tiny, five classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+
+from mobileone_mm.reparam.proof import randomize_
+
+CLASSES = 5
+ARCH = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.125] * 4, num_conv_branches=[2, 1, 1, 1],
+            num_se_blocks=[0, 0, 0, 0])  # fmt: skip
+PREPROCESSOR = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+RESNET = dict(
+    type='ImageClassifier',
+    backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=CLASSES, in_channels=64),
+)
+TIMM = 'test_byobnet'
+
+
+@pytest.fixture(autouse=True)
+def scope(fresh_mmengine):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
+
+
+def randomized(model: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """Random weights and statistics, and logits that differ from picture to picture."""
+    randomize_(model, seed=seed).eval()
+    return model
+
+
+@pytest.fixture
+def tiny() -> SimpleNamespace:
+    """The constants of this file."""
+    return SimpleNamespace(
+        arch=ARCH,
+        classes=CLASSES,
+        preprocessor=PREPROCESSOR,
+        randomized=randomized,
+        resnet=RESNET,
+        timm=TIMM,
+    )
+
+
+@pytest.fixture
+def resnet_teacher(tmp_path: Path) -> dict[str, Any]:
+    """A teacher of mmpretrain with its weights in a checkpoint."""
+    path = tmp_path / 'resnet.pth'
+    torch.save({'state_dict': randomized(MODELS.build(RESNET), 1).state_dict()}, path)
+    return dict(model=RESNET, checkpoint=str(path))
+
+
+@pytest.fixture
+def timm_teacher(tmp_path: Path) -> dict[str, Any]:
+    """A teacher of timm's with its weights in a checkpoint as timm writes it."""
+    timm = pytest.importorskip('timm')
+    path = tmp_path / 'timm.pth'
+    torch.save(randomized(timm.create_model(TIMM, num_classes=CLASSES), 2).state_dict(), path)
+    return dict(timm=TIMM, checkpoint=str(path))
+
+
+@pytest.fixture
+def make_student() -> Callable[..., Any]:
+    """Builds the distilling classifier; its weights are random."""
+
+    def make(*teachers: dict[str, Any], seed: int = 0, **settings: Any) -> Any:
+        config = dict(
+            type='mobileone_mm.DistillClassifier',
+            data_preprocessor=dict(PREPROCESSOR, num_classes=CLASSES),
+            backbone=dict(type='mobileone_mm.MobileOne', arch=ARCH, out_indices=(3,)),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=CLASSES, in_channels=64),
+            teachers=list(teachers),
+        )
+        torch.manual_seed(seed)
+        return MODELS.build({**config, **settings})
+
+    return make
+
+
+@pytest.fixture
+def batch() -> dict[str, Any]:
+    """Six pictures of noise and colour, as a loader gives them."""
+    from mmpretrain.structures import DataSample
+
+    generator = torch.Generator().manual_seed(5)
+    shape = (6, 3, 32, 32)
+    pictures = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    pictures = pictures // 2 + torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1) * 20
+    samples = [DataSample().set_gt_label(index % CLASSES) for index in range(6)]
+    return dict(inputs=pictures, data_samples=samples)

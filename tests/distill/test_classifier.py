@@ -1,0 +1,170 @@
+"""The distilling classifier: a plain student to everything but its loss."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmengine.model import ExponentialMovingAverage
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS
+from torch.nn.functional import cross_entropy, log_softmax, softmax
+
+from mobileone_mm.distill.classifier import DistillClassifier
+from mobileone_mm.errors import InputError
+
+
+def losses_of(model, batch):
+    data = model.data_preprocessor(copy.deepcopy(batch), training=True)
+    return model(**data, mode='loss')
+
+
+def test_soft_labels_alone(make_student, resnet_teacher, timm_teacher, batch):
+    model = make_student(resnet_teacher, timm_teacher).eval()
+    losses = losses_of(model, batch)
+    assert set(losses) == {'loss_soft', 'teacher_agreement'}
+    data = model.data_preprocessor(copy.deepcopy(batch))
+    logits = model(data['inputs'])
+    p = model.teachers.scores(data['inputs'])
+    expected = (p * (p.log() - log_softmax(logits, 1))).sum(1).mean()
+    torch.testing.assert_close(losses['loss_soft'], expected)
+    agreement = (logits.argmax(1) == p.argmax(1)).float().mean()
+    assert float(losses['teacher_agreement']) == float(agreement)
+
+
+def test_plain_distillation(make_student, resnet_teacher, batch):
+    model = make_student(resnet_teacher, distill_loss=dict(temperature=4.0, alpha=0.9)).eval()
+    losses = losses_of(model, batch)
+    data = model.data_preprocessor(copy.deepcopy(batch))
+    logits = model(data['inputs'])
+    labels = torch.cat([sample.gt_label for sample in data['data_samples']])
+    torch.testing.assert_close(losses['loss_hard'], 0.1 * cross_entropy(logits, labels))
+    z = model.teachers.members[0].logits(data['inputs'])
+    p = softmax(z / 4, 1)
+    soft = 0.9 * 16 * (p * (p.log() - log_softmax(logits / 4, 1))).sum(1).mean()
+    torch.testing.assert_close(losses['loss_soft'], soft)
+    total, _ = model.parse_losses(losses)
+    torch.testing.assert_close(total, losses['loss_soft'] + losses['loss_hard'])
+
+
+def test_teachers_see_the_mixed_pictures(make_student, resnet_teacher, batch):
+    """Mixup and CutMix of the host's preprocessor: the same batch for both."""
+    settings = dict(augments=[dict(type='Mixup', alpha=1.0)])
+    model = make_student(
+        resnet_teacher, train_cfg=settings, distill_loss=dict(alpha=0.5, temperature=2.0)
+    )
+    seen = []
+    model.load_teachers()
+    model.teachers.members[0].model.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    np.random.seed(0)
+    torch.manual_seed(0)
+    data = model.data_preprocessor(copy.deepcopy(batch), training=True)
+    plain = model.data_preprocessor(copy.deepcopy(batch), training=False)
+    losses = model(**data, mode='loss')
+    assert torch.equal(seen[0], data['inputs'])
+    assert not torch.allclose(seen[0], plain['inputs'])
+    assert torch.isfinite(losses['loss_hard'])
+
+
+def test_state_and_parameters_are_the_students(make_student, resnet_teacher, batch):
+    model = make_student(resnet_teacher)
+    model.init_weights()
+    assert model.teachers is not None
+    keys = set(model.state_dict())
+    assert {key.split('.')[0] for key in keys} == {'backbone', 'head'}
+    owned = {id(p) for p in model.parameters()}
+    frozen = {id(p) for p in model.teachers.members[0].model.parameters()}
+    wrapper = build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=0.1)))
+    optimized = {id(p) for group in wrapper.param_groups for p in group['params']}
+    assert optimized == owned
+    assert not optimized & frozen
+    average = ExponentialMovingAverage(model, momentum=0.1)
+    assert set(average.module.state_dict()) == keys
+    assert average.module.teachers is model.teachers
+    model.train()
+    assert not model.teachers.members[0].model.training
+    losses_of(model, batch)
+    assert not any(module.training for module in model.teachers.members[0].model.modules())
+
+
+def test_the_plain_classifier_takes_its_weights(make_student, resnet_teacher, batch, tiny):
+    from mmpretrain.models import ImageClassifier
+
+    model = make_student(resnet_teacher).eval()
+    settings = dict(
+        type='mobileone_mm.DistillClassifier',
+        backbone=dict(
+            type='mobileone_mm.MobileOne',
+            arch=tiny.arch,
+            out_indices=(3,),
+        ),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=tiny.classes, in_channels=64),
+        teachers=[resnet_teacher],
+        distill_loss=dict(alpha=0.5),
+        outputs=None,
+    )
+    plain = MODELS.build(DistillClassifier.student_config(settings)).eval()
+    assert type(plain) is ImageClassifier
+    plain.load_state_dict(model.state_dict(), strict=True)
+    inputs = model.data_preprocessor(copy.deepcopy(batch))['inputs']
+    assert torch.equal(plain(inputs), model(inputs))
+
+
+def test_teachers_are_not_needed_to_predict(make_student, batch):
+    """Nor to be built: their files are not there."""
+    model = make_student(dict(timm='no_such_net', checkpoint='/nowhere.pth')).eval()
+    with torch.no_grad():
+        samples = model.val_step(batch)
+    assert len(samples) == 6
+    with pytest.raises(InputError, match='no_such_net'):
+        model.init_weights()
+
+
+def test_gradients_reach_the_student_alone(make_student, resnet_teacher, batch):
+    model = make_student(resnet_teacher)
+    total, _ = model.parse_losses(losses_of(model, batch))
+    total.backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+    assert float(model.head.fc.weight.grad.abs().sum()) > 0
+    teacher = model.teachers.members[0].model
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_mixed_precision(make_student, resnet_teacher, batch):
+    model = make_student(resnet_teacher).eval()
+    plain = losses_of(model, batch)['loss_soft']
+    with torch.autocast('cpu', torch.bfloat16):
+        half = losses_of(model, batch)['loss_soft']
+    assert half.dtype == torch.float32
+    assert half.item() == pytest.approx(plain.item(), rel=0.1)
+
+
+def test_the_loss_falls(make_student, resnet_teacher, batch):
+    model = make_student(resnet_teacher)
+    optim = torch.optim.Adam(model.parameters(), lr=3e-3)
+    history = []
+    for _ in range(40):
+        loss, _ = model.parse_losses(losses_of(model, batch))
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        history.append(loss.item())
+    assert sum(history[-5:]) < 0.3 * sum(history[:5])
+
+
+def test_double_precision(make_student, resnet_teacher, batch):
+    """Students in float64 get soft labels of a teacher in float32."""
+    model = make_student(resnet_teacher).double()
+    data = model.data_preprocessor(copy.deepcopy(batch))
+    losses = model(data['inputs'].double(), data['data_samples'], mode='loss')
+    assert torch.isfinite(losses['loss_soft'])
+
+
+def test_heads_without_classes_are_refused(make_student, resnet_teacher):
+    model = make_student(resnet_teacher, head=None)
+    with pytest.raises(InputError, match='num_classes'):
+        model.init_weights()

@@ -1,0 +1,76 @@
+"""Both losses against their formulas, value and gradient, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from mobileone_mm.distill.losses import DistillLoss
+from mobileone_mm.errors import InputError
+
+
+def softmax(logits):
+    """By its definition."""
+    e = (logits - logits.max(1, keepdim=True).values).exp()
+    return e / e.sum(1, keepdim=True)
+
+
+@pytest.fixture
+def logits():
+    generator = torch.Generator().manual_seed(0)
+    student, *teachers = (torch.randn(7, 11, generator=generator).double() * 3 for _ in range(3))
+    return student.requires_grad_(), teachers
+
+
+@pytest.mark.parametrize('temperature', [1.0, 4.0])
+@pytest.mark.parametrize('alpha', [1.0, 0.3])
+def test_value_and_gradient(logits, temperature, alpha):
+    student, teachers = logits
+    p = sum(softmax(z / temperature) for z in teachers) / 2
+    loss = DistillLoss(temperature, alpha)(student, p)
+    q = softmax(student.detach() / temperature)
+    expected = alpha * temperature**2 * (p * (p.log() - q.log())).sum() / 7
+    assert float(loss) == pytest.approx(float(expected), rel=1e-12)
+    (gradient,) = torch.autograd.grad(loss, student)
+    # d/dz of T^2 KL(p || softmax(z/T)) is T (q - p)
+    torch.testing.assert_close(gradient, alpha * temperature * (q - p) / 7, rtol=1e-10, atol=1e-13)
+
+
+def test_meal_is_the_cross_entropy_with_soft_labels(logits):
+    """MEAL V2's code minimises -sum p log q, which differs by the entropy of p."""
+    student, teachers = logits
+    p = softmax(teachers[0])
+    ours = DistillLoss()(student, p)
+    theirs = cross_entropy(student, p)
+    entropy = -(p * p.log()).sum(1).mean()
+    assert float(ours + entropy) == pytest.approx(float(theirs), rel=1e-12)
+    a, b = (torch.autograd.grad(loss, student)[0] for loss in (ours, theirs))
+    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
+
+
+def test_zero_where_student_and_teacher_agree(logits):
+    student, _ = logits
+    assert abs(float(DistillLoss(2.0)(student, softmax(student.detach() / 2)))) < 1e-12
+
+
+def test_half_precision_is_computed_in_single():
+    student = torch.tensor([[12.0, -12.0, 0.0]], dtype=torch.float16)
+    p = torch.tensor([[1e-6, 1 - 2e-6, 1e-6]])
+    loss = DistillLoss()(student, p)
+    assert loss.dtype == torch.float32
+    expected = DistillLoss()(student.double(), p.double())
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_labels_without_mass_are_finite(logits):
+    student, _ = logits
+    one_hot = torch.eye(11, dtype=torch.float64)[:7]
+    loss = DistillLoss()(student, one_hot)
+    assert float(loss) == pytest.approx(float(cross_entropy(student, one_hot)), rel=1e-12)
+
+
+@pytest.mark.parametrize('bad', [dict(temperature=0), dict(alpha=0), dict(alpha=1.1)])
+def test_refuses(bad):
+    with pytest.raises(InputError, match=next(iter(bad))):
+        DistillLoss(**bad)

@@ -1,0 +1,296 @@
+"""Stored outputs: written whole, read safely, and only for the view that the teachers saw."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from mobileone_mm.distill.outputs import (
+    OutputsMeta,
+    TeacherOutputs,
+    digest_of,
+    picture_key,
+    view_path,
+    write_view,
+)
+from mobileone_mm.distill.views import FixedView, StoredView, signature_of, use_stored_outputs
+from mobileone_mm.errors import InputError
+
+NAMES = [f'train/n{label:08d}/{label}_{index}.jpg' for label in range(3) for index in range(2)]
+CROP = dict(type='RandomResizedCrop', scale=32, backend='pillow')
+VIEW = [CROP, dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+        dict(type='AutoAugment', policies='imagenet')]  # fmt: skip
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Six pictures below a root."""
+    generator = np.random.default_rng(0)
+    for name in NAMES:
+        path = tmp_path / 'data' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        cv2.imwrite(str(path), cv2.resize(small, (80, 60), interpolation=cv2.INTER_CUBIC))
+    return tmp_path / 'data'
+
+
+def loaded(root, name):
+    return dict(img_path=str(Path(root, name)), img=cv2.imread(str(Path(root, name))), gt_label=1)
+
+
+def store(root, folder, views=2, classes=20, topk=4, transforms=VIEW):
+    """Outputs as the tool writes them, of random numbers; the full probabilities, by name and view."""
+    generator = np.random.default_rng(1)
+    full = {}
+    keys = np.array(sorted(map(picture_key, NAMES)), np.uint64)
+    names = {picture_key(name): name for name in NAMES}
+    meta = OutputsMeta(
+        classes, topk, 1.0, [dict(timm='a')], ['f'], json.loads(json.dumps(transforms)), 7,
+        digest_of(keys), [3],
+    )  # fmt: skip
+    for view in range(views):
+        fixed = FixedView(transforms, str(root), 7, view)
+        signatures, scores = [], []
+        for key in keys:
+            name = names[int(key)]
+            result = fixed.transform(loaded(root, name))
+            assert result['teacher_name'] == name
+            signatures.append(result['teacher_signature'])
+            p = generator.dirichlet(np.full(classes, 0.3))
+            full[name, view] = p, result['img']
+            scores.append(p)
+        scores = np.array(scores)
+        order = np.argsort(-scores, 1)[:, :topk]
+        tensors = dict(
+            keys=keys, signatures=np.array(signatures),
+            scores=np.take_along_axis(scores, order, 1).astype(np.float16),
+        )  # fmt: skip
+        if topk == classes:
+            tensors['scores'] = scores.astype(np.float16)
+        else:
+            tensors['classes'] = order.astype(np.uint16)
+        write_view(folder, view, tensors, meta)
+    return full, meta
+
+
+@pytest.fixture
+def stored(pictures, tmp_path):
+    full, meta = store(pictures, tmp_path / 'out')
+    return pictures, tmp_path / 'out', full, meta
+
+
+def test_the_same_view_and_its_labels(stored, tmp_path):
+    root, folder, full, _ = stored
+    moved = shutil.copytree(root, tmp_path / 'elsewhere')  # another machine, another root
+    transform = StoredView(VIEW, str(folder))
+    seen = set()
+    for round_ in range(8):
+        np.random.seed(round_)
+        for name in NAMES:
+            result = transform.transform(loaded(moved, name))
+            p, image = full[name, result['teacher_view']]
+            assert np.array_equal(result['img'], image)
+            assert result['gt_label'] == 1
+            score = result['gt_score']
+            assert score.dtype == np.float32
+            assert score.sum() == pytest.approx(1, abs=1e-6)
+            top = np.argsort(-p)[:4]
+            np.testing.assert_allclose(score[top], p[top], rtol=2e-3, atol=1e-6)
+            rest = np.delete(score, top)
+            assert np.ptp(rest) < 1e-7
+            assert rest.sum() == pytest.approx(1 - p[top].sum(), abs=2e-3)
+            seen.add((name, result['teacher_view']))
+    assert len(seen) == 12  # both views of all pictures
+    assert not np.array_equal(full[NAMES[0], 0][1], full[NAMES[0], 1][1])
+
+
+def test_outer_randomness_is_left_alone(stored):
+    """What a picture draws depends on its view; what follows on the run's own stream."""
+    root, folder, *_ = stored
+    transform = StoredView(VIEW, str(folder))
+    after = []
+    for name in NAMES[:2]:
+        np.random.seed(3)
+        transform.transform(loaded(root, name))
+        after.append(np.random.rand())
+    assert after[0] == after[1]
+
+
+def test_all_classes(pictures, tmp_path):
+    full, _ = store(pictures, tmp_path / 'full', views=1, topk=20)
+    result = StoredView(VIEW, str(tmp_path / 'full')).transform(loaded(pictures, NAMES[3]))
+    np.testing.assert_allclose(result['gt_score'], full[NAMES[3], 0][0], rtol=2e-3, atol=1e-6)
+
+
+def test_goes_into_workers(stored):
+    root, folder, *_ = stored
+    transform = StoredView(VIEW, str(folder))
+    transform.transform(loaded(root, NAMES[0]))
+    copied = pickle.loads(pickle.dumps(transform))
+    assert copied.transform(loaded(root, NAMES[1]))['gt_score'].shape == (20,)
+
+
+def test_a_picture_without_outputs(stored):
+    root, folder, *_ = stored
+    result = {**loaded(root, NAMES[0]), 'img_path': f'{root}/train/n00000009/x.jpg'}
+    with pytest.raises(InputError, match=r'none of the picture .*n00000009/x.jpg'):
+        StoredView(VIEW, str(folder)).transform(result)
+
+
+def test_another_picture_of_the_same_name(stored):
+    root, folder, *_ = stored
+    result = {**loaded(root, NAMES[0]), 'img': loaded(root, NAMES[5])['img']}
+    with pytest.raises(InputError, match='is not the one that the teachers saw'):
+        StoredView(VIEW, str(folder)).transform(result)
+
+
+def test_a_slightly_different_decoder_is_the_same_view(stored):
+    root, folder, *_ = stored
+    result = loaded(root, NAMES[0])
+    result['img'] = np.clip(result['img'].astype(int) + 1, 0, 255).astype(np.uint8)
+    # Transforms such as equalisation or posterisation would spread the difference; crop and flip.
+    store(root, folder / 'plain', transforms=VIEW[:2])
+    assert StoredView(VIEW[:2], str(folder / 'plain')).transform(result)['teacher_view'] in (0, 1)
+
+
+def test_other_transforms(stored):
+    root, folder, *_ = stored
+    for other in (VIEW[:2], [{**CROP, 'scale': 64}, *VIEW[1:]]):
+        with pytest.raises(InputError, match='the views were made by the transforms'):
+            StoredView(other, str(folder)).transform(loaded(root, NAMES[0]))
+
+
+def test_signature_tells_flips_crops_and_colour_orders(pictures):
+    image = loaded(pictures, NAMES[0])['img']
+
+    def distance(other):
+        return np.abs(signature_of(image).astype(int) - signature_of(other)).max()
+
+    assert distance(image[:, ::-1]) > 10
+    assert distance(image[:, 8:]) > 10
+    assert distance(image[..., ::-1]) > 10
+    assert distance(image) == 0
+
+
+def test_what_must_agree_with_the_config(stored):
+    _, folder, *_ = stored
+    outputs = TeacherOutputs(folder)
+    outputs.check([dict(timm='a')], 1.0, 20)
+    with pytest.raises(InputError, match='teachers'):
+        outputs.check([dict(timm='b')], 1.0, 20)
+    with pytest.raises(InputError, match='temperature=1.0, the config has 4.0'):
+        outputs.check([dict(timm='a')], 4.0, 20)
+    with pytest.raises(InputError, match='num_classes=20, the config has 10'):
+        outputs.check([dict(timm='a')], 1.0, 10)
+    assert '6 pictures, 2 views' in str(outputs)
+
+
+def test_folders_that_hold_none(tmp_path):
+    with pytest.raises(InputError, match='has no view_NNNN'):
+        TeacherOutputs(tmp_path / 'no')
+    (tmp_path / 'view_0000.safetensors').write_bytes(b'\x10\0\0\0\0\0\0\0nothing of that ')
+    with pytest.raises(InputError, match='cannot be read'):
+        TeacherOutputs(tmp_path)
+    from safetensors.numpy import save_file
+
+    save_file({'keys': np.zeros(2, np.uint64)}, tmp_path / 'view_0000.safetensors')
+    with pytest.raises(InputError, match='holds no outputs of teachers'):
+        TeacherOutputs(tmp_path)
+
+
+def test_views_of_two_kinds(stored):
+    _, folder, _, meta = stored
+    content = _tensors(folder, 1)
+    write_view(folder, 1, content, replace(meta, fingerprints=['other']))
+    with pytest.raises(InputError, match='views 0 and 1 are of other teachers'):
+        TeacherOutputs(folder)
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda t: t['scores'].fill(np.nan),
+        lambda t: t['scores'].fill(-0.1),
+        lambda t: t['scores'].fill(0.9),
+        lambda t: t['classes'].fill(20),
+        lambda t: t['classes'].fill(1),
+        lambda t: t.pop('classes'),
+        lambda t: t.update(scores=t['scores'][:, :2]),
+        lambda t: t.update(scores=t['scores'][:3]),
+    ],
+)
+def test_damaged_content(stored, damage):
+    root, folder, _, meta = stored
+    content = _tensors(folder, 0)
+    damage(content)
+    view_path(folder, 1).unlink()
+    write_view(folder, 0, content, meta)
+    with pytest.raises(InputError, match='is damaged'):
+        StoredView(VIEW, str(folder)).transform(loaded(root, NAMES[0]))
+
+
+def test_other_keys_than_promised(stored):
+    _, folder, _, meta = stored
+    content = _tensors(folder, 0)
+    content['keys'] = content['keys'] + np.uint64(1)
+    write_view(folder, 0, content, meta)
+    with pytest.raises(InputError, match='is damaged'):
+        TeacherOutputs(folder)
+
+
+def test_half_a_file(stored):
+    _, folder, *_ = stored
+    path = view_path(folder, 0)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match='cannot be read'):
+        TeacherOutputs(folder)
+
+
+def _tensors(folder, view):
+    from safetensors.numpy import load
+
+    return load(view_path(folder, view).read_bytes())
+
+
+PIPELINE = [dict(type='LoadImageFromFile'), *VIEW, dict(type='PackInputs')]
+
+
+def _config(pipeline, hooks=(), outputs='out'):
+    return Config(dict(
+        model=dict(type='mobileone_mm.DistillClassifier', outputs=outputs),
+        custom_hooks=list(hooks),
+        train_dataloader=dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict(
+            type='ImageNet', pipeline=pipeline))),
+    ))  # fmt: skip
+
+
+def test_pipelines_are_wrapped_once():
+    cfg = _config(PIPELINE)
+    use_stored_outputs(cfg)
+    steps = cfg.train_dataloader.dataset.dataset.pipeline
+    kinds = [step.type for step in steps]
+    assert kinds == ['LoadImageFromFile', 'mobileone_mm.StoredView', 'PackInputs']
+    assert [step.type for step in steps[1].transforms] == [step['type'] for step in VIEW]
+    before = cfg.pretty_text
+    use_stored_outputs(cfg)
+    assert cfg.pretty_text == before
+    plain = _config(PIPELINE, outputs=None)
+    use_stored_outputs(plain)
+    assert plain.train_dataloader.dataset.dataset.pipeline == PIPELINE
+
+
+def test_pipelines_that_cannot_be_wrapped():
+    for pipeline in (PIPELINE[1:], PIPELINE[:-1], [PIPELINE[0], PIPELINE[-1]]):
+        with pytest.raises(InputError, match='must begin with loading a picture'):
+            use_stored_outputs(_config(pipeline))
+    recipe = dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=2, train_pipeline=PIPELINE)])
+    with pytest.raises(InputError, match='changes the training pipeline'):
+        use_stored_outputs(_config(PIPELINE, [recipe]))

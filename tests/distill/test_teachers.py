@@ -1,0 +1,214 @@
+"""Teachers: loaded from public forms of files, frozen, in their own normalisation and size."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch.nn.functional import interpolate, softmax
+
+from mobileone_mm.distill.teachers import Normalization, Teacher, Teachers, check_specs, describe
+from mobileone_mm.errors import InputError
+
+CLASSES = 5
+STUDENT = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), to_rgb=True)
+
+
+@pytest.fixture
+def inputs(batch, tiny):
+    """The batch in the student's normalisation."""
+    raw = batch['inputs'].float().flip(1)
+    mean, std = (torch.tensor(tiny.preprocessor[key]).view(1, 3, 1, 1) for key in ('mean', 'std'))
+    return (raw - mean) / std
+
+
+def test_mmpretrain_weights_are_used(resnet_teacher, inputs, tiny):
+    expected = tiny.randomized(MODELS.build(tiny.resnet), 1)
+    found = Teacher(resnet_teacher, STUDENT, CLASSES)
+    torch.testing.assert_close(found.logits(inputs), expected(inputs), rtol=0, atol=0)
+    assert found.logits(inputs).std(0).max() > 1e-3  # they say something about the picture
+
+
+def test_timm_weights_are_used(timm_teacher, inputs, tiny):
+    import timm
+
+    expected = tiny.randomized(timm.create_model(tiny.timm, num_classes=CLASSES), 2)
+    found = Teacher(timm_teacher, STUDENT, CLASSES)
+    # timm's table has another normalisation than the student.
+    table = expected.pretrained_cfg
+    mean, std = (torch.tensor(table[key]).view(1, 3, 1, 1) for key in ('mean', 'std'))
+    ours, theirs = (torch.tensor(tiny.preprocessor[k]).view(1, 3, 1, 1) for k in ('mean', 'std'))
+    raw = (inputs * theirs + ours) / 255
+    torch.testing.assert_close(
+        found.logits(inputs), expected((raw - mean) / std), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_config_file_and_any_form_of_weights(tmp_path, inputs, tiny):
+    """A config with the weights of a fused MobileOne in Apple's names."""
+    from mobileone_mm import reparameterize_model
+
+    settings = dict(
+        tiny.resnet,
+        backbone=dict(type='mobileone_mm.MobileOne', arch=tiny.arch, out_indices=(3,), deploy=True),
+    )
+    config = tmp_path / 'teacher.py'
+    own = dict(mean=[0.0] * 3, std=[255.0] * 3, to_rgb=False)
+    Config(dict(model=settings, data_preprocessor=own)).dump(config)
+    trained = tiny.randomized(MODELS.build(copy.deepcopy(settings) | dict(
+        backbone=dict(settings['backbone'], deploy=False))), 4)  # fmt: skip
+    torch.save(trained.state_dict(), tmp_path / 'train.pth')
+    spec = dict(config=str(config), checkpoint=str(tmp_path / 'train.pth'))
+    found = Teacher(spec, STUDENT, CLASSES)
+    reparameterize_model(trained, inplace=True)
+    bgr = STUDENT.renormalized(inputs, Normalization.of(own))
+    torch.testing.assert_close(found.logits(inputs), trained(bgr), rtol=1e-4, atol=1e-4)
+
+
+def test_timm_mobileone_takes_timms_names(tiny):
+    """timm's own MobileOne is a net of timm's; its file is not renamed for ours."""
+    timm = pytest.importorskip('timm')
+    model = MODELS.build(dict(type='TimmClassifier', model_name='mobileone_s0'))
+    from mobileone_mm.weights.loading import load_weights
+
+    other = tiny.randomized(timm.create_model('mobileone_s0'), 7)
+    load_weights(model, other.state_dict())
+    for key, value in other.state_dict().items():
+        assert torch.equal(model.model.state_dict()[key], value), key
+
+
+def test_renormalising(batch, tiny):
+    raw = batch['inputs'].double()
+    one = Normalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), to_rgb=True)
+    other = Normalization((9.0, 8.0, 7.0), (2.0, 3.0, 1.0), to_rgb=False)
+
+    def by_hand(n):
+        picture = raw.flip(1) if n.to_rgb else raw
+        return (picture - raw.new_tensor(n.mean).view(1, 3, 1, 1)) / raw.new_tensor(n.std).view(
+            1, 3, 1, 1
+        )
+
+    torch.testing.assert_close(
+        one.renormalized(by_hand(one), other), by_hand(other), rtol=0, atol=1e-12
+    )
+    plain = MODELS.build(dict(type='ClsDataPreprocessor', **tiny.preprocessor))
+    assert Normalization.of(plain).to_rgb
+    assert Normalization.of(plain).mean == pytest.approx(tiny.preprocessor['mean'])
+    assert Normalization.of(MODELS.build(dict(type='ClsDataPreprocessor'))) == Normalization()
+
+
+def test_size(resnet_teacher, inputs):
+    larger = Teacher({**resnet_teacher, 'input_size': 48}, STUDENT, CLASSES)
+    plain = Teacher(resnet_teacher, STUDENT, CLASSES)
+    resized = interpolate(inputs, (48, 48), mode='bilinear', antialias=True)
+    torch.testing.assert_close(larger.logits(inputs), plain.logits(resized), rtol=0, atol=0)
+
+
+def test_a_net_of_one_size_gets_it(tmp_path, inputs):
+    timm = pytest.importorskip('timm')
+    net = timm.create_model('test_vit', num_classes=CLASSES)
+    torch.save(net.state_dict(), tmp_path / 'vit.pth')
+    found = Teacher(dict(timm='test_vit', checkpoint=str(tmp_path / 'vit.pth')), STUDENT, CLASSES)
+    assert found.input_size == net.pretrained_cfg['input_size'][-1] != inputs.shape[-1]
+    assert found.logits(inputs).shape == (6, CLASSES)
+
+
+def test_ensemble_is_the_mean_of_the_probabilities(resnet_teacher, timm_teacher, inputs):
+    specs = [resnet_teacher, timm_teacher]
+    both = Teachers(specs, STUDENT, CLASSES).scores(inputs, 3.0)
+    each = [softmax(Teacher(s, STUDENT, CLASSES).logits(inputs) / 3, 1) for s in specs]
+    torch.testing.assert_close(both, (each[0] + each[1]) / 2)
+    assert not both.requires_grad
+    assert not torch.allclose(each[0], each[1], atol=1e-2)
+
+
+def test_frozen_and_shared_by_copies(resnet_teacher, inputs):
+    teachers = Teachers([resnet_teacher], STUDENT, CLASSES)
+    model = teachers.members[0].model
+    before = copy.deepcopy(model.state_dict())
+    teachers.scores(inputs)
+    assert not any(module.training for module in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    for key, value in model.state_dict().items():  # BN statistics as well
+        assert torch.equal(value, before[key]), key
+    assert copy.deepcopy(teachers) is teachers
+
+
+def test_fingerprint(resnet_teacher, timm_teacher):
+    one, again, other = (
+        Teacher(spec, STUDENT, CLASSES) for spec in (resnet_teacher, resnet_teacher, timm_teacher)
+    )
+    assert one.fingerprint() == again.fingerprint() != other.fingerprint()
+    with torch.no_grad():
+        next(again.model.parameters()).view(-1)[0].add_(1)
+    assert one.fingerprint() != again.fingerprint()
+
+
+def test_description_has_no_folders(resnet_teacher):
+    assert describe(resnet_teacher)['checkpoint'] == 'resnet.pth'
+    assert describe(dict(timm='a', checkpoint='x/b.pth')) == describe(
+        dict(timm='a', checkpoint='/y/b.pth')
+    )
+
+
+@pytest.mark.parametrize(
+    ('specs', 'message'),
+    [
+        ([], 'at least one'),
+        (dict(timm='a'), 'a list'),
+        (['resnet50'], 'a dict with one of'),
+        ([dict(timm='a', pretrained=True, ckpt='b')], "has no 'ckpt'"),
+        ([dict(checkpoint='b')], 'exactly one'),
+        ([dict(timm='a', config='b', checkpoint='c')], 'exactly one'),
+        ([dict(timm='a')], 'a random teacher teaches noise'),
+        ([dict(model=dict(type='ImageClassifier'))], 'a random teacher teaches noise'),
+        ([dict(timm='a', pretrained=True, checkpoint='b')], 'two sources'),
+        ([dict(timm='a', pretrained=True, input_size=(3, 4))], 'input_size'),
+        ([dict(model='resnet50', checkpoint='b')], 'config of a classifier'),
+    ],
+)
+def test_descriptions_that_are_refused(specs, message):
+    with pytest.raises(InputError, match=message) as caught:
+        check_specs(specs)
+    assert '\n' not in str(caught.value)
+
+
+def test_what_cannot_be_loaded(resnet_teacher, timm_teacher, tmp_path):
+    def refused(spec, classes=CLASSES):
+        with pytest.raises(InputError) as caught:
+            Teacher(spec, STUDENT, classes)
+        assert '\n' not in str(caught.value)
+        return str(caught.value)
+
+    assert 'has 5 classes, the student' in refused(resnet_teacher, 7)
+    assert 'another number of classes' in refused(timm_teacher, 7)
+    assert 'no such file' in refused({**resnet_teacher, 'checkpoint': str(tmp_path / 'no.pth')})
+    assert 'has other shapes' in refused(
+        {**resnet_teacher, 'checkpoint': timm_teacher['checkpoint']}
+    )
+    assert "teacher 'no_such_net' of timm: cannot be built" in refused(
+        {**timm_teacher, 'timm': 'no_such_net'}
+    )
+    assert 'cannot be read' in refused(dict(config='no.py', checkpoint='x'))
+
+
+def test_timms_own_weights_and_other_classes(monkeypatch, tiny):
+    """timm replaces the classifier by a random one if the number of classes is not its own."""
+    timm = pytest.importorskip('timm')
+    create = timm.models.create_model
+    monkeypatch.setattr(
+        'timm.models.create_model', lambda *a, pretrained=False, **k: create(*a, **k)
+    )
+    spec = dict(
+        model=dict(type='TimmClassifier', model_name=tiny.timm, pretrained=True, num_classes=5)
+    )
+    with pytest.raises(InputError, match='its classifier would be random'):
+        Teacher(spec, STUDENT, CLASSES)
+    with pytest.raises(InputError, match='has 1000 classes'):
+        Teacher(dict(timm=tiny.timm, pretrained=True), STUDENT, CLASSES)
+    assert Teacher(dict(timm=tiny.timm, pretrained=True), STUDENT, 1000).logits(
+        torch.rand(1, 3, 64, 64)
+    ).shape == (1, 1000)
