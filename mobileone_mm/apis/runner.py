@@ -89,6 +89,7 @@ def train(
     if cfg.get('load_from'):
         _check_readable(cfg.load_from)
     settings.survive_broken_files(cfg, stop_at_broken_pictures)
+    settings.use_faster_crop(cfg)
     with _running(cfg, launcher) as runner:
         check_channels(cfg.model, unwrapped(runner.model))
         if cfg.get('load_from'):
