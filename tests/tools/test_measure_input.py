@@ -67,10 +67,8 @@ def test_time_goes_to_its_stage(tiny_config, slow_decode, fresh_mmengine):
 def test_against(tiny_config, tool, capsys):
     """Pictures of 48 pixels against pictures of 900."""
     key = 'train_dataloader.dataset.pipeline.1.scale'
-    assert (
-        tool('measure_input', tiny_config('cls'), '--num', '8', '--repeats', '3', '--no-train-step', '--num-workers', '0',
-             '--against', f'{key}=900') == 0
-    )  # fmt: skip
+    argv = ('--num', '8', '--repeats', '3', '--no-train-step', '--num-workers', '0')
+    assert tool('measure_input', tiny_config('cls'), *argv, '--against', f'{key}=900') == 0
     lines = capsys.readouterr().out.splitlines()
     row = next(line for line in lines if line.startswith('| PackInputs'))
     assert float(row.split('|')[5]) < 0.5
