@@ -138,16 +138,24 @@ class TarPack(Pack):
             os.close(self._handles.popitem()[1])
 
     def _row(self, name: str) -> int:
-        for candidate in dict.fromkeys((name, member_name(name))):
-            stem, _, inner = candidate.partition('/') if self._ambiguous else ('', '', candidate)
-            mark = np.uint64(digest(inner))
-            first = np.searchsorted(self._sorted, mark, side='left')
-            last = np.searchsorted(self._sorted, mark, side='right')
-            for row in self._order[first:last]:
-                stems_agree = not self._ambiguous or self._stems[self.index.shard[row]] == stem
-                if stems_agree and self.index.name(row) == inner:
-                    return int(row)
-        raise self._missing(name)
+        row = self._find(name)
+        if row is None:
+            row = self._find(member_name(name))
+        if row is None:
+            raise self._missing(name)
+        return row
+
+    def _find(self, name: str) -> int | None:
+        stem, _, inner = name.partition('/') if self._ambiguous else ('', '', name)
+        mark = np.uint64(digest(inner))
+        place = int(self._sorted.searchsorted(mark))
+        while place < len(self._sorted) and self._sorted[place] == mark:
+            row = int(self._order[place])
+            stems_agree = not self._ambiguous or self._stems[self.index.shard[row]] == stem
+            if stems_agree and self.index.name(row) == inner:
+                return row
+            place += 1
+        return None
 
 
 class LmdbPack(Pack):
