@@ -18,7 +18,7 @@ from mmengine.registry import DATASETS
 
 from ..errors import InputError
 from .coco_checks import check_coco
-from .packed.checks import check_packed
+from .packed.checks import check_packed, loads_elsewhere
 
 # What the configs read their data roots from.
 ROOT_VARIABLES = {
@@ -210,6 +210,8 @@ def _check_class_folders(path: str, folder: Path, num_classes: int | None) -> No
 
 def _check_masks(path: str, dataset: Mapping, kind: type) -> None:
     """mmseg's pairs of picture and mask; a list names them, or the folder of pictures does."""
+    if loads_elsewhere(dataset):
+        return
     prefix = dataset.get('data_prefix') or {}
     images, masks = (
         joined(dataset, prefix.get('img_path')),

@@ -13,7 +13,9 @@ from mobileone_mm.apis.input_speed import InputSpeed
 FEW = ('--num', '8', '--repeats', '1')
 
 
-@pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
+@pytest.mark.parametrize(
+    'task', ['cls', *(pytest.param(task, marks=pytest.mark.slow) for task in ('det', 'seg'))]
+)
 def test_three_tasks(task, tiny_config, tool, capsys):
     more = ('--num-workers', '0', '1', '--target-rate', '1e9') if task == 'cls' else (
         '--num-workers', '0', '--no-train-step')  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import socket
@@ -121,6 +122,40 @@ def test_two_processes(packed, tiny_config, tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
     assert (tmp_path / 'run' / 'epoch_1.pth').is_file()
     assert (tmp_path / 'shards' / 'train' / 'index.npz').is_file()
+
+
+def in_pack(place, pack, root):
+    return [f'{place}.backend_args.backend=mobileone_mm.packed', f'{place}.backend_args.path={pack}',
+            f'{place}.backend_args.root={root}']  # fmt: skip
+
+
+def losses(run):
+    rows = next(run.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    return [json.loads(row)['loss'] for row in rows if '"loss"' in row]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_detection_and_segmentation(task, tiny_config, tool, tmp_path, roots, monkeypatch):
+    """Pictures (and masks) out of a pack, their folders gone: the losses of the run with folders."""
+    config = tiny_config(task, 'randomness = dict(seed=1)\n')
+    variable = {'det': 'COCO_ROOT', 'seg': 'VOC_ROOT'}[task]
+    root = tmp_path / 'lists'
+    shutil.copytree(roots[variable], root, ignore=lambda *_: {
+        'train2017', 'val2017', 'JPEGImages', 'SegmentationClass'})  # fmt: skip
+    if task == 'seg':
+        (root / 'JPEGImages').mkdir()  # PascalVOCDataset insists on it
+    argv = ('--work-dir', tmp_path / 'folders', '--no-validate')
+    assert tool('train', config, *argv) == 0
+    assert tool('pack_dataset', roots[variable], tmp_path / 'pack', '--no-labels') == 0
+    path = 'train_dataloader.dataset.dataset.pipeline' if task == 'det' else (
+        'train_dataloader.dataset.pipeline')  # fmt: skip
+    places = [f'{path}.0'] if task == 'det' else [f'{path}.0', f'{path}.1']
+    monkeypatch.setenv(variable, str(root))
+    argv = ('--work-dir', tmp_path / 'packed', '--no-validate', '--cfg-options')
+    settings = [line for place in places for line in in_pack(place, tmp_path / 'pack', root)]
+    assert tool('train', config, *argv, *settings) == 0
+    assert losses(tmp_path / 'packed') == losses(tmp_path / 'folders') != []
 
 
 def test_refused_packing(refused, tiny_config, tmp_path):

@@ -40,3 +40,15 @@ def check_packed(path: str, dataset: Mapping, num_classes: int | None) -> None:
             f"{path}: '{folder}' has a picture of class {max(labels)}, but there are {num_classes} "
             'classes (model.head.num_classes, metainfo.classes); they count from 0'
         )
+
+
+def loads_elsewhere(dataset: Mapping) -> bool:
+    """Whether a loading transform of a data set's pipeline takes files from no local folder.
+
+    The data set's own ``backend_args`` are for its annotations, each loader has its own.
+    """
+    for transform in dataset.get('pipeline') or ():
+        backend = transform.get('backend_args') if isinstance(transform, Mapping) else None
+        if isinstance(backend, Mapping) and backend.get('backend', 'local') != 'local':
+            return True
+    return False
