@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import METRICS as ROOT_METRICS
@@ -70,6 +71,7 @@ TRANSFORMS = LazyRegistry(
         'AutoAugment': 'mobileone_mm.data.auto_augment',
         'LoadImage': 'mobileone_mm.data.loading',
         'LoadSegAnnotations': 'mobileone_mm.data.masks',
+        'RandomResizedCrop': 'mobileone_mm.data.cropping',
         **dict.fromkeys(('FixedView', 'StoredView'), 'mobileone_mm.distill.views'),
     },
 )
@@ -90,5 +92,16 @@ OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
     scope=SCOPE,
     lazy={'OptimWrapperConstructor': 'mobileone_mm.training.param_groups'},
 )
-DATASETS = LazyRegistry('dataset', parent=ROOT_DATASETS, scope=SCOPE)
+DATASETS = LazyRegistry(
+    'dataset',
+    parent=ROOT_DATASETS,
+    scope=SCOPE,
+    lazy={'PackedDataset': 'mobileone_mm.data.packed.dataset'},
+)
+DATA_SAMPLERS = LazyRegistry(
+    'data sampler',
+    parent=ROOT_DATA_SAMPLERS,
+    scope=SCOPE,
+    lazy={'ShardSampler': 'mobileone_mm.data.packed.sampler'},
+)
 METRICS = LazyRegistry('metric', parent=ROOT_METRICS, scope=SCOPE)

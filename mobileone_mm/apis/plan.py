@@ -21,12 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..errors import InputError
 from ..reparam import reparameterize_model
 from ..training.averages import unwrapped
-from . import settings
 from .channels import check_channels
 from .folders import check_writable
 from .launch import is_main_process
 from .plan_schedule import Group, Point, curriculum, follow, parameter_groups
-from .runner import prepare_training, running, use_stored_outputs_of
+from .runner import amend_pipelines, prepare_training, running
 
 WARM_UP, STEPS = 2, 6
 _CURVE = 400
@@ -129,8 +128,7 @@ def dry_run(
     cfg = prepare_training(config, work_dir, launcher=launcher, **flags)
     picture = Path(out).expanduser() if out else Path(cfg.work_dir, 'plan.png')
     check_writable(picture.parent, '--dry-run')
-    settings.survive_broken_files(cfg, stop_at_broken_pictures)
-    use_stored_outputs_of(cfg)
+    amend_pipelines(cfg, stop_at_broken_pictures)
     cfg.load_from, cfg.resume, cfg.log_level = None, False, 'WARNING'
     cfg.visualizer = {**cfg.get('visualizer', dict(type='Visualizer')), 'vis_backends': None}
     with tempfile.TemporaryDirectory(prefix='mobileone_mm_plan_') as folder:

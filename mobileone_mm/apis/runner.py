@@ -91,8 +91,7 @@ def train(
     resumed = settings.set_resume(cfg, resume)
     if cfg.get('load_from'):
         _check_readable(cfg.load_from)
-    settings.survive_broken_files(cfg, stop_at_broken_pictures)
-    use_stored_outputs_of(cfg)
+    amend_pipelines(cfg, stop_at_broken_pictures)
     with running(cfg, launcher) as runner:
         check_channels(cfg.model, unwrapped(runner.model))
         if cfg.model.get('outputs'):
@@ -242,8 +241,13 @@ def _check(cfg: Config, loaders: Sequence[str]) -> None:
     settings.fit_loaders(cfg)
 
 
-def use_stored_outputs_of(cfg: Config) -> None:
-    """Read stored outputs of teachers in the place of running them, if the config says so."""
+def amend_pipelines(cfg: Config, stop_at_broken_pictures: bool = False) -> None:
+    """Change the pipelines of a training: loaders that survive broken files, the faster crop, views.
+
+    Stored outputs of teachers are read in the place of running them, if the config says so.
+    """
+    settings.survive_broken_files(cfg, stop_at_broken_pictures)
+    settings.use_faster_crop(cfg)
     if cfg.model.get('outputs'):  # of a distilling classifier
         from ..distill.views import use_stored_outputs
 

@@ -23,6 +23,7 @@ _PICTURE_LOADERS = (
     'mmcv.LoadImageFromFile',
     'mobileone_mm.LoadImage',
 )
+_CROPS = ('RandomResizedCrop', 'mmpretrain.RandomResizedCrop')
 # The first one is mmseg's only where mmseg is the default scope: mmdet has its own of that name.
 _MASK_LOADERS = ('LoadAnnotations', 'mmseg.LoadAnnotations', 'mobileone_mm.LoadSegAnnotations')
 
@@ -89,6 +90,20 @@ def survive_broken_files(cfg: Config, stop: bool = False) -> None:
             head = head[-1] if isinstance(head, (list, tuple)) else head
             transform.setdefault('num_classes', head.get('num_classes'))
             transform.setdefault('ignore_index', head.get('ignore_index', 255))
+
+
+def use_faster_crop(cfg: Config) -> None:
+    """Put a faster crop with the same result in the place of mmpretrain's, in all pipelines.
+
+    See :class:`~mobileone_mm.data.cropping.RandomResizedCrop`.
+
+    Args:
+        cfg: The config; changed in place.
+    """
+    names = _CROPS if cfg.get('default_scope') == 'mmpretrain' else _CROPS[1:]
+    for key in (*LOADERS, 'custom_hooks', 'tta_pipeline'):
+        for transform in _transforms(cfg.get(key), names):
+            transform['type'] = 'mobileone_mm.RandomResizedCrop'
 
 
 def _replace(transform: Any, name: str, on_error: str, stop: bool) -> None:

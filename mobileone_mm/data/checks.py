@@ -18,11 +18,13 @@ from mmengine.registry import DATASETS
 
 from ..errors import InputError
 from .coco_checks import check_coco
+from .packed.checks import check_packed, loads_elsewhere
 
 # What the configs read their data roots from.
 ROOT_VARIABLES = {
     'CocoDataset': 'COCO_ROOT',
     'ImageNet': 'IMAGENET_ROOT',
+    'PackedDataset': 'IMAGENET_ROOT',
     'PascalVOCDataset': 'VOC_ROOT',
     'ADE20KDataset': 'ADE_ROOT',
 }
@@ -118,11 +120,13 @@ def check_dataset(
         advice = f'set {variable} in the environment, or {path}.data_root'
         advice = 'set it to the folder of the data' if variable is None or unread else advice
         raise InputError(f"{path}.data_root: '{root}' is no folder; {advice}")
+    limit = min([number for _, number in heads] + ([len(classes)] if classes else []), default=None)
     if 'CocoDataset' in names:
         check_coco(path, dataset, kind, classes)
     elif 'CustomDataset' in names or 'ImageNet' in names:
-        limits = [number for _, number in heads] + ([len(classes)] if classes else [])
-        _check_labels(path, dataset, min(limits, default=None))
+        _check_labels(path, dataset, limit)
+    elif 'PackedDataset' in names:
+        check_packed(path, dataset, limit)
     elif 'BaseSegDataset' in names:
         _note_renumbering(path, kind, classes)
         try:
@@ -206,6 +210,8 @@ def _check_class_folders(path: str, folder: Path, num_classes: int | None) -> No
 
 def _check_masks(path: str, dataset: Mapping, kind: type) -> None:
     """mmseg's pairs of picture and mask; a list names them, or the folder of pictures does."""
+    if loads_elsewhere(dataset):
+        return
     prefix = dataset.get('data_prefix') or {}
     images, masks = (
         joined(dataset, prefix.get('img_path')),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .packed.checks import loads_elsewhere
 
 # The keys that mmdet reads, by table.
 _NEEDED = {
@@ -39,6 +40,8 @@ def check_coco(path: str, dataset: Mapping, kind: type, classes: Sequence[str] |
     if classes is not None:
         check_categories(table, classes, f"{path}: '{file}'")
     _check_left(table, classes, path, file)
+    if loads_elsewhere(dataset):
+        return
     folder = Path(root, (dataset.get('data_prefix') or {}).get('img', ''))
     if not folder.is_dir():
         raise InputError(f"{path}.data_prefix.img: '{folder}' is no folder")

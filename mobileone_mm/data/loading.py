@@ -19,6 +19,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..registry import TRANSFORMS
+from .packed import backend as _packed  # noqa: F401  (registers the file backend)
 
 ON_ERROR = ('skip', 'blank', 'raise')
 _JPEG_START, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
@@ -78,16 +79,22 @@ class LoadImage(LoadImageFromFile):
         return results
 
     def _read(self, path: str) -> np.ndarray:
+        return decode(self.content(path), path, self.color_type, self.imdecode_backend)
+
+    def content(self, path: str) -> bytes:
+        """The bytes of a picture's file.
+
+        Raises:
+            InputError: It cannot be read.
+        """
         try:
             if self.file_client_args is not None:
-                content = fileio.FileClient.infer_client(self.file_client_args, path).get(path)
-            else:
-                content = fileio.get(path, backend_args=self.backend_args)
+                return fileio.FileClient.infer_client(self.file_client_args, path).get(path)
+            return fileio.get(path, backend_args=self.backend_args)
         except OSError as error:
             raise InputError(
                 f"picture '{path}' cannot be read: {error.strerror or error}"
             ) from error
-        return decode(content, path, self.color_type, self.imdecode_backend)
 
     def _blank(self, results: dict, path: str) -> np.ndarray:
         height, width = _annotated_size(results, path)

@@ -1,0 +1,82 @@
+"""The tiny ImageNet in its three layouts."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from importlib.util import find_spec
+
+import pytest
+from mmengine.registry import DATASETS
+
+from mobileone_mm.data.packed.sources import items_of_dataset
+from mobileone_mm.data.packed.writing import write_pack
+
+PIPELINE = [
+    dict(type='mobileone_mm.LoadImage', on_error='raise'),
+    dict(type='mmpretrain.RandomResizedCrop', scale=32, backend='pillow'),
+    dict(type='mmpretrain.RandomFlip', prob=0.5),
+    dict(type='mmpretrain.PackInputs'),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_collection(monkeypatch):
+    """mmengine collects garbage whenever a data set is built, half a second each time."""
+    monkeypatch.setattr('mmengine.dataset.base_dataset.gc.collect', lambda: 0)
+
+
+@pytest.fixture(scope='session')
+def source(tiny_imagenet):
+    return dict(type='mmpretrain.ImageNet', data_root=str(tiny_imagenet), split='train')
+
+
+@pytest.fixture(scope='session')
+def layouts(source, tmp_path_factory):
+    """Settings of the same data set as folders, shards (several, shuffled) and LMDB."""
+    items, classes = items_of_dataset(source)
+    found = {'folders': {**source, 'pipeline': PIPELINE}}
+    for form in ('shards', 'lmdb') if find_spec('lmdb') else ('shards',):
+        root = tmp_path_factory.mktemp(form)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr('mobileone_mm.data.packed.writing._MB', 12_000)
+            write_pack(items, root / 'train', form, classes, seed=3, shard_size=1)
+        found[form] = dict(
+            type='mobileone_mm.PackedDataset', data_root=str(root), split='train', pipeline=PIPELINE
+        )
+    return found
+
+
+@pytest.fixture
+def shards(source, tmp_path):
+    """A function that packs the tiny ImageNet into shards of its own, and gives their folder."""
+
+    def make(name='train', **options):
+        items, classes = items_of_dataset(source)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr('mobileone_mm.data.packed.writing._MB', 12_000)
+            write_pack(items, tmp_path / name, 'shards', classes, shard_size=1, **options)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def build():
+    return DATASETS.build
+
+
+@pytest.fixture(scope='session')
+def write_tar():
+    """A function that writes a tar file of (name, content) pairs."""
+    return _write_tar
+
+
+def _write_tar(path, members, **options):
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, 'w', **options) as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path

@@ -1,0 +1,181 @@
+"""Folders, LMDB and tar shards are one data set: pictures, classes and batches bit by bit."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import pickle
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine import fileio
+
+from mobileone_mm.apis.results import PredictionsCSV
+from mobileone_mm.data.packed.backend import PackedBackend
+from mobileone_mm.data.packed.packs import LmdbPack, TarPack, open_pack
+from mobileone_mm.training.runner import Runner
+
+needs_lmdb = pytest.mark.skipif(find_spec('lmdb') is None, reason='lmdb is not installed')
+FORMS = ['shards', pytest.param('lmdb', marks=needs_lmdb)]
+
+
+def batches(settings, epochs=2, **options):
+    """What a loader of the Runner yields, the augmented pictures and their labels and names."""
+    loader = Runner.build_dataloader(
+        dict(
+            batch_size=3,
+            dataset=copy.deepcopy(settings),
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            collate_fn=dict(type='default_collate'),
+            **{'num_workers': 0, **options},
+        ),
+        seed=7,
+    )
+    found = []
+    for epoch in range(epochs):
+        loader.sampler.set_epoch(epoch)
+        for batch in loader:
+            labels = [int(sample.gt_label) for sample in batch['data_samples']]
+            names = [Path(sample.img_path).name for sample in batch['data_samples']]
+            found.append((batch['inputs'], labels, names))
+    return found
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected) > 0
+    for (inputs, labels, names), (others, other_labels, other_names) in zip(
+        found, expected, strict=True
+    ):
+        assert torch.equal(inputs, others)
+        assert labels == other_labels
+        assert names == other_names
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_same_bytes_and_labels(form, layouts, build):
+    folders, packed = build(layouts['folders']), build(layouts[form])
+    assert len(folders) == len(packed) == 8
+    assert packed.metainfo['classes'] == tuple(folders.metainfo['classes'])
+    for index in range(len(folders)):
+        mine, theirs = packed.get_data_info(index), folders.get_data_info(index)
+        assert mine['gt_label'] == theirs['gt_label']
+        assert fileio.get(mine['img_path']) == Path(theirs['img_path']).read_bytes()
+        assert packed.get_cat_ids(index) == folders.get_cat_ids(index)
+        name = os.path.relpath(theirs['img_path'], folders.img_prefix)
+        assert PredictionsCSV('a.csv', packed.img_prefix)._name(mine['img_path']) == name
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('form', FORMS)
+def test_same_batches(form, workers, layouts):
+    options = dict(num_workers=workers, persistent_workers=workers > 0)
+    assert_same(batches(layouts[form], **options), batches(layouts['folders']))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('form', FORMS)
+def test_same_batches_from_spawned_workers(form, layouts):
+    options = dict(num_workers=1, multiprocessing_context='spawn')
+    assert_same(batches(layouts[form], **options), batches(layouts['folders']))
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_forked_after_use(form, layouts, build):
+    """The parent has read, and goes on reading while its child does."""
+    dataset = build(layouts[form])
+    path = dataset.get_data_info(0)['img_path']
+    expected = fileio.get(path)
+    context = multiprocessing.get_context('fork')
+    pipe, end = context.Pipe()
+    child = context.Process(target=lambda: end.send(fileio.get(path)))
+    child.start()
+    assert fileio.get(path) == expected
+    assert pipe.poll(30)
+    assert pipe.recv() == expected
+    child.join(30)
+    assert child.exitcode == 0
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_pickled_while_open(form, layouts, build):
+    dataset = build(layouts[form])
+    dataset[0]
+    again = pickle.loads(pickle.dumps(dataset))
+    assert again.pack is dataset.pack, 'opened once in a process'
+    np.random.seed(0)
+    expected = dataset[3]['inputs']
+    np.random.seed(0)
+    assert torch.equal(again[3]['inputs'], expected)
+
+
+@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize('indices', [3, [5, 1, 2]])
+def test_indices(form, indices, layouts, build):
+    packed = build({**layouts[form], 'indices': indices})
+    folders = build({**layouts['folders'], 'indices': indices})
+    assert len(packed) == 3
+    assert packed.get_gt_labels().tolist() == folders.get_gt_labels().tolist()
+    every = build(layouts[form]).pack_rows()
+    expected = every[:3] if indices == 3 else every[indices]
+    assert packed.pack_rows().tolist() == expected.tolist()
+    assert build(layouts[form]).get_subset([4, 6]).pack_rows().tolist() == every[[4, 6]].tolist()
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_names_of_another_root(form, layouts, source):
+    """Detection and segmentation: the data set knows paths, the loader finds them in the pack."""
+    settings = layouts[form]
+    backend = dict(
+        backend='mobileone_mm.packed',
+        path=str(Path(settings['data_root'], 'train')),
+        root='data/pictures',
+    )
+    for path in sorted(Path(source['data_root'], 'train').rglob('*.JPEG'))[:3]:
+        name = path.relative_to(Path(source['data_root'], 'train'))
+        assert fileio.get(f'data/pictures/{name}', backend_args=backend) == path.read_bytes()
+    with pytest.raises(FileNotFoundError, match='no picture of that name'):
+        fileio.get('data/pictures/none.jpg', backend_args=backend)
+
+
+@needs_lmdb
+def test_lmdb_of_mmengine(layouts, source):
+    """Its backend reads our LMDB: keys are names, values are files."""
+    from mmengine.fileio import LmdbBackend
+
+    settings = layouts['lmdb']
+    open_pack(Path(settings['data_root'], 'train')).close()
+    backend = LmdbBackend(str(Path(settings['data_root'], 'train')))
+    path = next(Path(source['data_root'], 'train').rglob('*.JPEG'))
+    name = path.relative_to(Path(source['data_root'], 'train'))
+    assert backend.get(name.as_posix()) == path.read_bytes()
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_kinds(form, layouts, build):
+    pack = build(layouts[form]).pack
+    assert type(pack) is {'shards': TarPack, 'lmdb': LmdbPack}[form]
+    assert form == 'lmdb' or len(pack.index.shards) > 1
+
+
+def test_few_open_files(layouts, build, monkeypatch):
+    monkeypatch.setattr('mobileone_mm.data.packed.packs._MOST_OPEN', 1)
+    dataset = build(layouts['shards'])
+    before = len(os.listdir('/proc/self/fd'))
+    dataset.pack.close()
+    for index in range(len(dataset)):
+        dataset[index]
+    assert len(dataset.pack._handles) == 1
+    assert len(os.listdir('/proc/self/fd')) <= before + 1
+
+
+def test_text(layouts):
+    pack = Path(layouts['shards']['data_root'], 'train')
+    name, _ = next(open_pack(pack).samples())
+    backend = PackedBackend(str(pack))
+    assert backend.get_text(f'packed://{pack}!/{name}', 'latin-1').encode('latin-1') == backend.get(
+        f'packed://{pack}!/{name}'
+    )

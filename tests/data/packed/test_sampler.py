@@ -1,0 +1,206 @@
+"""ShardSampler: each picture once, for any number of processes, shard by shard, reproducibly."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+import time
+
+import numpy as np
+import pytest
+from mmengine.registry import DATA_SAMPLERS
+
+from mobileone_mm.data.packed import read_ahead
+from mobileone_mm.data.packed.packs import TarPack
+from mobileone_mm.data.packed.read_ahead import ReadAhead
+from mobileone_mm.errors import InputError
+
+SIZES = (5, 9, 1, 7, 11, 4)
+
+
+class Samples:
+    """A data set of tar shards whose order is another than that of the shards."""
+
+    def __init__(self, folder, write_tar):
+        for number, size in enumerate(SIZES):
+            members = [(f'{number}/{row}.jpg', os.urandom(50)) for row in range(size)]
+            write_tar(folder / f's{number}.tar', members)
+        self.pack = TarPack(folder)
+        self.rows = np.random.default_rng(0).permutation(sum(SIZES))
+
+    def __len__(self):
+        return len(self.rows)
+
+    def pack_rows(self):
+        return self.rows
+
+    def shards_of(self, indices):
+        return self.pack.index.shard[self.rows[indices]]
+
+
+@pytest.fixture(scope='module')
+def dataset(tmp_path_factory, write_tar):
+    return Samples(tmp_path_factory.mktemp('shards'), write_tar)
+
+
+def sampler(dataset, rank=0, world=1, **options):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mobileone_mm.data.packed.sampler.get_dist_info', lambda: (rank, world))
+        return DATA_SAMPLERS.build(
+            dict(type='mobileone_mm.ShardSampler', dataset=dataset, **{'seed': 3, **options})
+        )
+
+
+def test_lazy_registration():
+    """mmengine's registry finds it by its prefix."""
+    assert DATA_SAMPLERS.get('mobileone_mm.ShardSampler').__name__ == 'ShardSampler'
+
+
+@pytest.mark.parametrize('window', [1, 4, 1000])
+@pytest.mark.parametrize('world', [1, 2, 3, 5])
+def test_exact_epoch(world, window, dataset):
+    for round_up in (True, False):
+        samplers = [
+            sampler(dataset, rank, world, window=window, round_up=round_up) for rank in range(world)
+        ]
+        parts = [list(each) for each in samplers]
+        assert [len(part) for part in parts] == [len(each) for each in samplers]
+        together = list(itertools.chain(*parts))
+        assert set(together) == set(range(len(dataset)))
+        if round_up:
+            assert len({len(part) for part in parts}) == 1
+            assert len(together) - len(dataset) < world
+        else:
+            assert len(together) == len(dataset)
+
+
+def test_order_follows_from_seed_and_epoch(dataset):
+    first, again, other = sampler(dataset), sampler(dataset), sampler(dataset, seed=4)
+    orders = []
+    for epoch in range(3):
+        for each in (first, other):
+            each.set_epoch(epoch)
+        orders.append(list(first))
+        assert orders[-1] == list(first), 'the same epoch, the same order'
+        assert orders[-1] != list(other)
+    assert len({tuple(order) for order in orders}) == 3
+    again.set_epoch(2)  # as after a resume
+    assert list(again) == orders[2]
+
+
+def test_shard_by_shard(dataset):
+    """With a window of 1 each shard is read once, from start to end; shards in random order."""
+    sequences = set()
+    for epoch in range(4):
+        each = sampler(dataset, window=1)
+        each.set_epoch(epoch)
+        order = list(each)
+        shards = dataset.shards_of(order)
+        changes = np.flatnonzero(np.diff(shards)) + 1
+        assert len(changes) == len(SIZES) - 1, 'no shard is visited twice'
+        for part in np.split(dataset.rows[order], changes):
+            assert (np.diff(part) == 1).all(), 'from start to end'
+        sequences.add(tuple(dict.fromkeys(shards.tolist())))
+    assert len(sequences) > 1
+
+
+def test_window(dataset):
+    """A picture moves by less than a window, and pictures do move."""
+    straight = {}
+    for window in (1, 6):
+        each = sampler(dataset, window=window)
+        straight[window] = list(each)
+    # The shards are in the same order, as the draw of the shards comes first.
+    place = {index: number for number, index in enumerate(straight[1])}
+    moved = [abs(place[index] - number) for number, index in enumerate(straight[6])]
+    assert 0 < max(moved) < 6
+    assert sum(step > 0 for step in moved) > len(dataset) // 2
+
+
+def test_processes_read_different_shards(dataset):
+    parts = [dataset.shards_of(list(sampler(dataset, rank, 3, window=4))) for rank in range(3)]
+    shared = sum(len(set(a) & set(b)) for a, b in itertools.pairwise(parts))
+    assert shared <= 2, 'at most the shard in which one part ends and the next begins'
+
+
+def test_read_ahead(dataset, monkeypatch):
+    """Every byte of the pictures is read once, forwards within each shard."""
+    seen = []
+    original = os.preadv
+
+    def preadv(handle, buffers, offset):
+        count = original(handle, buffers, offset)
+        seen.append((os.readlink(f'/proc/self/fd/{handle}'), offset, offset + count))
+        return count
+
+    monkeypatch.setattr(read_ahead.os, 'preadv', preadv)
+    monkeypatch.setattr(read_ahead, '_PIECE', 2000)
+    each = sampler(dataset, window=8, read_ahead=True)
+    assert sorted(each) == list(range(len(dataset)))
+    deadline = time.monotonic() + 20
+    index = dataset.pack.index
+    names = [str(dataset.pack.folder / name) for name, _, _ in index.shards]
+
+    def missing():
+        return [
+            row
+            for row in range(len(index))
+            if not any(
+                path == names[index.shard[row]]
+                and start <= index.offset[row]
+                and index.offset[row] + index.size[row] <= end
+                for path, start, end in merged(seen)
+            )
+        ]
+
+    while missing() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not missing()
+    for name in names:
+        starts = [start for path, start, _ in seen if path == name]
+        assert starts == sorted(starts)
+
+
+def merged(pieces):
+    """Pieces that follow each other in one file as one piece."""
+    found = []
+    for path, start, end in list(pieces):
+        if found and found[-1][0] == path and found[-1][2] == start:
+            found[-1] = (path, found[-1][1], end)
+        else:
+            found.append((path, start, end))
+    return found
+
+
+def test_read_ahead_survives_a_lost_shard(tmp_path, write_tar):
+    write_tar(tmp_path / 'a.tar', [('a.jpg', b'x')])
+    write_tar(tmp_path / 'b.tar', [('b.jpg', b'x')])
+    pack = TarPack(tmp_path)
+    (tmp_path / 'a.tar').unlink()
+    ahead = ReadAhead(pack)
+    ahead.want(np.array([0]))
+    ahead.want(np.array([1]))
+    deadline = time.monotonic() + 20
+    while not ahead._wanted.empty() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert ahead._thread.is_alive()
+    assert pickle.loads(pickle.dumps(ahead)).pack.folder == pack.folder
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(window=0), 'window: got 0; an integer from 1'),
+        (dict(window=2.5), 'window: got 2.5'),
+        (dict(shuffle=False), 'shuffle=False: use DefaultSampler'),
+    ],
+)
+def test_bad_arguments(options, message, dataset):
+    with pytest.raises(InputError, match=message):
+        sampler(dataset, **options)
+
+
+def test_only_for_shards():
+    with pytest.raises(InputError, match='the data set is list without tar shards'):
+        sampler([1, 2])

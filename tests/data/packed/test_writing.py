@@ -1,0 +1,162 @@
+"""write_pack: deterministic, whole or not at all, and nothing wrong goes in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mobileone_mm.data.packed import writing
+from mobileone_mm.data.packed.packs import open_pack
+from mobileone_mm.data.packed.sources import items_of_dataset, items_of_folder
+from mobileone_mm.data.packed.writing import Item, write_pack
+from mobileone_mm.errors import InputError, ProofError
+
+
+@pytest.fixture
+def items(tmp_path):
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    for number in range(6):
+        (folder / f'{number}.jpg').write_bytes(bytes([number]) * 1000 * number)
+    return [Item(str(folder / f'{n}.jpg'), f'c{n % 2}/{n}.jpg', n % 2) for n in range(6)]
+
+
+def nothing_left(folder):
+    return sorted(path.name for path in folder.iterdir()) == ['in']
+
+
+def test_one_seed_one_result(shards):
+    first, same, other = shards('a', seed=1), shards('b', seed=1), shards('c', seed=2)
+    kept = shards('d', seed=None)
+    content = {folder: [p.read_bytes() for p in sorted(folder.glob('*.tar'))] for folder in
+               (first, same, other)}  # fmt: skip
+    assert content[first] == content[same] != content[other]
+    assert len(content[first]) > 1
+    names = [name for name, _ in open_pack(kept).samples()]
+    listed = [line.rpartition(' ')[0] for line in (kept / 'labels.txt').read_text().splitlines()]
+    assert names == listed
+    assert [name for name, _ in open_pack(first).samples()] != listed
+
+
+@pytest.mark.parametrize('form', ['shards', 'lmdb'])
+def test_items(form, items, tmp_path):
+    if form == 'lmdb':
+        pytest.importorskip('lmdb', reason='lmdb is not installed')
+    assert write_pack(items, tmp_path / 'a' / 'b', form, classes=['even', 'odd']) == 15_000
+    pack = open_pack(tmp_path / 'a' / 'b')
+    assert dict(pack.samples()) == {item.name: item.label for item in items}
+    assert pack.classes == ('even', 'odd')
+    for item in items:
+        assert pack.read(item.name) == Path(item.path).read_bytes()
+    assert {path.name for path in (tmp_path / 'a').iterdir()} == {'b'}
+
+
+def test_lmdb_grows(items, tmp_path, monkeypatch):
+    """Beyond the address space that it starts with."""
+    pytest.importorskip('lmdb', reason='lmdb is not installed')
+    monkeypatch.setattr(writing, '_MB', 1024)
+    monkeypatch.setattr(writing, '_READ_TOGETHER', 1)
+    large = tmp_path / 'in' / 'large.jpg'
+    large.write_bytes(b'x' * 2_000_000)
+    write_pack([*items, Item(str(large), 'z.jpg', 0)], tmp_path / 'out', 'lmdb')
+    assert open_pack(tmp_path / 'out').read('z.jpg') == large.read_bytes()
+
+
+def test_from_one_form_to_the_other(items, tmp_path):
+    pytest.importorskip('lmdb', reason='lmdb is not installed')
+    write_pack(items, tmp_path / 'a', 'lmdb')
+    again = dict(type='mobileone_mm.PackedDataset', data_root=str(tmp_path / 'a'))
+    found, _ = items_of_dataset(again)
+    assert [(item.name, item.label) for item in found] == [(i.name, i.label) for i in items]
+    write_pack(found, tmp_path / 'b')
+    assert open_pack(tmp_path / 'b').read('c1/5.jpg') == Path(items[5].path).read_bytes()
+
+
+def test_a_picture_that_cannot_be_read(items, tmp_path):
+    Path(items[4].path).unlink()
+    for form in ('shards', 'lmdb'):
+        if form == 'lmdb':
+            pytest.importorskip('lmdb', reason='lmdb is not installed')
+        with pytest.raises(InputError, match=r'4\.jpg.* cannot be read: No such file'):
+            write_pack(items, tmp_path / 'new' / 'out', form)
+        assert nothing_left(tmp_path)
+
+
+def test_what_comes_back_is_compared(items, tmp_path, monkeypatch):
+    original = writing._add
+
+    def spoil(tar, name, content):
+        original(tar, name, content[:-1] + b'!' if name == 'c1/3.jpg' else content)
+
+    monkeypatch.setattr(writing, '_add', spoil)
+    with pytest.raises(ProofError, match=r'3\.jpg.* with other bytes'):
+        write_pack(items, tmp_path / 'out')
+    assert nothing_left(tmp_path)
+
+
+def test_labels_that_come_back_are_compared(items, tmp_path, monkeypatch):
+    original = writing._add
+
+    def spoil(tar, name, content):
+        original(tar, name, b'7' if name.endswith('.cls') else content)
+
+    monkeypatch.setattr(writing, '_add', spoil)
+    with pytest.raises(ProofError, match=r'has class \d, read back was 7'):
+        write_pack(items, tmp_path / 'out')
+    assert nothing_left(tmp_path)
+
+
+def test_full_disk(items, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(writing, '_add', full)
+    with pytest.raises(InputError, match='out: .* cannot be written: No space left'):
+        write_pack(items, tmp_path / 'out')
+    assert nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(form='zip'), "format: got 'zip'; shards, lmdb are allowed"),
+        (dict(shard_size=0), 'shard_size: got 0'),
+        (dict(items=[]), 'nothing to pack'),
+        (dict(items=[Item('a.txt', 'a.txt')]), "'a.txt': no picture"),
+        (dict(items=[Item('x', 'a.jpg'), Item('y', 'a.png')]), "both be called 'a'.*format lmdb"),
+        (dict(items=[Item('x', 'a.b.jpg'), Item('y', 'a_b.jpg')]), "both be called 'a_b'"),
+        (dict(items=[Item('x\ny.jpg', 'x\ny.jpg')]), 'a line break in the name'),
+        (dict(items=[Item('x', 'a' * 600 + '.jpg')], form='lmdb'), 'too long for LMDB'),
+        (dict(out='in'), "'in' is not empty"),
+        (dict(out='in/0.jpg'), 'is a file'),
+        (dict(out='/proc/none'), 'cannot be written'),
+    ],
+)
+def test_refused(change, message, items, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = {'items': items, 'out': 'out', **change}
+    if arguments.get('form') == 'lmdb':
+        pytest.importorskip('lmdb', reason='lmdb is not installed')
+    with pytest.raises(InputError, match=message) as caught:
+        write_pack(**arguments)
+    assert '\n' not in str(caught.value)
+    assert nothing_left(tmp_path)
+
+
+def test_folder_of_classes(tiny_imagenet):
+    items, classes = items_of_folder(tiny_imagenet / 'val')
+    folders = sorted(path.name for path in (tiny_imagenet / 'val').iterdir())
+    assert classes == tuple(folders)
+    assert [(item.name.split('/')[0], item.label) for item in items] == sorted(
+        (folder, number) for number, folder in enumerate(folders)
+        for _ in (tiny_imagenet / 'val' / folder).iterdir()
+    )  # fmt: skip
+
+
+def test_folder_without_classes(tiny_coco):
+    items, _ = items_of_folder(tiny_coco / 'val2017', with_label=False)
+    assert len(items) == 4
+    assert {item.label for item in items} == {-1}
+    with pytest.raises(InputError, match='has no folder per class; give --no-labels'):
+        items_of_folder(tiny_coco / 'val2017')

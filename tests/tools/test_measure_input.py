@@ -1,0 +1,138 @@
+"""tools/measure_input.py: what it prints is what was measured, and wrong input is one line."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from mobileone_mm.apis import input_speed
+from mobileone_mm.apis.input_report import input_report
+from mobileone_mm.apis.input_speed import InputSpeed
+
+FEW = ('--num', '8', '--repeats', '1')
+
+
+@pytest.mark.parametrize(
+    'task', ['cls', *(pytest.param(task, marks=pytest.mark.slow) for task in ('det', 'seg'))]
+)
+def test_three_tasks(task, tiny_config, tool, capsys):
+    more = ('--num-workers', '0', '1', '--target-rate', '1e9') if task == 'cls' else (
+        '--num-workers', '0', '--no-train-step')  # fmt: skip
+    assert tool('measure_input', tiny_config(task), *FEW, *more) == 0
+    out = capsys.readouterr().out
+    wanted = {
+        'cls': ('read', 'decode', 'RandomResizedCrop', 'RandomFlip', 'PackInputs', 'collate'),
+        'det': ('read', 'decode', 'LoadAnnotations', 'Expand', 'PackDetInputs', 'collate'),
+        'seg': ('read', 'decode', 'LoadSegAnnotations', 'RandomCrop', 'PackSegInputs', 'collate'),
+    }[task]
+    rows = [line.split('|')[1].strip() for line in out.splitlines() if line.startswith('| ')]
+    assert [row for row in rows if row in wanted] == list(wanted)
+    assert 'One core prepares' in out
+    assert ('The training step here:' in out) == (task == 'cls')
+    if task == 'cls':
+        assert '--target-rate: 1000000000 pictures/s; ' in out
+
+
+@pytest.fixture
+def slow_decode(monkeypatch):
+    """5 ms for each reading, 10 for each decoding."""
+    from mobileone_mm.data import loading
+
+    decode, content = loading.decode, loading.LoadImage.content
+
+    def slower(*args, **kwargs):
+        time.sleep(0.01)
+        return decode(*args, **kwargs)
+
+    def read(self, path):
+        time.sleep(0.005)
+        return content(self, path)
+
+    monkeypatch.setattr(loading, 'decode', slower)
+    monkeypatch.setattr(loading.LoadImage, 'content', read)
+
+
+def test_time_goes_to_its_stage(tiny_config, slow_decode, fresh_mmengine):
+    found, rate = input_speed.measure_input(
+        tiny_config('cls'), [0], num=8, repeats=3, train_step=False
+    )
+    stages = found[0].stages
+    assert rate is None
+    assert 0.010 < stages['decode'] < 0.02
+    assert 0.005 < stages['read'] < 0.01
+    others = sum(spent for name, spent in stages.items() if name not in ('read', 'decode'))
+    assert others < 0.01
+    assert 40 < found[0].workers[0] < 1 / 0.015
+
+
+def test_against(tiny_config, tool, capsys):
+    """Pictures of 48 pixels against pictures of 900."""
+    key = 'train_dataloader.dataset.pipeline.1.scale'
+    argv = ('--num', '8', '--repeats', '3', '--no-train-step', '--num-workers', '0')
+    assert tool('measure_input', tiny_config('cls'), *argv, '--against', f'{key}=900') == 0
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.startswith('| PackInputs'))
+    assert float(row.split('|')[5]) < 0.5
+    row = next(line for line in lines if line.split('|')[1:2] == ['           0 '])
+    assert float(row.split('|')[4]) < 1
+
+
+def test_report():
+    """By hand: 1 + 3 ms, two workers with 400 pictures a second."""
+    this = InputSpeed('this', 32, {'read': 0.001, 'decode': 0.003}, {2: 400.0, 0: 240.0})
+    other = InputSpeed('against', 32, {'read': 0.002, 'collate': 0.008}, {2: 100.0, 0: 300.0})
+    lines = input_report([this, other], step_rate=50.0, target_rate=2500.0).splitlines()
+    cells = {line.split('|')[1].strip(): [cell.strip() for cell in line.split('|')[2:-1]]
+             for line in lines if line.startswith('| ')}  # fmt: skip
+    assert cells['read'] == ['1.000', '25%', '1000', '0.50']
+    assert cells['decode'] == ['3.000', '75%', '333', '-']
+    assert cells['all'] == ['4.000', '100%', '250', '0.40']
+    assert cells['2'] == ['400', '200', '0.25']
+    assert cells['0'] == ['240', '240', '1.25']
+    assert lines[-3:] == [
+        'One core prepares 200 pictures/s (batches of 32).',
+        'The training step here: 50 pictures/s; 0.25 cores feed it: num_workers=1 or more.',
+        '--target-rate: 2500 pictures/s; 12.50 cores feed it: num_workers=13 or more.',
+    ]
+    alone = input_report([InputSpeed('this', 8, {'read': 0.01})], None)
+    assert alone.endswith('One core prepares 100 pictures/s (batches of 8).')
+    assert 'against' not in alone
+
+
+WRAPPED = """
+train_dataloader.update(
+    dataset=dict(
+        _delete_=True,
+        type='ConcatDataset',
+        datasets=[
+            dict(
+                type='CocoDataset',
+                data_root='{{$COCO_ROOT:data/coco}}',
+                data_prefix=dict(img='train2017/'),
+                ann_file='annotations/instances_train2017.json',
+                pipeline=[],
+            ),
+        ],
+    )
+)
+"""
+
+
+def test_refused(refused, tiny_config, tmp_path):
+    config = tiny_config('cls')
+    for argv, message in (
+        ((tmp_path / 'none.py',), 'no such file'),
+        ((config, '--num', '0'), '--num: got 0; at least 1 is needed'),
+        ((config, '--repeats', '0'), '--repeats: got 0'),
+        ((config, '--num-workers', '-1'), '--num-workers: got -1'),
+        ((config, '--target-rate', '-5'), '--target-rate: got -5.0; a number above 0'),
+        ((config, '--target-rate', 'nan'), '--target-rate: got nan'),
+        ((config, '--against', 'train_dataloader.datset.x=1'), "no 'datset'"),
+        ((config, '--cfg-options', 'train_dataloader=None'), "has no 'train_dataloader'"),
+        ((config, '--cfg-options', 'train_dataloader.dataset.data_root=/none'), 'is no folder'),
+    ):
+        assert message in refused('measure_input', *argv)
+    wrapped = tiny_config('det', WRAPPED, 'wrapped')
+    argv = (wrapped, *FEW, '--no-train-step')
+    assert 'ConcatDataset has no list of transforms' in refused('measure_input', *argv)

@@ -1,0 +1,216 @@
+"""Packed data through the tools: packing, training, testing; what is wrong with it in one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from mobileone_mm.data.packed.sources import items_of_dataset
+from mobileone_mm.data.packed.writing import write_pack
+from mobileone_mm.weights.reading import read_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def packs(tiny_imagenet, tmp_path_factory):
+    """Roots of the tiny ImageNet, packed, by format."""
+    found = {}
+    for form in ('shards', 'lmdb') if find_spec('lmdb') else ('shards',):
+        found[form] = tmp_path_factory.mktemp(form)
+        for split in ('train', 'val'):
+            items, classes = items_of_dataset(
+                dict(type='mmpretrain.ImageNet', data_root=str(tiny_imagenet), split=split)
+            )
+            write_pack(items, found[form] / split, form, classes)
+    return found
+
+
+@pytest.fixture
+def packed(packs, tmp_path, monkeypatch):
+    """Makes a copy of the packed data, one that may be spoilt, and the root of the configs."""
+
+    def make(form='shards'):
+        monkeypatch.setenv('IMAGENET_ROOT', str(tmp_path / form))
+        return Path(shutil.copytree(packs[form], tmp_path / form))
+
+    return make
+
+
+def options(*more):
+    kinds = [f'{part}_dataloader.dataset.type=mobileone_mm.PackedDataset'
+             for part in ('train', 'val', 'test')]  # fmt: skip
+    return ('--cfg-options', *kinds, *more)
+
+
+def test_same_weights_and_predictions(tiny_config, tool, tmp_path, monkeypatch):
+    """Trained on folders and on what the tool packed: one line differs, the weights do not."""
+    config = tiny_config('cls', 'randomness = dict(seed=1)\n')
+    root = tmp_path / 'packed'
+    for split in ('train', 'val'):
+        assert tool('pack_dataset', config, root / split, '--split', split) == 0
+    assert tool('train', config, '--work-dir', tmp_path / 'a') == 0
+    monkeypatch.setenv('IMAGENET_ROOT', str(root))
+    assert tool('train', config, '--work-dir', tmp_path / 'b', *options()) == 0
+    ours, theirs = (read_checkpoint(tmp_path / run / 'epoch_1.pth')['state_dict'] for run in 'ba')
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    out = tmp_path / 'predictions.csv'
+    argv = (config, tmp_path / 'b' / 'epoch_1.pth', '--work-dir', tmp_path / 'test', '--out', out)
+    assert tool('test', *argv, *options()) == 0
+    named = [line.split(',')[0] for line in out.read_text().splitlines()[1:]]
+    listed = (root / 'val' / 'labels.txt').read_text().splitlines()
+    assert named == [line.split()[0] for line in listed]
+
+
+SHARDS = ('train_dataloader.sampler.type=mobileone_mm.ShardSampler',
+          'train_dataloader.sampler.window=3')  # fmt: skip
+
+
+def test_resume_shard_by_shard(packed, tiny_config, tool, tmp_path):
+    """A run that is continued after its first epoch ends with the weights of an unbroken one."""
+    lines = """
+randomness = dict(seed=1)
+train_cfg = dict(max_epochs=2)
+train_dataloader.update(batch_size=2, num_workers=1, persistent_workers=True)
+"""
+    config = tiny_config('cls', lines)
+    packed()
+    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+    settings = options(*SHARDS)
+    assert tool('train', config, '--work-dir', whole, '--no-validate', *settings) == 0
+    broken.mkdir()
+    shutil.copy(whole / 'epoch_1.pth', broken)
+    argv = ('--work-dir', broken, '--no-validate', '--resume')
+    assert tool('train', config, *argv, *settings) == 0
+    ours, theirs = (read_checkpoint(run / 'epoch_2.pth')['state_dict'] for run in (broken, whole))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.slow
+def test_two_processes(packed, tiny_config, tmp_path):
+    config = tiny_config('cls', 'train_dataloader.update(batch_size=2, num_workers=1)\n')
+    packed()
+    (tmp_path / 'shards' / 'train' / 'index.npz').unlink()  # both processes make it
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
+    command += ['--master_addr=127.0.0.1', f'--master_port={port}', ROOT / 'tools' / 'train.py']
+    command += [config, '--work-dir', tmp_path / 'run', '--launcher', 'pytorch']
+    environment = {k: v for k, v in os.environ.items() if k != 'LOCAL_RANK'}
+    environment['PYTHONPATH'] = os.pathsep.join([str(ROOT), environment.get('PYTHONPATH', '')])
+    result = subprocess.run(
+        [*map(str, command), *options(*SHARDS, 'train_dataloader.sampler.read_ahead=True')],
+        env={**environment, 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert (tmp_path / 'run' / 'epoch_1.pth').is_file()
+    assert (tmp_path / 'shards' / 'train' / 'index.npz').is_file()
+
+
+def in_pack(place, pack, root):
+    return [f'{place}.backend_args.backend=mobileone_mm.packed', f'{place}.backend_args.path={pack}',
+            f'{place}.backend_args.root={root}']  # fmt: skip
+
+
+def losses(run):
+    rows = next(run.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    return [json.loads(row)['loss'] for row in rows if '"loss"' in row]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_detection_and_segmentation(task, tiny_config, tool, tmp_path, roots, monkeypatch):
+    """Pictures (and masks) out of a pack, their folders gone: the losses of the run with folders."""
+    config = tiny_config(task, 'randomness = dict(seed=1)\n')
+    variable = {'det': 'COCO_ROOT', 'seg': 'VOC_ROOT'}[task]
+    root = tmp_path / 'lists'
+    shutil.copytree(roots[variable], root, ignore=lambda *_: {
+        'train2017', 'val2017', 'JPEGImages', 'SegmentationClass'})  # fmt: skip
+    if task == 'seg':
+        (root / 'JPEGImages').mkdir()  # PascalVOCDataset insists on it
+    argv = ('--work-dir', tmp_path / 'folders', '--no-validate')
+    assert tool('train', config, *argv) == 0
+    assert tool('pack_dataset', roots[variable], tmp_path / 'pack', '--no-labels') == 0
+    path = 'train_dataloader.dataset.dataset.pipeline' if task == 'det' else (
+        'train_dataloader.dataset.pipeline')  # fmt: skip
+    places = [f'{path}.0'] if task == 'det' else [f'{path}.0', f'{path}.1']
+    monkeypatch.setenv(variable, str(root))
+    argv = ('--work-dir', tmp_path / 'packed', '--no-validate', '--cfg-options')
+    settings = [line for place in places for line in in_pack(place, tmp_path / 'pack', root)]
+    assert tool('train', config, *argv, *settings) == 0
+    assert losses(tmp_path / 'packed') == losses(tmp_path / 'folders') != []
+
+
+def test_refused_packing(refused, tiny_config, tmp_path):
+    config = tiny_config('cls')
+    out = tmp_path / 'out'
+    assert 'is no folder' in refused('pack_dataset', tmp_path / 'none', out)
+    assert 'no such file' in refused('pack_dataset', tmp_path / 'none.py', out)
+    assert '--no-labels' in refused('pack_dataset', tmp_path, out)
+    assert 'is not empty' in refused('pack_dataset', config, tmp_path)
+    assert "has no 'val_dataloader'" in refused(
+        'pack_dataset', config, out, '--split', 'val', '--cfg-options', 'val_dataloader=None'
+    )
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'message'),
+    [
+        ('nothing there', 'IMAGENET_ROOT'),
+        ('no shard', r'has no *.tar shards'),
+        ('no class', 'pictures without a class; pack it with classes'),
+        ('large class', 'has a picture of class 1000, but there are 1000 classes'),
+        ('damaged', 'is no tar file, compressed, or damaged'),
+        ('other list', 'labels.txt lists other pictures than there are'),
+        ('sampler', 'is PackedDataset without tar shards'),
+        ('ann_file', 'the classes are in the packed data set'),
+    ],
+)
+def test_refused_data(spoil, message, packed, tiny_config, refused, tmp_path, monkeypatch):
+    config = tiny_config('cls')
+    more = []
+    train = packed('lmdb' if spoil == 'sampler' and find_spec('lmdb') else 'shards') / 'train'
+    if spoil == 'nothing there':
+        monkeypatch.setenv('IMAGENET_ROOT', str(tmp_path / 'none'))
+    elif spoil == 'no shard':
+        for shard in train.glob('*.tar'):
+            shard.unlink()
+    elif spoil in ('no class', 'large class'):
+        (train / 'labels.txt').unlink()
+        label = [] if spoil == 'no class' else [('x/a.cls', b'1000')]
+        with tarfile.open(train / 'more.tar', 'w') as tar:
+            for name, content in [('x/a.jpg', b'x'), *label]:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    elif spoil == 'damaged':
+        (train / 'shard-000000.tar').write_bytes(b'x' * 3000)
+    elif spoil == 'other list':
+        (train / 'labels.txt').write_text('a.jpg 1\n')
+    elif spoil == 'sampler':
+        if find_spec('lmdb') is None:
+            pytest.skip('lmdb is not installed')
+        more = SHARDS
+    elif spoil == 'ann_file':
+        more = ('train_dataloader.dataset.ann_file=train.txt',)
+    run = ('train', config, '--work-dir', tmp_path / 'run', *options(*more))
+    line = refused(*run, got_somewhere=spoil in ('no class', 'large class', 'damaged'))
+    assert message in line
+    assert not (tmp_path / 'run').exists()

@@ -1,0 +1,42 @@
+"""Pack a data set of single files into tar shards (WebDataset's layout) or an LMDB.
+
+  python tools/pack_dataset.py data/imagenet/train packed/train
+  python tools/pack_dataset.py configs/mobileone_s0_in1k.py packed/val --split val --no-shuffle
+  python tools/pack_dataset.py data/coco/train2017 packed/coco_train --format lmdb --no-labels
+
+The bytes of the pictures stay as they are; all of them are read back and compared.
+"""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+from mobileone_mm.apis.cli import ToolParser, run_tool
+from mobileone_mm.apis.config import ConfigOptions
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = ToolParser(description=__doc__)
+    parser.add_argument('source', metavar='SOURCE', help='folder of class folders, or a config')
+    parser.add_argument('out', metavar='OUT', help='new or empty folder')
+    parser.add_argument('--format', dest='form', choices=('shards', 'lmdb'), default='shards')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train',
+                        help='which data set of the config (default: train)')  # fmt: skip
+    parser.add_argument('--no-labels', dest='labels', action='store_false',
+                        help='pictures without classes, in any folders')  # fmt: skip
+    parser.add_argument('--seed', type=int, default=0, help='of the order within the shards')
+    parser.add_argument('--no-shuffle', action='store_true', help='keep the order (evaluation)')
+    parser.add_argument('--shard-size', type=int, default=500, metavar='MB',
+                        help='size of a shard (default: 500 MB)')  # fmt: skip
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE',
+                        help='override settings of the config')  # fmt: skip
+    args = vars(parser.parse_args(argv))
+    if args.pop('no_shuffle'):
+        args['seed'] = None
+
+    from mobileone_mm.apis.packing import pack_dataset
+
+    print(pack_dataset(**args))
+
+
+if __name__ == '__main__':
+    run_tool(main)
