@@ -268,7 +268,9 @@ SIZES = '[dict(begin=0, resolution=32), dict(begin=1, resolution=48)]'
             r'its phases are counted in epochs, and train_cfg.type is IterBasedTrainLoop',
         ),
         (
-            curriculum(more="dict(type='SwitchRecipeHook', schedule=[])"),
+            curriculum(
+                more="dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=2, train_pipeline=[])])"
+            ),
             '',
             r'CurriculumHook and SwitchRecipeHook both change the training pipeline',
         ),
