@@ -129,6 +129,7 @@ def dry_run(
     picture = Path(out).expanduser() if out else Path(cfg.work_dir, 'plan.png')
     check_writable(picture.parent, '--dry-run')
     amend_pipelines(cfg, stop_at_broken_pictures)
+    # A plan needs no weights, and nobody wants its log.
     cfg.load_from, cfg.resume, cfg.log_level = None, False, 'WARNING'
     cfg.visualizer = {**cfg.get('visualizer', dict(type='Visualizer')), 'vis_backends': None}
     with tempfile.TemporaryDirectory(prefix='mobileone_mm_plan_') as folder:
@@ -174,15 +175,8 @@ def make_plan(runner: Any) -> Plan:
     length = len(loader) if by_epoch else runner.max_iters
     hook = curriculum(runner)
     begins = hook.begins(runner.max_epochs) if hook else []
-    phases = [(b * length, phase) for b, phase in zip(begins, hook.phases if hook else ())]  # noqa: B905
-    last = runner.max_iters - 1
-    quarters = [runner.max_iters * part // 4 // length * length for part in range(4)]
-    if not by_epoch:
-        quarters = [runner.max_iters * part // 4 for part in range(4)]
-    chosen = {*quarters, *(first for first, _ in phases), last}
-    curve = {last * step // _CURVE for step in range(_CURVE + 1)}
-    points = follow(runner, chosen | curve)
-    chosen.add(max(points, key=lambda point: point.lr[0]).iteration)  # the end of a warm-up
+    phases = list(zip((b * length for b in begins), hook.phases if hook else (), strict=True))
+    points, curve = _points(runner, length if by_epoch else 1, [first for first, _ in phases])
     return Plan(
         parameters=sum(p.numel() for p in model.parameters()),
         parameters_deploy=sum(p.numel() for p in deployed.parameters()),
@@ -196,12 +190,22 @@ def make_plan(runner: Any) -> Plan:
         iterations=runner.max_iters,
         epochs=runner.max_epochs if by_epoch else None,
         groups=groups,
-        points=[point for point in points if point.iteration in chosen],
-        curve=points,
+        points=points,
+        curve=curve,
         phases=phases,
         measures=list(_measures(runner, [first for first, _ in phases], deployed)),
         device=_device_name(model),
     )
+
+
+def _points(runner: Any, unit: int, firsts: list[int]) -> tuple[list[Point], list[Point]]:
+    """Settings at the quarters of a run, where its phases begin and at its end; and for a curve."""
+    last = runner.max_iters - 1
+    quarters = {runner.max_iters * part // 4 // unit * unit for part in range(4)}
+    chosen = {*quarters, *firsts, last}
+    curve = follow(runner, chosen | {last * step // _CURVE for step in range(_CURVE + 1)})
+    chosen.add(max(curve, key=lambda point: point.lr[0]).iteration)  # the end of a warm-up
+    return [point for point in curve if point.iteration in chosen], curve
 
 
 def _measures(runner: Any, firsts: list[int], deployed: Any) -> Iterator[Measure]:

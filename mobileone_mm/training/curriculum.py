@@ -14,8 +14,6 @@ from ..registry import HOOKS
 from .averages import unwrapped
 from .seeding import seeded
 
-_REPLACES_PIPELINES = ('SwitchRecipeHook', 'PipelineSwitchHook')
-
 
 @HOOKS.register_module()
 class CurriculumHook(Hook):
@@ -113,13 +111,11 @@ class CurriculumHook(Hook):
     def _install(self, runner: Any) -> None:
         from .phases import install
 
-        for hook in runner.hooks:
-            name = type(hook).__name__
-            if name in _REPLACES_PIPELINES:
-                raise InputError(
-                    f'custom_hooks: CurriculumHook and {name} both change the training pipeline; '
-                    'leave one of them out'
-                )
+        for hook in filter(_replaces_pipelines, runner.hooks):
+            raise InputError(
+                f'custom_hooks: CurriculumHook and {type(hook).__name__} both change the training '
+                'pipeline; leave one of them out'
+            )
         dataset = runner.train_dataloader.dataset
         try:
             counts = install(dataset, self.phases, self._index)
@@ -161,3 +157,11 @@ class CurriculumHook(Hook):
                     f'{size[1]} x {size[0]}, not {phase.resolution} px; a later transform of the '
                     'training pipeline changes their size'
                 )
+
+
+def _replaces_pipelines(hook: Hook) -> bool:
+    """Whether a hook of mmdet, or of mmpretrain, puts another pipeline into the data set."""
+    name = type(hook).__name__
+    recipes = getattr(hook, 'schedule', {}) if name == 'SwitchRecipeHook' else {}
+    replaced = any('train_pipeline' in recipe for recipe in recipes.values())
+    return replaced or name == 'PipelineSwitchHook'

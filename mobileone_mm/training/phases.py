@@ -238,7 +238,7 @@ def _pipelines(dataset: Any) -> Iterator[Any]:
 
 def _places(node: Any) -> Iterator[tuple[list, int, Any]]:
     """Every transform in a pipeline or in a wrapper of transforms, with the list that holds it."""
-    held = getattr(node, 'transforms', None)
+    held = node if isinstance(node, list) else getattr(node, 'transforms', None)
     if not isinstance(held, list):
         if held is not None:
             yield from _places(held)

@@ -79,7 +79,7 @@ def assert_same(first, second):
 @pytest.mark.parametrize(
     'loader',
     [
-        '',
+        pytest.param('', marks=pytest.mark.slow),
         pytest.param(
             'train_dataloader.update(num_workers=2, persistent_workers=False)\n',
             marks=pytest.mark.slow,
@@ -117,6 +117,7 @@ def test_in_proportion_and_with_accumulation(tiny_config, tool, probe, tmp_path)
     assert [batch.shape[-1] for _, batch in BatchProbe.seen[::4]] == SIDES
 
 
+@pytest.mark.slow
 def test_one_phase_is_the_plain_pipeline(tiny_config, tool, tmp_path):
     """Bit by bit: the hook draws no random number and changes nothing else."""
     phase = '[dict(begin=0, resolution=48, strength=1.0)]'
@@ -268,7 +269,9 @@ SIZES = '[dict(begin=0, resolution=32), dict(begin=1, resolution=48)]'
             r'its phases are counted in epochs, and train_cfg.type is IterBasedTrainLoop',
         ),
         (
-            curriculum(more="dict(type='SwitchRecipeHook', schedule=[])"),
+            curriculum(
+                more="dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=2, train_pipeline=[])])"
+            ),
             '',
             r'CurriculumHook and SwitchRecipeHook both change the training pipeline',
         ),
