@@ -31,7 +31,7 @@ def test_value_and_gradient(logits, temperature, alpha):
     loss = DistillLoss(temperature, alpha)(student, p)
     q = softmax(student.detach() / temperature)
     expected = alpha * temperature**2 * (p * (p.log() - q.log())).sum() / 7
-    assert float(loss) == pytest.approx(float(expected), rel=1e-12)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
     (gradient,) = torch.autograd.grad(loss, student)
     # d/dz of T^2 KL(p || softmax(z/T)) is T (q - p)
     torch.testing.assert_close(gradient, alpha * temperature * (q - p) / 7, rtol=1e-10, atol=1e-13)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +12,12 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch.nn.functional import interpolate, softmax
 
+from mobileone_mm.distill.losses import DistillLoss
 from mobileone_mm.distill.teachers import Normalization, Teacher, Teachers, check_specs, describe
 from mobileone_mm.errors import InputError
+from mobileone_mm.weights.named import find
 
+ROOT = Path(__file__).resolve().parents[2]
 CLASSES = 5
 STUDENT = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), to_rgb=True)
 
@@ -76,8 +81,9 @@ def test_timm_mobileone_takes_timms_names(tiny):
 
     other = tiny.randomized(timm.create_model('mobileone_s0'), 7)
     load_weights(model, other.state_dict())
+    found = model.model.state_dict()
     for key, value in other.state_dict().items():
-        assert torch.equal(model.model.state_dict()[key], value), key
+        assert torch.equal(found[key], value), key
 
 
 def test_renormalising(batch, tiny):
@@ -212,3 +218,14 @@ def test_timms_own_weights_and_other_classes(monkeypatch, tiny):
     assert Teacher(dict(timm=tiny.timm, pretrained=True), STUDENT, 1000).logits(
         torch.rand(1, 3, 64, 64)
     ).shape == (1, 1000)
+
+
+def test_what_the_docs_show():
+    text = (ROOT / 'docs' / 'distillation.md').read_text()
+    (block,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+    model = Config.fromstring(block, '.py').model
+    assert len(check_specs(model.teachers)) == 4
+    assert (ROOT / model.teachers[2].config).is_file()
+    assert find(model.teachers[2].checkpoint)
+    name = re.search(r'distill_loss="(dict\(.*?\))"', text)
+    DistillLoss(**eval(name[1], {'dict': dict}))
