@@ -1,0 +1,68 @@
+"""Apple's S0 on real pictures: our corruptions cost it as much accuracy as another implementation's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS
+
+from mobileone_mm.apis import settings
+from mobileone_mm.apis.config import load_config
+from mobileone_mm.apis.predict import init_model
+from mobileone_mm.robustness.corruptions import as_stored, corrupt, generator
+from mobileone_mm.robustness.counting import own_pictures
+from mobileone_mm.robustness.pipeline import EvaluatedPictures, TestPipeline
+
+CASES = [('gaussian_noise', 2), ('gaussian_noise', 5), ('glass_blur', 3), ('snow', 3), ('frost', 3),
+         ('fog', 3)]  # fmt: skip
+# Of 128 pictures; two draws of the same corruption differ by some three.
+TOLERANCE = 12
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_accuracy_is_that_on_another_implementations_pictures(
+    real_data, monkeypatch, fresh_mmengine
+):
+    """The other one has the photographs of frost; all pictures are stored as JPEG, as published."""
+    peer = pytest.importorskip('imagecorruptions', exc_type=ImportError)
+    monkeypatch.setenv('IMAGENET_ROOT', str(real_data / 'imagenet'))
+    cfg = load_config('configs/mobileone_s0_in1k.py', {'model.backbone.deploy': True})
+    settings.use_scope(cfg)
+    weights = real_data / 'weights' / 'mobileone_s0_apple_fused.pth'
+    model, _ = init_model(cfg, weights)
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    dataset.full_init()
+    pictures = own_pictures(dataset)
+    pipeline = TestPipeline(cfg.test_dataloader.dataset.pipeline)
+    samples = [EvaluatedPictures(pictures, pipeline).sample(i) for i in range(0, 640, 5)]
+    crops = [np.ascontiguousarray(sample['img'][..., ::-1]) for sample in samples]
+
+    @torch.no_grad()
+    def predicted(images):
+        packed = [pipeline.pack({**sample, 'img': as_stored(image)[..., ::-1].copy()})
+                  for sample, image in zip(samples, images, strict=True)]  # fmt: skip
+        found = []
+        for start in range(0, len(packed), 8):
+            data = model.data_preprocessor(pseudo_collate(packed[start : start + 8]), False)
+            found.append(model(data['inputs'], mode='tensor').argmax(1))
+        return torch.cat(found)
+
+    labels = torch.tensor([sample['gt_label'] for sample in samples])
+    print(f'\nclean: {int((predicted(crops) == labels).sum())} of {len(labels)}')
+    for name, severity in CASES:
+        np.random.seed(0)
+        own = predicted([corrupt(image, name, severity, generator(0, name, severity, str(index)))
+                         for index, image in enumerate(crops)])  # fmt: skip
+        other = predicted([
+            peer.corrupt(image, corruption_name=name, severity=severity).clip(0, 255).astype('uint8')
+            for image in crops
+        ])  # fmt: skip
+        right = [int((found == labels).sum()) for found in (own, other)]
+        shares = [torch.bincount(found).max() / len(found) for found in (own, other)]
+        percent = [f'{100 * share:.0f} %' for share in shares]
+        print(f'{name} {severity}: {right[0]}, other {right[1]}; most frequent class: {percent}')
+        assert abs(right[0] - right[1]) <= TOLERANCE
+        assert abs(shares[0] - shares[1]) < 0.15
