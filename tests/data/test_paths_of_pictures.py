@@ -70,6 +70,12 @@ def decoders():
         found['simplejpeg, fast'] = lambda content: decode_jpeg(
             content, 'BGR', fastdct=True, fastupsample=True
         )
+    if find_spec('kornia_rs'):
+        from kornia_rs.io import decode_image_jpegturbo
+
+        found['kornia-rs, turbo'] = lambda content: decode_image_jpegturbo(content, 'rgb')[
+            ..., ::-1
+        ]
     if find_spec('imagecodecs'):
         from imagecodecs import jpeg8_decode
 

@@ -128,7 +128,7 @@ def test_refused(refused, tiny_config, tmp_path):
         ((config, '--num-workers', '-1'), '--num-workers: got -1'),
         ((config, '--target-rate', '-5'), '--target-rate: got -5.0; a number above 0'),
         ((config, '--target-rate', 'nan'), '--target-rate: got nan'),
-        ((config, '--against', 'train_dataloader.datset.x=1'), "no 'datset'"),
+        ((config, '--against', 'train_dataloader.datasets.x=1'), "no 'datasets'"),
         ((config, '--cfg-options', 'train_dataloader=None'), "has no 'train_dataloader'"),
         ((config, '--cfg-options', 'train_dataloader.dataset.data_root=/none'), 'is no folder'),
     ):

@@ -66,6 +66,14 @@ class ShardIndex:
         start = int(self.name_end[row - 1]) if row else 0
         return self.names[start : int(self.name_end[row])].tobytes().decode()
 
+    def all_names(self) -> list[str]:
+        """Names of all samples."""
+        blob, start, found = self.names.tobytes(), 0, []
+        for end in self.name_end.tolist():
+            found.append(blob[start:end].decode())
+            start = end
+        return found
+
 
 def open_index(folder: Path) -> ShardIndex:
     """The index of the shards in a folder: the stored one if it is true, else a new one.

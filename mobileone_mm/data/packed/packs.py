@@ -105,11 +105,13 @@ class TarPack(Pack):
         self._handles: OrderedDict[int, int] = OrderedDict()
 
     def samples(self) -> Iterator[tuple[str, int]]:
-        for row in range(len(self.index)):
-            name = self.index.name(row)
-            if self._ambiguous:
-                name = f'{self._stems[self.index.shard[row]]}/{name}'
-            yield name, int(self.index.label[row])
+        names = self.index.all_names()
+        if self._ambiguous:
+            shards = self.index.shard.tolist()
+            names = [
+                f'{self._stems[shard]}/{name}' for shard, name in zip(shards, names, strict=True)
+            ]
+        yield from zip(names, self.index.label.tolist(), strict=True)
 
     def read(self, name: str) -> bytes:
         row = self._row(name)
