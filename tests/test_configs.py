@@ -233,7 +233,14 @@ def test_normalises_rgb(name, load):
     assert result['inputs'].abs().max() < 0.02
 
 
-@pytest.mark.parametrize('name', LEAVES)
+#: differ from the leaves for VOC in the number of classes alone
+TWINS = [f'deeplabv3plus_mobileone_{size}_ade20k' for size in ('s1', 's2')]
+
+
+@pytest.mark.parametrize(
+    'name',
+    [pytest.param(name, marks=pytest.mark.slow) if name in TWINS else name for name in LEAVES],
+)
 def test_trains_predicts_and_fuses(name, load):
     cfg = load(name)
     cfg = shrink(cfg, SIDES[cfg.default_scope])

@@ -54,15 +54,16 @@ def _pick(given: Sequence[int], index: int | Sequence[int] | None) -> int | list
 def _settings(model: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Path and value of each ``in_channels`` that meets the backbone, with the outputs it is for."""
     neck, path = model.get('neck'), 'model.neck'
-    if isinstance(neck, (list, tuple)) and neck:  # the first of several
-        neck, path = neck[0], 'model.neck.0'
+    several = False
+    if isinstance(neck, (list, tuple)) and neck:
+        several, neck, path = True, neck[0], 'model.neck.0'
     if isinstance(neck, Mapping):
         wanted = neck.get('in_channels')
         if isinstance(wanted, (list, tuple)):
             yield f'{path}.in_channels', list(wanted), None
             return
         # mmpretrain's pooling keeps the channels, so its head meets the backbone's last output.
-        if not str(neck.get('type')).endswith('Pooling'):
+        if several or not str(neck.get('type')).endswith('Pooling'):
             return
     elif neck is not None:
         return

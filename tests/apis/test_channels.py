@@ -34,7 +34,8 @@ def cfg(**parts):
         dict(decode_head=dict(in_channels=[128, 384], in_index=[0, 1])),
         dict(decode_head=[dict(in_channels=384), dict(in_channels=384)]),
         dict(auxiliary_head=[dict(in_channels=128, in_index=0)]),
-        dict(neck=[dict(type='FPN', in_channels=[1])], decode_head=dict(in_channels=1)),
+        dict(neck=[dict(type='FPN', in_channels=[128, 384])], decode_head=dict(in_channels=1)),
+        dict(neck=[dict(type='GlobalAveragePooling'), dict(type='X')], head=dict(in_channels=1)),
     ],
 )
 def test_what_fits(parts, model):
@@ -49,6 +50,7 @@ def test_what_fits(parts, model):
             r"model\.neck\.in_channels: got \[256, 1024\], but the backbone of size 'mu0' gives "
             r'\[128, 384\]',
         ),
+        (dict(neck=[dict(in_channels=[384]), {}]), r'model\.neck\.0\.in_channels: got \[384\]'),
         (dict(neck=dict(in_channels=[384])), r'model\.neck\.in_channels: got \[384\]'),
         (
             dict(neck=dict(type='GlobalAveragePooling'), head=dict(in_channels=1024)),
