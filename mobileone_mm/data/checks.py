@@ -27,6 +27,7 @@ ROOT_VARIABLES = {
     'PackedDataset': 'IMAGENET_ROOT',
     'PascalVOCDataset': 'VOC_ROOT',
     'ADE20KDataset': 'ADE_ROOT',
+    'CustomDataset': 'FOLDER_ROOT',  # after ImageNet, which is one
 }
 # Looking for every file of a large data set on a network drive would take minutes.
 MAX_LOOKUPS = 2000
