@@ -4,8 +4,8 @@
   python tools/measure_input.py CONFIG --no-train-step --target-rate 2500
   python tools/measure_input.py CONFIG --against train_dataloader.dataset.data_root=/ssd/imagenet
 
-The first pass over the pictures is not counted: later ones find them in the page cache, unless
-there are more than fit (--num).
+What the first pass reads is reported apart: the passes that are counted find the pictures in the
+page cache, unless there are more than fit (--num).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('source', metavar='SOURCE', help='folder of class folders, or a config')
     parser.add_argument('out', metavar='OUT', help='new or empty folder')
     parser.add_argument('--format', dest='form', choices=('shards', 'lmdb'), default='shards')
-    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train',
+    parser.add_argument('--split', choices=('train', 'val', 'test'),
                         help='which data set of the config (default: train)')  # fmt: skip
     parser.add_argument('--no-labels', dest='labels', action='store_false',
                         help='pictures without classes, in any folders')  # fmt: skip

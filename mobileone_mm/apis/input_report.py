@@ -26,6 +26,12 @@ def input_report(
     first = found[0]
     parts = [_stages(found), _workers(found)]
     lines = [f'One core prepares {_number(first.rate)} pictures/s (batches of {first.batch_size}).']
+    if first.first_read:
+        lines.insert(
+            0,
+            f'The first pass read a picture in {first.first_read * 1e3:.3f} ms: from the storage, '
+            'where it was not in the page cache.',
+        )
     for rate, what in ((step_rate, 'The training step here'), (target_rate, '--target-rate')):
         if rate is not None:
             lines.append(

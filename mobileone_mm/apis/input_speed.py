@@ -47,12 +47,14 @@ class InputSpeed:
         batch_size: Pictures in a batch.
         stages: Seconds a picture takes in each stage, on one core.
         workers: Pictures a second out of the loader, by number of worker processes.
+        first_read: Seconds to read a picture in the pass before the measured ones.
     """
 
     name: str
     batch_size: int
     stages: dict[str, float] = field(default_factory=dict)
     workers: dict[int, float] = field(default_factory=dict)
+    first_read: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -214,17 +216,19 @@ def _seed(index: int) -> None:
 
 def _measure_stages(pipelines: Sequence[_Pipeline], repeats: int) -> None:
     times: list[list[dict[str, float]]] = [[] for _ in pipelines]
+    count = len(pipelines[0].batches)
     for repeat in range(repeats + 1):
         sums: list[dict[str, float]] = [{} for _ in pipelines]
-        for number in range(len(pipelines[0].batches)):
+        for number in range(count):
             for pipeline, total in zip(pipelines, sums, strict=True):
                 batch = pipeline.batches[number % len(pipeline.batches)]
                 for name, spent in pipeline.run(batch).items():
                     total[name] = total.get(name, 0.0) + spent / len(batch)
-        if repeat:  # the first one fills caches
-            for of_pipeline, total in zip(times, sums, strict=True):
+        for pipeline, of_pipeline, total in zip(pipelines, times, sums, strict=True):
+            if repeat:
                 of_pipeline.append(total)
-    count = len(pipelines[0].batches)
+            else:  # fills caches; what it read came from the storage
+                pipeline.found.first_read = total[READ] / count
     for pipeline, of_pipeline in zip(pipelines, times, strict=True):
         pipeline.found.stages = {
             name: median(total[name] for total in of_pipeline) / count for name in of_pipeline[0]

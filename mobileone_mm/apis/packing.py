@@ -15,14 +15,12 @@ from . import settings
 from .config import SUFFIXES, load_config
 from .faults import config_faults
 
-SPLITS = ('train', 'val', 'test')
-
 
 def pack_dataset(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     form: str = 'shards',
-    split: str = 'train',
+    split: str | None = None,
     labels: bool = True,
     seed: int | None = 0,
     shard_size: int = 500,
@@ -34,7 +32,7 @@ def pack_dataset(
         source: A folder with one folder for each class, or a config.
         out: New or empty folder.
         form: ``shards`` or ``lmdb``.
-        split: Whose data set of a config: ``train``, ``val`` or ``test``.
+        split: Whose data set of a config: ``train`` (the default), ``val`` or ``test``.
         labels: False for pictures without classes, such as those of a detector.
         seed: Seed of the order within the shards; None keeps that of the data set.
         shard_size: Size of a shard in MB.
@@ -49,8 +47,12 @@ def pack_dataset(
     """
     path = Path(source).expanduser()
     if path.suffix in SUFFIXES and not path.is_dir():
-        items, classes = _of_config(path, split, cfg_options)
+        items, classes = _of_config(path, split or 'train', cfg_options)
     else:
+        if split or cfg_options:
+            raise InputError(
+                f"--split, --cfg-options: are for a config, '{source}' is none; leave them out"
+            )
         items, classes = items_of_folder(path, labels)
     if not labels:
         items, classes = [Item(item.path, item.name) for item in items], None

@@ -61,6 +61,7 @@ def test_time_goes_to_its_stage(tiny_config, slow_decode, fresh_mmengine):
     assert rate is None
     assert 0.010 < stages['decode'] < 0.02
     assert 0.005 < stages['read'] < 0.01
+    assert found[0].first_read > 0.005
     others = sum(spent for name, spent in stages.items() if name not in ('read', 'decode'))
     assert others < 0.01
     assert 40 < found[0].workers[0] < 1 / 0.015

@@ -25,7 +25,7 @@ class PackedBackend(BaseStorageBackend):
     Addresses made by :func:`address` need no arguments. A data set that knows its pictures by their
     paths (COCO's, VOC's) finds them with ``backend_args`` of its loading transform::
 
-        dict(type='LoadImageFromFile', backend_args=dict(
+        dict(type='mobileone_mm.LoadImage', backend_args=dict(
             backend='mobileone_mm.packed', path='coco_train.lmdb', root='data/coco/train2017'))
 
     Args:

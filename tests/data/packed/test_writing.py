@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,29 @@ def test_folder_without_classes(tiny_coco):
     assert {item.label for item in items} == {-1}
     with pytest.raises(InputError, match='has no folder per class; give --no-labels'):
         items_of_folder(tiny_coco / 'val2017')
+
+
+def test_without_lmdb(items, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'lmdb', None)
+    with pytest.raises(InputError, match='needs the package lmdb: pip install lmdb'):
+        write_pack(items, tmp_path / 'out', 'lmdb')
+    assert nothing_left(tmp_path)
+    (tmp_path / 'in' / 'data.mdb').write_bytes(b'')
+    with pytest.raises(InputError, match='is an LMDB, which the package lmdb reads'):
+        open_pack(tmp_path / 'in')
+
+
+def test_lmdb_that_is_none(tmp_path):
+    """Damaged, or without its list."""
+    pytest.importorskip('lmdb', reason='lmdb is not installed')
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a' / 'data.mdb').write_bytes(b'no LMDB' * 2000)
+    pack = open_pack(tmp_path / 'a')
+    with pytest.raises(OSError, match='LMDB: '):
+        pack.read('x.jpg')
+    with pytest.raises(InputError, match='has no labels.txt'):
+        list(pack.samples())
+    for line in ('a.jpg', 'a.jpg cat', 'a.jpg -2', ' 3'):
+        (tmp_path / 'a' / 'labels.txt').write_text(f'b.jpg 1\n{line}\n')
+        with pytest.raises(InputError, match='line 2: got .*NAME LABEL is needed'):
+            list(pack.samples())
