@@ -47,8 +47,9 @@ class BestDeployHook(Hook):
     priority = 'LOWEST'  # after CheckpointHook, which saves the best at the end of a validation
 
     def __init__(self, tolerance: float | None = None) -> None:
-        if tolerance is not None and not 0 < tolerance < 1:
-            raise ValueError(f'tolerance: got {tolerance}; a number between 0 and 1 is needed')
+        number = isinstance(tolerance, (int, float))
+        if tolerance is not None and not (number and 0 < tolerance < 1):
+            raise ValueError(f'tolerance: got {tolerance!r}; a number between 0 and 1 is needed')
         self.tolerance = tolerance
         self._active = False
         self._done: dict[str, str] = {}  # by key: the best checkpoint that was dealt with

@@ -23,6 +23,7 @@ REFUSALS = (TypeError, ValueError, KeyError, AssertionError, FileNotFoundError, 
 
 _UNEXPECTED = re.compile(r"(?:(\w+)\.)?__init__\(\) got an unexpected keyword argument '(\w+)'")
 _MISSING = re.compile(r'missing \d+ required (?:positional|keyword-only) arguments?: (.*)$')
+_PREFIX = re.compile(r'^(\S+) is not in the pretrained model')  # mmengine's assert
 _UNREGISTERED = re.compile(r'^\'?"?(\S+) is not in the (\S+) registry')
 
 
@@ -39,6 +40,11 @@ def config_faults(cfg: Config) -> Iterator[None]:
         raise
     except REFUSALS as error:
         frame = _build_frame(error)
+        if found := _PREFIX.match(one_line(error)):
+            raise InputError(
+                f"init_cfg: prefix: got '{found[1]}', with which no key of the checkpoint begins; "
+                "'backbone' fits the files of classifiers, or leave it out"
+            ) from error
         if frame is None:
             raise
         raise InputError(_describe(cfg, frame, error)) from error

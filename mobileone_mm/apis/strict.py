@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.optim import OPTIMIZERS
-from mmengine.runner import Runner
+from mmengine.runner import Priority, Runner, get_priority
 
 from ..errors import InputError
 from .spelling import did_you_mean, mistyped
@@ -109,18 +110,37 @@ def check_hooks(cfg: Config) -> None:
     Raises:
         InputError: Naming the path of the argument and what was probably meant.
     """
-    hooks = [
+    hooks: list[tuple[str, Any]] = [
         (f'default_hooks.{name}', hook) for name, hook in _mapping(cfg.get('default_hooks')).items()
     ]
     hooks += [(f'custom_hooks.{i}', hook) for i, hook in enumerate(cfg.get('custom_hooks') or ())]
     for path, hook in hooks:
+        if not isinstance(hook, (Mapping, Hook)) and hook is not None:
+            raise InputError(
+                f'{path}: got {str(hook)[:60]!r}; a dict is needed (--cfg-options takes no lists of '
+                'dicts: write them into a config)'
+            )
+        _check_priority(path, hook)
         kind = hook.get('type') if isinstance(hook, Mapping) else None
         cls = _hook_class(kind) if isinstance(kind, str) else kind
         if inspect.isclass(cls):
             known = named_arguments(cls)
-            for key in hook:
+            for key in _mapping(hook):
                 if key not in known | {'type', 'priority'}:
                     _check_near(f'{path}.', key, known)
+
+
+def _check_priority(path: str, hook: Any) -> None:
+    priority = _mapping(hook).get('priority')
+    if priority is None:
+        return
+    try:
+        get_priority(priority)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f'{path}.priority: got {priority!r}; 0 to 100 or one of '
+            f'{", ".join(level.name for level in Priority)} is allowed'
+        ) from error
 
 
 def check_optimizer(cfg: Config) -> None:

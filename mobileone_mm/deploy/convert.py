@@ -24,7 +24,7 @@ from .fold import FoldPlan, plan_folding
 from .forward import RawForward
 from .proof import Difference, compare_models, own_tolerance, prove_algebra
 from .report import describe, describe_folding, describe_proof
-from .samples import picture_inputs, round_up, second_size, structured_input, test_size
+from .samples import picture_inputs, round_up, second_sizes, structured_input, test_size
 from .units import deploy_state, fill
 
 Path_ = str | os.PathLike[str]
@@ -128,7 +128,7 @@ def prepare_conversion(
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).item()  # meta has no numbers
     except (RuntimeError, AssertionError, ValueError) as error:
         if str(name).startswith('cuda') and not torch.cuda.is_available():
             raise InputError(f"device: got '{name}', but torch finds no GPU; use cpu") from error
@@ -217,10 +217,21 @@ def _inputs(
     divisor = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1) or 1
     size = round_up(test_size(cfg), divisor)
     channels = next(unfused_blocks(model))[1].kernel_shape[1]
-    inputs = [
-        (f'random input of {height} x {width}', structured_input((height, width), channels))
-        for height, width in (size, round_up(second_size(size), divisor))
-    ]
+    forward = RawForward(model)
+    first = _random_input(size, channels, device)
+    error = _does_not_run(forward, model, first)
+    if error:
+        raise InputError(
+            f'config: its model does not run on {first[0]}, which its test pipeline makes of a picture '
+            f'of 3 : 4 ({error}); does it take such pictures, and does it find anything (weights, '
+            'test_cfg)?'
+        )
+    inputs = [first]
+    for other in second_sizes(size):  # some heads need pictures of a certain size
+        second = _random_input(round_up(other, divisor), channels, device)
+        if not _does_not_run(forward, model, second):
+            inputs.append(second)
+            break
     for name, picture in picture_inputs(model, images, size):
         if picture.shape[1] != channels:
             raise InputError(
@@ -228,14 +239,19 @@ def _inputs(
                 f'takes {channels}; leave --images out'
             )
         inputs.append((name, picture))
-    inputs = [(name, tensor.to(device)) for name, tensor in inputs]
-    with torch.no_grad():
-        try:
-            RawForward(model)(model, inputs[0][1])
-        except Exception as error:  # a host's forward raises anything
-            reason = ' '.join(str(error).split())[:200]
-            raise InputError(
-                f'config: its model does not run on {inputs[0][0]} ({type(error).__name__}: {reason}); '
-                'is it one of this size and task, and does it find anything (weights, test_cfg)?'
-            ) from error
-    return inputs
+    return [(name, tensor.to(device)) for name, tensor in inputs]
+
+
+def _random_input(size: tuple[int, int], channels: int, device: torch.device) -> tuple[str, Tensor]:
+    name = f'random input of {size[0]} x {size[1]}'
+    return name, structured_input(size, channels).to(device)
+
+
+@torch.no_grad()
+def _does_not_run(forward: RawForward, model: nn.Module, given: tuple[str, Tensor]) -> str | None:
+    """Why the model does not run on an input; None if it does."""
+    try:
+        forward(model, given[1])
+    except Exception as error:  # a host's forward raises anything
+        return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
+    return None

@@ -59,13 +59,18 @@ def round_up(size: tuple[int, int], divisor: int) -> tuple[int, int]:
 test_size.__test__ = False  # type: ignore[attr-defined]  # pytest takes it for a test
 
 
-def second_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Another size, not square: three quarters by one half, in multiples of 32."""
+def second_sizes(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Other sizes, not square, in multiples of 32, the first that the model takes to be chosen.
+
+    Three quarters by one half; for models that need large pictures, the same height and wider.
+    """
     height = math.ceil(size[0] * 0.75 / 32) * 32
     width = math.ceil(size[1] * 0.5 / 32) * 32
-    while height == width or (height, width) == tuple(size):
-        width += 32
-    return height, width
+    tall, wide = math.ceil(size[0] / 32) * 32, math.ceil(size[1] * 1.25 / 32) * 32
+    for rows, columns in ((height, width), (tall, wide)):
+        while rows == columns or (rows, columns) == tuple(size):
+            columns += 32  # noqa: PLW2901
+        yield rows, columns
 
 
 def structured_input(size: tuple[int, int], channels: int = 3, seed: int = 0) -> Tensor:

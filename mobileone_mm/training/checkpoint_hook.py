@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 
+from ..errors import InputError
 from ..registry import HOOKS
 
 
@@ -31,6 +32,20 @@ class CheckpointHook(MMEngineCheckpointHook):
                 f'{type(self).__name__}.__init__() got an unexpected keyword argument '
                 f"'{next(iter(self.args))}'"
             )
+
+    def after_val_epoch(self, runner: Any, metrics: Any) -> None:
+        """Save the best checkpoint.
+
+        Raises:
+            InputError: ``save_best`` is no metric of the validation; mmengine has a KeyError.
+        """
+        for name in self.key_indicators or () if self.save_best not in (None, 'auto') else ():
+            if metrics and name not in metrics:
+                raise InputError(
+                    f"default_hooks.checkpoint.save_best: got '{name}'; the validation has "
+                    f'{", ".join(metrics)}'
+                )
+        super().after_val_epoch(runner, metrics)
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         keep = self.max_keep_ckpts

@@ -69,10 +69,12 @@ class DeployEvalHook(Hook):
             raise ValueError(f"verify: got {verify!r}; 'first', 'always' or False is needed")
         if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
             raise ValueError(f'batches: got {batches!r}; an integer of at least 1 is needed')
-        if not 0 < tolerance < 1:
-            raise ValueError(f'tolerance: got {tolerance}; a number between 0 and 1 is needed')
-        if not metric_tolerance >= 0:
-            raise ValueError(f'metric_tolerance: got {metric_tolerance}; at least 0 is needed')
+        if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
+            raise ValueError(f'tolerance: got {tolerance!r}; a number between 0 and 1 is needed')
+        if not isinstance(metric_tolerance, (int, float)) or not metric_tolerance >= 0:
+            raise ValueError(
+                f'metric_tolerance: got {metric_tolerance!r}; a number from 0 is needed'
+            )
         self.verify, self.batches = verify, batches
         self.tolerance, self.metric_tolerance = tolerance, metric_tolerance
         self._guarded: Any = None

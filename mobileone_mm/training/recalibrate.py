@@ -12,13 +12,17 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import EMAHook, Hook
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
 
+from ..errors import InputError
 from ..models.block import statistics_unchanged
 from ..registry import HOOKS
+from ..reparam import Reparameterizable
 from ..reparam.algebra import norm_to_affine
 from ..reparam.proof import max_difference
 from ..reparam.surgery import unfused_blocks
 from .averages import unwrapped
+from .seeding import SeededSampler
 
 Forward = Callable[[Any], Any]
 
@@ -39,13 +43,15 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Forward | Non
 
     Returns:
         How many normalisations were measured. Those without scale and shift stay as they are, as do
-        those that saw less than two values per channel.
+        frozen ones (no gradient of the scale) and those that saw less than two values per channel.
     """
     norms = [
         branch.norm
         for _, block in unfused_blocks(model)
         for branch in block.reparam_branches()
-        if branch.norm.affine and branch.norm.track_running_stats
+        if branch.norm.affine
+        and branch.norm.track_running_stats
+        and branch.norm.weight.requires_grad
     ]
     with _as_in_eval(model), _measuring(norms) as sums:
         for batch in batches:
@@ -75,7 +81,8 @@ def training_jump(model: nn.Module, batch: Any, forward: Forward | None = None) 
         devices = {p.device for p in model.parameters() if p.device.type == 'cuda'}
         with torch.random.fork_rng(list(devices)), statistics_unchanged(model):
             for block in dict(unfused_blocks(model)).values():
-                block.train()  # type: ignore[attr-defined]
+                if any(p.requires_grad for p in block.parameters()):  # type: ignore[attr-defined]
+                    block.train()  # type: ignore[attr-defined]
             return max_difference(expected, forward(batch))[1]
 
 
@@ -93,25 +100,34 @@ class RecalibrateHook(Hook):
         num_batches: Batches of the training data, as it is augmented, to measure on; at least 1.
 
     Raises:
-        ValueError: ``num_batches`` is less than 1.
+        ValueError: ``num_batches`` is no integer of at least 1.
+        InputError: The model has no re-parameterisable unit.
     """
 
     priority = 'VERY_LOW'  # after the hooks that prepare the model
 
     def __init__(self, num_batches: int = 50) -> None:
-        if num_batches < 1:
-            raise ValueError(f'num_batches: got {num_batches}; at least 1 is needed')
+        if type(num_batches) is not int or num_batches < 1:
+            raise ValueError(f'num_batches: got {num_batches!r}; an integer from 1 is needed')
         self.num_batches = num_batches
 
     def before_train(self, runner: Any) -> None:
         if runner._resume:
             return
         model: Any = unwrapped(runner.model)
+        if not any(isinstance(module, Reparameterizable) for module in model.modules()):
+            raise InputError(
+                'custom_hooks: RecalibrateHook needs a MobileOne of this package in the model; set '
+                "type='mobileone_mm.MobileOne' in the backbone, or leave the hook out"
+            )
+        if next(unfused_blocks(model), None) is None:
+            runner.logger.info('The model is in deploy form: there are no statistics to measure.')
+            return
 
         def forward(data: Any) -> Any:
             return model.extract_feat(model.data_preprocessor(data, True)['inputs'])
 
-        loader = runner.train_dataloader
+        loader = _apart(runner.train_dataloader, runner.seed)
         first = next(iter(loader))
         before = training_jump(model, first, forward)
         count = recalibrate(model, islice(loader, self.num_batches), forward)
@@ -124,6 +140,27 @@ class RecalibrateHook(Hook):
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 hook.ema_model.module.load_state_dict(model.state_dict())
+
+
+def _apart(loader: Any, seed: int) -> DataLoader:
+    """A loader of the same data in another one's place.
+
+    An endless sampler (mmengine's InfiniteSampler) goes on where it was left, and ends for good with
+    an iterator that is given up.
+    """
+    sampler = SeededSampler(
+        dict(type='mmengine.DefaultSampler', shuffle=True), loader.dataset, seed, seed
+    )
+    size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None) or 1
+    return DataLoader(
+        loader.dataset,
+        batch_size=size,
+        sampler=sampler,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        worker_init_fn=loader.worker_init_fn,
+        drop_last=len(sampler) > size,
+    )
 
 
 @contextmanager

@@ -184,8 +184,10 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     target = model.state_dict()
     forms = form_of(fitted), form_of(target)
     eps = float(next((m.norm_eps for m in model.modules() if hasattr(m, 'norm_eps')), EPS))  # type: ignore[arg-type]
-    if None not in forms and forms[0] != forms[1] and (problem := unit_problem(fitted)):
-        raise InputError(problem)
+    if None not in forms and forms[0] != forms[1]:
+        problem = unit_problem(fitted) or _width_problem(_widths(fitted), _widths(target))
+        if problem:
+            raise InputError(problem)
     if forms == ('train', 'deploy'):
         print_log('The weights are in training form: they are fused for this model.', 'current')
         return _converted(lambda: fuse_state(fitted, eps))
@@ -324,13 +326,19 @@ def _shape_problem(
     pair = f"'{key}' is {list(state[key].shape)}, the model's {list(target[key].shape)}{more}"
     if not any(_STAGE_KEY.match(key) for key in shapes):
         return f'has other shapes: {pair}; another number of classes or another head?'
-    file_widths, model_widths = _widths(state), _widths(target)
-    if file_widths != model_widths:
-        return (
-            f'is of another size: its stages are {_join(file_widths)} channels wide, the '
-            f"model's {_join(model_widths)}; set the arch of the checkpoint"
-        )
+    problem = _width_problem(_widths(state), _widths(target))
+    if problem:
+        return problem
     return f'has other shapes in the backbone: {pair}; another arch or in_channels?'
+
+
+def _width_problem(file: tuple[int, ...], model: tuple[int, ...]) -> str | None:
+    if file == model:
+        return None
+    return (
+        f'is of another size: its stages are {_join(file)} channels wide, the '
+        f"model's {_join(model)}; set the arch of the checkpoint"
+    )
 
 
 def _common_problem(

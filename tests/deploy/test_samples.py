@@ -11,7 +11,7 @@ from torch import nn
 from mobileone_mm.deploy.samples import (
     picture_inputs,
     round_up,
-    second_size,
+    second_sizes,
     structured_input,
     test_size,
 )
@@ -79,11 +79,13 @@ def test_round_up():
 
 
 @pytest.mark.parametrize('size', [(224, 224), (320, 320), (64, 64), (32, 32), (512, 683), (64, 96)])
-def test_second_size_is_another_and_not_square(size):
-    other = second_size(size)
-    assert other != size
-    assert other[0] != other[1]
-    assert min(other) >= 32
+def test_second_sizes_are_others_and_not_square(size):
+    for other in second_sizes(size):
+        assert other != size
+        assert other[0] != other[1]
+        assert min(other) >= 32
+    assert other[0] >= size[0]  # the last is no smaller
+    assert other[1] >= size[1]
 
 
 def test_structured_input_is_normalised_and_repeats():

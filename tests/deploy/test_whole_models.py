@@ -230,6 +230,27 @@ def test_bn_shared_by_levels_and_without_affine(convert, affine):
     assert len(report['folded']['norms']) == 8 + 2
 
 
+LRASPP = """
+backbone.update(output_stride=8, out_indices=(0, 1, 3))
+model = dict(
+    backbone=backbone,
+    decode_head=dict(
+        in_channels=(8, 16, 64), channels=16, branch_channels=(8, 8), norm_cfg=dict(type='BN')),
+)
+test_pipeline = [dict(type='Resize', scale=(512, 400))]
+"""
+
+
+def test_a_head_that_needs_large_pictures(convert):
+    """LR-ASPP pools windows of 49 cells: the second size of the proof must be large enough, too."""
+    report, _, deployed = convert(base('mmseg', 'lraspp_m-v3-d8.py') + LRASPP)
+    assert {entry['input'] for entry in report['proof']['differences']} == {
+        'random input of 400 x 512',
+        'random input of 416 x 640',
+    }
+    assert set(norms(deployed)) == set(reasons(report))
+
+
 def test_backbone_only(convert):
     pytest.importorskip('mmdet')
     report, model, deployed = convert(HEADER + FCOS.format(norm=''), backbone_only=True)

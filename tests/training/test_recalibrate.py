@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -70,8 +72,52 @@ def test_nothing_to_measure():
 
 
 def test_num_batches():
-    with pytest.raises(ValueError, match='num_batches: got 0; at least 1'):
-        RecalibrateHook(num_batches=0)
+    for wrong in (0, 1.5, True, 'x'):
+        with pytest.raises(ValueError, match='an integer from 1'):
+            RecalibrateHook(num_batches=wrong)
+
+
+def test_frozen_stages_stay():
+    fused = reparameterize_model(randomize_(MobileOne('mu0')).eval())
+    model = MobileOne('mu0', frozen_stages=2)
+    model.load_state_dict(lift_state(fused.state_dict(), model.state_dict()))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    x = torch.rand(4, 3, 48, 48)
+    count = recalibrate(model, [x])
+    frozen = ('stage0.', 'stage1.', 'stage2.')
+    changed = {
+        key for key, value in model.state_dict().items() if not torch.equal(value, before[key])
+    }
+    assert count > 0
+    assert changed
+    assert not any(key.startswith(frozen) for key in changed)
+
+
+ENDLESS = """
+custom_hooks = [dict(type='mobileone_mm.RecalibrateHook', num_batches=2)]
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=3, val_interval=3)
+train_dataloader = dict(batch_size=4, sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))
+param_scheduler = []
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3))
+"""
+
+
+def test_an_endless_sampler_is_left_as_it_was(tiny_config, tool, tmp_path):
+    """Measured on, and the run then sees the pictures that it sees without the hook."""
+    plain = ENDLESS.replace("dict(type='mobileone_mm.RecalibrateHook', num_batches=2)", '')
+    losses = []
+    for name, text in (('with', ENDLESS), ('without', plain)):
+        config = tiny_config('cls', text, name)
+        options = ('--cfg-options', 'optim_wrapper.optimizer.lr=0', 'model.backbone.norm_eval=True')
+        assert tool('train', config, '--work-dir', tmp_path / name, *options) == 0
+        (log,) = (tmp_path / name).rglob('2*.log')
+        if name == 'with':
+            assert 'normalisations measured on 2 batches' in log.read_text()
+            assert ' 0 normalisations' not in log.read_text()
+        (file,) = (tmp_path / name).rglob('scalars.json')
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        losses.append([row['loss'] for row in rows if 'loss' in row])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
