@@ -63,7 +63,7 @@ class Records:
         found = self.evaluations.get(name)
         if not isinstance(found, Mapping) or found.get('key') != key:
             return None
-        values: dict[str, Any] = {name: found.get(name) for name in Counts.__dataclass_fields__}
+        values: dict[str, Any] = {field: found.get(field) for field in Counts.__dataclass_fields__}
         sound = all(type(value) is int and value >= 0 for value in values.values())
         return Counts(**values) if sound and values['pictures'] else None
 

@@ -120,9 +120,10 @@ def plot(summary: Mapping[str, Any], path: str | Path) -> None:
     from matplotlib.figure import Figure
 
     corrupted = [name for name in CORRUPTED if name in summary]
-    figure = Figure(figsize=(16, 3.6 * (len(corrupted) + bool(summary['sets']))), dpi=100)
+    bars = len(summary['sets']) > 1 or not corrupted
+    figure = Figure(figsize=(16, 3.6 * (len(corrupted) + bars)), dpi=100)
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(len(corrupted) + bool(summary['sets']), len(GROUPS))
+    grid = figure.add_gridspec(len(corrupted) + bars, len(GROUPS))
     for row, name in enumerate(corrupted):
         clean = summary['sets'].get('clean')
         for column, (group, members) in enumerate(GROUPS.items()):
@@ -131,7 +132,7 @@ def plot(summary: Mapping[str, Any], path: str | Path) -> None:
             axes.set_title(f'{TITLES[name]}: {group}')
             if column == 0:
                 axes.set_ylabel('top-1 error (%)')
-    if summary['sets']:
+    if bars:
         _bars(figure.add_subplot(grid[-1, :]), summary['sets'])
     figure.tight_layout()
     data = io.BytesIO()

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mobileone_mm import MobileOne
+
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 
@@ -58,6 +60,49 @@ def test_resume_from_weights_alone(tiny_config, refused, tmp_path):
     torch.save({'backbone.stage0.x': torch.zeros(1)}, tmp_path / 'weights.pth')
     line = refused('train', tiny_config('cls'), '--resume', tmp_path / 'weights.pth')
     assert 'no state of a run' in line
+
+
+def test_fused_file_of_another_size(tiny_config, refused, tmp_path):
+    """It is told by its widths before its units are written into branches."""
+    file = tmp_path / 'fused.pth'
+    torch.save(MobileOne('mu0', deploy=True).state_dict(), file)
+    line = refused(*train(tiny_config('cls'), f'load_from={file}'))
+    assert 'is of another size: its stages are 40/40/80/128/384 channels wide' in line
+    assert 'is of another size' in refused('test', tiny_config('cls'), file)
+
+
+def test_prefix_that_no_key_has(tiny_config, checkpoint, refused):
+    start = 'model.backbone.init_cfg.type=Pretrained'
+    options = (
+        f'model.backbone.init_cfg.checkpoint={checkpoint}',
+        'model.backbone.init_cfg.prefix=x',
+    )
+    assert "prefix: got 'x" in refused(*train(tiny_config('cls'), start, *options))
+
+
+@pytest.mark.parametrize(
+    ('option', 'said'),
+    [
+        ("custom_hooks=\"[{'type':'EMAHook','priority':1}]\"", 'custom_hooks.0: got'),
+        (
+            'default_hooks.logger.priority=XX',
+            "default_hooks.logger.priority: got 'XX'; 0 to 100 or",
+        ),
+        ('default_hooks.checkpoint.save_best=foo', "save_best: got 'foo'; the validation has"),
+    ],
+)
+def test_hooks_that_cannot_be(option, said, tiny_config, refused):
+    trains = 'save_best' in option  # what the metrics are called is known after a validation
+    assert said in refused(
+        *train(tiny_config('cls'), option.replace('"', '')), got_somewhere=trains
+    )
+
+
+def test_device_without_numbers(tiny_config, checkpoint, refused, tmp_path):
+    line = refused(
+        'switch_to_deploy', tiny_config('cls'), checkpoint, tmp_path / 'o.pth', '--device', 'meta'
+    )
+    assert "device: got 'meta'" in line
 
 
 def test_load_from_another_size(tiny_config, checkpoint, refused):
