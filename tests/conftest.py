@@ -200,13 +200,17 @@ def tool(fresh_mmengine: None) -> Callable[..., int]:
 
 @pytest.fixture
 def fresh_mmengine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """mmengine's process-wide objects (loggers, visualizers, default scope) put away afterwards."""
+    """mmengine's process-wide objects (loggers, visualizers, default scope) put away.
+
+    Before, too: a visualizer that another test has left would write into that test's folder.
+    """
     monkeypatch.setenv('LOCAL_RANK', '0')
+    _forget_runs(scopes=False)
     yield
     _forget_runs()
 
 
-def _forget_runs() -> None:
+def _forget_runs(scopes: bool = True) -> None:
     import logging
 
     from mmengine.logging import MessageHub, MMLogger
@@ -217,7 +221,7 @@ def _forget_runs() -> None:
         for handler in logger.handlers:
             if isinstance(handler, logging.FileHandler):
                 handler.close()
-    kinds = [MMLogger, MessageHub, DefaultScope, Visualizer]
+    kinds = [MMLogger, MessageHub, Visualizer, *([DefaultScope] if scopes else [])]
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
         kind._instance_dict.clear()

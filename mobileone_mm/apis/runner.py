@@ -247,11 +247,11 @@ def amend_pipelines(cfg: Config, stop_at_broken_pictures: bool = False) -> None:
     Stored outputs of teachers are read in the place of running them, if the config says so.
     """
     settings.survive_broken_files(cfg, stop_at_broken_pictures)
-    settings.use_faster_crop(cfg)
     if cfg.model.get('outputs'):  # of a distilling classifier
         from ..distill.views import use_stored_outputs
 
         use_stored_outputs(cfg)
+    settings.use_faster_crop(cfg)  # last: stored views name the transforms of the config
 
 
 def _build(cfg: Config, launcher: str) -> Runner:
