@@ -96,7 +96,10 @@ class AverageCheckHook(Hook):
         if problem is None:
             return
         if runner._resume:
-            raise InputError(f"--resume: '{runner._load_from}': {problem}")
+            raise InputError(
+                f"--resume: '{runner._load_from}': {problem}; take a checkpoint that a run of this "
+                'config has written, as it is'
+            )
         # A new run starts from the averaged weights, which are the `state_dict` of a file.
         del checkpoint['ema_state_dict']
         print_log(f'The raw weights in the checkpoint are left out: {problem}', 'current')
@@ -161,8 +164,7 @@ def _file_problem(
     forms = form_of(state), form_of(raw)
     if forms[0] != forms[1]:
         return (
-            f"its 'state_dict' is in {_FORMS[forms[0]]}, its 'ema_state_dict' in "
-            f'{_FORMS[forms[1]]}; take a checkpoint that a run has written, as it is'
+            f"its 'state_dict' is in {_FORMS[forms[0]]}, its 'ema_state_dict' in {_FORMS[forms[1]]}"
         )
     own = form_of(model.state_dict())
     if own != forms[0]:
