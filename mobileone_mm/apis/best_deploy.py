@@ -14,10 +14,10 @@ from mmengine.hooks import CheckpointHook, Hook
 from ..deploy import convert_to_deploy
 from ..errors import InputError, ProofError
 from ..registry import HOOKS
-from ..reparam import Reparameterizable
 from ..reparam.surgery import unfused_blocks
 from ..training.averages import unwrapped
 from ..training.seeding import seeded
+from ..training.units import require_units
 from .cli import one_line
 
 _KEY = 'best_ckpt'  # under which CheckpointHook notes its files, with '_<metric>' if it has several
@@ -57,11 +57,7 @@ class BestDeployHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         model = unwrapped(runner.model)
-        if not any(isinstance(module, Reparameterizable) for module in model.modules()):
-            raise InputError(
-                'custom_hooks: BestDeployHook needs a MobileOne of this package in the model; set '
-                "type='mobileone_mm.MobileOne' in the backbone, or leave the hook out"
-            )
+        require_units(model, 'BestDeployHook')
         self._active = next(unfused_blocks(model), None) is not None
         if not self._active:
             runner.logger.info('The model is in deploy form: so are its best checkpoints.')

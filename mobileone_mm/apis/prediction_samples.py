@@ -54,11 +54,7 @@ class PredictionSamplesHook(Hook):
         self._seen = 0
 
     def after_val_iter(
-        self,
-        runner: Any,
-        batch_idx: int,  # noqa: ARG002
-        data_batch: Any = None,  # noqa: ARG002
-        outputs: Sequence[Any] | None = None,
+        self, runner: Any, *_: Any, outputs: Sequence[Any] | None = None, **__: Any
     ) -> None:
         if self._painter is None or not is_main_process():
             return

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from ..errors import InputError, ProofError
 from ..registry import HOOKS
-from ..reparam import Reparameterizable, reparameterize_model
+from ..reparam import reparameterize_model
 from ..reparam.proof import exact_arithmetic
 from ..reparam.surgery import unfused_blocks
 from .averages import check_averages, unwrapped
+from .units import require_units
 
 #: name of a unit and its relative difference
 UnitDifference = tuple[str, float]
@@ -271,11 +272,7 @@ def _check_model(model: nn.Module) -> None:
             f'custom_hooks: DeployEvalHook cannot copy a model inside {type(model).__name__}, whose '
             'weights are spread over processes; leave the hook out'
         )
-    if not any(isinstance(module, Reparameterizable) for module in model.modules()):
-        raise InputError(
-            'custom_hooks: DeployEvalHook needs a MobileOne of this package in the model; set '
-            "type='mobileone_mm.MobileOne' in the backbone, or leave the hook out"
-        )
+    require_units(model, 'DeployEvalHook')
 
 
 @contextmanager

@@ -14,15 +14,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from ..errors import InputError
 from ..models.block import statistics_unchanged
 from ..registry import HOOKS
-from ..reparam import Reparameterizable
 from ..reparam.algebra import norm_to_affine
 from ..reparam.proof import max_difference
 from ..reparam.surgery import unfused_blocks
 from .averages import unwrapped
 from .seeding import SeededSampler
+from .units import require_units
 
 Forward = Callable[[Any], Any]
 
@@ -115,11 +114,7 @@ class RecalibrateHook(Hook):
         if runner._resume:
             return
         model: Any = unwrapped(runner.model)
-        if not any(isinstance(module, Reparameterizable) for module in model.modules()):
-            raise InputError(
-                'custom_hooks: RecalibrateHook needs a MobileOne of this package in the model; set '
-                "type='mobileone_mm.MobileOne' in the backbone, or leave the hook out"
-            )
+        require_units(model, 'RecalibrateHook')
         if next(unfused_blocks(model), None) is None:
             runner.logger.info('The model is in deploy form: there are no statistics to measure.')
             return

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +18,20 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .forms import EPS, fuse_state, lift_state
-from .keys import form_of, looks_like_mobileone, scheme_of, to_classifier
+from .keys import form_of, scheme_of, to_classifier
+from .mismatch import (
+    STAGE_KEY,
+    Differences,
+    common_problem,
+    mismatch,
+    shape_problem,
+    some_keys,
+    stage_widths,
+    width_problem,
+)
 from .named import read_any
 from .numbers import unit_problem, value_problem
 from .reading import first_line, state_dict_of
-
-_UNIT_KEY = re.compile(r'stage\d\.')  # of a bare backbone
-_STAGE_KEY = re.compile(r'(?:^|.*\.)(?=stage\d\.)')
 
 
 @dataclass(frozen=True)
@@ -80,13 +86,13 @@ def load_weights(
     form = form_of(state)
     state = _without_se(model, fit_state(model, state, name), name)
     target = model.state_dict()
-    differences = _Differences.between(target, state)
+    differences = Differences.between(target, state)
     is_backbone = any(key.startswith('stage0.') for key in target)
-    problem = _mismatch(target, state, differences, allow_other=is_backbone) if strict else None
+    problem = mismatch(target, state, differences, allow_other=is_backbone) if strict else None
     problem = (
         problem
-        or _shape_problem(target, state, differences.shapes)
-        or _common_problem(target, state, differences.common)
+        or shape_problem(target, state, differences.shapes)
+        or common_problem(target, state, differences.common)
         or value_problem(target, state)
     )
     if problem:
@@ -130,8 +136,8 @@ def check_matches(
     allowed = tuple(allow_missing)
     if allowed:
         state = _without_se(model, state, name)
-    differences = _Differences.between(target, state, allowed)
-    problem = _mismatch(target, state, differences, allow_other=bool(allowed))
+    differences = Differences.between(target, state, allowed)
+    problem = mismatch(target, state, differences, allow_other=bool(allowed))
     if problem is None:
         problem = value_problem(target, state)
     if problem:
@@ -146,10 +152,10 @@ def backbone_weights(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[s
     """
     target = backbone.state_dict()
     name = 'checkpoint for the backbone'
-    own = {k: v for k, v in fit_state(backbone, state, name).items() if _STAGE_KEY.match(k)}
+    own = {k: v for k, v in fit_state(backbone, state, name).items() if STAGE_KEY.match(k)}
     own = _without_se(backbone, own, name)
-    differences = _Differences.between(target, own)
-    problem = _mismatch(target, own or state, differences, allow_other=True)
+    differences = Differences.between(target, own)
+    problem = mismatch(target, own or state, differences, allow_other=True)
     problem = problem or value_problem(target, own)
     if problem:
         raise InputError(f'{name}: {problem}')
@@ -185,7 +191,7 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     forms = form_of(fitted), form_of(target)
     eps = float(next((m.norm_eps for m in model.modules() if hasattr(m, 'norm_eps')), EPS))  # type: ignore[arg-type]
     if None not in forms and forms[0] != forms[1]:
-        problem = unit_problem(fitted) or _width_problem(_widths(fitted), _widths(target))
+        problem = unit_problem(fitted) or width_problem(stage_widths(fitted), stage_widths(target))
         if problem:
             raise InputError(problem)
     if forms == ('train', 'deploy'):
@@ -253,7 +259,7 @@ def _without_se(model: nn.Module, state: dict[str, Tensor], source: str) -> dict
     if getattr(model, 'use_se', True):
         return state
     target = model.state_dict()
-    left = {k for k in state if '.se.' in k and _STAGE_KEY.match(k) and k not in target}
+    left = {k for k in state if '.se.' in k and STAGE_KEY.match(k) and k not in target}
     if left:
         print_log(
             f'{source}: its squeeze-and-excitation is left out ({len(left)} tensors), because the '
@@ -262,128 +268,6 @@ def _without_se(model: nn.Module, state: dict[str, Tensor], source: str) -> dict
             logging.WARNING,
         )
     return {key: value for key, value in state.items() if key not in left}
-
-
-@dataclass(frozen=True)
-class _Differences:
-    common: list[str]
-    missing: list[str]
-    unexpected: list[str]
-    shapes: list[str]
-
-    @classmethod
-    def between(
-        cls,
-        target: Mapping[str, Tensor],
-        state: Mapping[str, Tensor],
-        allow_missing: tuple[str, ...] = (),
-    ) -> _Differences:
-        common = [key for key in target if key in state]
-        missing = [
-            key
-            for key in target
-            # Old files lack the counter, and nothing that is evaluated depends on it.
-            if key not in state
-            and not key.endswith('num_batches_tracked')
-            and not key.startswith(allow_missing or ('\0',))
-        ]
-        unexpected = [key for key in state if key not in target]
-        shapes = [key for key in common if target[key].shape != state[key].shape]
-        return cls(common, missing, unexpected, shapes)
-
-
-def _mismatch(
-    target: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    differences: _Differences,
-    allow_other: bool,
-) -> str | None:
-    """The most likely reason why the file is not one of this model, or None if it is one."""
-    unexpected = [k for k in differences.unexpected if not allow_other or _UNIT_KEY.match(k)]
-    if not (differences.missing or unexpected or differences.shapes):
-        return None
-    return (
-        _backbone_problem(target, state)
-        or _shape_problem(target, state, differences.shapes)
-        or _common_problem(target, state, differences.common)
-        or _unit_problem(differences.missing, unexpected)
-        or _key_problem(differences.missing, unexpected)
-    )
-
-
-def _backbone_problem(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
-    if looks_like_mobileone(target) and not looks_like_mobileone(state):
-        return f'holds no MobileOne (its keys: {_some(state)}); another backbone?'
-    return None
-
-
-def _shape_problem(
-    target: Mapping[str, Tensor], state: Mapping[str, Tensor], shapes: list[str]
-) -> str | None:
-    if not shapes:
-        return None
-    key, more = shapes[0], f' (and {len(shapes) - 1} more)' if len(shapes) > 1 else ''
-    pair = f"'{key}' is {list(state[key].shape)}, the model's {list(target[key].shape)}{more}"
-    if not any(_STAGE_KEY.match(key) for key in shapes):
-        return f'has other shapes: {pair}; another number of classes or another head?'
-    problem = _width_problem(_widths(state), _widths(target))
-    if problem:
-        return problem
-    return f'has other shapes in the backbone: {pair}; another arch or in_channels?'
-
-
-def _width_problem(file: tuple[int, ...], model: tuple[int, ...]) -> str | None:
-    if file == model:
-        return None
-    return (
-        f'is of another size: its stages are {_join(file)} channels wide, the '
-        f"model's {_join(model)}; set the arch of the checkpoint"
-    )
-
-
-def _common_problem(
-    target: Mapping[str, Tensor], state: Mapping[str, Tensor], common: list[str]
-) -> str | None:
-    if common:
-        return None
-    return (
-        f"has no key in common with the model (its keys: {_some(state)}; the model's: "
-        f'{_some(target)}); another model or task?'
-    )
-
-
-def _unit_problem(missing: list[str], unexpected: list[str]) -> str | None:
-    units = [key for key in [*missing, *unexpected] if _STAGE_KEY.match(key)]
-    if not units:
-        return None
-    if all('.se.' in key for key in units):
-        have, want = ('without', 'with') if missing else ('with', 'without')
-        return f'is {have} squeeze-and-excitation, the model {want}; see the argument use_se'
-    return (
-        f'is of another size: units or branches differ ({_some(units)}); set the arch of the '
-        'checkpoint'
-    )
-
-
-def _key_problem(missing: list[str], unexpected: list[str]) -> str:
-    parts = []
-    if missing:
-        parts.append(f'lacks {len(missing)} keys ({_some(missing)})')
-    if unexpected:
-        parts.append(f'has {len(unexpected)} that the model has not ({_some(unexpected)})')
-    return f'does not fit the model: it {" and ".join(parts)}; another task or another head?'
-
-
-def _widths(state: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Output channels of the stem and the stages of the first MobileOne in a state dict."""
-    widths: dict[int, tuple[int, int]] = {}
-    for key, value in state.items():
-        match = re.search(r'(?:^|\.)stage(\d)\.(?:(\d+)\.)?(branch_reparam|.*conv)\.weight$', key)
-        if match and value.ndim == 4:
-            stage, unit = int(match[1]), int(match[2] or 0)
-            if '.se.' not in key and unit >= widths.get(stage, (0, 0))[0]:
-                widths[stage] = (unit, int(value.shape[0]))
-    return tuple(width for _, (_, width) in sorted(widths.items()))
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
@@ -396,14 +280,5 @@ def _unwrap(model: nn.Module) -> nn.Module:
 def _below(state: Mapping[str, Tensor], prefix: str, name: str) -> dict[str, Tensor]:
     below = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     if not below:
-        raise InputError(f"{name}: has no key below '{prefix}' (its keys: {_some(state)})")
+        raise InputError(f"{name}: has no key below '{prefix}' (its keys: {some_keys(state)})")
     return below
-
-
-def _join(widths: tuple[int, ...]) -> str:
-    return '/'.join(map(str, widths)) or 'unknown'
-
-
-def _some(keys: Iterable[str], count: int = 3) -> str:
-    keys = list(keys)
-    return ', '.join(map(str, keys[:count])) + (', ...' if len(keys) > count else '')
