@@ -26,7 +26,8 @@ def check_whole(state: Mapping[str, Tensor]) -> str | None:
     """Check that every MobileOne of a state dict is complete, with shapes that fit one another.
 
     The size is told from the file itself: any number of blocks, branches and channels is allowed, but
-    a unit that has less than its neighbours is an error, as are numbers that are none.
+    a unit that has less than its neighbours is an error, as are numbers that are none. Nets without any
+    scale or identity branch are whole as well.
 
     Args:
         state: Keys of mmpretrain's naming, below any prefixes; in any form.
@@ -43,15 +44,20 @@ def check_whole(state: Mapping[str, Tensor]) -> str | None:
     )
     if problem:
         raise InputError(problem)
-    found: list[Arch] = []
+    found: list[Arch | None] = []
     for prefix, tensors in _backbones(state).items():
         arch, channels = _arch(prefix, tensors)
+        branches = dict(
+            use_scale=any('.branch_scale.' in key for key in tensors),
+            use_identity=any('.branch_norm.' in key for key in tensors),
+        )
         with torch.device('meta'):
-            model = MobileOne(arch, channels, deploy=form_of(tensors) == 'deploy')
+            model = MobileOne(arch, channels, deploy=form_of(tensors) == 'deploy', **branches)
         _compare(prefix, tensors, model.state_dict())
-        found.append(arch)
+        # The public sizes have both kinds of branches; a fused unit does not tell.
+        found.append(arch if model.deploy or all(branches.values()) else None)
         _check_classifier(prefix, state, arch.channels[-1])
-    return _public_name(found[0], form_of(state) == 'deploy') if found else None
+    return _public_name(found[0], form_of(state) == 'deploy') if found and found[0] else None
 
 
 def _backbones(state: Mapping[str, Tensor]) -> dict[str, Tensors]:

@@ -70,6 +70,7 @@ class MobileOneBlock(nn.Module):
         groups: Groups of all convolutions.
         with_identity: Have the identity branch; needs equal channels and is used with stride 1.
         with_se: Squeeze-and-excitation before the activation.
+        with_scale: Have the 1x1 "scale" branch, if the kernel is larger than 1.
         norm_cfg: Config of a BatchNorm or SyncBatchNorm layer.
         act_cfg: Config of the activation; None for none.
         with_cp: Gradient checkpointing: branch outputs are computed again in the backward pass
@@ -91,6 +92,7 @@ class MobileOneBlock(nn.Module):
         groups: int = 1,
         with_identity: bool = False,
         with_se: bool = False,
+        with_scale: bool = True,
         norm_cfg: Mapping[str, Any] | None = None,
         act_cfg: Mapping[str, Any] | None = None,
         with_cp: bool = False,
@@ -109,7 +111,8 @@ class MobileOneBlock(nn.Module):
             self.branch_reparam = self._conv(kernel_size, bias=True)
         else:
             self.branch_norm = _batch_norm(norm_cfg, in_channels) if with_identity else None
-            self.branch_scale = self._conv_norm(1, norm_cfg) if kernel_size > 1 else None
+            scale = with_scale and kernel_size > 1
+            self.branch_scale = self._conv_norm(1, norm_cfg) if scale else None
             self.branch_conv_list = nn.ModuleList(
                 self._conv_norm(kernel_size, norm_cfg) for _ in range(num_convs)
             )

@@ -63,6 +63,10 @@ class MobileOne(BaseModule):
         with_cp: Gradient checkpointing of each unit: less memory, the same result.
         use_se: False leaves out the squeeze-and-excitation that S4 has (for segmentation, where its
             global mean ties each position to the size of the picture).
+        use_scale: False leaves out the 1x1 "scale" branches.
+        use_identity: False leaves out the identity branches. With both False and one conv branch a
+            unit (``arch.num_conv_branches``) the net is the plain one to compare with (paper, table 3):
+            in deploy form the two are the same.
         deploy: Build the deploy form.
         init_cfg: Initialisation; the default is the usual Kaiming start. See
             :class:`~mobileone_mm.models.init.NearIdentityInit` for short training from scratch.
@@ -92,6 +96,8 @@ class MobileOne(BaseModule):
         act_cfg: Mapping[str, Any] | None = dict(type='ReLU'),
         with_cp: bool = False,
         use_se: bool = True,
+        use_scale: bool = True,
+        use_identity: bool = True,
         deploy: bool = False,
         init_cfg: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = DEFAULT_INIT,
     ) -> None:
@@ -104,12 +110,14 @@ class MobileOne(BaseModule):
             ('norm_eval', norm_eval),
             ('with_cp', with_cp),
             ('use_se', use_se),
+            ('use_scale', use_scale),
+            ('use_identity', use_identity),
             ('deploy', deploy),
         ):
             if not isinstance(flag, bool):
                 raise TypeError(f'{name}: got {flag!r}; True or False is needed')
         self.norm_eval = norm_eval
-        self.use_se = use_se
+        self.use_se, self.use_identity = use_se, use_identity
         self.strides, self.dilations = _grid(strides, dilations, output_stride)
         self.contract_dilation = contract_dilation
         self.out_indices = _out_indices(out_indices)
@@ -117,6 +125,7 @@ class MobileOne(BaseModule):
             norm_cfg=_mapping('norm_cfg', norm_cfg),
             act_cfg=None if act_cfg is None else _mapping('act_cfg', act_cfg),
             with_cp=with_cp,
+            with_scale=use_scale,
             deploy=deploy,
         )
         stem = self.arch.stem_channels
@@ -151,11 +160,15 @@ class MobileOne(BaseModule):
                 stride=self.strides[index] if first else 1,
                 dilation=dilation,
                 groups=in_channels,
-                with_identity=not first,
+                with_identity=self.use_identity and not first,
                 **shared,
             )
             pointwise = MobileOneBlock(
-                in_channels, out_channels, 1, with_identity=in_channels == out_channels, **shared
+                in_channels,
+                out_channels,
+                1,
+                with_identity=self.use_identity and in_channels == out_channels,
+                **shared,
             )
             units += [depthwise, pointwise]
             in_channels = out_channels

@@ -109,6 +109,10 @@ def _unit_problem(missing: list[str], unexpected: list[str]) -> str | None:
     if all('.se.' in key for key in units):
         have, want = ('without', 'with') if missing else ('with', 'without')
         return f'is {have} squeeze-and-excitation, the model {want}; see the argument use_se'
+    for branch, option in (('.branch_scale.', 'use_scale'), ('.branch_norm.', 'use_identity')):
+        if all(branch in key for key in units):
+            have, want = ('without', 'with') if missing else ('with', 'without')
+            return f'is {have} the branches of {option}, the model {want}; see that argument'
     return (
         f'is of another size: units or branches differ ({some_keys(units)}); set the arch of the '
         'checkpoint'

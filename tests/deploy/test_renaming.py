@@ -112,6 +112,19 @@ def test_any_size_and_any_place_is_known_by_its_shapes():
             check_whole(state)
 
 
+@pytest.mark.parametrize('option', ['use_scale', 'use_identity'])
+def test_a_net_without_a_kind_of_branch_is_whole_but_no_public_size(option):
+    with torch.device('meta'):
+        layout = MobileOne('s1', **{option: False}).state_dict()
+        whole = MobileOne('s1').state_dict()
+    state = {k: torch.ones(v.shape) for k, v in layout.items()}
+    assert check_whole(state) is None
+    # One unit that has what the others lack is damage.
+    odd = next(k for k in whole if k not in layout and k.endswith('norm.weight'))
+    with pytest.raises(InputError, match='lacks'):
+        check_whole({**state, odd: torch.ones(whole[odd].shape)})
+
+
 BRANCH = 'backbone.stage1.0.branch_conv_list.1.conv.weight'
 VARIANCE = 'backbone.stage1.0.branch_scale.norm.running_var'
 

@@ -11,8 +11,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mobileone_mm import MobileOne, NearIdentityInit, reparameterize_model
+from mobileone_mm.errors import InputError
 from mobileone_mm.models import ARCHS, MobileOneBlock
 from mobileone_mm.reparam.proof import max_difference, randomize_
+from mobileone_mm.weights import load_weights
 
 PARAMETERS = {  # with ImageNet's classifier: fused, unfused
     's0': (2_078_504, 5_293_272),
@@ -262,6 +264,34 @@ def test_stages_beyond_the_outputs_are_neither_run_nor_trained():
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
     assert not any(p.requires_grad for p in model.stage4.parameters())
     assert all(p.requires_grad for p in full.parameters())
+
+
+@pytest.mark.parametrize('scale', [True, False])
+@pytest.mark.parametrize('identity', [True, False])
+def test_branches_can_be_left_out(scale, identity):
+    arch = dict(TINY, num_conv_branches=[1, 1, 2, 1])
+    options = dict(use_scale=scale, use_identity=identity)
+    model = MobileOne(arch, **options).double().eval()
+    keys = [key for key in model.state_dict() if 'num_batches' not in key]
+    assert any('branch_scale' in key for key in keys) is scale
+    assert any('branch_norm' in key for key in keys) is identity
+    randomize_(model, seed=1)
+    fused = reparameterize_model(model)
+    x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    assert max_difference(model(x), fused(x))[1] < 1e-12
+    assert fused.state_dict().keys() == MobileOne(arch, deploy=True, **options).state_dict().keys()
+    # Written into the branches that are left, the fused kernels are the same function.
+    lifted = MobileOne(arch, **options).double().eval()
+    load_weights(lifted, fused.state_dict())
+    assert max_difference(lifted(x), fused(x))[1] < 1e-12
+
+
+@pytest.mark.parametrize('option', ['use_scale', 'use_identity'])
+def test_weights_with_other_branches_are_refused(option):
+    whole, part = MobileOne(TINY), MobileOne(TINY, **{option: False})
+    for model, weights, have in ((whole, part, 'without'), (part, whole, 'with')):
+        with pytest.raises(InputError, match=f'is {have} the branches of {option}'):
+            load_weights(model, weights.state_dict())
 
 
 def test_near_identity_start():
