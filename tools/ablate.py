@@ -1,9 +1,9 @@
 """Train variants of one config with the same seeds and compare them.
 
-python tools/ablate.py configs/studies/s0_scratch.py configs/studies/s0_scratch_variants.py --seeds 0 1 2
+python tools/ablate.py configs/studies/s0_scratch{,_variants}.py --seeds 0 1 2 3 4
 
-VARIANTS is a file with a dict of options by dotted key for each variant's name; the first is the one that the
-others are compared with. A second call leaves out what is done. Writes a table and a plot.
+VARIANTS is a file with a dict `variants`: for each name its options by dotted key. All are compared
+with the first. A second call leaves out what is done. Writes a table and a plot.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ablations: one config trained in several variants, each with the same seeds, and compared by pairs."""
+"""Ablations: variants of one config, trained with the same seeds and compared by pairs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -22,6 +23,7 @@ from .ablation_report import draw, summarise, table
 from .config import load_config
 from .demo import ALLOCATOR
 from .folders import check_writable
+from .runner import prepare_training
 
 _NEEDS = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'val_dataloader', 'val_evaluator')
 
@@ -65,8 +67,8 @@ def ablate(
     """Train every variant of a config with every seed, and compare each with the first variant.
 
     Variants of one seed start alike and see the pictures in the same order as far as the variant
-    allows, so that they are compared by pairs. The runs go seed by seed; a second call leaves out what is
-    done. Each is an ordinary run of ``tools/train.py``, with its config, log and curves in
+    allows, so that they are compared by pairs. The runs go seed by seed; a second call leaves out what
+    is done. Each is an ordinary run of ``tools/train.py``, with its config, log and curves in
     ``WORK_DIR/<variant>/seed_<n>``; what is compared is the last value of the metric.
 
     Args:
@@ -96,9 +98,7 @@ def ablate(
     chosen = _choose(read_variants(variants), only)
     configs = {name: _configure(config, name, chosen[name], cfg_options) for name in chosen}
     metric = metric or _best_metric(configs[next(iter(chosen))])
-    runs = [
-        _plan(cfg, name, seed, folder) for seed in seeds for name, cfg in configs.items()
-    ]
+    runs = [_plan(cfg, name, seed, folder) for seed in seeds for name, cfg in configs.items()]
     values = _run_all(runs, folder, _Trainer(root, metric, jobs, keep_checkpoints, device))
     summary = summarise(values, metric)
     atomic_text(folder / 'ablation.json', json.dumps(summary, indent=2) + '\n')
@@ -126,9 +126,16 @@ def read_variants(path: str | Path) -> dict[str, dict[str, Any]]:
             f"variants '{path}': a dict 'variants' with two or more names is needed, each with a dict "
             'of options by dotted key'
         )
+    places: dict[str, str] = {}
     for name, options in found.items():
         if not isinstance(options, Mapping):
             raise InputError(f"variants '{path}': '{name}' is no dict of options by dotted key")
+        other = places.setdefault(_place(name), name)
+        if other != name:
+            raise InputError(
+                f"variants '{path}': '{other}' and '{name}' would share the folder '{_place(name)}'; "
+                'rename one'
+            )
     return {str(name): dict(options) for name, options in found.items()}
 
 
@@ -152,8 +159,11 @@ def _choose(
 def _configure(
     config: str | Path, name: str, options: dict[str, Any], common: Mapping[str, Any] | None
 ) -> Config:
+    """The config of a variant; what a run of it would refuse is refused here, before any runs."""
+    merged = {**(common or {}), **options}
     try:
-        return load_config(config, {**(common or {}), **options}, needs=_NEEDS)
+        prepare_training(config, cfg_options=merged, work_dir=tempfile.gettempdir())
+        return load_config(config, merged, needs=_NEEDS)
     except InputError as error:
         raise InputError(f"variant '{name}': {error}") from error
 
@@ -168,25 +178,27 @@ def _best_metric(cfg: Config) -> str:
 def _plan(cfg: Config, name: str, seed: int, folder: Path) -> Run:
     cfg = cfg.copy()
     cfg.merge_from_dict({'randomness.seed': seed})
-    place = ''.join(c if c.isalnum() or c in '.-' else '_' for c in name)
-    return Run(name, seed, cfg.pretty_text, folder / place / f'seed_{seed}')
+    return Run(name, seed, cfg.pretty_text, folder / _place(name) / f'seed_{seed}')
+
+
+def _place(name: Any) -> str:
+    return ''.join(c if c.isalnum() or c in '.-' else '_' for c in str(name))
 
 
 def _run_all(runs: list[Run], folder: Path, train: _Trainer) -> dict[str, dict[int, float]]:
     record = folder / 'runs.json'
-    done: dict[str, float] = json.loads(record.read_text()) if record.is_file() else {}
+    done = _recorded(record)
     left = [run for run in runs if run.key not in done]
     print(f'{len(runs)} runs, {len(runs) - len(left)} of them done before', flush=True)
     with ThreadPoolExecutor(train.jobs) as pool:
+        tasks = {pool.submit(train, run): run for run in left}
         try:
-            for number, (run, value) in enumerate(zip(left, pool.map(train, left), strict=True), 1):
+            for number, task in enumerate(as_completed(tasks), 1):
+                run, value = tasks[task], task.result()
                 done[run.key] = value
                 atomic_text(record, json.dumps(done, indent=2) + '\n')
-                print(
-                    f'[{number}/{len(left)}] {run.variant}, seed {run.seed}: '
-                    f'{train.metric} {value:g}',
-                    flush=True,
-                )
+                about = f'{run.variant}, seed {run.seed}: {train.metric} {value:g}'
+                print(f'[{number}/{len(left)}] {about}', flush=True)
         except BaseException:
             train.stop()
             raise
@@ -194,6 +206,16 @@ def _run_all(runs: list[Run], folder: Path, train: _Trainer) -> dict[str, dict[i
     for run in runs:
         values.setdefault(run.variant, {})[run.seed] = done[run.key]
     return values
+
+
+def _recorded(path: Path) -> dict[str, float]:
+    try:
+        found = json.loads(path.read_text()) if path.is_file() else {}
+        return {str(key): float(value) for key, value in found.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"--work-dir: '{path}' is no record of runs ({error}); remove it, or choose another folder"
+        ) from error
 
 
 class _Trainer:

@@ -47,15 +47,21 @@ def check_whole(state: Mapping[str, Tensor]) -> str | None:
     found: list[Arch | None] = []
     for prefix, tensors in _backbones(state).items():
         arch, channels = _arch(prefix, tensors)
-        branches = dict(
-            use_scale=any('.branch_scale.' in key for key in tensors),
-            use_identity=any('.branch_norm.' in key for key in tensors),
+        scale, identity = (
+            any(f'.{branch}.' in key for key in tensors)
+            for branch in ('branch_scale', 'branch_norm')
         )
         with torch.device('meta'):
-            model = MobileOne(arch, channels, deploy=form_of(tensors) == 'deploy', **branches)
+            model = MobileOne(
+                arch,
+                channels,
+                use_scale=scale,
+                use_identity=identity,
+                deploy=form_of(tensors) == 'deploy',
+            )
         _compare(prefix, tensors, model.state_dict())
         # The public sizes have both kinds of branches; a fused unit does not tell.
-        found.append(arch if model.deploy or all(branches.values()) else None)
+        found.append(arch if model.deploy or (scale and identity) else None)
         _check_classifier(prefix, state, arch.channels[-1])
     return _public_name(found[0], form_of(state) == 'deploy') if found and found[0] else None
 

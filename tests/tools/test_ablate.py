@@ -1,0 +1,179 @@
+"""tools/ablate.py: the runs, what is compared, and what happens when one fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from mobileone_mm.apis import ablation
+from mobileone_mm.apis.ablation import ablate, read_variants
+from mobileone_mm.apis.ablation_report import summarise, table
+from mobileone_mm.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+VARIANTS = """
+variants = {
+    'whole': {},
+    'slow rate': {'optim_wrapper.optimizer.lr': 1e-5},
+}
+"""
+
+
+@pytest.fixture
+def variants(tmp_path):
+    def write(text: str = VARIANTS) -> Path:
+        path = tmp_path / 'variants.py'
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Runs that were asked for; in the place of training, the metric is told by the config."""
+    runs = []
+
+    def train(self, run):
+        runs.append((run.variant, run.seed))
+        config = run.folder / 'config.py'
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(run.text)
+        cfg = Config.fromfile(config)
+        if cfg.optim_wrapper.optimizer.lr == 7:
+            raise InputError('it went wrong')
+        return 1000 * cfg.optim_wrapper.optimizer.lr + cfg.randomness.seed
+
+    monkeypatch.setattr(ablation._Trainer, '__call__', train)
+    return runs
+
+
+def test_real_runs_are_recorded_and_left_out_the_second_time(
+    tool, tiny_config, variants, tmp_path, capfd
+):
+    config, work_dir = tiny_config('cls'), tmp_path / 'runs'
+    command = ('ablate', config, variants(), '--work-dir', work_dir, '--device', 'cpu')
+    assert tool(*command, '--seeds', 3, '--jobs', 2) == 0
+    out = capfd.readouterr().out
+    assert '2 runs, 0 of them done before' in out
+    assert '| whole |' in out
+    assert '| slow rate |' in out
+    summary = json.loads((work_dir / 'ablation.json').read_text())
+    assert summary['metric'] == 'accuracy/top1'
+    for name, place in (('whole', 'whole'), ('slow rate', 'slow_rate')):
+        folder = work_dir / place / 'seed_3'
+        cfg = Config.fromfile(folder / 'config.py')
+        assert cfg.randomness.seed == 3
+        assert (cfg.optim_wrapper.optimizer.lr == 1e-5) is (name == 'slow rate')
+        assert not list(folder.glob('*.pth'))
+        scalars = next(folder.glob('*/vis_data/scalars.json')).read_text().splitlines()
+        last = [line for line in map(json.loads, scalars) if 'accuracy/top1' in line][-1]
+        assert summary['variants'][name]['values'] == [last['accuracy/top1']]
+    assert Image.open(work_dir / 'ablation.png').size[0] > 400
+    assert tool(*command, '--seeds', 3) == 0
+    assert '2 runs, 2 of them done before' in capfd.readouterr().out
+
+
+def test_pairs_are_compared(tiny_config, variants, trained, tmp_path):
+    config, work_dir = tiny_config('cls'), str(tmp_path / 'runs')
+    options = {'optim_wrapper.optimizer.lr': 0.5}
+    summary = ablate(config, variants(), ROOT, seeds=(0, 5), work_dir=work_dir, cfg_options=options)
+    assert trained == [('whole', 0), ('slow rate', 0), ('whole', 5), ('slow rate', 5)]
+    assert summary['variants']['whole']['values'] == [500, 505]
+    slow = summary['variants']['slow rate']
+    assert slow['difference'] == slow['lowest'] == slow['highest'] == pytest.approx(0.01 - 500)
+    assert slow['error'] == pytest.approx(0)
+    # Another seed: what is done is left out.
+    ablate(config, variants(), ROOT, seeds=(0, 5, 6), work_dir=work_dir, cfg_options=options)
+    assert trained[4:] == [('whole', 6), ('slow rate', 6)]
+    # Without the option "whole" is another run; the variant, which sets the same key, is not.
+    ablate(config, variants(), ROOT, seeds=(0,), work_dir=work_dir)
+    assert trained[6:] == [('whole', 0)]
+
+
+def test_what_was_done_before_a_failure_is_kept(tiny_config, variants, trained, tmp_path):
+    config, work_dir = tiny_config('cls'), str(tmp_path / 'runs')
+    text = VARIANTS.replace('1e-5', '7')
+    with pytest.raises(InputError, match='it went wrong'):
+        ablate(config, variants(text), ROOT, seeds=(0,), work_dir=work_dir)
+    ablate(config, variants(), ROOT, seeds=(0,), work_dir=work_dir)
+    assert trained == [('whole', 0), ('slow rate', 0), ('slow rate', 0)]
+
+
+def test_only_some_variants(tiny_config, variants, trained, tmp_path):
+    text = VARIANTS.replace("'slow", "'other': {},\n    'slow")
+    ablate(
+        tiny_config('cls'), variants(text), ROOT, (0,), ['slow rate'], work_dir=str(tmp_path / 'r')
+    )
+    assert trained == [('whole', 0), ('slow rate', 0)]
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('variants = {}', 'two or more names'),
+        ('variants = [1, 2]', 'two or more names'),
+        ("variants = {'a': {}, 'b': 3}", "'b' is no dict"),
+        ("variants = {'a b': {}, 'a+b': {}}", "share the folder 'a_b'"),
+        ('variants = {', 'cannot be read'),
+    ],
+)
+def test_files_that_hold_no_variants(variants, text, message):
+    with pytest.raises(InputError, match=message):
+        read_variants(variants(text))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--seeds', 1, 1], '--seeds: got [1, 1]'),
+        (['--seeds', -1], '--seeds'),
+        (['--jobs', 0], '--jobs: got 0'),
+        (['--only', 'fast'], "--only: got 'fast'; the variants are whole, slow rate"),
+        (['--metric', 'mIoU', '--seeds', 0], "--metric: 'mIoU' is not in the log"),
+        (['--cfg-options', 'modle.x=1'], 'modle'),
+    ],
+)
+def test_bad_arguments(tool, tiny_config, variants, tmp_path, capfd, arguments, message):
+    work_dir = tmp_path / 'runs'
+    code = tool(
+        'ablate', tiny_config('cls'), variants(), '--work-dir', work_dir, '--device', 'cpu',
+        *arguments,
+    )  # fmt: skip
+    assert code == 2
+    assert message in capfd.readouterr().err
+    assert not (work_dir / 'ablation.json').exists()
+
+
+def test_a_bad_variant_is_named_before_anything_runs(
+    tool, tiny_config, variants, trained, tmp_path, capfd
+):
+    text = VARIANTS.replace('1e-5', '-1')
+    code = tool('ablate', tiny_config('cls'), variants(text), '--work-dir', tmp_path / 'runs')
+    assert code == 2
+    assert "variant 'slow rate'" in capfd.readouterr().err
+    assert not trained
+    assert not (tmp_path / 'runs').exists()
+
+
+def test_a_damaged_record_is_no_traceback(tiny_config, variants, trained, tmp_path):
+    (tmp_path / 'runs.json').write_text('{"a": [')
+    with pytest.raises(InputError, match='is no record of runs'):
+        ablate(tiny_config('cls'), variants(), ROOT, work_dir=str(tmp_path))
+
+
+def test_spread_of_the_report():
+    values = {'all': {0: 80.0, 1: 82.0, 2: 84.0}, 'less': {0: 79.0, 1: 82.0, 2: 81.0}}
+    summary = summarise(values, 'top1')
+    assert summary['variants']['all']['std'] == pytest.approx(2)
+    less = summary['variants']['less']
+    assert (less['difference'], less['lowest'], less['highest']) == (pytest.approx(-4 / 3), -3, 0)
+    # Standard deviation of -1, 0 and -3, by the root of 3.
+    assert less['error'] == pytest.approx((7 / 3) ** 0.5 / 3**0.5)
+    assert table(summary)[-1] == '| less | 80.67 ± 1.53 | -1.33 ± 0.88 | -3.00 to +0.00 |'
+    single = table(summarise({'all': {0: 1.0}, 'less': {0: 2.0}}, 'top1'))
+    assert single[-1] == '| less | 2.00 | +1.00 | +1.00 to +1.00 |'
