@@ -14,6 +14,7 @@ import torch
 from mobileone_mm.weights.reading import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
+HERE = str(Path(__file__).parent)
 
 # Nothing random in the pictures: the crop is the whole picture. BN keeps its statistics, since two
 # halves of a batch have other ones, and torch has no SyncBN for the CPU.
@@ -71,26 +72,49 @@ def start(tiny_config, tool, tmp_path):
     return raw(tmp_path / 'start')[0]
 
 
-def test_two_processes(start, tiny_config, tool, tmp_path):
-    """With schedules by iteration, weights and average alike, through all three phases."""
-    config = tiny_config('cls', LINES + SCHEDULES)
-    assert tool('train', config, '--work-dir', tmp_path / 'one', '--no-validate') == 0
+def train_in_two(config, work_dir):
+    """The same run in two processes, each with half of every batch; its output."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
     command += ['--master_addr=127.0.0.1', f'--master_port={port}', ROOT / 'tools' / 'train.py']
-    command += [config, '--work-dir', tmp_path / 'two', '--no-validate', '--launcher', 'pytorch']
+    command += [config, '--work-dir', work_dir, '--no-validate', '--launcher', 'pytorch']
     result = subprocess.run(
         [*map(str, command), '--cfg-options', 'train_dataloader.batch_size=2'],
         env={**{k: v for k, v in os.environ.items() if k != 'LOCAL_RANK'},
-             'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
+             'OMP_NUM_THREADS': '1', 'PYTHONPATH': f'{ROOT}{os.pathsep}{HERE}'},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
-    assert 'Curriculum: phase 3 of 3 from epoch 3: 64 px' in result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def test_two_processes(start, tiny_config, tool, tmp_path):
+    """With schedules by iteration, weights and average alike, through all three phases."""
+    config = tiny_config('cls', LINES + SCHEDULES)
+    assert tool('train', config, '--work-dir', tmp_path / 'one', '--no-validate') == 0
+    assert 'Curriculum: phase 3 of 3 from epoch 3: 64 px' in train_in_two(config, tmp_path / 'two')
     for one, two in zip(raw(tmp_path / 'one'), raw(tmp_path / 'two'), strict=True):
         assert_equal_training(start, one, two)
+
+
+def test_two_processes_that_share_their_statistics(start, tiny_config, tool, tmp_path, monkeypatch):
+    """BN learns as well: its batches are those of both processes, as with SyncBN on GPUs."""
+    monkeypatch.syspath_prepend(HERE)
+    config = tiny_config(
+        'cls',
+        LINES.replace('norm_eval=True', "norm_cfg=dict(type='mmengine.GlooSyncBN')")
+        + "custom_imports = dict(imports=['mobileone_mm', 'gloo_sync_bn'])\n"
+        + SCHEDULES,
+    )
+    assert tool('train', config, '--work-dir', tmp_path / 'one', '--no-validate') == 0
+    train_in_two(config, tmp_path / 'two')
+    one, two = raw(tmp_path / 'one'), raw(tmp_path / 'two')
+    for pair in zip(one, two, strict=True):
+        assert_equal_training(start, *pair)
+    moved = 'backbone.stage1.0.branch_scale.norm.running_mean'
+    assert not torch.allclose(one[0][moved], start[moved], atol=1e-3)
 
 
 def test_accumulation(start, tiny_config, tool, tmp_path):

@@ -1,0 +1,29 @@
+"""Batch normalisation over all processes on the CPU, where torch's SyncBN does not run: for tests."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+@MODELS.register_module(force=True)
+class GlooSyncBN(nn.BatchNorm2d):
+    """Mean and variance of the batches of all processes, which must be of one size, with gradients."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
+            return super().forward(x)
+        processes = dist.get_world_size()
+        mean = all_reduce(x.mean((0, 2, 3))) / processes
+        centred = x - mean[:, None, None]
+        variance = all_reduce((centred**2).mean((0, 2, 3))) / processes
+        with torch.no_grad():
+            count = processes * x.numel() / x.shape[1]
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight / (variance + self.eps).sqrt()
+        return centred * scale[:, None, None] + self.bias[:, None, None]
