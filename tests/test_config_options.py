@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import (
@@ -24,6 +24,7 @@ from mmengine.registry import (
 from torch import nn
 
 from mobileone_mm.apis.config import load_config
+from mobileone_mm.apis.options import ConfigOptions
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 CLASSIFIER, DETECTOR, SEGMENTOR = (
@@ -43,9 +44,9 @@ def _clean(monkeypatch):
 
 
 def load(name, *options):
-    """A config with options of the command line, as argparse and mmengine parse them."""
+    """A config with options of the command line, as the tools parse them."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
     given = parser.parse_args(['--cfg-options', *options]).cfg_options if options else {}
     cfg = load_config(CONFIGS / f'{name}.py', given, needs=('optim_wrapper',))
     init_default_scope(cfg.default_scope)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.apis.arguments import tool_parser
 from mobileone_mm.apis.cli import run_tool
-from mobileone_mm.apis.config import ConfigOptions
+from mobileone_mm.apis.options import ConfigOptions
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.apis.cli import ToolParser, run_tool
-from mobileone_mm.apis.config import ConfigOptions
+from mobileone_mm.apis.options import ConfigOptions
 
 
 def main(argv: list[str] | None = None) -> None:

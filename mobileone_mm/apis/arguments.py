@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from .cli import ToolParser
-from .config import ConfigOptions
 from .launch import LAUNCHERS
+from .options import ConfigOptions
 
 
 def tool_parser(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import re
@@ -11,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import MMLogger
 
@@ -25,25 +24,6 @@ from .values import check_values
 
 _VARIABLE = re.compile(r'env variable `(\w+)`')
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
-
-
-class ConfigOptions(DictAction):
-    """mmengine's ``--cfg-options`` action, with an argparse error for what is not KEY=VALUE."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        for value in values or ():
-            if '=' not in value.lstrip('='):
-                parser.error(f"{option_string}: got '{value}'; KEY=VALUE is needed")
-        try:
-            super().__call__(parser, namespace, values, option_string)
-        except (AssertionError, ValueError) as error:
-            parser.error(f'{option_string}: {one_line(error)}')
 
 
 def load_config(

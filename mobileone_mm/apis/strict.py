@@ -117,8 +117,8 @@ def check_hooks(cfg: Config) -> None:
     for path, hook in hooks:
         if not isinstance(hook, (Mapping, Hook)) and hook is not None:
             raise InputError(
-                f'{path}: got {str(hook)[:60]!r}; a dict is needed (--cfg-options takes no lists of '
-                'dicts: write them into a config)'
+                f"{path}: got {str(hook)[:60]!r}; a dict with 'type' is needed, on the command line "
+                '"[dict(type=\'X\')]"'
             )
         _check_priority(path, hook)
         kind = hook.get('type') if isinstance(hook, Mapping) else None

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from PIL import Image
 
 from mobileone_mm.apis import demo
 from mobileone_mm.apis.config import load_config
+from mobileone_mm.apis.options import parse_value
 from mobileone_mm.errors import InputError, ProofError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +88,7 @@ def test_options_fit_the_config(task, monkeypatch):
     options = {}
     for option in (*job.train_options, *job.test_options):
         key, _, value = option.partition('=')
-        options[key] = DictAction._parse_iterable(value)
+        options[key] = parse_value(value)
     config = load_config(ROOT / 'configs' / f'{job.config}.py', options)
     assert isinstance(config, Config)
     assert config.optim_wrapper.optimizer.type == 'AdamW'

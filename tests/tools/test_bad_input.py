@@ -83,7 +83,7 @@ def test_prefix_that_no_key_has(tiny_config, checkpoint, refused):
 @pytest.mark.parametrize(
     ('option', 'said'),
     [
-        ("custom_hooks=\"[{'type':'EMAHook','priority':1}]\"", 'custom_hooks.0: got'),
+        ('custom_hooks="[\'EMAHook\']"', "custom_hooks.0: got 'EMAHook'; a dict"),
         (
             'default_hooks.logger.priority=XX',
             "default_hooks.logger.priority: got 'XX'; 0 to 100 or",

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from mmengine.config import DictAction
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 from mobileone_mm.apis.config import load_config
+from mobileone_mm.apis.options import parse_value
 from mobileone_mm.training.curriculum import CurriculumHook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ def config(name, options=()):
     given = {}
     for option in options:
         key, _, value = option.partition('=')
-        given[key] = DictAction._parse_iterable(value)
+        given[key] = parse_value(value)
     return load_config(ROOT / 'configs' / f'{name}.py', given, needs=('optim_wrapper',))
 
 
