@@ -30,9 +30,16 @@ def check_launcher(launcher: str) -> None:
     """Check that the processes were started by the launcher that the command line names.
 
     Raises:
-        InputError: Its environment variables are missing or no numbers, or it needs GPUs.
+        InputError: Its environment variables are missing or no numbers, or it needs GPUs; or torchrun
+            started several processes, and the command line does not say so.
     """
     if launcher == 'none':
+        started = os.environ.get('WORLD_SIZE', '1')
+        if 'TORCHELASTIC_RUN_ID' in os.environ and started != '1':
+            raise InputError(
+                f'--launcher: torchrun started {started} processes, each of which would do the whole '
+                'run by itself; add --launcher pytorch'
+            )
         return
     missing = [name for name in _ENVIRONMENT[launcher] if name not in os.environ]
     if missing:

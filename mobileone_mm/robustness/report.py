@@ -126,7 +126,12 @@ def plot(summary: Mapping[str, Any], path: str | Path) -> None:
     grid = figure.add_gridspec(len(corrupted) + bars, len(GROUPS))
     for row, name in enumerate(corrupted):
         clean = summary['sets'].get('clean')
-        for column, (group, members) in enumerate(GROUPS.items()):
+        drawn = {
+            group: members
+            for group, members in GROUPS.items()
+            if any(member in summary[name]['errors'] for member in members)
+        }
+        for column, (group, members) in enumerate(drawn.items()):
             axes = figure.add_subplot(grid[row, column])
             _lines(axes, summary[name]['errors'], members, clean)
             axes.set_title(f'{TITLES[name]}: {group}')

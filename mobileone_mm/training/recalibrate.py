@@ -119,13 +119,15 @@ class RecalibrateHook(Hook):
             runner.logger.info('The model is in deploy form: there are no statistics to measure.')
             return
 
-        def forward(data: Any) -> Any:
-            return model.extract_feat(model.data_preprocessor(data, True)['inputs'])
+        def inputs(data: Any) -> Any:
+            return model.data_preprocessor(data, True)['inputs']
 
+        forward = model.extract_feat
         loader = _apart(runner.train_dataloader, runner.seed)
-        first = next(iter(loader))
+        # Once: batch augmentation (Mixup, CutMix) is drawn anew each time.
+        first = inputs(next(iter(loader)))
         before = training_jump(model, first, forward)
-        count = recalibrate(model, islice(loader, self.num_batches), forward)
+        count = recalibrate(model, map(inputs, islice(loader, self.num_batches)), forward)
         after = training_jump(model, first, forward)
         runner.logger.info(
             f'Statistics of {count} normalisations measured on {min(len(loader), self.num_batches)} '

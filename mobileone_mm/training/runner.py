@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from ..errors import InputError
 from ..weights.writing import atomic_text
 from .averages import unwrapped
+from .resumed_schedules import schedule_settings, warn_of_taken
 from .seeding import SeededSampler, seed_samples
 
 # What torch's and mmengine's parts raise about a state that is none of theirs.
@@ -103,9 +104,13 @@ class Runner(MMEngineRunner):
     def load_or_resume(self) -> None:
         """Load a checkpoint or resume from one.
 
+        mmengine takes the schedules of the checkpoint in the place of the config's, without a word: a
+        run that is resumed to be longer goes on at the rate where the old one ended. The log says so.
+
         Raises:
             InputError: The state of the run in it does not fit this run.
         """
+        planned = schedule_settings(self)
         try:
             super().load_or_resume()
         except _MISFITS as error:
@@ -117,6 +122,7 @@ class Runner(MMEngineRunner):
                 f'({type(error).__name__}: {reason}); continue with the config that it began with, or '
                 'start anew from its weights with --cfg-options load_from=...'
             ) from error
+        warn_of_taken(self, planned)
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Register mmengine's hooks, with the project's hooks in or beside their place."""

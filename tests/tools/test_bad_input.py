@@ -313,6 +313,15 @@ def test_full_disk(tiny_config, tool, refused, tmp_path, monkeypatch):
 # -- machine ---------------------------------------------------------------------------------------
 
 
+def test_processes_that_would_train_alone(refused, tiny_config, monkeypatch):
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    line = refused('train', tiny_config('cls'))
+    assert 'torchrun started 2 processes' in line
+    assert '--launcher pytorch' in line
+
+
 def test_launcher_without_environment(tiny_config, refused, monkeypatch):
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
         monkeypatch.delenv(name, raising=False)

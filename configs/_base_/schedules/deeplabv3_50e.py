@@ -26,7 +26,6 @@ param_scheduler = [
         eta_min=1e-6,
         by_epoch=True,
         begin=0,
-        end=50,
         convert_to_iter_based=True,
     ),
 ]

@@ -1,7 +1,11 @@
-"""20 epochs from pretrained weights: AdamW, ten times the learning rate for the new head, cosine."""
+"""20 epochs from pretrained weights: AdamW, ten times the learning rate for the new head, cosine.
+
+The cosine ends with the run: train_cfg.max_epochs=5 is enough for a shorter one.
+"""
 
 optim_wrapper = dict(
     type='OptimWrapper',
+    constructor='mobileone_mm.OptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.05),
     paramwise_cfg=dict(
         norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys=dict(head=dict(lr_mult=10.0))
@@ -22,7 +26,6 @@ param_scheduler = [
         eta_min=1e-6,
         by_epoch=True,
         begin=1,
-        end=20,
         convert_to_iter_based=True,
     ),
 ]
