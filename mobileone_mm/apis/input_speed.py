@@ -134,7 +134,7 @@ def _prepared(config: str | Path, options: Mapping[str, Any] | None) -> Config:
     check_data(cfg, (LOADER,))
     settings.fit_loaders(cfg)
     settings.survive_broken_files(cfg)
-    settings.use_faster_crop(cfg)
+    settings.use_faster_transforms(cfg)
     return cfg
 
 
