@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 
 from ..data.checks import check_data
 from ..errors import InputError
+from ..training import channels_last
 from ..training.runner import Runner
 from . import settings
 from .config import load_config
@@ -134,7 +135,7 @@ def _prepared(config: str | Path, options: Mapping[str, Any] | None) -> Config:
     check_data(cfg, (LOADER,))
     settings.fit_loaders(cfg)
     settings.survive_broken_files(cfg)
-    settings.use_faster_crop(cfg)
+    settings.use_faster_transforms(cfg)
     return cfg
 
 
@@ -274,6 +275,8 @@ def _step_rate(cfg: Config, pipeline: _Pipeline) -> float:
     try:
         with config_faults(cfg):
             model = MODELS.build(cfg.model).to(device).train()
+            if channels_last.is_asked_for(cfg.get(channels_last.KEY)):
+                channels_last.use_channels_last(model, device)
             optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
     finally:
         logger.setLevel(level)

@@ -251,7 +251,7 @@ def amend_pipelines(cfg: Config, stop_at_broken_pictures: bool = False) -> None:
         from ..distill.views import use_stored_outputs
 
         use_stored_outputs(cfg)
-    settings.use_faster_crop(cfg)  # last: stored views name the transforms of the config
+    settings.use_faster_transforms(cfg)  # last: stored views name the transforms of the config
 
 
 def _build(cfg: Config, launcher: str) -> Runner:

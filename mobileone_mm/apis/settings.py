@@ -23,7 +23,8 @@ _PICTURE_LOADERS = (
     'mmcv.LoadImageFromFile',
     'mobileone_mm.LoadImage',
 )
-_CROPS = ('RandomResizedCrop', 'mmpretrain.RandomResizedCrop')
+#: transforms of mmpretrain that have a faster twin of the same name here
+_FASTER = ('RandAugment', 'RandomResizedCrop')
 # The first one is mmseg's only where mmseg is the default scope: mmdet has its own of that name.
 _MASK_LOADERS = ('LoadAnnotations', 'mmseg.LoadAnnotations', 'mobileone_mm.LoadSegAnnotations')
 
@@ -92,18 +93,22 @@ def survive_broken_files(cfg: Config, stop: bool = False) -> None:
             transform.setdefault('ignore_index', head.get('ignore_index', 255))
 
 
-def use_faster_crop(cfg: Config) -> None:
-    """Put a faster crop with the same result in the place of mmpretrain's, in all pipelines.
+def use_faster_transforms(cfg: Config) -> None:
+    """Put faster transforms with the same result in the place of mmpretrain's, in all pipelines.
 
-    See :class:`~mobileone_mm.data.cropping.RandomResizedCrop`.
+    See :class:`~mobileone_mm.data.cropping.RandomResizedCrop` and
+    :class:`~mobileone_mm.data.auto_augment.RandAugment`. mmpretrain's AutoAugment stays: the one here
+    is another one, in which ``hparams`` are in force.
 
     Args:
         cfg: The config; changed in place.
     """
-    names = _CROPS if cfg.get('default_scope') == 'mmpretrain' else _CROPS[1:]
-    for key in (*LOADERS, 'custom_hooks', 'tta_pipeline'):
-        for transform in _transforms(cfg.get(key), names):
-            transform['type'] = 'mobileone_mm.RandomResizedCrop'
+    own = cfg.get('default_scope') == 'mmpretrain'
+    for name in _FASTER:
+        names = (name, f'mmpretrain.{name}') if own else (f'mmpretrain.{name}',)
+        for key in (*LOADERS, 'custom_hooks', 'tta_pipeline'):
+            for transform in _transforms(cfg.get(key), names):
+                transform['type'] = f'mobileone_mm.{name}'
 
 
 def _replace(transform: Any, name: str, on_error: str, stop: bool) -> None:

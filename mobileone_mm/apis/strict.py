@@ -22,6 +22,7 @@ from .spelling import did_you_mean, mistyped
 # What the Runner takes, what it looks up in the config by itself, and what the tools look up.
 TOP_LEVEL_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
     'activation_checkpointing',
+    'channels_last',
     'compile',
     'custom_imports',
     'efficient_conv_bn_eval',

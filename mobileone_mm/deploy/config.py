@@ -24,7 +24,7 @@ from ..overrides import merge_options
 #: where a setting stands below ``model``
 Place: TypeAlias = tuple[str | int, ...]
 #: settings of one run on one machine
-RUN_KEYS = ('load_from', 'resume', 'work_dir', 'launcher')
+RUN_KEYS = ('channels_last', 'load_from', 'resume', 'work_dir', 'launcher')
 _ENVIRONMENT = re.compile(r'\{\{[\'"]?\s*\$(\w+)\s*:\s*(\S*?)\s*[\'"]?\}\}')
 
 

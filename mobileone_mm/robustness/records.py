@@ -94,7 +94,9 @@ def read_records(path: Path) -> dict[str, Any]:
         content = None
     ours = isinstance(content, dict) and content.get('format') == FORMAT
     if not (ours and isinstance(content.get('evaluations'), dict)):
-        raise InputError(f"--out: '{path}' is not a file of this tool; choose another name, or another --work-dir")
+        raise InputError(
+            f"--out: '{path}' is not a file of this tool; choose another name, or another --work-dir"
+        )
     return content
 
 

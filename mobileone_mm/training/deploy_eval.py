@@ -23,6 +23,7 @@ from ..reparam import reparameterize_model
 from ..reparam.proof import exact_arithmetic
 from ..reparam.surgery import unfused_blocks
 from .averages import check_averages, unwrapped
+from .channels_last import keep_layout
 from .units import require_units
 
 #: name of a unit and its relative difference
@@ -133,6 +134,7 @@ class DeployEvalHook(Hook):
         vars(fused).pop('val_step', None)
         try:
             reparameterize_model(fused, inplace=True)
+            keep_layout(fused)
         except ValueError as error:  # NaN, Inf: whether the run ends is for others to decide
             runner.logger.warning(f'Validation is in training form: {error}')
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmengine.optim import _ParamScheduler
 from mmengine.runner import Runner
 
 # Where a schedule stands, not what it is.
@@ -15,12 +16,13 @@ Settings = list[tuple[str, dict[str, Any]]]
 def schedule_settings(runner: Runner) -> Settings:
     """Class and settings of each parameter scheduler of a run, in order; none before they are built."""
     found = runner.param_schedulers
-    groups = found.values() if isinstance(found, dict) else [found or []]
+    groups = found.values() if isinstance(found, dict) else [found]
     return [
         (type(scheduler).__name__, _settings(scheduler))
         for group in groups
+        if isinstance(group, list)
         for scheduler in group
-        if not isinstance(scheduler, dict)
+        if isinstance(scheduler, _ParamScheduler)
     ]
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import InputError
 from ..weights.writing import atomic_text
+from . import channels_last
 from .averages import unwrapped
 from .resumed_schedules import schedule_settings, warn_of_taken
 from .seeding import SeededSampler, seed_samples
@@ -48,6 +49,7 @@ class Runner(MMEngineRunner):
     - ``compile`` compiles the backbone. mmengine compiles the whole training step, whose optimizer
       torch cannot trace (its parameter groups are mmengine's ConfigDicts), and which it would have to
       compile anew for every learning rate.
+    - ``channels_last=True``: see :mod:`mobileone_mm.training.channels_last`.
     """
 
     #: log folders of the Runners of this process, also of those whose constructor failed
@@ -62,7 +64,15 @@ class Runner(MMEngineRunner):
         self.log_dirs.append(Path(self._work_dir, self._timestamp))
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Wrap the model for several processes; on the CPU without device ids and SyncBN."""
+        """Wrap the model for several processes; on the CPU without device ids and SyncBN.
+
+        Before that, as DDP lays its gradients out like the weights, into channels_last if asked for.
+        """
+        if self._channels_last:
+            channels_last.use_channels_last(model, get_device())
+            self.logger.info(
+                'Channels last: the weights are converted, pictures before the backbone.'
+            )
         if not self.distributed or get_device() != 'cpu':
             return super().wrap_model(model_wrapper_cfg, model)
         if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
@@ -76,6 +86,17 @@ class Runner(MMEngineRunner):
         )
         wrapper.update(model_wrapper_cfg or {}, device_ids=None)
         return super().wrap_model(wrapper, model)
+
+    @property
+    def _channels_last(self) -> bool:
+        return channels_last.is_asked_for(self.cfg.get(channels_last.KEY))
+
+    def _init_model_weights(self) -> None:
+        if not self._channels_last:
+            super()._init_model_weights()
+            return
+        with channels_last.usual_layout(self.model):
+            super()._init_model_weights()
 
     @staticmethod
     def build_dataloader(
@@ -137,6 +158,8 @@ class Runner(MMEngineRunner):
             if hooks.setdefault(name, dict(type=kind)) is None:
                 del hooks[name]  # switched off, as mmengine's own hooks can be
         super().register_default_hooks(hooks)
+        if self._channels_last:
+            self.register_hook(channels_last.ChannelsLastHook())
 
     def _maybe_compile(self, target: str) -> None:
         compile_cfg = self.cfg.get('compile')

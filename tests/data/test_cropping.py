@@ -67,11 +67,11 @@ def test_takes_the_place_of_the_host():
     crop = dict(type='RandomResizedCrop', scale=48)
     loader = dict(dataset=dict(dataset=dict(pipeline=[dict(type='LoadImage'), crop])))
     cfg = Config(dict(default_scope='mmpretrain', train_dataloader=copy.deepcopy(loader)))
-    settings.use_faster_crop(cfg)
+    settings.use_faster_transforms(cfg)
     changed = cfg.train_dataloader.dataset.dataset.pipeline
     assert changed[1] == dict(type='mobileone_mm.RandomResizedCrop', scale=48)
     assert changed[0].type == 'LoadImage'
 
     other = Config(dict(default_scope='mmdet', train_dataloader=copy.deepcopy(loader)))
-    settings.use_faster_crop(other)
+    settings.use_faster_transforms(other)
     assert other.train_dataloader.dataset.dataset.pipeline[1].type == 'RandomResizedCrop'

@@ -21,6 +21,7 @@ from mmengine.registry import TRANSFORMS
 from PIL import Image
 from torch.nn import functional as F
 
+from mobileone_mm.data.augmentations import faster
 from mobileone_mm.data.cropping import RandomResizedCrop
 from mobileone_mm.data.loading import decode
 
@@ -172,6 +173,44 @@ def test_crop_and_resize(jpegs):
         assert (equal == len(inputs)) == name.startswith(KEEP), name
     assert rows['this project (Pillow, crop copied first)'][-1] < 0.8
     assert rows['torch, antialias, 8 bits'][1] <= 2
+
+
+AUGMENTATIONS = {
+    'AutoAugment': dict(policies='imagenet', hparams=dict(pad_val=128)),
+    'RandAugment': dict(policies='timm_increasing', num_policies=2, magnitude_level=9),
+    'Equalize': dict(prob=1.0),
+    'AutoContrast': dict(prob=1.0),
+    'Contrast': dict(prob=1.0, magnitude=0.8),
+    'Brightness': dict(prob=1.0, magnitude=0.8),
+    'Solarize': dict(prob=1.0, thr=256 / 9 * 4),
+    'SolarizeAdd': dict(prob=1.0, magnitude=60),
+    'Posterize': dict(prob=1.0, bits=4),
+}
+
+
+@pytest.mark.parametrize('kind', AUGMENTATIONS)
+def test_augmentations(kind, jpegs):
+    """Crops of 224 px, under the same seeds with either class."""
+    theirs = TRANSFORMS.build(dict(type=f'mmpretrain.{kind}', **AUGMENTATIONS[kind]))
+    if kind in ('AutoAugment', 'RandAugment'):
+        ours = TRANSFORMS.build(dict(type=f'mobileone_mm.{kind}', **AUGMENTATIONS[kind]))
+    else:
+        ours = faster(theirs)
+
+    def run(transform, item):
+        np.random.seed(item[0])
+        return transform(dict(img=item[1]))['img']
+
+    inputs = list(enumerate(RESIZES['this project (Pillow, crop copied first)'](item)
+                            for item in crops(jpegs)))  # fmt: skip
+    ways = {
+        f'{kind} of {name}': lambda item, transform=transform: run(transform, item)
+        for name, transform in (('mmpretrain', theirs), ('this project', ours))
+    }
+    rows = compare(ways, inputs, f'{kind} of mmpretrain')
+    equal, *_, ratio = rows[f'{kind} of this project']
+    assert equal == len(inputs)
+    assert ratio < 0.7
 
 
 def test_training_pipeline(jpegs, tmp_path):

@@ -1,0 +1,168 @@
+"""The faster augmentations: mmpretrain's pixels, draw by draw."""
+
+from __future__ import annotations
+
+import copy
+import time
+from statistics import median
+
+import mmcv
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.registry import TRANSFORMS
+from mmpretrain.datasets import transforms as host
+
+from mobileone_mm.apis import settings
+from mobileone_mm.data import augmentations
+from mobileone_mm.data.auto_augment import AutoAugment, RandAugment
+from mobileone_mm.training.phases import weakened
+
+RNG = np.random.default_rng(0)
+KINDS = {
+    'AutoContrast': [{}],
+    'Equalize': [{}],
+    'Posterize': [dict(bits=bits) for bits in range(9)],
+    'Solarize': [dict(thr=thr) for thr in (0, 1, 128, 255, 256, *(256 / 9 * i for i in range(9)))],
+    'SolarizeAdd': [dict(magnitude=m, thr=t) for m in (0, 1, 60, 110.0, 255) for t in (128, 77.7)],
+    'Brightness': [dict(magnitude=m) for m in (0, 0.1, 0.37, 0.8, 0.9, *RNG.uniform(0, 1, 40))],
+    'Contrast': [dict(magnitude=m) for m in (0, 0.1, 0.37, 0.8, 0.9, *RNG.uniform(0, 1, 40))],
+}
+
+
+def pictures():
+    """Noise, dull, dark, flat and small ones; sides that no vector register divides; views."""
+    noise = RNG.integers(0, 256, (61, 83, 3), dtype=np.uint8)
+    smooth = np.linspace(0, 255, 224 * 224 * 3).reshape(224, 224, 3).astype(np.uint8)
+    found = [
+        noise,
+        smooth,
+        RNG.normal(120, 9, (224, 224, 3)).astype(np.uint8),
+        RNG.binomial(255, 0.02, (97, 33, 3)).astype(np.uint8),
+        np.minimum(smooth, np.uint8([255, 7, 90])),
+        np.full((40, 40, 3), 200, np.uint8),
+        np.uint8([[[0, 128, 255]]]),
+        RNG.integers(0, 256, (7, 5, 3), dtype=np.uint8),
+        RNG.choice(np.uint8([0, 255]), (50, 51, 3)),
+    ]
+    return [*found, noise[:, ::-1], noise[5:-9, 3:-4], smooth[..., ::-1]]
+
+
+def apply(transform, image, seed):
+    np.random.seed(seed)
+    results = transform(dict(img=image, img_path='a.jpg'))
+    return results, np.random.random()
+
+
+def assert_same(ours, theirs, image, seed):
+    before = image.copy()
+    (mine, after), (expected, wanted) = (apply(t, image, seed) for t in (ours, theirs))
+    np.testing.assert_array_equal(mine['img'], expected['img'], f'{theirs!r} {image.shape}')
+    assert mine['img'].dtype == expected['img'].dtype
+    assert mine.keys() == expected.keys()
+    assert after == wanted, 'as many random numbers are drawn'
+    assert np.array_equal(image, before)
+    return mine['img']
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_same_as_the_host(kind):
+    changed = 0
+    for number, image in enumerate(pictures()):
+        for place, options in enumerate(KINDS[kind]):
+            theirs = getattr(host, kind)(prob=0.7, **options)
+            ours = augmentations.faster(theirs)
+            assert type(ours) is getattr(augmentations, kind)
+            for seed in range(4):
+                got = assert_same(ours, theirs, image, 1000 * number + 10 * place + seed)
+                changed += not np.array_equal(got, image)
+    assert changed > 5
+
+
+def test_each_is_tested():
+    assert {kind.__name__ for kind in augmentations._FASTER} == set(KINDS)
+
+
+def test_contrast_for_every_mean():
+    for mean in range(256):
+        image = np.full((6, 7, 3), mean, np.uint8)
+        image[::2] = RNG.integers(0, 256, (3, 7, 3))
+        theirs = host.Contrast(magnitude=float(RNG.uniform(0, 1)), prob=1.0)
+        assert_same(augmentations.faster(theirs), theirs, image, mean)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_other_pictures_are_left_to_the_host(kind):
+    theirs = getattr(host, kind)(prob=1.0, **KINDS[kind][-1])
+    for image in (
+        RNG.integers(0, 256, (9, 8, 4), dtype=np.uint8)[..., :3].astype(np.float32),
+        RNG.integers(0, 256, (9, 8), dtype=np.uint8),
+    ):
+        try:
+            theirs.transform(dict(img=image.copy()))
+        except Exception as error:
+            with pytest.raises(type(error)):
+                augmentations.faster(theirs)(dict(img=image.copy()))
+        else:
+            assert_same(augmentations.faster(theirs), theirs, image, 1)
+
+
+@pytest.mark.parametrize('kind', ['Brightness', 'Contrast'])
+def test_with_pillow(kind):
+    """mmcv's setting does not reach its functions of colour."""
+    mmcv.use_backend('pillow')
+    try:
+        for image in pictures()[:3]:
+            theirs = getattr(host, kind)(magnitude=0.43, prob=1.0)
+            assert_same(augmentations.faster(theirs), theirs, image, 3)
+    finally:
+        mmcv.use_backend('cv2')
+
+
+@pytest.mark.parametrize('strength', [None, 0.3])
+def test_whole_policies(strength):
+    """Every sub-policy of ImageNet's AutoAugment, and RandAugment; also weakened by a curriculum."""
+    pairs = [
+        (AutoAugment('imagenet', dict(pad_val=128)), host.AutoAugment('imagenet')),
+        *(
+            tuple(
+                kind('timm_increasing', num_policies=2, magnitude_level=9, magnitude_std=std)
+                for kind in (RandAugment, host.RandAugment)
+            )
+            for std in (0.5, 'inf')
+        ),
+    ]
+    images = pictures()
+    for ours, theirs in pairs:
+        if strength is not None:
+            ours, theirs = (weakened(transform, strength) for transform in (ours, theirs))
+        for seed in range(150):
+            assert_same(ours, theirs, images[seed % len(images)], seed)
+
+
+def test_takes_the_place_of_the_host():
+    augment = dict(type='RandAugment', policies='timm_increasing', num_policies=2)
+    loader = dict(dataset=dict(pipeline=[dict(type='AutoAugment', policies='imagenet'), augment]))
+    cfg = Config(dict(default_scope='mmpretrain', train_dataloader=copy.deepcopy(loader)))
+    settings.use_faster_transforms(cfg)
+    kinds = [transform.type for transform in cfg.train_dataloader.dataset.pipeline]
+    assert kinds == ['AutoAugment', 'mobileone_mm.RandAugment']
+    built = TRANSFORMS.build(dict(cfg.train_dataloader.dataset.pipeline[1], magnitude_level=6))
+    assert type(built.transforms[1]) is augmentations.Equalize
+    assert repr(built) == repr(host.RandAugment('timm_increasing', 2, 6))
+
+
+def test_takes_less_time():
+    """Half the time or so; anything below 0.8 passes."""
+    image = RNG.normal(120, 30, (224, 224, 3)).clip(0, 255).astype(np.uint8)
+    ours, theirs = AutoAugment('imagenet', dict(pad_val=128)), host.AutoAugment('imagenet')
+    ratios = []
+    for seed in range(5):
+        spent = []
+        for transform in (ours, theirs):
+            start = time.process_time()
+            for step in range(60):
+                apply(transform, image, 100 * seed + step)
+            spent.append(time.process_time() - start)
+        ratios.append(spent[0] / spent[1])
+    assert median(ratios) < 0.8

@@ -1,0 +1,276 @@
+"""Runs with channels_last: the same numbers in another layout, whatever it is combined with."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import time
+from statistics import median
+
+import pytest
+import torch
+from torch import nn
+
+from mobileone_mm.errors import InputError
+from mobileone_mm.models import mobileone
+from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.training.channels_last import keep_layout, use_channels_last, usual_layout
+from mobileone_mm.training.runner import Runner
+from mobileone_mm.weights.reading import read_checkpoint
+
+from .conftest import Classifier, Pictures
+
+LAST = 'channels_last = True\n'
+
+
+def is_last(tensor):
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Of each call of the backbone: mode, deploy form or not, layout of input, weight and output."""
+    found = []
+    forward = mobileone.MobileOne.forward
+
+    def spy(self, x):
+        outputs = forward(self, x)
+        if not torch.compiler.is_compiling():
+            kernels = (p for p in self.parameters() if p.dim() == 4 and p.shape[2] == 3)
+            kernel = next(kernels, x)  # deploy's proof takes the parameters away
+            layouts = [is_last(tensor) for tensor in (x, kernel, outputs[0])]
+            found.append((self.training, self.deploy, *layouts))
+        return outputs
+
+    monkeypatch.setattr(mobileone.MobileOne, 'forward', spy)
+    return found
+
+
+def content_of(work_dir, epoch=1):
+    return read_checkpoint(work_dir / f'epoch_{epoch}.pth')
+
+
+def losses_of(content):
+    return torch.tensor(content['message_hub']['log_scalars']['train/loss'].data[0])
+
+
+def assert_close(first, second, tolerance=2e-2):
+    """Float32 in another order of summation, a few steps on: by the scale of each tensor."""
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        difference = (value.double() - second[key].double()).abs().max()
+        scale = second[key].double().abs().max().clamp(min=0.1)
+        assert difference <= tolerance * scale, (key, float(difference / scale))
+
+
+def tensors_in(content):
+    if isinstance(content, torch.Tensor):
+        yield content
+    elif isinstance(content, dict):
+        for value in content.values():
+            yield from tensors_in(value)
+    elif isinstance(content, (list, tuple)):
+        for value in content:
+            yield from tensors_in(value)
+
+
+def metrics_of(tool, folder, config, checkpoint, *options):
+    out = folder / 'metrics.json'
+    options = ('--cfg-options', *options) if options else ()
+    assert tool('test', config, checkpoint, '--work-dir', folder, '--out', out, *options) == 0
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
+def test_same_numbers(task, tiny_config, tool, tmp_path, seen):
+    """Losses and weights of an epoch as without; then a test of either file in either layout."""
+    contents, metrics = {}, []
+    for name, lines in (('usual', ''), ('last', LAST)):
+        seen.clear()
+        work_dir = tmp_path / name
+        config = tiny_config(task, lines, f'{task}_{name}')
+        assert tool('train', config, '--work-dir', work_dir) == 0
+        contents[name] = content_of(work_dir)
+        assert {mode for mode, *_ in seen} == {True, False}
+        assert {layout for _, _, *layouts in seen for layout in layouts} == {name == 'last'}
+    assert all(t.is_contiguous() for t in tensors_in(contents['last']))
+    usual, last = contents['usual'], contents['last']
+    torch.testing.assert_close(losses_of(last), losses_of(usual), rtol=1e-4, atol=1e-5)
+    assert_close(last['state_dict'], usual['state_dict'])
+    for option in ('channels_last=False', 'channels_last=True'):
+        checkpoint = tmp_path / 'last' / 'epoch_1.pth'
+        seen.clear()
+        metrics.append(metrics_of(tool, tmp_path / f'test_{option}', config, checkpoint, option))
+        assert {layout for *_, layout in seen} == {option.endswith('True')}
+    keys = [key for key in metrics[0] if 'time' not in key]
+    assert {k: metrics[0][k] for k in keys} == pytest.approx({k: metrics[1][k] for k in keys})
+
+
+def test_with_everything(tiny_config, tool, tmp_path, seen, capfd):
+    """Checkpointed gradients, EMA, validation of the fused average, a pair; and resumed, exactly."""
+    lines = """
+model['backbone'].update(with_cp=True)
+train_cfg = dict(max_epochs=2)
+custom_hooks = [dict(type='EMAHook', momentum=0.1, update_buffers=True),
+                dict(type='mobileone_mm.DeployEvalHook', verify='always'),
+                dict(type='mobileone_mm.BestDeployHook')]
+"""
+    config = tiny_config('cls', lines + LAST)
+    whole = tmp_path / 'whole'
+    assert tool('train', config, '--work-dir', whole) == 0
+    log = ''.join(capfd.readouterr())
+    assert log.count('Deploy form proved: units differ by at most') == 2
+    assert 'No deploy pair' not in log, log[log.index('No deploy pair') :][:3000]
+    fused = [layouts for training, deploy, *layouts in seen if deploy and not training]
+    assert [True] * 3 in fused  # the pair's own proof runs another copy, in the usual layout
+    content = content_of(whole, 2)
+    assert all(t.is_contiguous() for t in tensors_in(content))
+    pair = next(whole.glob('best_*_deploy.py'))
+    assert 'channels_last' not in pair.read_text()
+
+    for name, extra in (('usual', ''), ('same', LAST)):
+        folder = tmp_path / name
+        shutil.copytree(whole, folder)
+        (folder / 'epoch_2.pth').unlink()
+        config = tiny_config('cls', lines + extra, name)
+        arguments = ('--work-dir', folder, '--resume', folder / 'epoch_1.pth')
+        assert tool('train', config, *arguments) == 0
+        found = content_of(folder, 2)
+        for key in ('state_dict', 'ema_state_dict'):
+            if name == 'same':
+                assert all(torch.equal(v, content[key][k]) for k, v in found[key].items())
+            else:
+                assert_close(found[key], content[key])
+
+
+def test_compiled(tiny_config, tool, tmp_path):
+    """No break: the conversion is part of what is compiled."""
+    import torch._dynamo as dynamo
+    from torch._dynamo.utils import counters
+
+    graphs = []
+    for name, lines in (('usual', ''), ('last', LAST)):
+        dynamo.reset()
+        counters.clear()
+        config = tiny_config('cls', f"{lines}compile = dict(backend='eager')\n", name)
+        assert tool('train', config, '--work-dir', tmp_path / name, '--no-validate') == 0
+        graphs.append(counters['stats']['unique_graphs'])
+        assert not counters['graph_break']
+    assert graphs[1] <= graphs[0] + 1
+    usual, last = (content_of(tmp_path / name)['state_dict'] for name in ('usual', 'last'))
+    assert_close(last, usual)
+
+
+def test_float64():
+    """Five steps: what is left is the last digits."""
+    torch.manual_seed(0)
+    usual = randomize_(Classifier()).double()
+    usual.dropout.p = 0.0
+    last = copy.deepcopy(usual)
+    use_channels_last(last, 'cpu')
+    layouts = []
+    last.backbone.stage2[0].register_forward_hook(
+        lambda _, args, output: layouts.extend([is_last(args[0]), is_last(output)])
+    )
+    losses = []
+    for model in (usual, last):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+        for step in range(5):
+            batch = [Pictures()[(4 * step + i) % 12] for i in range(4)]
+            inputs = torch.stack([sample['inputs'] for sample in batch]).double()
+            label = torch.stack([sample['label'] for sample in batch])
+            loss = model(inputs, label, mode='loss')['loss']
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss))
+    assert losses[:5] == pytest.approx(losses[5:], rel=1e-9)
+    assert_close(last.state_dict(), usual.state_dict(), 1e-8)
+    assert layouts == [True] * 10
+
+
+def test_the_start_is_the_same(make_runner):
+    """torch draws random weights in the order of the memory; the seed must count alone."""
+    states = []
+    for settings in ({}, dict(cfg=dict(channels_last=True))):
+        torch.manual_seed(5)  # also for the head, which has no start of its own
+        runner = make_runner(kind=Runner, model=Classifier(), name=f'run{len(states)}', **settings)
+        runner._init_model_weights()
+        states.append(runner.model.state_dict())
+    assert all(torch.equal(value, states[0][key]) for key, value in states[1].items())
+    assert is_last(states[1]['backbone.stage0.branch_conv_list.0.conv.weight'])
+
+
+def test_layouts_of_copies():
+    model = Classifier()
+    before = copy.deepcopy(model.state_dict())
+    keep_layout(model)
+    assert not any(is_last(value) for value in model.state_dict().values())
+    use_channels_last(model, 'cpu')
+    use_channels_last(model, 'cpu')
+    assert len(model.backbone._forward_pre_hooks) == 1
+    other = copy.deepcopy(model).eval()
+    other.backbone.switch_to_deploy()
+    keep_layout(other)
+    assert is_last(other.backbone.stage0.branch_reparam.weight)
+    with usual_layout(model):
+        assert all(value.is_contiguous() for value in model.state_dict().values())
+    assert any(is_last(value) for value in model.state_dict().values())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize('value', ['yes', 1, 'dict(a=1)'])
+def test_another_value(value, tiny_config, tool, tmp_path, capsys):
+    config = tiny_config('cls')
+    options = ('--work-dir', tmp_path / 'run', '--cfg-options', f'channels_last={value}')
+    assert tool('train', config, *options) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert 'channels_last: got' in lines[0]
+    assert lines[0].endswith('True or False is allowed')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_nothing_to_convert():
+    model = nn.Module()
+    model.backbone = nn.Linear(3, 3)
+    with pytest.raises(InputError, match='Module has no backbone with convolutions to convert'):
+        use_channels_last(model, 'cpu')
+
+
+def test_what_torch_computes_wrongly():
+    """mmpretrain's own class has the strided 1x1 convolution that this one goes around."""
+    from mmpretrain.models import MobileOne as HostMobileOne
+
+    model = nn.Module()
+    model.backbone = HostMobileOne('s0')
+    with pytest.raises(InputError, match=r"'backbone\.stage0.*' is a strided 1x1 convolution of 3"):
+        use_channels_last(model, 'cpu')
+    use_channels_last(model, 'cuda')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('arch', 'deploy'), [('s0', False), ('s0', True)], ids=['step', 'deploy form']
+)
+def test_time(arch, deploy):
+    """In turns, 8 pictures of 160 px: prints what is in docs/imagenet.md, and promises nothing."""
+    models = [
+        nn.ModuleDict(dict(backbone=mobileone.MobileOne(arch, deploy=deploy))).train(not deploy)
+    ]
+    models.append(copy.deepcopy(models[0]))
+    use_channels_last(models[1], 'cpu')
+    pictures = torch.rand(8, 3, 160, 160)
+    times = [[], []]
+    for _ in range(8):
+        for model, spent in zip(models, times, strict=True):
+            start = time.perf_counter()
+            with torch.set_grad_enabled(not deploy):
+                loss = model['backbone'](pictures)[-1].mean()
+            if not deploy:
+                loss.backward()
+            spent.append(time.perf_counter() - start)
+    medians = [median(spent[1:]) for spent in times]
+    print(f'\n{arch}, deploy={deploy}: {medians[1] / medians[0]:.2f} of the time')
+    assert all(value > 0 for value in medians)
