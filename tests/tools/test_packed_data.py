@@ -165,8 +165,10 @@ def test_refused_packing(refused, tiny_config, tmp_path):
     assert 'no such file' in refused('pack_dataset', tmp_path / 'none.py', out)
     assert '--no-labels' in refused('pack_dataset', tmp_path, out)
     assert 'are for a config' in refused('pack_dataset', tmp_path, out, '--split', 'val')
-    assert 'shard_size: got 0' in refused('pack_dataset', config, out, '--shard-size', '0')
-    assert 'is not empty' in refused('pack_dataset', config, tmp_path)
+    for size in ('0', '200K', '1.5', '-3'):
+        line = refused('pack_dataset', config, out, '--shard-size', size)
+        assert f"--shard-size: got '{size}'; a whole number of MB, from 1, is needed" in line
+    assert f"OUT: '{tmp_path}' is not empty" in refused('pack_dataset', config, tmp_path)
     assert "has no 'val_dataloader'" in refused(
         'pack_dataset', config, out, '--split', 'val', '--cfg-options', 'val_dataloader=None'
     )
