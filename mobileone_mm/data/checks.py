@@ -23,6 +23,7 @@ from .class_checks import (
     Numbering,
     check_alike,
     check_class_list,
+    check_pictures,
     class_folders,
     find_numbering,
     joined,
@@ -198,6 +199,7 @@ def _check_labels(path: str, dataset: Mapping, num_classes: int | None) -> None:
     if ann_file is None:
         if labelled:
             _check_class_folders(path, folder, num_classes)
+            check_pictures(path, folder, dataset.get('extensions'))
         return
     lines = _lines(path, ann_file)
     files = [_labelled(path, ann_file, row, line, num_classes) if labelled else line

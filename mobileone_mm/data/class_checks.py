@@ -88,6 +88,49 @@ def class_folders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
 
+def check_pictures(path: str, folder: Path, extensions: Sequence[str] | None = None) -> None:
+    """Check that the class folders have pictures; log those that have none.
+
+    They are allowed: an empty folder keeps the numbers of those behind it.
+
+    Args:
+        path: Path of the data set in the config.
+        folder: The folder of class folders.
+        extensions: Endings of pictures; those of mmpretrain by default.
+
+    Raises:
+        InputError: All of them are empty.
+    """
+    from mmpretrain.datasets import CustomDataset
+
+    default = inspect.signature(CustomDataset.__init__).parameters['extensions'].default
+    endings = tuple(ending.lower() for ending in extensions or default)
+    names = class_folders(folder)
+    empty = [name for name in names if not _has_picture(folder / name, endings)]
+    if len(empty) == len(names):
+        raise InputError(
+            f"{path}: the data set is empty: no class folder of '{folder}' has a picture "
+            f'({", ".join(endings)})'
+        )
+    if empty:
+        more = f' and {len(empty) - 3} more' if empty[3:] else ''
+        print_log(
+            f"{path}: class folders of '{folder}' without a picture: "
+            f'{", ".join(map(repr, empty[:3]))}{more}; they keep their numbers.',
+            'current',
+            logging.WARNING,
+        )
+
+
+def _has_picture(folder: Path, endings: tuple[str, ...]) -> bool:
+    """Whether mmpretrain would find a picture, at any depth, hidden files left out."""
+    return any(
+        name.lower().endswith(endings) and not name.startswith('.')
+        for _, _, names in os.walk(folder, followlinks=True)
+        for name in names
+    )
+
+
 def joined(dataset: Mapping, name: str | None) -> Path | None:
     """A path below the data root, as mmengine's data sets join it; None for an empty name."""
     if not name:

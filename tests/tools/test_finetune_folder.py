@@ -112,5 +112,15 @@ def test_class_folder_without_a_picture(own, tool, tmp_path, capsys):
     (root / 'train' / names[0]).mkdir()
     work = tmp_path / 'run'
     assert tool('train', CONFIG, '--work-dir', work, '--cfg-options', *options) == 0
-    shown = ''.join(capsys.readouterr())
-    assert f"'{names[0]}'" in shown
+    line = f"class folders of '{root / 'train'}' without a picture: '{names[0]}'; they keep their"
+    assert line in ''.join(capsys.readouterr())
+
+
+def test_no_picture_at_all(own, tool, tmp_path, capsys):
+    root, names, options = own
+    for name in names:
+        for picture in (root / 'val' / name).iterdir():
+            picture.rename(picture.with_suffix('.txt'))
+    assert tool('train', CONFIG, '--work-dir', tmp_path / 'run', '--cfg-options', *options) == 2
+    line = f"val_dataloader.dataset: the data set is empty: no class folder of '{root / 'val'}' has"
+    assert line in capsys.readouterr().err
