@@ -223,13 +223,15 @@ def _labelled(path: str, ann_file: Path, row: int, line: str, num_classes: int |
 
 
 def _check_class_folders(path: str, folder: Path, num_classes: int | None) -> None:
-    found = len(class_folders(folder))
+    names = class_folders(folder)
+    found = len(names)
     if found == 0:
         raise InputError(f"{path}: '{folder}' has no folder per class, and there is no ann_file")
     if num_classes is not None and found != num_classes:
         raise InputError(
             f"{path}: '{folder}' has {found} class folders, {num_classes} classes are set; give the "
-            'labels in a file (ann_file), or set metainfo.classes and the head to these folders'
+            'labels in a file (ann_file), or set metainfo.classes and the head to these folders: '
+            f'{", ".join(names[:4])}{", ..." if names[4:] else ""}'
         )
 
 

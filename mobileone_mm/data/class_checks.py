@@ -55,7 +55,10 @@ def find_numbering(path: str, dataset: Mapping, kind: type) -> Numbering | None:
     names = [base.__name__ for base in inspect.getmro(kind)]
     if 'PackedDataset' in names and dataset.get('with_label', True):
         folder = pack_folder(dataset)
-        classes = read_classes(folder)
+        try:
+            classes = read_classes(folder)
+        except InputError as error:
+            raise InputError(f'{path}: {error}') from error
         return None if classes is None else Numbering(path, folder / CLASSES, classes, False)
     loader = getattr(kind, 'load_data_list', None)
     if getattr(loader, '__module__', None) != 'mmpretrain.datasets.custom':

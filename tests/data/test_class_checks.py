@@ -58,12 +58,12 @@ def refused(cfg, line, loaders=BOTH):
     return str(caught.value)
 
 
-ABC, ABD = ('ant', 'bee', 'fly'), ('ant', 'bug', 'fly')
+ABC, OTHER = ('ant', 'bee', 'fly'), ('ant', 'bug', 'fly')
 
 
 @pytest.mark.parametrize('kind', ['CustomDataset', 'mobileone_mm.PackedDataset'])
 def test_splits_with_other_classes(kind, data):
-    line = refused(data(ABC, ABD, kind, heads=3), r'^val_dataloader.dataset: its labels are not')
+    line = refused(data(ABC, OTHER, kind, heads=3), r'^val_dataloader.dataset: its labels are not')
     assert re.search(r"'bee' is in train_dataloader.dataset \('[^']*/train[^']*'\) alone", line)
     assert re.search(r"'bug' is in val_dataloader.dataset \('[^']*/val[^']*'\) alone", line)
 
@@ -113,8 +113,8 @@ def test_imagenet(data):
 
 
 def test_lists_of_labels(data, tmp_path):
-    cfg = data(ABC, ABD, heads=3, metainfo=dict(classes=('fly', 'ant', 'bee')))
-    for split, names in (('train', ABC), ('val', ABD)):
+    cfg = data(ABC, OTHER, heads=3, metainfo=dict(classes=('fly', 'ant', 'bee')))
+    for split, names in (('train', ABC), ('val', OTHER)):
         lines = [f'{name}/a.jpg {number}' for number, name in enumerate(names)]
         (tmp_path / f'{split}.txt').write_text('\n'.join(lines))
         cfg[f'{split}_dataloader']['dataset']['ann_file'] = f'{split}.txt'
@@ -134,7 +134,7 @@ def test_packs_in_another_order(data):
 
 def test_packed_and_folders(data, tmp_path):
     cfg = data(ABC, ABC, heads=3)
-    pack(tmp_path / 'packed', ABD)
+    pack(tmp_path / 'packed', OTHER)
     cfg['train_dataloader']['dataset'].update(
         type='mobileone_mm.PackedDataset', data_prefix='packed'
     )
@@ -160,9 +160,22 @@ def test_packed_classes_and_the_head(names, labels, heads, line, tmp_path, fresh
 
 def test_a_test_beside_other_training_data(data, capsys):
     """The training may have been another one: a line in the log, no refusal."""
-    cfg = data(ABC, ABD, heads=3)
+    cfg = data(ABC, OTHER, heads=3)
     cfg['test_dataloader'] = cfg.pop('val_dataloader')
     MMLogger.get_instance('of_the_test', logger_name='of_the_test')
     check_data(cfg, ('test_dataloader',))
     shown = ''.join(capsys.readouterr())
     assert 'test_dataloader.dataset: its labels are not those of train_dataloader.dataset' in shown
+
+
+def test_a_folder_that_is_no_class(data, tmp_path):
+    """Hidden folders count, and come first."""
+    cfg = data(ABC, ABC, heads=3)
+    (tmp_path / 'train' / '.ipynb_checkpoints').mkdir()
+    refused(cfg, r'has 4 class folders, 3 classes .* these folders: .ipynb_checkpoints, ant, bee')
+
+
+def test_class_list_that_is_no_text(data, tmp_path):
+    cfg = data(ABC, ABC, 'mobileone_mm.PackedDataset', heads=3)
+    (tmp_path / 'train' / 'classes.txt').write_bytes(b'\xff\xfe\xff')
+    refused(cfg, r"^train_dataloader.dataset: '.*classes.txt' is no readable list")
