@@ -10,8 +10,24 @@ The bytes of the pictures stay as they are; all of them are read back and compar
 from __future__ import annotations
 
 import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+
+import argparse
+
 from mobileone_mm.apis.cli import ToolParser, run_tool
 from mobileone_mm.apis.options import ConfigOptions
+
+
+def megabytes(text: str) -> int:
+    """A size in MB.
+
+    Raises:
+        argparse.ArgumentTypeError: It has a unit or a fraction, or is less than 1.
+    """
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(
+            f"got '{text}'; a whole number of MB, from 1, is needed, without a unit"
+        )
+    return int(text)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,8 +41,8 @@ def main(argv: list[str] | None = None) -> None:
                         help='pictures without classes, in any folders')  # fmt: skip
     parser.add_argument('--seed', type=int, default=0, help='of the order within the shards')
     parser.add_argument('--no-shuffle', action='store_true', help='keep the order (evaluation)')
-    parser.add_argument('--shard-size', type=int, default=500, metavar='MB',
-                        help='size of a shard (default: 500 MB)')  # fmt: skip
+    parser.add_argument('--shard-size', type=megabytes, default=500, metavar='MB',
+                        help='size of a shard in MB, a whole number (default: 500)')  # fmt: skip
     parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE',
                         help='override settings of the config')  # fmt: skip
     args = vars(parser.parse_args(argv))

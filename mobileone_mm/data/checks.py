@@ -1,7 +1,8 @@
 """Checks of the data before a run: what is missing or does not fit is named in one line.
 
 The hosts find out later, if at all: mmdet drops categories that the annotation file does not have,
-and counts labels in the file's order whatever the order of the class list; mmseg and mmpretrain
+and counts labels in the file's order whatever the order of the class list; mmpretrain numbers the
+class folders of each split by themselves (:mod:`mobileone_mm.data.class_checks`); mmseg and mmpretrain
 fail in a worker with a traceback; an empty data set ends in NumPy's "need at least one array".
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,19 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from ..errors import InputError
+from .class_checks import (
+    Numbering,
+    check_alike,
+    check_class_list,
+    check_pictures,
+    class_folders,
+    find_numbering,
+    joined,
+    note_unlike,
+    pictures_and_list,
+)
 from .coco_checks import check_coco
-from .packed.checks import check_packed, loads_elsewhere
+from .packed.checks import MAX_LOOKUPS, check_packed, loads_elsewhere
 
 # What the configs read their data roots from.
 ROOT_VARIABLES = {
@@ -29,8 +42,6 @@ ROOT_VARIABLES = {
     'ADE20KDataset': 'ADE_ROOT',
     'CustomDataset': 'FOLDER_ROOT',  # after ImageNet, which is one
 }
-# Looking for every file of a large data set on a network drive would take minutes.
-MAX_LOOKUPS = 2000
 # Heads whose num_classes is that of the data set; a region proposal head's is not.
 HEADS = ('auxiliary_head', 'bbox_head', 'decode_head', 'head')
 
@@ -49,6 +60,7 @@ def check_data(cfg: Mapping, loaders: Sequence[str]) -> None:
         InputError: Something is missing, empty, malformed or does not fit.
     """
     heads = list(head_sizes(cfg.get('model')))
+    numberings: list[Numbering] = []
     for loader in loaders:
         settings = cfg.get(loader)
         if not isinstance(settings, Mapping):
@@ -59,8 +71,32 @@ def check_data(cfg: Mapping, loaders: Sequence[str]) -> None:
                 continue
             classes = class_names(dataset, kind)
             _check_heads(heads, path, classes)
-            if _is_local(dataset):
-                check_dataset(path, dataset, kind, classes, heads)
+            if not _is_local(dataset):
+                continue
+            numbering = find_numbering(path, dataset, kind)
+            if numbering is not None:
+                numberings.append(numbering)
+                check_alike(numberings[0], numbering)
+                check_class_list(numbering, dataset, kind, classes)
+            check_dataset(path, dataset, kind, classes, heads)
+    if 'train_dataloader' not in loaders:
+        _note_other_training(cfg, numberings)
+
+
+def _note_other_training(cfg: Mapping, numberings: Sequence[Numbering]) -> None:
+    """What a test without a training can find out, if the training data is there, too."""
+    settings = cfg.get('train_dataloader')
+    if not isinstance(settings, Mapping) or not numberings:
+        return
+    for path, dataset in leaves(settings.get('dataset'), 'train_dataloader.dataset'):
+        kind = dataset_class(dataset)
+        if kind is None or not _is_local(dataset):
+            continue
+        with suppress(InputError, OSError):
+            trained = find_numbering(path, dataset, kind)
+            if trained is not None:
+                note_unlike(trained, numberings[0])
+        return
 
 
 def leaves(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
@@ -89,6 +125,8 @@ def class_names(dataset: Mapping, kind: type) -> tuple[str, ...] | None:
     """The class list in force: the config's, else the data set's own; None if it has none."""
     metainfo = dataset.get('metainfo')
     classes = metainfo.get('classes') if isinstance(metainfo, Mapping) else None
+    if classes is None:
+        classes = dataset.get('classes')  # mmpretrain's older way of saying it
     if isinstance(classes, str):
         try:
             names = Path(classes).read_text(encoding='utf-8').splitlines()
@@ -140,13 +178,6 @@ def check_dataset(
             raise
 
 
-def joined(dataset: Mapping, name: str | None) -> Path | None:
-    """A path below the data root, as mmengine's data sets join it; None for an empty name."""
-    if not name:
-        return None
-    return Path(dataset.get('data_root') or '', name)
-
-
 def require_files(path: str, files: Sequence[Path], what: str) -> None:
     """Check that files exist, all of them or evenly many of a long list.
 
@@ -162,20 +193,13 @@ def require_files(path: str, files: Sequence[Path], what: str) -> None:
 
 def _check_labels(path: str, dataset: Mapping, num_classes: int | None) -> None:
     """mmpretrain's lists of files and labels; without a list, folders named by class."""
-    split = dataset.get('split') or ''
-    prefix = dataset.get('data_prefix') or split
-    prefix = prefix.get('img_path', '') if isinstance(prefix, Mapping) else prefix
-    folder = joined(dataset, prefix) or Path(dataset.get('data_root') or '')
+    folder, ann_file, labelled = pictures_and_list(dataset)
     if not folder.is_dir():
         raise InputError(f"{path}: the folder of pictures '{folder}' does not exist")
-    ann_file = joined(dataset, dataset.get('ann_file'))
-    if ann_file is None and split:
-        ann_file = joined(dataset, f'meta/{split}.txt')
-        ann_file = ann_file if ann_file and ann_file.is_file() else None
-    labelled = dataset.get('with_label', True) and split != 'test'
     if ann_file is None:
         if labelled:
             _check_class_folders(path, folder, num_classes)
+            check_pictures(path, folder, dataset.get('extensions'))
         return
     lines = _lines(path, ann_file)
     files = [_labelled(path, ann_file, row, line, num_classes) if labelled else line
@@ -199,13 +223,15 @@ def _labelled(path: str, ann_file: Path, row: int, line: str, num_classes: int |
 
 
 def _check_class_folders(path: str, folder: Path, num_classes: int | None) -> None:
-    found = sum(entry.is_dir() for entry in os.scandir(folder))
+    names = class_folders(folder)
+    found = len(names)
     if found == 0:
         raise InputError(f"{path}: '{folder}' has no folder per class, and there is no ann_file")
     if num_classes is not None and found != num_classes:
         raise InputError(
             f"{path}: '{folder}' has {found} class folders, {num_classes} classes are set; give the "
-            'labels in a file (ann_file), or set metainfo.classes and the head to these folders'
+            'labels in a file (ann_file), or set metainfo.classes and the head to these folders: '
+            f'{", ".join(names[:4])}{", ..." if names[4:] else ""}'
         )
 
 

@@ -42,7 +42,8 @@ class CurriculumHook(Hook):
             epochs, at least one epoch each. None takes them as they are.
 
     Raises:
-        ValueError: The phases are malformed, unsorted, or one is the same as the one before.
+        ValueError: The phases are malformed, unsorted, one is the same as the one before, or begins
+            after ``total``.
         InputError: At the start of a run: a phase would not take effect, because it begins after the
             end, the pipeline has nothing that it changes, or something behind that undoes it.
     """
@@ -50,14 +51,10 @@ class CurriculumHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self, phases: Sequence[Mapping[str, Any]], total: int | None = None) -> None:
-        from .phases import read_phases
+        from .phases import check_total, read_phases
 
         self.phases = read_phases(phases)
-        if total is not None and (type(total) is not int or total <= self.phases[-1].begin):
-            raise ValueError(
-                f'total: got {total!r}; an integer above the begin of the last phase '
-                f'({self.phases[-1].begin}) is needed'
-            )
+        check_total(self.phases, total)
         self.total = total
         self._begins: list[int] = []
         self._index = torch.zeros(1, dtype=torch.int64).share_memory_()

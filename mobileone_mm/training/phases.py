@@ -98,6 +98,23 @@ def _read_phase(where: str, phase: Any) -> Phase:
     return Phase(begin, resolution, strength)
 
 
+def check_total(phases: Sequence[Phase], total: int | None) -> None:
+    """Check the length of the run that phases are written for; None is no length.
+
+    Raises:
+        ValueError: It is no number of epochs, or a phase begins after it.
+    """
+    if total is None:
+        return
+    if type(total) is not int or total < 1:
+        raise ValueError(f'total: got {total!r}; a number of epochs is needed, an integer from 1')
+    for index, phase in enumerate(phases):
+        if phase.begin >= total:
+            raise ValueError(
+                f'phases.{index}.begin: got {phase.begin}; less than total ({total}) is needed'
+            )
+
+
 def first_epochs(phases: Sequence[Phase], total: int | None, max_epochs: int) -> list[int]:
     """First epoch of each phase in a run, counted from 0.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,61 @@ def test_wrong_number_of_classes(fused, tiny_imagenet, tool, tmp_path, monkeypat
     assert tool('train', CONFIG, '--work-dir', work, *argv) == 2
     assert 'class folders, 99 classes are set' in capsys.readouterr().err
     assert not work.exists()
+
+
+@pytest.fixture
+def own(tiny_imagenet, tmp_path, monkeypatch):
+    """A copy of the folders that may be changed, and the options of a small run on them."""
+    root = tmp_path / 'own'
+    shutil.copytree(tiny_imagenet, root, ignore=shutil.ignore_patterns('meta'))
+    names = sorted({path.name for split in ('train', 'val') for path in (root / split).iterdir()})
+    for split in ('train', 'val'):
+        for name in names:
+            (root / split / name).mkdir(exist_ok=True)
+    monkeypatch.setenv('FOLDER_ROOT', str(root))
+    options = [*SMALL, f'model.head.num_classes={len(names)}', 'model.backbone.init_cfg=None']
+    return root, names, [*options, 'train_cfg.max_epochs=1']
+
+
+def test_splits_with_other_folders(own, tool, tmp_path, capsys):
+    """As many folders, one of another name: every label behind it would be another class."""
+    root, names, options = own
+    (root / 'val' / names[1]).rename(root / 'val' / 'zebra')
+    assert tool('train', CONFIG, '--work-dir', tmp_path / 'run', '--cfg-options', *options) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert f"'{names[1]}' is in train_dataloader.dataset ('{root / 'train'}') alone" in lines[0]
+    assert f"'zebra' is in val_dataloader.dataset ('{root / 'val'}') alone" in lines[0]
+    assert not (tmp_path / 'run').exists()
+
+
+def test_class_list_in_another_order(own, tool, tmp_path, capsys):
+    names = own[1]
+    given = ','.join(f"'{name}'" for name in reversed(names))
+    option = f'train_dataloader.dataset.metainfo.classes=({given})'
+    argv = ('--work-dir', tmp_path / 'run', '--cfg-options', *own[2], option)
+    assert tool('train', CONFIG, *argv) == 2
+    error = capsys.readouterr().err
+    assert f"train_dataloader.dataset.metainfo.classes: class 0 is '{names[-1]}'" in error
+    assert f"where it is '{names[0]}'" in error
+
+
+def test_class_folder_without_a_picture(own, tool, tmp_path, capsys):
+    """The folder keeps its number; the log names it."""
+    root, names, options = own
+    shutil.rmtree(root / 'train' / names[0])
+    (root / 'train' / names[0]).mkdir()
+    work = tmp_path / 'run'
+    assert tool('train', CONFIG, '--work-dir', work, '--cfg-options', *options) == 0
+    line = f"class folders of '{root / 'train'}' without a picture: '{names[0]}'; they keep their"
+    assert line in ''.join(capsys.readouterr())
+
+
+def test_no_picture_at_all(own, tool, tmp_path, capsys):
+    root, names, options = own
+    for name in names:
+        for picture in (root / 'val' / name).iterdir():
+            picture.rename(picture.with_suffix('.txt'))
+    assert tool('train', CONFIG, '--work-dir', tmp_path / 'run', '--cfg-options', *options) == 2
+    line = f"val_dataloader.dataset: the data set is empty: no class folder of '{root / 'val'}' has"
+    assert line in capsys.readouterr().err

@@ -165,8 +165,10 @@ def test_refused_packing(refused, tiny_config, tmp_path):
     assert 'no such file' in refused('pack_dataset', tmp_path / 'none.py', out)
     assert '--no-labels' in refused('pack_dataset', tmp_path, out)
     assert 'are for a config' in refused('pack_dataset', tmp_path, out, '--split', 'val')
-    assert 'shard_size: got 0' in refused('pack_dataset', config, out, '--shard-size', '0')
-    assert 'is not empty' in refused('pack_dataset', config, tmp_path)
+    for size in ('0', '200K', '1.5', '-3'):
+        line = refused('pack_dataset', config, out, '--shard-size', size)
+        assert f"--shard-size: got '{size}'; a whole number of MB, from 1, is needed" in line
+    assert f"OUT: '{tmp_path}' is not empty" in refused('pack_dataset', config, tmp_path)
     assert "has no 'val_dataloader'" in refused(
         'pack_dataset', config, out, '--split', 'val', '--cfg-options', 'val_dataloader=None'
     )
@@ -181,6 +183,10 @@ def test_refused_packing(refused, tiny_config, tmp_path):
         ('large class', 'has a picture of class 1000, but there are 1000 classes'),
         ('damaged', 'is no tar file, compressed, or damaged'),
         ('other list', 'labels.txt lists other pictures than there are'),
+        ('other labels', "labels.txt': '"),
+        ('few names', "classes.txt' names 2 classes, but there is a picture of class"),
+        ('one name more', "classes.txt' names 1001 classes, 1000 classes are set"),
+        ('other names', 'val_dataloader.dataset: its labels are not those of train_dataloader'),
         ('sampler', 'is PackedDataset without tar shards'),
         ('ann_file', 'the classes are in the packed data set'),
     ],
@@ -206,6 +212,16 @@ def test_refused_data(spoil, message, packed, tiny_config, refused, tmp_path, mo
         (train / 'shard-000000.tar').write_bytes(b'x' * 3000)
     elif spoil == 'other list':
         (train / 'labels.txt').write_text('a.jpg 1\n')
+    elif spoil == 'other labels':
+        names = [line.split()[0] for line in (train / 'labels.txt').read_text().splitlines()]
+        (train / 'labels.txt').write_text(''.join(f'{name} 999\n' for name in names))
+    elif spoil == 'few names':
+        (train / 'classes.txt').write_text('ant\nbee\n')
+    elif spoil == 'one name more':
+        (train / 'classes.txt').write_text((train / 'classes.txt').read_text() + 'wasp\n')
+    elif spoil == 'other names':
+        names = (train / 'classes.txt').read_text().splitlines()
+        (train / 'classes.txt').write_text('\n'.join(['wasp', *names[1:]]))
     elif spoil == 'sampler':
         if find_spec('lmdb') is None:
             pytest.skip('lmdb is not installed')

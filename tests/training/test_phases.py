@@ -86,10 +86,19 @@ def test_malformed_phases(phases, line):
     assert line in str(caught.value)
 
 
-@pytest.mark.parametrize('total', [113, 0, 1.5, True])
+@pytest.mark.parametrize('total', [0, -3, 1.5, True, '300'])
 def test_malformed_total(total):
-    with pytest.raises(ValueError, match=f'total: got {total}'):
+    with pytest.raises(ValueError, match=f'total: got {total!r}; a number of epochs is needed'):
         CurriculumHook(PAPER, total=total)
+
+
+@pytest.mark.parametrize(('begin', 'total', 'number'), [(400, 300, 2), (300, 300, 2), (113, 20, 1)])
+def test_a_phase_behind_the_total(begin, total, number):
+    """The phase is named that lies outside, not the length that all the others fit."""
+    phases = changed(2, begin=begin)
+    line = f'phases.{number}.begin: got {phases[number]["begin"]}; less than total \\({total}\\)'
+    with pytest.raises(ValueError, match=line):
+        CurriculumHook(phases, total=total)
 
 
 def settings(policy):

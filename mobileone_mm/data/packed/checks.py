@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from ...errors import InputError
-from .packs import open_pack
+from .listing import listed_places
+from .packs import CLASSES, LABELS, LmdbPack, open_pack
+
+# Looking for every file of a large data set on a network drive would take minutes.
+MAX_LOOKUPS = 2000
 
 
 def check_packed(path: str, dataset: Mapping, num_classes: int | None) -> None:
@@ -20,25 +24,72 @@ def check_packed(path: str, dataset: Mapping, num_classes: int | None) -> None:
         num_classes: Classes that the model and the config allow; None for any number.
 
     Raises:
-        InputError: It is empty, cannot be read, or has a class too many.
+        InputError: It is empty, cannot be read, its lists do not fit its pictures, or it has other
+            classes.
     """
-    prefix = dataset.get('data_prefix') or dataset.get('split') or ''
-    folder = Path(dataset.get('data_root') or '', str(prefix)).expanduser()
+    folder = pack_folder(dataset)
+    with_label = bool(dataset.get('with_label', True))
     try:
         pack = open_pack(folder)
-        labels = [label for _, label in pack.samples()]
+        labels = dict(pack.samples())
+        listed_places(pack, labels, with_label)
+        if isinstance(pack, LmdbPack):
+            _look_up(pack, list(labels))
+        classes = pack.classes
     except InputError as error:
         raise InputError(f'{path}: {error}') from error
     if not labels:
         raise InputError(f"{path}: the data set is empty: '{folder}' has no picture")
-    if not dataset.get('with_label', True):
-        return
+    if with_label:
+        _check_classes(path, folder, labels.values(), classes, num_classes)
+
+
+def pack_folder(dataset: Mapping) -> Path:
+    """The folder of a packed data set, by its settings."""
+    prefix = dataset.get('data_prefix') or dataset.get('split') or ''
+    return Path(dataset.get('data_root') or '', str(prefix)).expanduser()
+
+
+def _look_up(pack: LmdbPack, names: Sequence[str]) -> None:
+    """Look for the listed pictures in an LMDB, for evenly many of a long list."""
+    for name in names[:: max(1, len(names) // MAX_LOOKUPS)]:
+        try:
+            pack.require(name)
+        except FileNotFoundError:
+            raise InputError(
+                f"'{pack.folder}': {LABELS} lists '{name}', which the LMDB does not have; pack the "
+                'data set again'
+            ) from None
+        except OSError as error:
+            raise InputError(f"'{pack.folder}' cannot be read: {error.strerror}") from error
+
+
+def _check_classes(
+    path: str,
+    folder: Path,
+    labels: Collection[int],
+    classes: Sequence[str] | None,
+    num_classes: int | None,
+) -> None:
+    most = max(labels)
     if min(labels) < 0:
         raise InputError(f"{path}: '{folder}' has pictures without a class; pack it with classes")
-    if num_classes is not None and max(labels) >= num_classes:
+    if num_classes is not None and most >= num_classes:
         raise InputError(
-            f"{path}: '{folder}' has a picture of class {max(labels)}, but there are {num_classes} "
+            f"{path}: '{folder}' has a picture of class {most}, but there are {num_classes} "
             'classes (model.head.num_classes, metainfo.classes); they count from 0'
+        )
+    if classes is None:
+        return
+    if most >= len(classes):
+        raise InputError(
+            f"{path}: '{folder / CLASSES}' names {len(classes)} classes, but there is a picture of "
+            f'class {most}; give it a line for each class, from 0 on, or pack the data set again'
+        )
+    if num_classes is not None and len(classes) != num_classes:
+        raise InputError(
+            f"{path}: '{folder / CLASSES}' names {len(classes)} classes, {num_classes} classes are "
+            f'set (model.head.num_classes, metainfo.classes); set {len(classes)}, or pack all classes'
         )
 
 

@@ -11,7 +11,9 @@ from mmpretrain.datasets.base_dataset import BaseDataset
 from ...errors import InputError
 from ...registry import DATASETS
 from .backend import address
-from .packs import LABELS, open_pack
+from .listing import listed_places
+from .packs import open_pack
+from .tar_members import NO_LABEL
 
 
 @DATASETS.register_module()
@@ -31,7 +33,8 @@ class PackedDataset(BaseDataset):
         **kwargs: Arguments of mmpretrain's ``BaseDataset``.
 
     Raises:
-        InputError: The folder is no packed data set, or pictures have no class.
+        InputError: The folder is no packed data set, pictures have no class, or ``labels.txt`` says
+            something else than the shards.
     """
 
     def __init__(
@@ -80,17 +83,15 @@ class PackedDataset(BaseDataset):
     def _in_order(self, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
         start = len(self.img_prefix)
         names = [str(sample['img_path'])[start:] for sample in samples]
-        listing = self.pack.listing()
-        if listing is None:
+        labels = {
+            name: sample.get('gt_label', NO_LABEL)
+            for name, sample in zip(names, samples, strict=True)
+        }
+        places = listed_places(self.pack, labels, self.with_label)
+        if places is None:
             order = sorted(range(len(names)), key=lambda row: _as_folders(names[row]))
         else:
-            place = {name: number for number, (name, _) in enumerate(listing)}
-            if place.keys() != set(names):
-                raise InputError(
-                    f"'{self.pack.folder}': {LABELS} lists other pictures than there are; remove it, "
-                    'or pack the data set again'
-                )
-            order = sorted(range(len(names)), key=lambda row: place[names[row]])
+            order = sorted(range(len(names)), key=lambda row: places[names[row]])
         return [samples[row] for row in order]
 
     def pack_rows(self) -> np.ndarray:

@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,7 @@ class Pack(ABC):
         Raises:
             InputError: The file cannot be read.
         """
-        lines = _lines(self.folder / CLASSES)
-        return None if lines is None else tuple(lines)
+        return read_classes(self.folder)
 
     def listing(self) -> Iterator[tuple[str, int]] | None:
         """Name and class of each picture in the order of the data set that was packed.
@@ -182,6 +182,21 @@ class LmdbPack(Pack):
         yield from listing
 
     def read(self, name: str) -> bytes:
+        with self._transaction(name) as transaction:
+            found = transaction.get(name.encode())
+        if found is None:
+            raise self._missing(name)
+        return found
+
+    def require(self, name: str) -> None:
+        """Look a picture up without reading it; errors are those of :meth:`read`."""
+        with self._transaction(name) as transaction:
+            found = transaction.cursor().set_key(name.encode())
+        if not found:
+            raise self._missing(name)
+
+    @contextmanager
+    def _transaction(self, name: str) -> Iterator[Any]:
         import lmdb
 
         try:
@@ -190,12 +205,9 @@ class LmdbPack(Pack):
                     str(self.folder), readonly=True, lock=False, readahead=False, meminit=False
                 )
             with self._environment.begin() as transaction:
-                found = transaction.get(name.encode())
+                yield transaction
         except lmdb.Error as error:
             raise OSError(errno.EIO, f'LMDB: {error}', f'{self.folder}!/{name}') from error
-        if found is None:
-            raise self._missing(name)
-        return found
 
     def close(self) -> None:
         if self._environment is not None:
@@ -237,6 +249,16 @@ def read_pack(path: Path) -> Pack:
             f"'{path}' is an LMDB, which the package lmdb reads: pip install lmdb"
         ) from error
     return LmdbPack(path)
+
+
+def read_classes(folder: Path) -> tuple[str, ...] | None:
+    """Names of the classes of a packed data set, which is not opened; None without ``classes.txt``.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    lines = _lines(folder / CLASSES)
+    return None if lines is None else tuple(lines)
 
 
 def _close_environments() -> None:

@@ -91,14 +91,14 @@ def write_pack(
 
 def _check(items: Sequence[Item], form: str, shard_size: int) -> None:
     if form not in FORMATS:
-        raise InputError(f"format: got '{form}'; {', '.join(FORMATS)} are allowed")
+        raise InputError(f"--format: got '{form}'; {', '.join(FORMATS)} are allowed")
     if form == 'lmdb':
         try:
             import lmdb  # noqa: F401
         except ImportError as error:
-            raise InputError('format: lmdb needs the package lmdb: pip install lmdb') from error
+            raise InputError('--format lmdb needs the package lmdb: pip install lmdb') from error
     if shard_size < 1:
-        raise InputError(f'shard_size: got {shard_size}; at least 1 (MB) is needed')
+        raise InputError(f'--shard-size: got {shard_size}; at least 1 (MB) is needed')
     if not items:
         raise InputError('the data set is empty: there is nothing to pack')
     seen: dict[str, str] = {}
@@ -115,7 +115,7 @@ def _check(items: Sequence[Item], form: str, shard_size: int) -> None:
         if key in seen:
             raise InputError(
                 f"'{seen[key]}' and '{item.path}' would both be called '{key}'; rename one of them"
-                + (', or take the format lmdb' if form == 'shards' else '')
+                + (', or take --format lmdb' if form == 'shards' else '')
             )
         seen[key] = item.path
 
@@ -161,7 +161,7 @@ def _write_lmdb(folder: Path, items: Sequence[Item]) -> dict[str, tuple[int, int
                         transaction.put(item.name.encode(), content, append=True)
                         sums[item.name] = len(content), zlib.crc32(content)
     except lmdb.Error as error:
-        raise InputError(f'out: LMDB cannot be written: {error}; is the disk full?') from error
+        raise InputError(f'OUT: LMDB cannot be written: {error}; is the disk full?') from error
     (folder / 'lock.mdb').unlink(missing_ok=True)  # readers take no locks
     return sums
 
@@ -226,9 +226,9 @@ def _check_back(
 def _new_folder(out: str | os.PathLike[str]) -> Path:
     target = Path(out).expanduser().absolute()
     if target.is_dir() and any(target.iterdir()):
-        raise InputError(f"out: '{out}' is not empty; give a new or empty folder")
+        raise InputError(f"OUT: '{out}' is not empty; give a new or empty folder")
     if target.exists() and not target.is_dir():
-        raise InputError(f"out: '{out}' is a file; give a new or empty folder")
+        raise InputError(f"OUT: '{out}' is a file; give a new or empty folder")
     return target
 
 
@@ -248,7 +248,7 @@ def _whole_folder(target: Path) -> Iterator[Path]:
         done = True
     except OSError as error:
         raise InputError(
-            f"out: '{target}' cannot be written: {error.strerror or error}; choose another folder"
+            f"OUT: '{target}' cannot be written: {error.strerror or error}; choose another folder"
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -113,7 +113,7 @@ def test_full_disk(items, tmp_path, monkeypatch):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(writing, '_add', full)
-    with pytest.raises(InputError, match='out: .* cannot be written: No space left'):
+    with pytest.raises(InputError, match='OUT: .* cannot be written: No space left'):
         write_pack(items, tmp_path / 'out')
     assert nothing_left(tmp_path)
 
@@ -121,16 +121,16 @@ def test_full_disk(items, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (dict(form='zip'), "format: got 'zip'; shards, lmdb are allowed"),
-        (dict(shard_size=0), 'shard_size: got 0'),
+        (dict(form='zip'), "--format: got 'zip'; shards, lmdb are allowed"),
+        (dict(shard_size=0), '--shard-size: got 0'),
         (dict(items=[]), 'nothing to pack'),
         (dict(items=[Item('a.txt', 'a.txt')]), "'a.txt': no picture"),
         (dict(items=[Item('x', 'a.jpg'), Item('y', 'a.png')]), "both be called 'a'.*format lmdb"),
         (dict(items=[Item('x', 'a.b.jpg'), Item('y', 'a_b.jpg')]), "both be called 'a_b'"),
         (dict(items=[Item('x\ny.jpg', 'x\ny.jpg')]), 'a line break in the name'),
         (dict(items=[Item('x', 'a' * 600 + '.jpg')], form='lmdb'), 'too long for LMDB'),
-        (dict(out='in'), "'in' is not empty"),
-        (dict(out='in/0.jpg'), 'is a file'),
+        (dict(out='in'), "OUT: 'in' is not empty"),
+        (dict(out='in/0.jpg'), 'OUT: .* is a file'),
         (dict(out='/proc/none'), 'cannot be written'),
     ],
 )

@@ -1,0 +1,96 @@
+"""labels.txt against the pictures and the classes that are packed."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from mobileone_mm.data.packed.checks import check_packed
+from mobileone_mm.errors import InputError
+
+
+def zeros(lines):
+    return [f'{line.rpartition(" ")[0]} 0' for line in lines]
+
+
+def silent(lines):
+    return [f'{line.rpartition(" ")[0]} -1' for line in lines]
+
+
+def one_more(lines):
+    return [*lines, 'n01440764/gone.JPEG 0']
+
+
+def one_less(lines):
+    return lines[:-1]
+
+
+@pytest.fixture
+def spoilt(layouts, tmp_path):
+    """Settings of a copy of the packed data set with another list."""
+
+    def make(form, change):
+        if form not in layouts:
+            pytest.skip('lmdb is not installed')
+        settings = dict(layouts[form])
+        folder = shutil.copytree(f'{settings["data_root"]}/train', tmp_path / 'train')
+        listed = folder / 'labels.txt'
+        listed.write_text('\n'.join(change(listed.read_text().splitlines())) + '\n')
+        return {**settings, 'data_root': str(tmp_path)}
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ('change', 'line'),
+    [
+        (zeros, r"labels.txt': '.*' has class 0, its .cls or .json member in the shards [1-9]"),
+        (one_more, r"lists other pictures than .*: 'n01440764/gone.JPEG', line 9, is not there"),
+        (one_less, r"lists other pictures than there are: '.*' is missing in it"),
+    ],
+)
+def test_a_list_that_disagrees(change, line, spoilt, build):
+    """Found before the run, and where the data set is built from Python."""
+    settings = spoilt('shards', change)
+    with pytest.raises(InputError, match=line) as caught:
+        check_packed('train_dataloader.dataset', settings, None)
+    assert str(caught.value).startswith('train_dataloader.dataset: ')
+    assert '\n' not in str(caught.value)
+    with pytest.raises(InputError, match=line):
+        build(settings)
+
+
+def test_a_list_without_classes_is_an_order(spoilt, build, layouts):
+    settings = spoilt('shards', silent)
+    check_packed('train_dataloader.dataset', settings, None)
+    found, whole = build(settings), build(layouts['shards'])
+    for index in range(len(whole)):
+        for key in ('gt_label', 'pack_row'):
+            assert found.get_data_info(index)[key] == whole.get_data_info(index)[key]
+
+
+def test_classes_that_nobody_asks_for(spoilt, build):
+    settings = {**spoilt('shards', zeros), 'with_label': False}
+    check_packed('train_dataloader.dataset', settings, None)
+    assert 'gt_label' not in build(settings).get_data_info(0)
+
+
+def test_classes_of_an_lmdb(spoilt, build):
+    """Nothing else has them there."""
+    settings = spoilt('lmdb', zeros)
+    check_packed('train_dataloader.dataset', settings, None)
+    assert set(build(settings).get_gt_labels()) == {0}
+
+
+def test_a_picture_that_an_lmdb_lacks(spoilt):
+    settings = spoilt('lmdb', one_more)
+    with pytest.raises(InputError, match="lists 'n01440764/gone.JPEG', which the LMDB does not"):
+        check_packed('train_dataloader.dataset', settings, None)
+
+
+def test_a_damaged_lmdb(spoilt, tmp_path):
+    settings = spoilt('lmdb', one_less)
+    (tmp_path / 'train' / 'data.mdb').write_bytes(b'no LMDB' * 2000)
+    with pytest.raises(InputError, match=r"^train_dataloader.dataset: '.*' cannot be read: LMDB: "):
+        check_packed('train_dataloader.dataset', settings, None)
