@@ -21,11 +21,12 @@ param_scheduler = [
         end=1,
         convert_to_iter_based=True,
     ),
+    # From the start, times the warm-up: a run may be as short as that.
     dict(
         type='CosineAnnealingLR',
         eta_min=1e-6,
         by_epoch=True,
-        begin=1,
+        begin=0,
         convert_to_iter_based=True,
     ),
 ]
