@@ -13,8 +13,9 @@ from torch import Tensor
 from ..errors import InputError
 from ..registry import MODELS
 from .losses import DistillLoss
+from .normalization import Normalization
 from .outputs import TeacherOutputs
-from .teachers import Normalization, Teachers, check_specs
+from .teachers import Teachers, check_specs
 
 #: arguments that the plain classifier does not have
 DISTILL_KEYS = ('teachers', 'distill_loss', 'outputs')
