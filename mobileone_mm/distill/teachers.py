@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..reparam.surgery import reparameterize_model, unfused_blocks
+from ..training.seeding import seeded
 from ..weights.keys import form_of
 from ..weights.loading import load_weights
 from ..weights.named import read_any
@@ -125,6 +126,34 @@ class Teachers:
             logits = logits.float() if logits.dtype.itemsize < 4 else logits
             total = total + F.softmax(logits / temperature, dim=1)
         return total / len(self.members)
+
+
+def fingerprints_at_hand(
+    specs: Sequence[Mapping[str, Any]], student: Normalization, num_classes: int
+) -> list[str | None]:
+    """Fingerprints of the teachers whose files are on this machine; None for the others.
+
+    Args:
+        specs: Descriptions of the teachers.
+        student: Normalisation of the batches.
+        num_classes: Of the student.
+
+    Raises:
+        InputError: A file is there, and the teacher cannot be made of it.
+    """
+    found: list[str | None] = []
+    for spec in specs:
+        fingerprint = None
+        files = [spec[key] for key in ('checkpoint', 'config') if spec.get(key)]
+        if not _is_pretrained(spec) and all(os.path.isfile(file) for file in files):
+            try:
+                with seeded(0):  # a net begins at random, and the run shall not notice
+                    fingerprint = Teacher(spec, student, num_classes).fingerprint()
+            except InputError as error:
+                if not isinstance(error.__cause__, ImportError):
+                    raise
+        found.append(fingerprint)
+    return found
 
 
 def check_specs(specs: Any) -> list[dict[str, Any]]:
