@@ -151,8 +151,8 @@ class DistillClassifier(ImageClassifier):
             for index, fingerprint in enumerate(found):
                 if fingerprint is None:
                     print_log(
-                        f'model.teachers.{index}: is not on this machine; its name is that of the '
-                        'stored outputs, its weights are not compared',
+                        f'model.teachers.{index}: there is no local checkpoint, so its name alone is '
+                        'compared with that of the stored outputs',
                         'current',
                     )
         if self.distill_loss.alpha < 1 and getattr(self.data_preprocessor, 'batch_augments', None):
