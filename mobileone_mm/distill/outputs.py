@@ -123,9 +123,8 @@ class TeacherOutputs:
         )
         if own != wanted:
             raise InputError(
-                f"outputs '{self.folder}': the views were made by the transforms "
-                f'{self.meta.transforms}, the training pipeline has {plain_config(transforms)}; store '
-                'them anew or set the pipeline to them'
+                f"outputs '{self.folder}': the views were made by the transforms {wanted}, the "
+                f'training pipeline has {own}; store them anew or set the pipeline to them'
             )
 
     def find(self, path: str | PurePath) -> tuple[int, int] | None:
