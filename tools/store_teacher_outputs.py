@@ -5,7 +5,7 @@ python tools/store_teacher_outputs.py CONFIG OUT_DIR --views 10
 python tools/train.py CONFIG --cfg-options model.outputs=OUT_DIR
 
 Each view is a file of its own. Views that are there already are kept: repeat an interrupted call, add
-views later, or write different ones on several machines (--first-view).
+views later, or write different ones on several machines (--first-view). Damaged ones are written again.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f'{path}: {path.stat().st_size} bytes')
     if done.kept:
         print(f'views that were there already: {", ".join(map(str, done.kept))}')
+    if done.rewritten:
+        print(f'views that were damaged, written again: {", ".join(map(str, done.rewritten))}')
+    for view in done.damaged:
+        print(f'view {view} is damaged; write it again with --first-view {view} --views 1')
     if done.written:
         print(
             f'{done.pictures} pictures a view; the stored classes leave {done.rest:.4f} of the '

@@ -10,22 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import DATASETS, MODELS
 from torch import Tensor
 
 from ..data.checks import check_data, leaves
-from ..distill.outputs import (
+from ..distill.teachers import describe
+from ..distill.view_files import (
+    DamagedViewError,
     OutputsMeta,
     digest_of,
     picture_key,
     plain_config,
     read_meta,
+    verify_view,
     view_path,
     views_in,
     write_view,
 )
-from ..distill.teachers import describe
-from ..distill.views import split_pipeline, with_fields
+from ..distill.views import FixedView, split_pipeline, with_fields
 from ..errors import InputError
 from ..training.runner import Runner
 from . import settings
@@ -43,14 +45,18 @@ class StoredOutputs:
     Attributes:
         written: Files that were written.
         kept: Views that were there already.
+        rewritten: Views that were damaged and are written again.
+        damaged: Views that are damaged, and were not asked for.
         pictures: In each view.
-        unreadable: Pictures of the data set that could not be read.
+        unreadable: Pictures of the data set that could not be read, when the first view was made.
         rest: Mean share of the probability that the stored classes do not have; None if nothing was
             written.
     """
 
     written: list[Path]
     kept: list[int]
+    rewritten: list[int]
+    damaged: list[int]
     pictures: int
     unreadable: int
     rest: float | None
@@ -70,7 +76,7 @@ def store_teacher_outputs(
     """Store the teachers' outputs for some views of every training picture.
 
     Views that are in the folder already are kept, so that an interrupted call can be repeated, views
-    added later, and several machines write different ones.
+    added later, and several machines write different ones. Damaged ones are written again.
 
     Args:
         config: A config with a distilling classifier.
@@ -99,7 +105,8 @@ def store_teacher_outputs(
     if topk > classes:
         raise InputError(f'--topk: got {topk}; the teachers have {classes} classes')
     check_writable(out_dir, 'out_dir')
-    storing = _Storing(cfg, model, Path(out_dir), topk or classes, seed, batch_size, chosen)
+    folder = Path(out_dir).expanduser()
+    storing = _Storing(cfg, model, folder, topk or classes, seed, batch_size, chosen)
     return storing.run(range(first_view, first_view + views))
 
 
@@ -138,54 +145,91 @@ class _Storing:
             raise InputError(
                 f'train_dataloader.dataset: joins {len(found)} data sets; store the outputs of one'
             )
-        path, self.dataset = found[0]
-        self.parts = split_pipeline(self.dataset['pipeline'], f'{path}.pipeline')
-        self.loader = cfg.train_dataloader
+        path, dataset = found[0]
+        load, transforms, pack = split_pipeline(dataset['pipeline'], f'{path}.pipeline')
+        self.transforms = plain_config(transforms)
+        root = str(Path(dataset.get('data_root') or ''))
+        fixed = dict(type='mobileone_mm.FixedView', transforms=transforms, root=root, seed=seed)
+        pack = with_fields(pack, 'teacher_name', 'teacher_signature')
+        with config_faults(cfg):
+            self.dataset = DATASETS.build({**dataset, 'pipeline': [*load, fixed, pack]})
+        (self.fixed,) = (t for t in self.dataset.pipeline.transforms if isinstance(t, FixedView))
+        self.workers = cfg.train_dataloader.get('num_workers', 0)
         self.model, self.folder, self.topk, self.seed = model, folder, topk, seed
         self.batch_size = batch_size or cfg.train_dataloader.batch_size
         self.device = device
         self.fingerprints = [t.fingerprint() for t in model.teachers.members]
+        self.names = self._names()
+        self.unreadable: list[str] | None = None
 
     def run(self, wanted: range) -> StoredOutputs:
-        there = views_in(self.folder)
+        result = StoredOutputs([], [], [], [], 0, 0, None)
+        there, damaged = self._views()
         for view in there:  # before hours of work, all that is known without it
             known = read_meta(self.folder, view)
-            self._check_same(view, known, self._meta(known.pictures, known.depths))
-        result = StoredOutputs([], sorted(set(there) & set(wanted)), 0, 0, None)
+            if self.unreadable is None:
+                self.unreadable = known.unreadable
+            self._check_same(view, known, self._meta())
         rests = []
         for view in wanted:
-            if view in result.kept:
+            if view in there:
+                result.kept.append(view)
                 continue
-            tensors, depths, result.unreadable = self._view(view)
-            meta = self._meta(digest_of(tensors['keys']), depths)
-            for other in there[:1]:
-                self._check_same(other, read_meta(self.folder, other), meta)
-            result.written.append(write_view(self.folder, view, tensors, meta))
-            there.append(view)
+            tensors = self._view(view)
+            result.written.append(write_view(self.folder, view, tensors, self._meta()))
             rests.append(float(1 - tensors['scores'].sum(1, dtype=np.float64).mean()))
-            result.pictures = len(tensors['keys'])
+        result.rewritten = [view for view in damaged if view in wanted]
+        result.damaged = [view for view in damaged if view not in wanted]
+        result.unreadable = len(self.unreadable or ())
+        result.pictures = len(self.names) - result.unreadable
         result.rest = float(np.mean(rests)) if rests else None
         return result
 
-    def _view(self, view: int) -> tuple[dict[str, np.ndarray], list[int], int]:
-        """Tensors of a view, the depths of the names, and how many pictures could not be read."""
-        rows: dict[int, tuple[np.ndarray, ...]] = {}
+    def _views(self) -> tuple[list[int], list[int]]:
+        """The whole and the damaged views of the folder."""
+        whole: list[int] = []
+        damaged: list[int] = []
+        for view in views_in(self.folder):
+            try:
+                verify_view(self.folder, view)
+                whole.append(view)
+            except DamagedViewError:
+                damaged.append(view)
+        return whole, damaged
+
+    def _names(self) -> dict[int, str]:
+        """Names of all pictures by their keys."""
         names: dict[int, str] = {}
-        loader = self._dataloader(view)
-        for name, *row in self._rows(with_progress(loader, f'View {view}')):
-            # A picture that cannot be read is replaced by another one, which then comes twice.
+        for index in range(len(self.dataset)):
+            name = self.fixed.name_of(self.dataset.get_data_info(index)['img_path'])
             key = picture_key(name)
             if names.setdefault(key, name) != name:
                 raise InputError(f"pictures '{name}' and '{names[key]}' have one key; rename one")
-            rows[key] = tuple(row)
-        keys = np.array(sorted(rows), np.uint64)
+        return names
+
+    def _view(self, view: int) -> dict[str, np.ndarray]:
+        """Tensors of a view."""
+        rows: dict[int, tuple[np.ndarray, ...]] = {}
+        for name, *row in self._rows(with_progress(self._dataloader(view), f'View {view}')):
+            # A picture that cannot be read is replaced by another one, which then comes twice.
+            rows[picture_key(name)] = tuple(row)
+        missing = [name for key, name in self.names.items() if key not in rows]
+        if self.unreadable is None:
+            self.unreadable = sorted(missing)
+        new = sorted(set(missing) - set(self.unreadable))
+        if new:
+            raise InputError(
+                f"out_dir: the other views in '{self.folder}' have {len(new)} pictures that cannot be "
+                f"read now, such as '{new[0]}'; mend them and repeat the call, or give another folder"
+            )
+        # One that has been mended since is left out of all views.
+        keys = np.array(sorted(set(rows) - set(map(picture_key, self.unreadable))), np.uint64)
         columns = zip(*(rows[int(key)] for key in keys), strict=True)
         scores, classes, signatures = (np.stack(column) for column in columns)
         tensors = dict(keys=keys, scores=scores, signatures=signatures)
         if self.topk < self.model.num_classes:
             tensors['classes'] = classes
-        depths = sorted({name.count('/') + 1 for name in names.values()}, reverse=True)
-        return tensors, depths, len(loader.dataset) - len(keys)  # type: ignore[arg-type]
+        return tensors
 
     def _rows(self, loader: Any) -> Iterator[tuple[Any, ...]]:
         """Name, probabilities, their classes and signature of each picture."""
@@ -212,38 +256,31 @@ class _Storing:
         return values.cpu().numpy(), classes.cpu().numpy()
 
     def _dataloader(self, view: int) -> Any:
-        load, transforms, pack = self.parts
-        root = Path(self.dataset.get('data_root') or '')
-        fixed = dict(
-            type='mobileone_mm.FixedView',
-            transforms=transforms,
-            root=str(root),
-            seed=self.seed,
-            view=view,
-        )
-        pack = with_fields(pack, 'teacher_name', 'teacher_signature')
-        dataset = {**self.dataset, 'pipeline': [*load, fixed, pack]}
+        self.fixed.view = view
         return Runner.build_dataloader(
             dict(
                 batch_size=self.batch_size,
-                num_workers=self.loader.get('num_workers', 0),
-                dataset=dataset,
+                num_workers=self.workers,
+                dataset=self.dataset,
                 sampler=dict(type='DefaultSampler', shuffle=False),
                 collate_fn=dict(type='default_collate'),
             )
         )
 
-    def _meta(self, pictures: str, depths: list[int]) -> OutputsMeta:
+    def _meta(self) -> OutputsMeta:
+        unreadable = self.unreadable or []
+        keys = set(self.names) - set(map(picture_key, unreadable))
         return OutputsMeta(
             num_classes=self.model.num_classes,
             topk=self.topk,
             temperature=self.model.distill_loss.temperature,
             teachers=[describe(spec) for spec in self.model.teacher_specs],
             fingerprints=self.fingerprints,
-            transforms=plain_config(self.parts[1]),
+            transforms=self.transforms,
             seed=self.seed,
-            pictures=pictures,
-            depths=depths,
+            pictures=digest_of(np.array(sorted(keys), np.uint64)),
+            depths=sorted({name.count('/') + 1 for name in self.names.values()}, reverse=True),
+            unreadable=unreadable,
         )
 
     def _check_same(self, view: int, there: OutputsMeta, wanted: OutputsMeta) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmpretrain.models.classifiers.image import ImageClassifier
 from torch import Tensor
@@ -13,8 +15,9 @@ from torch import Tensor
 from ..errors import InputError
 from ..registry import MODELS
 from .losses import DistillLoss
+from .normalization import Normalization
 from .outputs import TeacherOutputs
-from .teachers import Normalization, Teachers, check_specs
+from .teachers import Teachers, check_specs, fingerprints_at_hand
 
 #: arguments that the plain classifier does not have
 DISTILL_KEYS = ('teachers', 'distill_loss', 'outputs')
@@ -60,6 +63,7 @@ class DistillClassifier(ImageClassifier):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.teacher_specs = check_specs(teachers)
+        _check_types(distill_loss, outputs)
         self.distill_loss: DistillLoss = MODELS.build(
             {'type': 'mobileone_mm.DistillLoss', **(distill_loss or {})}
         )
@@ -140,6 +144,17 @@ class DistillClassifier(ImageClassifier):
             temperature=self.distill_loss.temperature,
             num_classes=self.num_classes,
         )
+        if is_main_process():
+            student = Normalization.of(self.data_preprocessor)
+            found = fingerprints_at_hand(self.teacher_specs, student, self.num_classes)
+            stored.check_weights(found)
+            for index, fingerprint in enumerate(found):
+                if fingerprint is None:
+                    print_log(
+                        f'model.teachers.{index}: there is no local checkpoint, so its name alone is '
+                        'compared with that of the stored outputs',
+                        'current',
+                    )
         if self.distill_loss.alpha < 1 and getattr(self.data_preprocessor, 'batch_augments', None):
             raise InputError(
                 'model.outputs: stored outputs go through batch augments in the place of the hard '
@@ -176,3 +191,12 @@ class DistillClassifier(ImageClassifier):
                 'label a picture, such as LinearClsHead'
             )
         return number
+
+
+def _check_types(distill_loss: Any, outputs: Any) -> None:
+    if not isinstance(distill_loss, (Mapping, type(None))):
+        raise InputError(
+            f'model.distill_loss: got {distill_loss!r}; a dict with temperature and alpha is needed'
+        )
+    if not isinstance(outputs, (str, os.PathLike, type(None))):
+        raise InputError(f'model.outputs: got {outputs!r}; a folder is needed')

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,11 +35,14 @@ class DistillLoss(nn.Module):
 
     def __init__(self, temperature: float = 1.0, alpha: float = 1.0) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise InputError(f'distill_loss.temperature: got {temperature}; above 0 is allowed')
-        if not 0 < alpha <= 1:
+        if not (_is_number(temperature) and temperature > 0):
             raise InputError(
-                f'distill_loss.alpha: got {alpha}; above 0 and up to 1 is allowed (1: no hard labels)'
+                f'model.distill_loss.temperature: got {temperature!r}; a number above 0 is needed'
+            )
+        if not (_is_number(alpha) and 0 < alpha <= 1):
+            raise InputError(
+                f'model.distill_loss.alpha: got {alpha!r}; a number above 0 and up to 1 is needed '
+                '(1: no hard labels)'
             )
         self.temperature = float(temperature)
         self.alpha = float(alpha)
@@ -53,3 +59,7 @@ class DistillLoss(nn.Module):
         student = F.log_softmax(logits / self.temperature, dim=1)
         divergence = F.kl_div(student, scores.to(student.dtype), reduction='batchmean')
         return self.alpha * self.temperature**2 * divergence
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -17,7 +17,8 @@ class TeacherOutputsCheckHook(Hook):
     """Looks every training picture up before the first iteration.
 
     :class:`~mobileone_mm.distill.views.StoredView` alone finds a missing one when its turn comes,
-    which may be hours later.
+    which may be hours later. Pictures that could not be read when the outputs were stored are left
+    out, as they are without stored outputs.
 
     Raises:
         InputError: A picture has no stored outputs, or the transforms are others.
@@ -26,11 +27,19 @@ class TeacherOutputsCheckHook(Hook):
     def before_train(self, runner: Any) -> None:
         if not is_main_process():
             return
+        left_out = []
         for dataset in _datasets(runner.train_dataloader.dataset):
             for transform in dataset.pipeline.transforms:
                 if isinstance(transform, StoredView):
                     for index in range(len(dataset)):
-                        transform.stored.find(dataset.get_data_info(index)['img_path'])
+                        path = dataset.get_data_info(index)['img_path']
+                        if transform.stored.find(path) is None:
+                            left_out.append(path)
+        if left_out:
+            runner.logger.warning(
+                f'{len(left_out)} pictures could not be read when the outputs of the teachers were '
+                f"stored and are left out, such as '{left_out[0]}'"
+            )
 
 
 def _datasets(dataset: Any) -> Iterator[Any]:

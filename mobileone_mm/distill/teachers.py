@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,56 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..reparam.surgery import reparameterize_model, unfused_blocks
+from ..training.seeding import seeded
+from ..weights.keys import form_of
 from ..weights.loading import load_weights
-from ..weights.reading import first_line
+from ..weights.named import read_any
+from ..weights.reading import first_line, state_dict_of
+from .normalization import Normalization, check_normalization
 
 #: exactly one of these says which net
 SOURCES = ('model', 'config', 'timm')
 KEYS = (*SOURCES, 'checkpoint', 'pretrained', 'data_preprocessor', 'input_size')
-_NORMALIZING = ('mean', 'std', 'to_rgb')
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """What a data preprocessor makes of a loaded picture (BGR, 0 to 255).
-
-    Attributes:
-        mean: One number a channel, in the order after ``to_rgb``.
-        std: The same.
-        to_rgb: Whether the channels are turned round.
-    """
-
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    to_rgb: bool = False
-
-    @classmethod
-    def of(cls, preprocessor: Any) -> Normalization:
-        """That of a built preprocessor, or of the config of one."""
-        given = (
-            {key: preprocessor.get(key) for key in _NORMALIZING}
-            if isinstance(preprocessor, Mapping)
-            else {key: getattr(preprocessor, key, None) for key in _NORMALIZING}
-        )
-        to_rgb = bool(given['to_rgb'] or getattr(preprocessor, '_channel_conversion', False))
-        if given['mean'] is None or given['std'] is None:
-            return cls(to_rgb=to_rgb)
-        mean, std = (
-            tuple(float(number) for number in torch.as_tensor(given[key]).flatten())
-            for key in ('mean', 'std')
-        )
-        return cls(mean, std, to_rgb)
-
-    def renormalized(self, inputs: Tensor, wanted: Normalization) -> Tensor:
-        """A batch of this normalisation in another one; N x 3 x height x width."""
-        if wanted == self:
-            return inputs
-        mean, std = (inputs.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        raw = inputs * std + mean
-        if wanted.to_rgb != self.to_rgb:
-            raw = raw.flip(1)
-        mean, std = (inputs.new_tensor(v).view(1, -1, 1, 1) for v in (wanted.mean, wanted.std))
-        return (raw - mean) / std
+_LISTS = '--cfg-options takes no lists of dicts: write them into a config'
 
 
 class Teacher:
@@ -75,9 +36,10 @@ class Teacher:
             included), ``config`` (path of a config file) and ``timm`` (a name of timm's). Its weights:
             ``checkpoint`` (a path, an address, or a name such as ``mobileone_mm://s4-apple``; of any
             form that fits), or ``pretrained=True`` for timm's own. ``data_preprocessor`` (``mean``,
-            ``std``, ``to_rgb``): what it was trained with; by default that of its config, that of
-            timm's table, else the student's. ``input_size``: side in pixels to which the pictures are
-            resized for it; by default the student's, or timm's where the net takes one size alone.
+            ``std``, ``to_rgb``): what it was trained with; what is not given is that of its config,
+            that of timm's table, else the student's. ``input_size``: side in pixels to which the
+            pictures are resized for it; by default the student's, or timm's where the net takes one
+            size alone.
         student: Normalisation of the batches that it will get.
         num_classes: Of the student.
 
@@ -92,11 +54,8 @@ class Teacher:
         published = _timm_table(model)
         self.model = model.requires_grad_(False).eval()
         _load(self.model, spec, self.name, published)
-        own = spec.get('data_preprocessor') or preprocessor
-        if own is None and published is not None:
-            own = {key: [255 * n for n in published[key]] for key in ('mean', 'std')}
-            own['to_rgb'] = True
-        self.normalization = student if own is None else Normalization.of(own)
+        default = _published_normalization(self.name, preprocessor, published) or student
+        self.normalization = default.changed(spec.get('data_preprocessor') or {})
         self.input_size = spec.get('input_size')
         if self.input_size is None and published and published.get('fixed_input_size'):
             self.input_size = published['input_size'][-1]
@@ -122,8 +81,8 @@ class Teacher:
         return logits
 
     def fingerprint(self) -> str:
-        """SHA-256 over its tensors and their names."""
-        digest = hashlib.sha256()
+        """SHA-256 over what it says about a picture: tensors, their names, normalisation and size."""
+        digest = hashlib.sha256(f'{self.normalization} {self.input_size}'.encode())
         for key, value in sorted(self.model.state_dict().items()):
             digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
             data = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
@@ -169,6 +128,34 @@ class Teachers:
         return total / len(self.members)
 
 
+def fingerprints_at_hand(
+    specs: Sequence[Mapping[str, Any]], student: Normalization, num_classes: int
+) -> list[str | None]:
+    """Fingerprints of the teachers whose files are on this machine; None for the others.
+
+    Args:
+        specs: Descriptions of the teachers.
+        student: Normalisation of the batches.
+        num_classes: Of the student.
+
+    Raises:
+        InputError: A file is there, and the teacher cannot be made of it.
+    """
+    found: list[str | None] = []
+    for spec in specs:
+        fingerprint = None
+        files = [spec[key] for key in ('checkpoint', 'config') if spec.get(key)]
+        if not _is_pretrained(spec) and all(os.path.isfile(file) for file in files):
+            try:
+                with seeded(0):  # a net begins at random, and the run shall not notice
+                    fingerprint = Teacher(spec, student, num_classes).fingerprint()
+            except InputError as error:
+                if not isinstance(error.__cause__, ImportError):
+                    raise
+        found.append(fingerprint)
+    return found
+
+
 def check_specs(specs: Any) -> list[dict[str, Any]]:
     """The descriptions of teachers as plain dicts, after a look at their keys.
 
@@ -176,17 +163,22 @@ def check_specs(specs: Any) -> list[dict[str, Any]]:
         InputError: Naming the key.
     """
     if not isinstance(specs, (list, tuple)) or not specs:
-        raise InputError(f'model.teachers: got {specs!r}; a list of at least one dict is needed')
+        raise InputError(
+            f'model.teachers: got {specs!r}; a list of at least one dict is needed ({_LISTS})'
+        )
     for index, spec in enumerate(specs):
         _check_spec(f'model.teachers.{index}', spec)
     return [dict(spec) for spec in specs]
 
 
 def describe(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What identifies a teacher's description on another machine: without folders."""
+    """What identifies a teacher's description on another machine: without folders.
+
+    Addresses and names of public weights are the same everywhere and stay whole.
+    """
     plain = json.loads(json.dumps(spec, sort_keys=True, default=_plain))
     for key in ('checkpoint', 'config'):
-        if plain.get(key):
+        if plain.get(key) and '://' not in plain[key]:
             plain[key] = plain[key].rpartition('/')[2]
     return {key: value for key, value in plain.items() if value is not None}
 
@@ -208,7 +200,9 @@ def _plain(value: Any) -> Any:
 
 def _check_spec(path: str, spec: Any) -> None:
     if not isinstance(spec, Mapping):
-        raise InputError(f'{path}: got {spec!r}; a dict with one of {", ".join(SOURCES)} is needed')
+        raise InputError(
+            f'{path}: got {spec!r}; a dict with one of {", ".join(SOURCES)} is needed ({_LISTS})'
+        )
     for key in spec:
         if key not in KEYS:
             raise InputError(f"{path}: has no '{key}'; {', '.join(KEYS)} are allowed")
@@ -221,6 +215,8 @@ def _check_spec(path: str, spec: Any) -> None:
     if not isinstance(spec[given[0]], kind):  # type: ignore[arg-type]
         needed = 'the config of a classifier' if given[0] == 'model' else 'a text'
         raise InputError(f'{path}.{given[0]}: got {spec[given[0]]!r}; {needed} is needed')
+    if not isinstance(spec.get('checkpoint'), (str, os.PathLike, type(None))):
+        raise InputError(f'{path}.checkpoint: got {spec["checkpoint"]!r}; a text is needed')
     own = _is_pretrained(spec)
     if bool(spec.get('checkpoint')) == own:
         problem = (
@@ -232,6 +228,8 @@ def _check_spec(path: str, spec: Any) -> None:
     size = spec.get('input_size')
     if size is not None and not (type(size) is int and size > 0):
         raise InputError(f'{path}.input_size: got {size!r}; a number of pixels is needed')
+    if spec.get('data_preprocessor') is not None:
+        check_normalization(f'{path}.data_preprocessor', spec['data_preprocessor'])
 
 
 def _is_pretrained(spec: Mapping[str, Any]) -> bool:
@@ -285,6 +283,7 @@ def _load(
 ) -> None:
     if spec.get('checkpoint'):
         try:
+            _take_form(model, spec['checkpoint'])
             load_weights(model, spec['checkpoint'])
         except InputError as error:
             raise InputError(f'{name}: {error}') from error
@@ -293,6 +292,27 @@ def _load(
             f'{name}: its own weights have {published.get("num_classes")} classes, so its classifier '
             'would be random; leave num_classes out'
         )
+
+
+def _take_form(model: nn.Module, checkpoint: str) -> None:
+    """Bring a net that takes part in no training into the form of its file, if that is fused."""
+    if next(unfused_blocks(model), None) is None:
+        return
+    if form_of(state_dict_of(read_any(checkpoint), f"checkpoint '{checkpoint}'")) == 'deploy':
+        reparameterize_model(model, inplace=True)
+
+
+def _published_normalization(
+    name: str, preprocessor: Mapping[str, Any] | None, published: Mapping[str, Any] | None
+) -> Normalization | None:
+    """That of a teacher's own config, else of timm's table, if there is one."""
+    if preprocessor is not None:
+        check_normalization(f'{name}: data_preprocessor', preprocessor, open_ended=True)
+        return Normalization.of(preprocessor)
+    if published is None:
+        return None
+    scaled = {key: [255 * number for number in published[key]] for key in ('mean', 'std')}
+    return Normalization.of({**scaled, 'to_rgb': True})
 
 
 def _timm_table(model: nn.Module) -> Mapping[str, Any] | None:

@@ -14,10 +14,12 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 
 from ..data.checks import leaves
+from ..data.loading import report_file
 from ..errors import InputError
 from ..registry import TRANSFORMS
 from ..training.seeding import derived_seed, seeded
-from .outputs import TeacherOutputs, picture_key
+from .outputs import TeacherOutputs
+from .view_files import picture_key
 
 # A view is told by the mean colours of a coarse grid: decoders differ by a level or two, another crop
 # of a picture by tens.
@@ -55,17 +57,28 @@ class StoredView(BaseTransform):
         return self._stored
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """Add the view and its ``gt_score`` to the results; None if a transform gives nothing."""
+        """Add the view and its ``gt_score`` to the results; None if a transform gives nothing.
+
+        None also for a picture that could not be read when the outputs were stored.
+        """
         path = results['img_path']
-        row, key = self.stored.find(path)
+        found = self.stored.find(path)
+        if found is None:  # its file has been mended since
+            report_file(
+                path,
+                f"picture '{path}' has no stored outputs, because it could not be read when they were "
+                'made; it is left out',
+            )
+            return None
+        row, key = found
         view = self.stored.views[np.random.randint(len(self.stored.views))]
         with seeded(derived_seed(self.stored.meta.seed, view, key)):
             changed = self.transforms(results)
         if changed is None:
             return None
         scores, expected = self.stored.read(row, view)
-        found = signature_of(changed['img'])
-        if found.shape != expected.shape or _distance(found, expected) > _LEVELS:
+        seen = signature_of(changed['img'])
+        if seen.shape != expected.shape or _distance(seen, expected) > _LEVELS:
             raise InputError(
                 f"outputs '{self.outputs}': view {view} of the picture '{path}' is not the one that "
                 'the teachers saw; another picture of that name, or transforms of other versions: '
@@ -83,25 +96,27 @@ class FixedView(BaseTransform):
         transforms: Those between loading and packing.
         root: The folder below which the pictures' names count.
         seed: From which the seeds of the views are derived.
-        view: Number of the view.
+        view: Number of the view; may be set anew before a pass.
     """
 
     def __init__(
-        self, transforms: Sequence[Mapping[str, Any]], root: str, seed: int, view: int
+        self, transforms: Sequence[Mapping[str, Any]], root: str, seed: int, view: int = 0
     ) -> None:
         self.transforms = Compose(transforms)
         self.root, self.seed, self.view = os.path.expanduser(root), seed, view
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Add the view, ``teacher_name`` and ``teacher_signature``."""
-        name = self._name(PurePath(results['img_path']))
+        name = self.name_of(results['img_path'])
         with seeded(derived_seed(self.seed, self.view, picture_key(name))):
             changed = self.transforms(results)
         if changed is not None:
             changed.update(teacher_name=name, teacher_signature=signature_of(changed['img']))
         return changed
 
-    def _name(self, path: PurePath) -> str:
+    def name_of(self, path: str | PurePath) -> str:
+        """The name of a picture: its path below the root."""
+        path = PurePath(path)
         inside = self.root and path.is_relative_to(self.root)
         return (path.relative_to(self.root) if inside else path).as_posix()
 

@@ -24,6 +24,18 @@ RESNET = dict(
     head=dict(type='LinearClsHead', num_classes=CLASSES, in_channels=64),
 )
 TIMM = 'test_byobnet'
+DISTILL = """
+model.update(
+    type='mobileone_mm.DistillClassifier',
+    teachers=[{teacher}],
+    distill_loss=dict(temperature=2.0),
+)
+train_dataloader['dataset']['pipeline'][1:3] = [
+    dict(type='RandomResizedCrop', scale=48, crop_ratio_range=(0.5, 1.0)),
+    dict(type='RandomFlip', prob=0.5),
+]
+optim_wrapper['optimizer'].update(lr=0.1)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +110,23 @@ def batch() -> dict[str, Any]:
     pictures = pictures // 2 + torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1) * 20
     samples = [DataSample().set_gt_label(index % CLASSES) for index in range(6)]
     return dict(inputs=pictures, data_samples=samples)
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> dict[str, Any]:
+    """A teacher of a thousand classes."""
+    settings = {**RESNET, 'head': {**RESNET['head'], 'num_classes': 1000}}
+    path = tmp_path / 'teacher.pth'
+    torch.save(randomized(MODELS.build(settings), 1).state_dict(), path)
+    return dict(model=settings, checkpoint=str(path))
+
+
+@pytest.fixture
+def config(tiny_config: Callable[..., Path], teacher: dict[str, Any]) -> Callable[..., Path]:
+    """Writes the config of a tiny student; keywords are keys of its teacher."""
+
+    def write(extra: str = '', name: str = 'distill', **changes: Any) -> Path:
+        text = DISTILL.format(teacher={**teacher, **changes})
+        return tiny_config('cls', text + extra, name)
+
+    return write

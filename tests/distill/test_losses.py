@@ -70,7 +70,12 @@ def test_labels_without_mass_are_finite(logits):
     assert float(loss) == pytest.approx(float(cross_entropy(student, one_hot)), rel=1e-12)
 
 
-@pytest.mark.parametrize('bad', [dict(temperature=0), dict(alpha=0), dict(alpha=1.1)])
+@pytest.mark.parametrize(
+    'bad',
+    [dict(temperature=0), dict(temperature='x'), dict(temperature=float('inf')), dict(alpha=0),
+     dict(alpha=1.1), dict(alpha='x'), dict(alpha=None), dict(alpha=True)],
+)  # fmt: skip
 def test_refuses(bad):
-    with pytest.raises(InputError, match=next(iter(bad))):
+    ((key, value),) = bad.items()
+    with pytest.raises(InputError, match=f'^model.distill_loss.{key}: got {value!r}; a number'):
         DistillLoss(**bad)

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mobileone_mm.distill.outputs import (
+from mobileone_mm.distill.outputs import TeacherOutputs
+from mobileone_mm.distill.view_files import (
+    DamagedViewError,
     OutputsMeta,
-    TeacherOutputs,
     digest_of,
     picture_key,
+    verify_view,
     view_path,
     write_view,
 )
@@ -54,7 +56,7 @@ def store(root, folder, views=2, classes=20, topk=4, transforms=VIEW):
     names = {picture_key(name): name for name in NAMES}
     meta = OutputsMeta(
         classes, topk, 1.0, [dict(timm='a')], ['f'], json.loads(json.dumps(transforms)), 7,
-        digest_of(keys), [3],
+        digest_of(keys), [3], [],
     )  # fmt: skip
     for view in range(views):
         fixed = FixedView(transforms, str(root), 7, view)
@@ -188,6 +190,12 @@ def test_what_must_agree_with_the_config(stored):
         outputs.check([dict(timm='b')], 1.0, 20)
     with pytest.raises(InputError, match='temperature=1.0, the config has 4.0'):
         outputs.check([dict(timm='a')], 4.0, 20)
+    outputs.check_weights([None])
+    outputs.check_weights(['f'])
+    with pytest.raises(
+        InputError, match=r'other weights, normalisation or size of model.teachers.0'
+    ):
+        outputs.check_weights(['g'])
     with pytest.raises(InputError, match='num_classes=20, the config has 10'):
         outputs.check([dict(timm='a')], 1.0, 10)
     assert '6 pictures, 2 views' in str(outputs)
@@ -197,7 +205,7 @@ def test_folders_that_hold_none(tmp_path):
     with pytest.raises(InputError, match='has no view_NNNN'):
         TeacherOutputs(tmp_path / 'no')
     (tmp_path / 'view_0000.safetensors').write_bytes(b'\x10\0\0\0\0\0\0\0nothing of that ')
-    with pytest.raises(InputError, match='cannot be read'):
+    with pytest.raises(InputError, match='is damaged'):
         TeacherOutputs(tmp_path)
     from safetensors.numpy import save_file
 
@@ -250,8 +258,65 @@ def test_half_a_file(stored):
     _, folder, *_ = stored
     path = view_path(folder, 0)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match='cannot be read'):
+    with pytest.raises(InputError, match='is damaged'):
         TeacherOutputs(folder)
+
+
+def _changed(path, old, new):
+    data = path.read_bytes()
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+
+
+@pytest.mark.parametrize('name', ['keys', 'signatures', 'scores', 'classes', 'seed'])
+@pytest.mark.parametrize('view', [0, 1])
+def test_every_bit_is_in_the_checksum(stored, name, view):
+    """Values that could be: other classes, other probabilities, keys of a later view."""
+    _, folder, *_ = stored
+    path = view_path(folder, view)
+    if name == 'seed':
+        _changed(path, b'\\"seed\\": 7', b'\\"seed\\": 8')
+    else:
+        tensor = _tensors(folder, view)[name]
+        other = tensor[::-1].copy()
+        assert not np.array_equal(tensor, other)
+        _changed(path, tensor.tobytes(), other.tobytes())
+    verify_view(folder, 1 - view)
+    with pytest.raises(DamagedViewError, match=rf'{path.name}.: is damaged .*repeat the call'):
+        verify_view(folder, view)
+    with pytest.raises(InputError):
+        TeacherOutputs(folder).check([dict(timm='a')], 1.0, 20)
+
+
+def test_other_keys_in_a_later_view(stored):
+    _, folder, _, meta = stored
+    content = _tensors(folder, 1)
+    content['keys'] = content['keys'] + np.uint64(1)
+    write_view(folder, 1, content, meta)
+    with pytest.raises(DamagedViewError):
+        TeacherOutputs(folder).check([dict(timm='a')], 1.0, 20)
+
+
+def test_another_version_of_the_format(stored):
+    _, folder, *_ = stored
+    _changed(view_path(folder, 0), b'\\"version\\": 2', b'\\"version\\": 1')
+    with pytest.raises(InputError, match='is of version 1 of the format, 2 is needed; remove it'):
+        TeacherOutputs(folder)
+
+
+def test_a_picture_that_could_not_be_read(stored):
+    """Left out, as without stored outputs; others that are not there are an error still."""
+    root, folder, _, meta = stored
+    for view in (0, 1):
+        write_view(
+            folder, view, _tensors(folder, view), replace(meta, unreadable=['train/a/b.jpg'])
+        )
+    transform = StoredView(VIEW, str(folder))
+    image = loaded(root, NAMES[0])
+    assert transform.transform({**image, 'img_path': f'{root}/train/a/b.jpg'}) is None
+    with pytest.raises(InputError, match='none of the picture'):
+        transform.transform({**image, 'img_path': f'{root}/train/a/c.jpg'})
+    assert transform.transform(image) is not None
 
 
 def _tensors(folder, view):

@@ -17,36 +17,6 @@ from mmengine.registry import MODELS
 from mobileone_mm.weights.reading import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-DISTILL = """
-model.update(
-    type='mobileone_mm.DistillClassifier',
-    teachers=[{teacher}],
-    distill_loss=dict(temperature=2.0),
-)
-train_dataloader['dataset']['pipeline'][1:3] = [
-    dict(type='RandomResizedCrop', scale=48, crop_ratio_range=(0.5, 1.0)),
-    dict(type='RandomFlip', prob=0.5),
-]
-optim_wrapper['optimizer'].update(lr=0.1)
-"""
-
-
-@pytest.fixture
-def teacher(tiny, tmp_path):
-    """A teacher of a thousand classes."""
-    settings = {**tiny.resnet, 'head': {**tiny.resnet['head'], 'num_classes': 1000}}
-    path = tmp_path / 'teacher.pth'
-    torch.save(tiny.randomized(MODELS.build(settings), 1).state_dict(), path)
-    return dict(model=settings, checkpoint=str(path))
-
-
-@pytest.fixture
-def config(tiny_config, teacher):
-    def write(extra='', name='distill', **changes):
-        text = DISTILL.format(teacher={**teacher, **changes})
-        return tiny_config('cls', text + extra, name)
-
-    return write
 
 
 def logged(folder, name):

@@ -12,8 +12,10 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch.nn.functional import interpolate, softmax
 
+from mobileone_mm.apis.arguments import tool_parser
 from mobileone_mm.distill.losses import DistillLoss
-from mobileone_mm.distill.teachers import Normalization, Teacher, Teachers, check_specs, describe
+from mobileone_mm.distill.normalization import Normalization
+from mobileone_mm.distill.teachers import Teacher, Teachers, check_specs, describe
 from mobileone_mm.errors import InputError
 from mobileone_mm.weights.named import find
 
@@ -151,6 +153,9 @@ def test_fingerprint(resnet_teacher, timm_teacher):
     with torch.no_grad():
         next(again.model.parameters()).view(-1)[0].add_(1)
     assert one.fingerprint() != again.fingerprint()
+    for change in (dict(input_size=48), dict(data_preprocessor=dict(to_rgb=False))):
+        seen = Teacher({**resnet_teacher, **change}, STUDENT, CLASSES)
+        assert one.fingerprint() != seen.fingerprint()
 
 
 def test_description_has_no_folders(resnet_teacher):
@@ -158,6 +163,8 @@ def test_description_has_no_folders(resnet_teacher):
     assert describe(dict(timm='a', checkpoint='x/b.pth')) == describe(
         dict(timm='a', checkpoint='/y/b.pth')
     )
+    address = 'https://a.org/b.pth'
+    assert describe(dict(timm='a', checkpoint=address))['checkpoint'] == address
 
 
 @pytest.mark.parametrize(
@@ -174,12 +181,75 @@ def test_description_has_no_folders(resnet_teacher):
         ([dict(timm='a', pretrained=True, checkpoint='b')], 'two sources'),
         ([dict(timm='a', pretrained=True, input_size=(3, 4))], 'input_size'),
         ([dict(model='resnet50', checkpoint='b')], 'config of a classifier'),
+        (["{'timm':'resnet50'", "'pretrained':True}"], 'takes no lists of dicts'),
+        ([dict(timm='a', checkpoint=5)], 'checkpoint: got 5'),
+        ('dict(timm=1)', 'takes no lists of dicts'),
     ],
 )
 def test_descriptions_that_are_refused(specs, message):
     with pytest.raises(InputError, match=message) as caught:
         check_specs(specs)
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ('dict(maen=1)', r'data_preprocessor: got .dict.maen=1.*; a dict with mean, std, to_rgb'),
+        (dict(maen=[1, 2, 3]), "data_preprocessor: has no 'maen'"),
+        (dict(mean=[1, 2, 3]), 'has mean without std'),
+        (dict(std=[1, 2, 3]), 'has std without mean'),
+        (dict(mean=1), r'data_preprocessor.mean: got 1; a list of 3 numbers'),
+        (dict(mean=[1, 2], std=[1, 2, 3]), 'mean: got'),
+        (dict(mean=[1, 2, '3'], std=[1, 2, 3]), 'mean: got'),
+        (dict(mean=[1, 2, 3], std=[1, 0, 3]), 'std: got .*above 0'),
+        (dict(mean='123', std=[1, 2, 3]), "mean: got '123'"),
+        (dict(to_rgb='yes'), "to_rgb: got 'yes'; True or False"),
+    ],
+)
+def test_normalisations_that_are_refused(given, message):
+    with pytest.raises(InputError, match=message) as caught:
+        check_specs([dict(timm='a', pretrained=True, data_preprocessor=given)])
+    assert str(caught.value).startswith('model.teachers.0.data_preprocessor')
+
+
+def test_what_a_normalisation_leaves_out_is_the_default(resnet_teacher, timm_teacher, tmp_path):
+    """The teacher's own config, timm's table, and the student's, in this order."""
+    own = dict(type='ClsDataPreprocessor', mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=False)
+    model = {**resnet_teacher['model'], 'data_preprocessor': own}
+    flip, numbers = dict(to_rgb=True), dict(mean=[7, 8, 9], std=[1, 1, 2])
+
+    def found(spec, **given):
+        return Teacher({**spec, 'data_preprocessor': given}, STUDENT, CLASSES).normalization
+
+    configured = {**resnet_teacher, 'model': model}
+    assert found(configured, **flip) == Normalization((1, 2, 3), (4, 5, 6), True)
+    assert found(configured, **numbers) == Normalization((7, 8, 9), (1, 1, 2), False)
+    assert found(configured) == Normalization((1, 2, 3), (4, 5, 6), False)
+    assert found(resnet_teacher, to_rgb=False) == Normalization(STUDENT.mean, STUDENT.std, False)
+    assert found(resnet_teacher, **numbers) == Normalization((7, 8, 9), (1, 1, 2), True)
+    table = found(timm_teacher)
+    assert found(timm_teacher, to_rgb=False) == Normalization(table.mean, table.std, False)
+    wrong = {**resnet_teacher, 'model': {**model, 'data_preprocessor': dict(mean=1, std=2)}}
+    with pytest.raises(InputError, match='data_preprocessor.mean: got 1'):
+        Teacher(wrong, STUDENT, CLASSES)
+
+
+def test_a_fused_file_stays_fused(tmp_path, inputs, tiny, capsys):
+    """Nothing of a teacher is trained: no branches, and no word about training them."""
+    from mobileone_mm import reparameterize_model
+
+    settings = dict(
+        tiny.resnet,
+        backbone=dict(type='mobileone_mm.MobileOne', arch=tiny.arch, out_indices=(3,)),
+    )
+    net = reparameterize_model(tiny.randomized(MODELS.build(settings), 4))
+    torch.save(net.state_dict(), tmp_path / 'fused.pth')
+    found = Teacher(dict(model=settings, checkpoint=str(tmp_path / 'fused.pth')), STUDENT, CLASSES)
+    torch.testing.assert_close(found.logits(inputs), net(inputs), rtol=0, atol=0)
+    assert found.model.state_dict().keys() == net.state_dict().keys()
+    said = capsys.readouterr()
+    assert 'branches' not in said.out + said.err
 
 
 def test_what_cannot_be_loaded(resnet_teacher, timm_teacher, tmp_path):
@@ -227,5 +297,9 @@ def test_what_the_docs_show():
     assert len(check_specs(model.teachers)) == 4
     assert (ROOT / model.teachers[2].config).is_file()
     assert find(model.teachers[2].checkpoint)
-    name = re.search(r'distill_loss="(dict\(.*?\))"', text)
-    DistillLoss(**eval(name[1], {'dict': dict}))
+    (line,) = re.findall(r'^    --cfg-options (model.distill_loss.*)$', text, re.MULTILINE)
+    options = tool_parser('', checkpoint=False).parse_args(['c.py', '--cfg-options', *line.split()])
+    cfg = Config(dict(model=dict(distill_loss=dict(temperature=1.0, alpha=1.0))))
+    cfg.merge_from_dict(options.cfg_options)
+    loss = DistillLoss(**cfg.model.distill_loss)
+    assert (loss.temperature, loss.alpha) == (4.0, 0.9)

@@ -14,7 +14,7 @@ model = dict(
         dict(timm='resnet152s.gluon_in1k', pretrained=True),
     ],
     # alpha: weight of the soft labels, the head's loss on hard labels gets the rest. Plain distillation
-    # is one option: model.distill_loss="dict(temperature=4.0, alpha=0.9)".
+    # is two options: model.distill_loss.temperature=4.0 model.distill_loss.alpha=0.9.
     distill_loss=dict(temperature=1.0, alpha=1.0),
     # Folder of tools/store_teacher_outputs.py, read in the place of running the teachers.
     outputs=None,
