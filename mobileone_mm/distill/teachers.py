@@ -25,7 +25,7 @@ from .normalization import Normalization, check_normalization
 #: exactly one of these says which net
 SOURCES = ('model', 'config', 'timm')
 KEYS = (*SOURCES, 'checkpoint', 'pretrained', 'data_preprocessor', 'input_size')
-_LISTS = '--cfg-options takes no lists of dicts: write them into a config'
+_LISTS = 'on the command line "model.teachers=[dict(timm=\'resnet50\',pretrained=True)]"'
 
 
 class Teacher:

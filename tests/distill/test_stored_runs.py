@@ -233,7 +233,8 @@ def test_what_the_command_line_may_say(config, run, tmp_path):
     path = config()
     teacher, loss = 'model.teachers.0.data_preprocessor', 'model.distill_loss'
     for option, message in (
-        ("model.teachers=[{'timm':'resnet50','pretrained':True}]", 'takes no lists of dicts'),
+        ("model.teachers=[dict(timm='resnet50', pretrain=True)]", "0: has no 'pretrain'"),
+        ('model.teachers=[resnet50]', "0: got 'resnet50'; a dict with one of"),
         (f'{teacher}.mean=1', f'{teacher}.mean: got 1'),
         (f'{loss}.alpha=x', f"{loss}.alpha: got 'x'; a number above 0"),
         (f'{loss}=x', f"{loss}: got 'x'; a dict"),

@@ -181,9 +181,9 @@ def test_description_has_no_folders(resnet_teacher):
         ([dict(timm='a', pretrained=True, checkpoint='b')], 'two sources'),
         ([dict(timm='a', pretrained=True, input_size=(3, 4))], 'input_size'),
         ([dict(model='resnet50', checkpoint='b')], 'config of a classifier'),
-        (["{'timm':'resnet50'", "'pretrained':True}"], 'takes no lists of dicts'),
+        (['resnet50'], 'on the command line'),
         ([dict(timm='a', checkpoint=5)], 'checkpoint: got 5'),
-        ('dict(timm=1)', 'takes no lists of dicts'),
+        ('resnet50', 'on the command line'),
     ],
 )
 def test_descriptions_that_are_refused(specs, message):
