@@ -159,7 +159,7 @@ def _choose(
 def _configure(
     config: str | Path, name: str, options: dict[str, Any], common: Mapping[str, Any] | None
 ) -> Config:
-    """The config of a variant; what a run of it would refuse is refused here, before any runs."""
+    """The config of a variant; what a run would refuse before it is built is refused here."""
     merged = {**(common or {}), **options}
     try:
         prepare_training(config, cfg_options=merged, work_dir=tempfile.gettempdir())

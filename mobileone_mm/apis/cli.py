@@ -96,6 +96,9 @@ def call_tool(main: Main, argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     except Exception as error:
+        if _is_interrupt(error):
+            _report('interrupted')
+            return EXIT_INTERRUPT
         if isinstance(error, ProofError):
             _report(one_line(error))
             return EXIT_PROOF
@@ -104,6 +107,15 @@ def call_tool(main: Main, argv: list[str] | None = None) -> int:
             raise
         _report(message)
         return EXIT_INPUT
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether an error came of Ctrl-C, of which a bare `except:` (mmengine's config) makes others."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def user_fault(error: BaseException) -> str | None:

@@ -29,8 +29,8 @@ def input_report(
     if first.first_read:
         lines.insert(
             0,
-            f'The first pass read a picture in {first.first_read * 1e3:.3f} ms: from the storage, '
-            'where it was not in the page cache.',
+            f'The first pass read a picture in {first.first_read * 1e3:.3f} ms: the time of the '
+            'storage, unless the files were in the page cache before.',
         )
     for rate, what in ((step_rate, 'The training step here'), (target_rate, '--target-rate')):
         if rate is not None:

@@ -124,11 +124,21 @@ def check_hooks(cfg: Config) -> None:
         _check_priority(path, hook)
         kind = hook.get('type') if isinstance(hook, Mapping) else None
         cls = _hook_class(kind) if isinstance(kind, str) else kind
+        if isinstance(kind, str) and cls is None:
+            raise InputError(f"{path}.type: '{kind}' is no known hook{_hint(kind)}")
         if inspect.isclass(cls):
             known = named_arguments(cls)
             for key in _mapping(hook):
                 if key not in known | {'type', 'priority'}:
                     _check_near(f'{path}.', key, known)
+
+
+def _hint(kind: str) -> str:
+    from mmengine.registry import HOOKS
+
+    with HOOKS.switch_scope_and_registry(None) as registry:
+        known = set(registry.module_dict) | set(HOOKS.module_dict)
+    return did_you_mean(kind, known) or '; import the module that has it with custom_imports'
 
 
 def _check_priority(path: str, hook: Any) -> None:

@@ -49,6 +49,17 @@ def test_exit_code_and_line(error, code, line, capsys):
     assert capsys.readouterr().err == line + '\n'
 
 
+def test_an_interrupt_that_a_bare_except_turned_into_another_error(capsys):
+    def main(argv=None):
+        try:
+            raise KeyboardInterrupt
+        except:  # noqa: E722
+            raise SyntaxError('Failed to format the config file')  # noqa: B904
+
+    assert call_tool(main) == 130
+    assert capsys.readouterr().err == 'error: interrupted\n'
+
+
 @pytest.mark.parametrize(
     'error', [ZeroDivisionError(), ValueError('x'), KeyError('x'), RuntimeError('x'), OSError('x')]
 )

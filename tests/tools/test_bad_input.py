@@ -88,6 +88,11 @@ def test_prefix_that_no_key_has(tiny_config, checkpoint, refused):
             'default_hooks.logger.priority=XX',
             "default_hooks.logger.priority: got 'XX'; 0 to 100 or",
         ),
+        (
+            "custom_hooks=[dict(type='EMAHok')]",
+            "0.type: 'EMAHok' is no known hook; did you mean 'EMAHook'",
+        ),
+        ("custom_hooks=[dict(type='NoHook')]", "0.type: 'NoHook' is no known hook; import"),
         ('default_hooks.checkpoint.save_best=foo', "save_best: got 'foo'; the validation has"),
     ],
 )
