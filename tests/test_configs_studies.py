@@ -31,7 +31,7 @@ def scratch():
 @pytest.mark.parametrize('study', STUDIES)
 def test_every_variant_is_another_run(study):
     texts = [cfg.pretty_text for cfg in variants_of(study).values()]
-    assert len(set(texts)) == len(texts) >= 5
+    assert len(set(texts)) == len(texts) >= 4
 
 
 def test_every_net_of_the_study_is_the_same_in_deploy_form(scratch):

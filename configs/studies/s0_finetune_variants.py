@@ -9,8 +9,4 @@ variants = {
     'branches, statistics measured first': {**_LIFTED, 'custom_hooks': [_RECALIBRATE]},
     'branches, neutral statistics': _LIFTED,
     'deploy form, EMA': {'custom_hooks': [_EMA]},
-    'deploy form, backbone as fast as the head': {
-        'optim_wrapper.paramwise_cfg.custom_keys.head.lr_mult': 1.0,
-        'optim_wrapper.optimizer.lr': 2e-3,
-    },
 }
