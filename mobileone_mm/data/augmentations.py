@@ -58,10 +58,6 @@ class _Pointwise(BaseTransform):
         return results
 
 
-class Posterize(_Pointwise, host.Posterize):
-    """mmpretrain's ``Posterize``."""
-
-
 class Solarize(_Pointwise, host.Solarize):
     """mmpretrain's ``Solarize``."""
 
@@ -126,7 +122,6 @@ _FASTER: dict[type, type] = {
     host.Brightness: Brightness,
     host.Contrast: Contrast,
     host.Equalize: Equalize,
-    host.Posterize: Posterize,
     host.Solarize: Solarize,
     host.SolarizeAdd: SolarizeAdd,
 }

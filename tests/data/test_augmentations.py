@@ -22,7 +22,6 @@ RNG = np.random.default_rng(0)
 KINDS = {
     'AutoContrast': [{}],
     'Equalize': [{}],
-    'Posterize': [dict(bits=bits) for bits in range(9)],
     'Solarize': [dict(thr=thr) for thr in (0, 1, 128, 255, 256, *(256 / 9 * i for i in range(9)))],
     'SolarizeAdd': [dict(magnitude=m, thr=t) for m in (0, 1, 60, 110.0, 255) for t in (128, 77.7)],
     'Brightness': [dict(magnitude=m) for m in (0, 0.1, 0.37, 0.8, 0.9, *RNG.uniform(0, 1, 40))],

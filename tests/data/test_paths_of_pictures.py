@@ -184,7 +184,6 @@ AUGMENTATIONS = {
     'Brightness': dict(prob=1.0, magnitude=0.8),
     'Solarize': dict(prob=1.0, thr=256 / 9 * 4),
     'SolarizeAdd': dict(prob=1.0, magnitude=60),
-    'Posterize': dict(prob=1.0, bits=4),
 }
 
 
