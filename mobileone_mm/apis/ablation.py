@@ -163,6 +163,7 @@ def _configure(
     merged = {**(common or {}), **options}
     try:
         prepare_training(config, cfg_options=merged, work_dir=tempfile.gettempdir())
+        # Read again: preparing adapts a config to this machine, which each run does for itself.
         return load_config(config, merged, needs=_NEEDS)
     except InputError as error:
         raise InputError(f"variant '{name}': {error}") from error

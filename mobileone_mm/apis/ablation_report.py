@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from math import sqrt
 from pathlib import Path
@@ -82,12 +81,10 @@ def draw(summary: Mapping[str, Any], path: str | Path) -> None:
     Raises:
         InputError: The file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     variants = summary['variants']
     figure = Figure(figsize=(8, 1.2 + 0.42 * len(variants)), dpi=110)
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     reference = variants[summary['reference']]['mean']
     axes.axvline(reference, color='0.75', linestyle='--', linewidth=1, zorder=0)
@@ -101,6 +98,4 @@ def draw(summary: Mapping[str, Any], path: str | Path) -> None:
     axes.set_xlabel(f'{summary["metric"]}: each run, and the mean of the variant')
     axes.grid(axis='x', alpha=0.3)
     figure.tight_layout()
-    data = io.BytesIO()
-    figure.savefig(data, format='png')
-    atomic_write(path, lambda file: file.write(data.getvalue()))
+    atomic_write(path, lambda file: figure.savefig(file, format='png'))

@@ -41,12 +41,10 @@ def draw(plan: Plan, path: str | Path, title: str) -> None:
     Raises:
         InputError: The file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     panels = _panels(plan)
     figure = Figure(figsize=(8, 0.8 + 1.7 * len(panels)), layout='constrained')
-    FigureCanvasAgg(figure)
     figure.suptitle(title)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     per = plan.length if plan.epochs else 1

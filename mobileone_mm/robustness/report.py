@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,13 +115,11 @@ def plot(summary: Mapping[str, Any], path: str | Path) -> None:
     Raises:
         InputError: The file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     corrupted = [name for name in CORRUPTED if name in summary]
     bars = len(summary['sets']) > 1 or not corrupted
     figure = Figure(figsize=(16, 3.6 * (len(corrupted) + bars)), dpi=100)
-    FigureCanvasAgg(figure)
     grid = figure.add_gridspec(len(corrupted) + bars, len(GROUPS))
     for row, name in enumerate(corrupted):
         clean = summary['sets'].get('clean')
@@ -140,9 +137,7 @@ def plot(summary: Mapping[str, Any], path: str | Path) -> None:
     if bars:
         _bars(figure.add_subplot(grid[-1, :]), summary['sets'])
     figure.tight_layout()
-    data = io.BytesIO()
-    figure.savefig(data, format='png')
-    atomic_write(path, lambda file: file.write(data.getvalue()))
+    atomic_write(path, lambda file: figure.savefig(file, format='png'))
 
 
 def _lines(axes: Any, errors: Mapping, members: Sequence[str], clean: Mapping | None) -> None:

@@ -47,6 +47,16 @@ def seen(monkeypatch):
     return found
 
 
+@pytest.fixture
+def double(monkeypatch):
+    """Runs in float64: torch's BN on a CPU is less exact in this layout in float32."""
+    forward = mobileone.MobileOne.forward
+    monkeypatch.setattr(mobileone.MobileOne, 'forward', lambda self, x: forward(self, x.double()))
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 def content_of(work_dir, epoch=1):
     return read_checkpoint(work_dir / f'epoch_{epoch}.pth')
 
@@ -55,12 +65,13 @@ def losses_of(content):
     return torch.tensor(content['message_hub']['log_scalars']['train/loss'].data[0])
 
 
-def assert_close(first, second, tolerance=2e-2):
-    """Float32 in another order of summation, a few steps on: by the scale of each tensor."""
+def assert_close(first, second, tolerance=1e-8):
+    """Float64 in another order of summation, a few steps on: by the scale of each tensor."""
     assert first.keys() == second.keys()
     for key, value in first.items():
+        assert not value.is_floating_point() or value.dtype == torch.float64
         difference = (value.double() - second[key].double()).abs().max()
-        scale = second[key].double().abs().max().clamp(min=0.1)
+        scale = second[key].double().abs().max().clamp(min=0.01)
         assert difference <= tolerance * scale, (key, float(difference / scale))
 
 
@@ -83,7 +94,7 @@ def metrics_of(tool, folder, config, checkpoint, *options):
 
 
 @pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
-def test_same_numbers(task, tiny_config, tool, tmp_path, seen):
+def test_same_numbers(task, tiny_config, tool, tmp_path, double, seen):
     """Losses and weights of an epoch as without; then a test of either file in either layout."""
     contents, metrics = {}, []
     for name, lines in (('usual', ''), ('last', LAST)):
@@ -96,7 +107,7 @@ def test_same_numbers(task, tiny_config, tool, tmp_path, seen):
         assert {layout for _, _, *layouts in seen for layout in layouts} == {name == 'last'}
     assert all(t.is_contiguous() for t in tensors_in(contents['last']))
     usual, last = contents['usual'], contents['last']
-    torch.testing.assert_close(losses_of(last), losses_of(usual), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses_of(last), losses_of(usual), rtol=1e-8, atol=1e-8)
     assert_close(last['state_dict'], usual['state_dict'])
     for option in ('channels_last=False', 'channels_last=True'):
         checkpoint = tmp_path / 'last' / 'epoch_1.pth'
@@ -107,7 +118,7 @@ def test_same_numbers(task, tiny_config, tool, tmp_path, seen):
     assert {k: metrics[0][k] for k in keys} == pytest.approx({k: metrics[1][k] for k in keys})
 
 
-def test_with_everything(tiny_config, tool, tmp_path, seen, capfd):
+def test_with_everything(tiny_config, tool, tmp_path, double, seen, capfd):
     """Checkpointed gradients, EMA, validation of the fused average, a pair; and resumed, exactly."""
     lines = """
 model['backbone'].update(with_cp=True)
@@ -144,8 +155,8 @@ custom_hooks = [dict(type='EMAHook', momentum=0.1, update_buffers=True),
                 assert_close(found[key], content[key])
 
 
-def test_compiled(tiny_config, tool, tmp_path):
-    """No break: the conversion is part of what is compiled."""
+def test_compiled(tiny_config, tool, tmp_path, double):
+    """No break, and one graph more: the conversion before the backbone."""
     import torch._dynamo as dynamo
     from torch._dynamo.utils import counters
 
@@ -157,7 +168,7 @@ def test_compiled(tiny_config, tool, tmp_path):
         assert tool('train', config, '--work-dir', tmp_path / name, '--no-validate') == 0
         graphs.append(counters['stats']['unique_graphs'])
         assert not counters['graph_break']
-    assert graphs[1] <= graphs[0] + 1
+    assert graphs == [1, 2]
     usual, last = (content_of(tmp_path / name)['state_dict'] for name in ('usual', 'last'))
     assert_close(last, usual)
 
@@ -186,7 +197,7 @@ def test_float64():
             optimizer.step()
             losses.append(float(loss))
     assert losses[:5] == pytest.approx(losses[5:], rel=1e-9)
-    assert_close(last.state_dict(), usual.state_dict(), 1e-8)
+    assert_close(last.state_dict(), usual.state_dict())
     assert layouts == [True] * 10
 
 
