@@ -125,13 +125,17 @@ def check_pictures(path: str, folder: Path, extensions: Sequence[str] | None = N
         )
 
 
-def _has_picture(folder: Path, endings: tuple[str, ...]) -> bool:
+def _has_picture(folder: str | Path, endings: tuple[str, ...]) -> bool:
     """Whether mmpretrain would find a picture, at any depth, hidden files left out."""
-    return any(
-        name.lower().endswith(endings) and not name.startswith('.')
-        for _, _, names in os.walk(folder, followlinks=True)
-        for name in names
-    )
+    inner = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            # The first one ends the search: listing all of ImageNet on a network drive takes minutes.
+            if entry.name.lower().endswith(endings) and not entry.name.startswith('.'):
+                return True
+            if entry.is_dir():
+                inner.append(entry.path)
+    return any(_has_picture(path, endings) for path in inner)
 
 
 def joined(dataset: Mapping, name: str | None) -> Path | None:
