@@ -40,7 +40,7 @@ $(STAMP): requirements/$(STACK).txt requirements/dev.txt pyproject.toml setup.py
 # A plain path instead of setuptools' finder: with that, Python in the folder above a clone finds the
 # clone itself, as an empty namespace package.
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . --config-settings editable_mode=compat
-	$(BIN)/python tools/check_environment.py
+	$(BIN)/python tools/misc/check_environment.py
 	@touch $@
 
 lint: $(STAMP)
@@ -73,7 +73,7 @@ test-openmmlab:
 	  tests/training/test_averages.py tests/distill tests/tools tests/apis --ignore=tests/deploy/test_renaming.py
 
 demo: $(STAMP)
-	$(BIN)/python tools/demo.py $(TASK)
+	$(BIN)/python -m demo $(TASK)
 
 # Compiled mmcv operators for this Python and torch (a C++ compiler is needed; 15 to 35 minutes).
 ops: $(STAMP)

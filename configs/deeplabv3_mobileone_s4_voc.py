@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 model = dict(
-    # Squeeze-and-excitation would tie each position to the size of the picture; that of the
+    # Squeeze-and-excitation would tie each position to the size of the image; that of the
     # checkpoint is left out, and the log says so.
     backbone=dict(
         arch='s4',

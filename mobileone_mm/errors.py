@@ -12,3 +12,9 @@ class InputError(ValueError):
 
 class ProofError(RuntimeError):
     """Two forms of a model that must be equal are not; the tools exit with code 1, nothing written."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line; a KeyError without the quotes that Python adds."""
+    text = error.args[0] if len(error.args) == 1 and isinstance(error, KeyError) else error
+    return ' '.join(str(text).split()) or type(error).__name__

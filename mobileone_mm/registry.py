@@ -52,7 +52,7 @@ MODELS = LazyRegistry(
     scope=SCOPE,
     locations=['mobileone_mm.models', 'mobileone_mm.weights.host_reading'],
     lazy={
-        **dict.fromkeys(('SSDHead', 'SSDNeck'), 'mobileone_mm.models.mmdet_heads'),
+        **dict.fromkeys(('SSDHead', 'SSDNeck'), 'mobileone_mm.models.ssd'),
         'DistillClassifier': 'mobileone_mm.distill.classifier',
         'DistillLoss': 'mobileone_mm.distill.losses',
     },
@@ -79,11 +79,18 @@ HOOKS = LazyRegistry(
     'hook',
     parent=ROOT_HOOKS,
     scope=SCOPE,
-    locations=['mobileone_mm.training'],
     lazy={
-        'BestDeployHook': 'mobileone_mm.apis.best_deploy',
-        'PredictionSamplesHook': 'mobileone_mm.apis.prediction_samples',
-        'TeacherOutputsCheckHook': 'mobileone_mm.distill.outputs_hook',
+        'AverageCheckHook': 'mobileone_mm.training.averages',
+        'BestDeployHook': 'mobileone_mm.hooks.best_deploy',
+        'CheckpointCheckHook': 'mobileone_mm.hooks.checkpoint_check',
+        'CheckpointHook': 'mobileone_mm.hooks.checkpoint',
+        'CurriculumHook': 'mobileone_mm.training.curriculum',
+        'DeployEvalHook': 'mobileone_mm.hooks.deploy_eval',
+        'IterationSeedHook': 'mobileone_mm.training.seeding',
+        'PredictionSamplesHook': 'mobileone_mm.hooks.prediction_samples',
+        'RecalibrateHook': 'mobileone_mm.hooks.recalibrate',
+        'ScheduleLogHook': 'mobileone_mm.hooks.schedule_log',
+        'TeacherOutputsCheckHook': 'mobileone_mm.hooks.teacher_outputs',
     },
 )
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(

@@ -1,4 +1,4 @@
-"""What all tests share: the stand-ins in place, few threads, tiny data sets in the hosts' layouts."""
+"""What all tests share: the stand-ins in place, few threads, tiny datasets in the hosts' layouts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
 
 @pytest.fixture(scope='session')
 def real_data() -> Path:
-    """The folder with small pieces of public data sets and Apple's S0 weights."""
+    """The folder with small pieces of public datasets and Apple's S0 weights."""
     given = os.environ.get('MOBILEONE_MM_DATA')
     folder = Path(given) if given else ROOT.parent / 'shared' / 'data'
     if not folder.is_dir():
@@ -29,8 +29,8 @@ def real_data() -> Path:
 
 @pytest.fixture(scope='session')
 def tiny_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six pictures to train on and four to validate on, 96 px, in COCO's layout."""
-    from mobileone_mm.data.synthetic import make_coco
+    """Six images to train on and four to validate on, 96 px, in COCO's layout."""
+    from demo.generator import make_coco
 
     root = tmp_path_factory.mktemp('coco')
     make_coco(root, num_train=6, num_val=4, size=96, seed=0)
@@ -39,8 +39,8 @@ def tiny_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='session')
 def tiny_imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight pictures to train on and eight to validate on, 64 px, in ImageNet's layout."""
-    from mobileone_mm.data.synthetic import make_imagenet
+    """Eight images to train on and eight to validate on, 64 px, in ImageNet's layout."""
+    from demo.generator import make_imagenet
 
     root = tmp_path_factory.mktemp('imagenet')
     make_imagenet(root, num_train=8, num_val=8, size=64, seed=0)
@@ -49,8 +49,8 @@ def tiny_imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='session')
 def tiny_voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six pictures to train on and four to validate on, 96 px, in VOC's layout."""
-    from mobileone_mm.data.synthetic import make_voc
+    """Six images to train on and four to validate on, 96 px, in VOC's layout."""
+    from demo.generator import make_voc
 
     root = tmp_path_factory.mktemp('voc')
     make_voc(root, num_train=6, num_val=4, size=96, seed=0)
@@ -59,8 +59,8 @@ def tiny_voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='session')
 def tiny_ade(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six pictures to train on and four to validate on, 96 px, in ADE20K's challenge layout."""
-    from mobileone_mm.data.synthetic import make_ade
+    """Six images to train on and four to validate on, 96 px, in ADE20K's challenge layout."""
+    from demo.generator import make_ade
 
     root = tmp_path_factory.mktemp('ade')
     make_ade(root, num_train=6, num_val=4, size=96, seed=0)
@@ -150,7 +150,7 @@ def roots(
     tiny_ade: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, Path]:
-    """The environment variables of the data roots, set to the tiny data sets."""
+    """The environment variables of the data roots, set to the tiny datasets."""
     found = {
         'COCO_ROOT': tiny_coco,
         'IMAGENET_ROOT': tiny_imagenet,
@@ -178,12 +178,11 @@ def tiny_config(tmp_path: Path, roots: dict[str, Path]) -> Callable[..., Path]:
 @pytest.fixture
 def tool(fresh_mmengine: None) -> Callable[..., int]:
     """Runs a tool of ``tools/`` in this process and returns its exit code."""
-    from mobileone_mm.apis.cli import call_tool
+    from mobileone_mm.cli.run import call_tool
 
     def run(name: str, *argv: object) -> int:
-        spec = importlib.util.spec_from_file_location(
-            f'tools_{name}', ROOT / 'tools' / f'{name}.py'
-        )
+        (path,) = (ROOT / 'tools').rglob(f'{name}.py')
+        spec = importlib.util.spec_from_file_location(f'tools_{name}', path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)

@@ -23,8 +23,8 @@ from mmengine.registry import (
 )
 from torch import nn
 
-from mobileone_mm.apis.config import load_config
-from mobileone_mm.apis.options import ConfigOptions
+from mobileone_mm.config.options import ConfigOptions
+from mobileone_mm.config.read import load_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 CLASSIFIER, DETECTOR, SEGMENTOR = (
@@ -125,7 +125,7 @@ def test_imagenet_labels_come_from_folders_without_meta(tmp_path, monkeypatch):
         for number in range(1000):
             folder = tmp_path / split / f'n{number:08d}'
             folder.mkdir(parents=True)
-            (folder / 'picture.JPEG').touch()
+            (folder / 'image.JPEG').touch()
     monkeypatch.setenv('IMAGENET_ROOT', str(tmp_path))
     cfg = load('mobileone_s0_in1k')
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
@@ -180,7 +180,7 @@ def test_options_of_a_small_detector():
         'train_dataloader.dataset.dataset.data_root=/own/',
         "train_dataloader.dataset.dataset.metainfo.classes=('cat','dog')",
         'train_dataloader.dataset.dataset.ann_file=train.json',
-        'train_dataloader.dataset.dataset.data_prefix.img=pictures/',
+        'train_dataloader.dataset.dataset.data_prefix.img=images/',
         'val_evaluator.ann_file=/own/val.json',
         'model.bbox_head.num_classes=2',
         'model.bbox_head.anchor_generator.min_sizes=[19,64,128,192,240,288]',

@@ -19,10 +19,10 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope, init_default_scope
 from mmengine.runner import Runner
 
 from mobileone_mm.reparam import reparameterize_model
-from mobileone_mm.reparam.proof import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference, randomize_
 from mobileone_mm.reparam.surgery import unfused_blocks
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
-from mobileone_mm.weights.named import find
+from mobileone_mm.weights.published import find
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'
@@ -38,7 +38,7 @@ LEAVES = [
 SMALLEST = ('mobileone_s0_in1k', 'ssdlite_mobileone_s0_coco', 'deeplabv3_mobileone_s0_voc')
 BEYOND = ('rtmdet_mobileone_s0_coco', 'deeplabv3plus_mobileone_s0_voc')
 SCRATCH = dict(type='mobileone_mm.NearIdentityInit')
-#: smallest pictures that leave each net something to do
+#: smallest images that leave each net something to do
 SIDES = {'mmpretrain': 64, 'mmdet': 160, 'mmseg': 64}
 FULL_SIDES = {'mmpretrain': 224, 'mmdet': 320, 'mmseg': 512}
 
@@ -93,7 +93,7 @@ def load(roots, teacher, monkeypatch):
 
 
 def steps_of(dataset):
-    """Pipelines of a data-set config, through the wrappers."""
+    """Pipelines of a dataset config, through the wrappers."""
     for inner in dataset.get('datasets', [dataset.get('dataset')]):
         if inner is not None:
             yield from steps_of(inner)
@@ -101,7 +101,7 @@ def steps_of(dataset):
 
 
 def shrink(cfg, side):
-    """Smaller pictures: the only change to what a config says about its model and data."""
+    """Smaller images: the only change to what a config says about its model and data."""
     square = (side, side)
     loaders = cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader
     for step in itertools.chain(*(steps_of(loader.dataset) for loader in loaders)):
@@ -125,7 +125,7 @@ def batch_of(dataloader, count=2):
 
 
 def predictions(samples):
-    """What a picture's prediction consists of, as tensors."""
+    """What an image's prediction consists of, as tensors."""
     for sample in samples:
         if 'pred_instances' in sample:
             found = sample.pred_instances
@@ -190,7 +190,7 @@ def test_declarative(path):
 
 @pytest.mark.parametrize('name', LEAVES)
 def test_loads_its_data(name, load):
-    """Both pipelines at their real sizes, from files in the layout of the original data set."""
+    """Both pipelines at their real sizes, from files in the layout of the original dataset."""
     cfg = load(name)
     preprocess = MODELS.build(cfg.model.data_preprocessor)
     side = FULL_SIDES[cfg.default_scope]
@@ -227,11 +227,11 @@ def test_distilling_leaves_name_public_weights(size):
 
 @pytest.mark.parametrize('name', SMALLEST)
 def test_normalises_rgb(name, load):
-    """ImageNet's mean colour, in the order BGR of a loaded picture, becomes zero."""
+    """ImageNet's mean colour, in the order BGR of a loaded image, becomes zero."""
     cfg = load(name)
-    picture = torch.tensor([104, 116, 124], dtype=torch.uint8).view(3, 1, 1).expand(3, 64, 64)
+    image = torch.tensor([104, 116, 124], dtype=torch.uint8).view(3, 1, 1).expand(3, 64, 64)
     sample = batch_of(cfg.val_dataloader, 1)['data_samples']
-    data = dict(inputs=[picture.contiguous()], data_samples=sample)
+    data = dict(inputs=[image.contiguous()], data_samples=sample)
     result = MODELS.build(cfg.model.data_preprocessor)(data, training=False)
     assert result['inputs'].abs().max() < 0.02
 

@@ -1,4 +1,4 @@
-"""The three lines of the docs for data of one's own, on real pictures under other names."""
+"""The three lines of the docs for data of one's own, on real images under other names."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def command(page: str) -> list[str]:
 
 
 def write_coco(real: Path, root: Path) -> None:
-    """Pictures of people and chairs whose annotations call them screws and nuts."""
+    """Images of people and chairs whose annotations call them screws and nuts."""
     new = {'person': dict(id=7, name='screw'), 'chair': dict(id=3, name='nut')}
     (root / 'annotations').mkdir(parents=True)
     for split in ('train2017', 'val2017'):
@@ -144,13 +144,13 @@ def test_segmentation(layout, real_data, tool, tmp_path, monkeypatch):
     else:
         source, config = real_data / 'ADEChallengeData2016', config.replace('_voc', '_ade20k')
         for path in (source / 'annotations').rglob('*.png'):
-            # Two of its three pairs to train on, since BN needs more than one picture.
+            # Two of its three pairs to train on, since BN needs more than one image.
             for folder in ('training', 'validation'):
                 name = path.relative_to(source / 'annotations').name
                 renumbered(path, root / 'annotations' / folder / name, first=1)
                 (root / 'images' / folder).mkdir(parents=True, exist_ok=True)
-                picture = source / 'images' / path.parent.name / f'{path.stem}.jpg'
-                shutil.copy(picture, root / 'images' / folder)
+                image = source / 'images' / path.parent.name / f'{path.stem}.jpg'
+                shutil.copy(image, root / 'images' / folder)
     monkeypatch.setenv('VOC_TRAIN', 'train')
     monkeypatch.setenv('VOC_ROOT' if layout == 'voc' else 'ADE_ROOT', str(root))
     work = tmp_path / 'run'

@@ -163,7 +163,7 @@ def test_groups_of_a_segmentor(name):
 
 def test_options_of_the_page():
     """The lines after --cfg-options do what the page says; merged as the tools do."""
-    from mobileone_mm.apis.config import load_config
+    from mobileone_mm.config.read import load_config
 
     def options(after, stop):
         text = PAGE.partition(after)[2].partition(stop)[0].replace('\\\n', ' ')

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mobileone_mm import MobileOne, reparameterize_model
-from mobileone_mm.apis.ablation import read_variants
-from mobileone_mm.apis.config import load_config
+from mobileone_mm.apis.ablate import read_variants
+from mobileone_mm.config.read import load_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 NEEDS = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'val_dataloader', 'val_evaluator')

@@ -2,7 +2,7 @@
 
 Each config is read from the installed host. Changed are the backbone line, the channels that its
 users are told (one line each), and, so that a test can run it, the data (a tiny generated set, small
-pictures, two a batch) and the length.
+images, two a batch) and the length.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def host_config(host: str, name: str) -> Config:
 
 
 def shrink(node, scale):
-    """Set picture sizes and worker counts, wherever they stand."""
+    """Set image sizes and worker counts, wherever they stand."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key in ('scale', 'crop_size', 'size') and isinstance(value, (tuple, list, int)):
@@ -67,7 +67,7 @@ def train(config: Config, work_dir: Path, steps: int) -> Runner:
 
 
 def coco_data(config, root):
-    from mobileone_mm.data.synthetic import CLASSES
+    from demo.generator import CLASSES
 
     dataset = config.train_dataloader.dataset
     dataset.update(

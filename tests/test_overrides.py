@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from mobileone_mm.overrides import merge_options
+from mobileone_mm.config.merge import merge_options
 
 
 def config():

@@ -73,4 +73,4 @@ def test_lazy_names_do_not_import_a_host():
         'print(head.__module__)\n'
         "print(TRANSFORMS.get('LoadImage').__module__)\n"
     )
-    assert lines == ['mobileone_mm.models.mmdet_heads', 'mobileone_mm.data.loading']
+    assert lines == ['mobileone_mm.models.ssd', 'mobileone_mm.data.loading']

@@ -1,16 +1,16 @@
-"""Predict pictures with a classifier, detector or segmentor.
+"""Predict images with a classifier, detector or segmentor.
 
-  python tools/predict.py CONFIG CHECKPOINT picture.jpg folder '*.png' --out-dir predictions
+  python tools/predict.py CONFIG CHECKPOINT image.jpg folder '*.png' --out-dir predictions
 
-Writes predictions.json, drawn pictures (vis/) and label maps of segmentors (masks/). Pictures that
+Writes predictions.json, drawn images (vis/) and label maps of segmentors (masks/). Images that
 cannot be read are left out and listed at the end; the exit code is 2 if none could be read.
 """
 
 from __future__ import annotations
 
 import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
-from mobileone_mm.apis.arguments import tool_parser
-from mobileone_mm.apis.cli import run_tool
+from mobileone_mm.cli.arguments import tool_parser
+from mobileone_mm.cli.run import run_tool
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -20,16 +20,16 @@ def main(argv: list[str] | None = None) -> int | None:
     parser.add_argument(
         '--score-thr', type=float, default=0.3, help='lowest score of a box (default: 0.3)'
     )
-    parser.add_argument('--batch-size', type=int, default=1, help='pictures at once (default: 1)')
+    parser.add_argument('--batch-size', type=int, default=1, help='images at once (default: 1)')
     parser.add_argument('--no-vis', action='store_true', help='do not draw')
     args = parser.parse_args(argv)
 
     from mobileone_mm.apis.predict import predict
 
     result = predict(**vars(args))
-    print(f'{len(result.records)} pictures predicted; results in {args.out_dir}')
+    print(f'{len(result.records)} images predicted; results in {args.out_dir}')
     if result.unreadable:
-        print(f'{len(result.unreadable)} pictures could not be read:')
+        print(f'{len(result.unreadable)} images could not be read:')
         for reason in result.unreadable.values():
             print(f'  {reason}')
     return 0

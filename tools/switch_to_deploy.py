@@ -11,8 +11,8 @@ not, nothing is written.
 from __future__ import annotations
 
 import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
-from mobileone_mm.apis.arguments import tool_parser
-from mobileone_mm.apis.cli import run_tool
+from mobileone_mm.cli.arguments import tool_parser
+from mobileone_mm.cli.run import run_tool
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         nargs='+',
         default=[],
         metavar='PATH',
-        help='pictures to compare on, besides random input',
+        help='images to compare on, besides random input',
     )
     parser.add_argument(
         '--tolerance', type=float, help='greatest difference, relative to the scale of the output'
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = vars(parser.parse_args(argv))
 
-    from mobileone_mm.apis.deploy import switch_to_deploy
+    from mobileone_mm.apis.switch_to_deploy import switch_to_deploy
     from mobileone_mm.deploy.report import summary
 
     print(summary(switch_to_deploy(**args), args['out']))

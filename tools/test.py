@@ -6,8 +6,8 @@ python tools/test.py CONFIG CHECKPOINT [--out predictions.csv | .pkl | metrics.j
 from __future__ import annotations
 
 import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
-from mobileone_mm.apis.arguments import add_run_arguments, tool_parser
-from mobileone_mm.apis.cli import run_tool
+from mobileone_mm.cli.arguments import add_run_arguments, tool_parser
+from mobileone_mm.cli.run import run_tool
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int | None:
     args = vars(parser.parse_args(argv))
     args.pop('local_rank')
 
-    from mobileone_mm.apis.runner import evaluate
+    from mobileone_mm.apis.train import evaluate
 
     evaluate(**args)
     return 0

@@ -7,8 +7,8 @@ torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch
 from __future__ import annotations
 
 import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
-from mobileone_mm.apis.arguments import add_run_arguments, tool_parser
-from mobileone_mm.apis.cli import run_tool
+from mobileone_mm.cli.arguments import add_run_arguments, tool_parser
+from mobileone_mm.cli.run import run_tool
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -27,12 +27,12 @@ def main(argv: list[str] | None = None) -> int | None:
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate in between')
     parser.add_argument(
-        '--tensorboard', action='store_true', help='write curves and pictures for TensorBoard'
+        '--tensorboard', action='store_true', help='write curves and images for TensorBoard'
     )
     parser.add_argument(
-        '--stop-at-broken-pictures',
+        '--stop-at-broken-images',
         action='store_true',
-        help='end the run at a picture or mask that cannot be read (default: report it and go on)',
+        help='end the run at an image or mask that cannot be read (default: report it and go on)',
     )
     parser.add_argument(
         '--dry-run',
@@ -43,13 +43,13 @@ def main(argv: list[str] | None = None) -> int | None:
     )
     args = vars(parser.parse_args(argv))
     args.pop('local_rank')
-    picture = args.pop('dry_run')
-    if picture is not None:
-        from mobileone_mm.apis.plan import dry_run
+    image = args.pop('dry_run')
+    if image is not None:
+        from mobileone_mm.apis.dry_run import dry_run
 
-        dry_run(out=picture, **args)
+        dry_run(out=image, **args)
     else:
-        from mobileone_mm.apis.runner import train
+        from mobileone_mm.apis.train import train
 
         train(**args)
     return 0

@@ -1,6 +1,6 @@
-"""S0 from scratch with the whole recipe, small and short: 64 px, 8 epochs of 1,000 generated pictures.
+"""S0 from scratch with the whole recipe, small and short: 64 px, 8 epochs of 1,000 generated images.
 
-For ablations, not for use: tools/ablate.py with s0_scratch_variants.py.
+For ablations, not for use: tools/analysis_tools/ablate.py with s0_scratch_variants.py.
 """
 
 _base_ = [

@@ -1,1 +1,1 @@
-"""What the tools call: each tool parses its arguments and calls one function of this room."""
+"""One file for each tool: what the tool calls, and nothing else."""

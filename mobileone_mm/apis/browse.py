@@ -1,4 +1,4 @@
-"""What a training pipeline makes of its pictures: contact sheets with labels, boxes and masks."""
+"""What a training pipeline makes of its images: contact sheets with labels, boxes and masks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, HOOKS
 
-from ..data.checks import check_data
-from ..data.loading import read_picture
+from ..config import settings
+from ..config.read import load_config
+from ..data.checks.loaders import check_data
+from ..data.loading import read_image
 from ..errors import InputError
+from ..inference.draw import Painter, save_image
+from ..training.folders import check_writable
 from ..training.phases import install
 from ..training.seeding import derived_seed, seeded
-from . import settings
-from .config import load_config
-from .draw import Painter, save_picture
-from .folders import check_writable
 
 MODES = ('transformed', 'concat')
 _SIDE = 320  # of a cell, in pixels
@@ -38,16 +38,16 @@ def browse(
 ) -> list[Path]:
     """Draw what the model will be trained on, before it is trained.
 
-    The hosts' browsers show one picture a file or window, each host with options of its own, and
+    The hosts' browsers show one image a file or window, each host with options of its own, and
     none the phases of a curriculum.
 
-    Pictures are drawn at the size that the model gets; a sheet for each phase of a curriculum.
+    Images are drawn at the size that the model gets; a sheet for each phase of a curriculum.
 
     Args:
         config: Path of the config.
         out_dir: Folder of the sheets.
-        num: Pictures a sheet, spread evenly over the training set; at least 1.
-        mode: ``transformed``: after the pipeline; ``concat``: the file's picture beside it.
+        num: Images a sheet, spread evenly over the training set; at least 1.
+        mode: ``transformed``: after the pipeline; ``concat``: the file's image beside it.
         seed: Of the augmentation.
         cfg_options: Overrides by dotted key.
 
@@ -70,13 +70,13 @@ def browse(
     painter, rgb = Painter(dataset.metainfo), _loads_rgb(cfg)
     sheets = []
     for name, caption in _phases(cfg, dataset, Path(config).stem):
-        pictures = [_shown(painter, sample, mode, rgb) for sample in _samples(dataset, num, seed)]
-        sheets.append(save_picture(contact_sheet(pictures, caption), Path(out_dir, f'{name}.png')))
+        images = [_shown(painter, sample, mode, rgb) for sample in _samples(dataset, num, seed)]
+        sheets.append(save_image(contact_sheet(images, caption), Path(out_dir, f'{name}.png')))
     return sheets
 
 
 def _phases(cfg: Config, dataset: Any, name: str) -> Iterator[tuple[str, str]]:
-    """Name and caption of each sheet; the data set is in its phase until the next is asked for."""
+    """Name and caption of each sheet; the dataset is in its phase until the next is asked for."""
     hooks = [
         HOOKS.build(hook)
         for hook in cfg.get('custom_hooks') or []
@@ -97,28 +97,28 @@ def _phases(cfg: Config, dataset: Any, name: str) -> Iterator[tuple[str, str]]:
         )
 
 
-def contact_sheet(pictures: Sequence[np.ndarray], caption: str) -> np.ndarray:
-    """Pictures of any sizes in rows and columns, below a line of text.
+def contact_sheet(images: Sequence[np.ndarray], caption: str) -> np.ndarray:
+    """Images of any sizes in rows and columns, below a line of text.
 
     Args:
-        pictures: Each height x width x 3, RGB, 8 bits.
+        images: Each height x width x 3, RGB, 8 bits.
         caption: ASCII characters.
     """
-    width = max(round(_SIDE * picture.shape[1] / picture.shape[0]) for picture in pictures)
+    width = max(round(_SIDE * image.shape[1] / image.shape[0]) for image in images)
     width = min(width, 2 * _SIDE + _GAP)
-    columns = max(1, round((len(pictures) * _SIDE / width) ** 0.5))
-    rows = -(-len(pictures) // columns)
+    columns = max(1, round((len(images) * _SIDE / width) ** 0.5))
+    rows = -(-len(images) // columns)
     sheet = np.full(
         (_CAPTION + rows * (_SIDE + _GAP), columns * (width + _GAP) + _GAP, 3), 255, np.uint8
     )
     cv2.putText(
         sheet, caption, (_GAP, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (0, 0, 0), 1, cv2.LINE_AA
     )
-    for place, picture in enumerate(pictures):
+    for place, image in enumerate(images):
         row, column = divmod(place, columns)
-        scale = min(_SIDE / picture.shape[0], width / picture.shape[1])
-        size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        scale = min(_SIDE / image.shape[0], width / image.shape[1])
+        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         top = _CAPTION + row * (_SIDE + _GAP) + (_SIDE - size[1]) // 2
         left = _GAP + column * (width + _GAP) + (width - size[0]) // 2
         sheet[top : top + size[1], left : left + size[0]] = small
@@ -133,7 +133,7 @@ def _samples(dataset: Any, num: int, seed: int) -> Iterator[Mapping[str, Any]]:
 
 
 def _shown(painter: Painter, sample: Mapping[str, Any], mode: str, rgb: bool) -> np.ndarray:
-    """The labelled picture, beside the file's if asked for."""
+    """The labelled image, beside the file's if asked for."""
     inputs = sample['inputs']
     if inputs.is_floating_point():  # normalised by the pipeline itself
         low, high = inputs.min(), inputs.max()
@@ -143,7 +143,7 @@ def _shown(painter: Painter, sample: Mapping[str, Any], mode: str, rgb: bool) ->
     drawn = painter.draw_truth(image, sample['data_samples'])
     if mode == 'transformed':
         return drawn
-    original = read_picture(str(sample['data_samples'].img_path))
+    original = read_image(str(sample['data_samples'].img_path))
     width = round(original.shape[1] * drawn.shape[0] / original.shape[0])
     original = cv2.resize(original, (width, drawn.shape[0]), interpolation=cv2.INTER_AREA)
     gap = np.full((drawn.shape[0], _GAP, 3), 255, np.uint8)
@@ -151,7 +151,7 @@ def _shown(painter: Painter, sample: Mapping[str, Any], mode: str, rgb: bool) ->
 
 
 def _loads_rgb(cfg: Config) -> bool:
-    """Whether the pipeline's pictures are RGB; the hosts' loaders give BGR unless told otherwise."""
+    """Whether the pipeline's images are RGB; the hosts' loaders give BGR unless told otherwise."""
     preprocessor = (
         cfg.get('model', {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     )

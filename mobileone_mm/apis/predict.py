@@ -1,4 +1,4 @@
-"""Predictions for pictures: drawn, and as data."""
+"""Predictions for images: drawn, and as data."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS, TRANSFORMS
 from torch import nn
 
-from ..data.checks import class_names, dataset_class, head_sizes, leaves
-from ..errors import InputError
-from ..weights.loading import load_weights
-from ..weights.named import read_any
-from ..weights.writing import atomic_text, atomic_write
-from .cli import one_line
-from .config import load_config
-from .draw import Painter, save_picture
-from .faults import config_faults
-from .folders import check_writable
-from .launch import select_device
-from .pictures import find_pictures, result_names, with_progress, with_suffix
-from .records import label_map, record_of, task_of
-from .settings import survive_broken_files, use_scope
+from ..config.explain import config_faults
+from ..config.read import load_config
+from ..config.settings import survive_broken_files, use_scope
+from ..data.checks.loaders import class_names, dataset_class, head_sizes, leaves
+from ..errors import InputError, one_line
+from ..files import atomic_text, atomic_write
+from ..inference.draw import Painter, save_image
+from ..inference.images import find_images, result_names, with_progress, with_suffix
+from ..inference.records import label_map, record_of, task_of
+from ..training.folders import check_writable
+from ..training.launch import select_device
+from ..weights.fit import load_weights
+from ..weights.published import read_any
 
-# What one broken picture can raise in a pipeline; the others are predicted all the same.
-_PICTURE_FAULTS = (OSError, ValueError, cv2.error)
+# What one broken image can raise in a pipeline; the others are predicted all the same.
+_IMAGE_FAULTS = (OSError, ValueError, cv2.error)
 
 
 @dataclass
@@ -42,8 +41,8 @@ class Predictions:
     """What :func:`predict` found out.
 
     Attributes:
-        records: One dict a picture that was read, in the order of the inputs.
-        unreadable: Pictures that could not be read, with the reason.
+        records: One dict an image that was read, in the order of the inputs.
+        unreadable: Images that could not be read, with the reason.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -61,10 +60,10 @@ def predict(
     cfg_options: Mapping[str, Any] | None = None,
     no_vis: bool = False,
 ) -> Predictions:
-    """Predict pictures with a classifier, detector or segmentor.
+    """Predict images with a classifier, detector or segmentor.
 
-    Writes ``predictions.json``, drawn pictures below ``vis`` and a segmentor's label maps below
-    ``masks`` into the output folder. A picture that cannot be read is left out and listed.
+    Writes ``predictions.json``, drawn images below ``vis`` and a segmentor's label maps below
+    ``masks`` into the output folder. An image that cannot be read is left out and listed.
 
     Args:
         config: Path of the config.
@@ -73,12 +72,12 @@ def predict(
         out_dir: The output folder.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
         score_thr: Lowest score of a box, 0 to 1.
-        batch_size: How many pictures of the same size go through the model at once.
+        batch_size: How many images of the same size go through the model at once.
         cfg_options: Overrides by dotted key.
         no_vis: Do not draw.
 
     Raises:
-        InputError: Something that the user gave does not fit, or no picture could be read.
+        InputError: Something that the user gave does not fit, or no image could be read.
     """
     if not 0 <= score_thr <= 1:
         raise InputError(f'--score-thr: got {score_thr}; 0 to 1 is allowed')
@@ -86,14 +85,14 @@ def predict(
         raise InputError(f'--batch-size: got {batch_size}; 1 or more is allowed')
     chosen = select_device(device)
     cfg = load_config(config, cfg_options)
-    pictures = find_pictures(inputs, leave_out=[Path(out_dir, name) for name in ('vis', 'masks')])
+    images = find_images(inputs, leave_out=[Path(out_dir, name) for name in ('vis', 'masks')])
     model, meta = init_model(cfg, checkpoint, chosen)
     with config_faults(cfg):
         load, pipeline = prediction_pipeline(cfg)
     check_writable(out_dir, '--out-dir')
-    writer = _Writer(Path(out_dir), pictures, meta, score_thr, draw=not no_vis)
+    writer = _Writer(Path(out_dir), images, meta, score_thr, draw=not no_vis)
     result = writer.predictions
-    for batch in _batches(pictures, load, pipeline, batch_size, result.unreadable):
+    for batch in _batches(images, load, pipeline, batch_size, result.unreadable):
         data = pseudo_collate([item.data for item in batch])
         with torch.no_grad():
             samples = model.test_step(data)  # type: ignore[operator]
@@ -101,7 +100,7 @@ def predict(
             writer.add(item.index, item.image, sample)
     if not result.records:
         raise InputError(
-            f'none of the {len(pictures)} pictures could be read; the first: '
+            f'none of the {len(images)} images could be read; the first: '
             f'{next(iter(result.unreadable.values()))}'
         )
     writer.finish(config, checkpoint)
@@ -141,7 +140,7 @@ def init_model(
 
 
 def data_meta(cfg: Config, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Names and colours of the classes: the checkpoint's, else those of the config's data sets.
+    """Names and colours of the classes: the checkpoint's, else those of the config's datasets.
 
     A list that is not as long as the model's heads is no list of its classes, and is left out.
     """
@@ -215,22 +214,22 @@ class _Item:
 
 
 def _batches(
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     load: Any,
     pipeline: Compose,
     size: int,
     unreadable: dict[str, str],
 ) -> Iterator[list[_Item]]:
-    """Read and prepare pictures; neighbours of the same shape go together."""
+    """Read and prepare images; neighbours of the same shape go together."""
     batch: list[_Item] = []
-    for index, path in enumerate(with_progress(pictures, 'Predicting')):
+    for index, path in enumerate(with_progress(images, 'Predicting')):
         try:
             results = load(dict(img_path=str(path), img_id=index, sample_idx=index))
             image = _to_rgb(results['img'])
             item = _Item(index, image, pipeline(results))
-        except _PICTURE_FAULTS as error:
+        except _IMAGE_FAULTS as error:
             reason = one_line(error)
-            reason = reason if str(path) in reason else f"picture '{path}': {reason}"
+            reason = reason if str(path) in reason else f"image '{path}': {reason}"
             unreadable[str(path)] = reason
             print_log(f'Left out: {reason}', 'current', logging.WARNING)
             continue
@@ -249,14 +248,14 @@ def _to_rgb(image: np.ndarray) -> np.ndarray:
 
 
 class _Writer:
-    """Collects predictions, and writes pictures, masks and the JSON file."""
+    """Collects predictions, and writes images, masks and the JSON file."""
 
     def __init__(
-        self, folder: Path, pictures: Sequence[Path], meta: dict, score_thr: float, draw: bool
+        self, folder: Path, images: Sequence[Path], meta: dict, score_thr: float, draw: bool
     ) -> None:
         self.folder = folder
-        self.pictures = pictures
-        self.names = result_names(pictures)
+        self.images = images
+        self.names = result_names(images)
         self.mask_names = with_suffix(self.names, '.png')
         self.classes = [str(name) for name in meta.get('classes') or ()]
         self.score_thr = score_thr
@@ -267,13 +266,13 @@ class _Writer:
     def add(self, index: int, image: np.ndarray, sample: Any) -> None:
         self.task = task_of(sample)
         height, width = image.shape[:2]
-        record = {'image': str(self.pictures[index]), 'width': width, 'height': height}
+        record = {'image': str(self.images[index]), 'width': width, 'height': height}
         record.update(record_of(sample, self.classes, self.score_thr))
         if self.task == 'segmentation':
             record['mask'] = self._mask(PurePath('masks') / self.mask_names[index], sample)
         if self.painter is not None:
             path = self.folder / 'vis' / self.names[index]
-            path = save_picture(self.painter.draw(np.ascontiguousarray(image), sample), path)
+            path = save_image(self.painter.draw(np.ascontiguousarray(image), sample), path)
             record['drawn'] = path.relative_to(self.folder).as_posix()
         self.predictions.records.append(record)
 

@@ -1,7 +1,7 @@
 """Takes the stand-ins along into child processes that start from nothing (spawn, forkserver).
 
 A forked child inherits them. A spawned one unpickles its task in a fresh interpreter, and the
-first data set in it imports a host before anybody had a chance to import this package.
+first dataset in it imports a host before anybody had a chance to import this package.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Data: loading that survives broken files, checks before a run, the procedural generator."""
+"""Data: loading that survives broken files, checks before a run, converters, packed datasets."""

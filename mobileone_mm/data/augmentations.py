@@ -1,7 +1,7 @@
 """mmpretrain's augmentations of colour, with the same result in less time.
 
-The hosts' functions treat every pixel by itself, in 64 bits or in floating point, though a picture has
-256 values a channel: here the values are worked out once, and the picture is looked up in a table.
+The hosts' functions treat every pixel by itself, in 64 bits or in floating point, though an image has
+256 values a channel: here the values are worked out once, and the image is looked up in a table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmpretrain.datasets import transforms as host
 
-#: all values of a picture, in as many channels
+#: all values of an image, in as many channels
 _VALUES = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
 #: OpenCV counts pixels in float32, which is exact up to here.
 _MOST_PIXELS = 2**24
@@ -71,7 +71,7 @@ class Brightness(_Pointwise, host.Brightness):
 
 
 class Contrast(host.Contrast):
-    """mmpretrain's ``Contrast``: values are blended with the mean grey of the picture."""
+    """mmpretrain's ``Contrast``: values are blended with the mean grey of the image."""
 
     def transform(self, results: dict) -> dict:
         """Change the contrast of ``img`` at random."""
@@ -128,7 +128,7 @@ _FASTER: dict[type, type] = {
 
 
 def _fits(image: Any) -> bool:
-    """Whether it is a picture of three channels of 8 bits, as all loaders give it."""
+    """Whether it is an image of three channels of 8 bits, as all loaders give it."""
     return (
         isinstance(image, np.ndarray)
         and image.dtype == np.uint8

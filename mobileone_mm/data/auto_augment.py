@@ -32,7 +32,7 @@ class AutoAugment(MMPretrainAutoAugment):
 
 @TRANSFORMS.register_module()
 class RandAugment(MMPretrainRandAugment):
-    """mmpretrain's RandAugment: the same pictures, bit by bit, in less time.
+    """mmpretrain's RandAugment: the same images, bit by bit, in less time.
 
     Its arguments are mmpretrain's; see :func:`~mobileone_mm.data.augmentations.faster`.
     """

@@ -13,7 +13,7 @@ from ..registry import TRANSFORMS
 class RandomResizedCrop(HostRandomResizedCrop):
     """mmpretrain's ``RandomResizedCrop``: the same crops and pixels, bit by bit, only faster.
 
-    The host hands a crop to the resize as a view of the picture. Pillow wants its rows without
+    The host hands a crop to the resize as a view of the image. Pillow wants its rows without
     gaps, and NumPy closes the gaps element by element when Pillow asks, which costs as much as the
     resize itself. Here they are closed row by row first (docs/data.md has the measured ratios).
 

@@ -1,4 +1,4 @@
-"""Loading pictures so that one broken file does not end a long run."""
+"""Loading images so that one broken file does not end a long run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FALLBACK_SIZE = (256, 256)
 
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
-    """Load a picture; report a file that cannot be read by name, and go on.
+    """Load an image; report a file that cannot be read by name, and go on.
 
     mmcv's loader ends the run with the traceback of a worker, often without the name of the file;
     its ``ignore_empty`` skips such files in silence, and in evaluation mmengine then dies without
@@ -37,8 +37,8 @@ class LoadImage(LoadImageFromFile):
     rest grey; such a JPEG counts as broken here.
 
     Args:
-        on_error: What happens to a file that cannot be read. ``skip``: the data set takes another
-            sample instead (training). ``blank``: a grey picture of the annotated size takes its
+        on_error: What happens to a file that cannot be read. ``skip``: the dataset takes another
+            sample instead (training). ``blank``: a grey image of the annotated size takes its
             place, so that the metric counts what is missed (evaluation). ``raise``: the run ends.
         **kwargs: Arguments of mmcv's ``LoadImageFromFile``.
 
@@ -66,7 +66,7 @@ class LoadImage(LoadImageFromFile):
             if self.on_error == 'raise':
                 raise
             skipped = self.on_error == 'skip'
-            then = 'left out' if skipped else 'counted as a grey picture'
+            then = 'left out' if skipped else 'counted as a grey image'
             report_file(path, f'{error}; it is {then}')
             if skipped:
                 return None
@@ -82,7 +82,7 @@ class LoadImage(LoadImageFromFile):
         return decode(self.content(path), path, self.color_type, self.imdecode_backend)
 
     def content(self, path: str) -> bytes:
-        """The bytes of a picture's file.
+        """The bytes of an image's file.
 
         Raises:
             InputError: It cannot be read.
@@ -92,9 +92,7 @@ class LoadImage(LoadImageFromFile):
                 return fileio.FileClient.infer_client(self.file_client_args, path).get(path)
             return fileio.get(path, backend_args=self.backend_args)
         except OSError as error:
-            raise InputError(
-                f"picture '{path}' cannot be read: {error.strerror or error}"
-            ) from error
+            raise InputError(f"image '{path}' cannot be read: {error.strerror or error}") from error
 
     def _blank(self, results: dict, path: str) -> np.ndarray:
         height, width = _annotated_size(results, path)
@@ -102,11 +100,11 @@ class LoadImage(LoadImageFromFile):
         return np.full((height, width) if grey else (height, width, 3), _GREY, np.uint8)
 
 
-def read_picture(path: str) -> np.ndarray:
-    """Read a picture from a local file: height x width x 3, RGB, 8 bits.
+def read_image(path: str) -> np.ndarray:
+    """Read an image from a local file: height x width x 3, RGB, 8 bits.
 
     Raises:
-        InputError: It cannot be read, is no picture, or cut off.
+        InputError: It cannot be read, is no image, or cut off.
     """
     return np.ascontiguousarray(LoadImage(on_error='raise')._read(str(path))[..., ::-1])
 
@@ -114,7 +112,7 @@ def read_picture(path: str) -> np.ndarray:
 def decode(
     content: bytes, path: str, color_type: str = 'color', backend: str = 'cv2'
 ) -> np.ndarray:
-    """Decode a picture to an array of height, width and channels BGR (none for ``grayscale``).
+    """Decode an image to an array of height, width and channels BGR (none for ``grayscale``).
 
     Args:
         content: The bytes of the file.
@@ -123,23 +121,23 @@ def decode(
         backend: Backend of ``mmcv.imfrombytes``.
 
     Raises:
-        InputError: It is no picture, or cut off.
+        InputError: It is no image, or cut off.
     """
     import mmcv
 
     if not content:
-        raise InputError(f"picture '{path}' is empty (0 bytes)")
+        raise InputError(f"image '{path}' is empty (0 bytes)")
     if _may_be_cut_off(content) and not opencv_notices_cuts():
         try:
             Image.open(io.BytesIO(content)).load()
         except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"picture '{path}' is cut off or damaged: {error}") from error
+            raise InputError(f"image '{path}' is cut off or damaged: {error}") from error
     try:
         image = mmcv.imfrombytes(content, flag=color_type, backend=backend)
     except (OSError, ValueError, SyntaxError, cv2.error, Image.DecompressionBombError) as error:
-        raise InputError(f"picture '{path}' is no picture or damaged") from error
+        raise InputError(f"image '{path}' is no image or damaged") from error
     if image is None:
-        raise InputError(f"picture '{path}' is no picture, cut off or damaged")
+        raise InputError(f"image '{path}' is no image, cut off or damaged")
     return image
 
 

@@ -22,17 +22,17 @@ class _UnreadableMaskError(InputError):
 
 @TRANSFORMS.register_module()
 class LoadSegAnnotations(LoadAnnotations):
-    """Load the mask of a picture; name one that cannot be read or does not fit.
+    """Load the mask of an image; name one that cannot be read or does not fit.
 
     With mmseg's loader, a class number beyond the model's ends in an index error of the loss (on a
     GPU in an assertion that ends all use of it), a colour mask or one of another size in a shape
     error some transforms later, and none of them names the file.
 
     Args:
-        num_classes: Classes of the model: a mask with another number, after the data set's
+        num_classes: Classes of the model: a mask with another number, after the dataset's
             renumbering, ends the run. None checks no numbers.
         ignore_index: The number that stands for no class.
-        on_error: What happens to a file that cannot be read. ``skip``: the data set takes another
+        on_error: What happens to a file that cannot be read. ``skip``: the dataset takes another
             sample instead (training). ``ignore``: no pixel of it counts (evaluation). ``raise``:
             the run ends.
         **kwargs: Arguments of mmseg's ``LoadAnnotations``.
@@ -60,7 +60,7 @@ class LoadSegAnnotations(LoadAnnotations):
         """Add ``gt_seg_map`` to the results; None if the sample is to be left out.
 
         Raises:
-            InputError: The mask does not fit the picture or the classes; or it cannot be read and
+            InputError: The mask does not fit the image or the classes; or it cannot be read and
                 ``on_error`` is ``raise``.
         """
         try:
@@ -71,7 +71,7 @@ class LoadSegAnnotations(LoadAnnotations):
             skipped = self.on_error == 'skip'
             report_file(
                 str(results['seg_map_path']),
-                f'{error}; {"its picture is left out" if skipped else "no pixel of it counts"}',
+                f'{error}; {"its image is left out" if skipped else "no pixel of it counts"}',
             )
             if skipped:
                 return None
@@ -85,7 +85,7 @@ class LoadSegAnnotations(LoadAnnotations):
         try:
             super()._load_seg_map(results)
         except (OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError) as error:
-            reason = getattr(error, 'strerror', None) or 'it is no picture, cut off or damaged'
+            reason = getattr(error, 'strerror', None) or 'it is no image, cut off or damaged'
             raise _UnreadableMaskError(f"mask '{path}' cannot be read: {reason}") from error
         self._check(results['gt_seg_map'], str(path), results.get('ori_shape'))
 
@@ -97,7 +97,7 @@ class LoadSegAnnotations(LoadAnnotations):
             )
         if shape is not None and mask.shape != tuple(shape):
             raise InputError(
-                f"mask '{path}' has {mask.shape[1]} x {mask.shape[0]} pixels, its picture "
+                f"mask '{path}' has {mask.shape[1]} x {mask.shape[0]} pixels, its image "
                 f'{shape[1]} x {shape[0]}'
             )
         if self.num_classes is None:

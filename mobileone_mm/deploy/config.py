@@ -17,9 +17,9 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from ..config.merge import merge_options
 from ..errors import InputError
 from ..models import MobileOne
-from ..overrides import merge_options
 
 #: where a setting stands below ``model``
 Place: TypeAlias = tuple[str | int, ...]

@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..reparam import Reparameterizable
 from ..reparam.surgery import unfused_blocks
-from ..weights.keys import form_of
-from ..weights.loading import check_matches, load_weights
+from ..weights.fit import check_matches, load_weights
+from ..weights.names import form_of
 from ..weights.reading import read_checkpoint, state_dict_of
 from . import config as configs
 from .exact import give_back
-from .files import Conversion, output_paths, pair_meta, sha256_of
 from .fold import FoldPlan, plan_folding
 from .forward import RawForward
-from .proof import Difference, compare_models, own_tolerance, prove_algebra
+from .pair import Conversion, output_paths, pair_meta, sha256_of
+from .prove import Difference, compare_models, own_tolerance, prove_algebra
 from .report import describe, describe_folding, describe_proof
-from .samples import picture_inputs, round_up, second_sizes, structured_input, test_size
+from .samples import image_inputs, round_up, second_sizes, structured_input, test_size
 from .units import deploy_state, fill
 
 Path_ = str | os.PathLike[str]
@@ -60,7 +60,7 @@ def convert_to_deploy(
         out: The checkpoint to write, a ``.pth``, ``.pt`` or ``.safetensors`` file; the last holds
             weights only, and classes and the like stand in the report.
         cfg_options: Overrides of the config, by dotted key.
-        images: Pictures to compare on, besides structured random input.
+        images: Images to compare on, besides structured random input.
         tolerance: Greatest difference in the model's dtype, relative to the scale of the output; 1000
             times the dtype's machine epsilon if not given.
         device: Where the comparison runs.
@@ -70,7 +70,7 @@ def convert_to_deploy(
         The report, as it is written.
 
     Raises:
-        InputError: Config, checkpoint or pictures cannot be used, or ``out`` cannot be written.
+        InputError: Config, checkpoint or images cannot be used, or ``out`` cannot be written.
         ProofError: The two forms differ by more than the tolerance; nothing is written.
     """
     conversion = prepare_conversion(
@@ -222,23 +222,23 @@ def _inputs(
     error = _does_not_run(forward, model, first)
     if error:
         raise InputError(
-            f'config: its model does not run on {first[0]}, which its test pipeline makes of a picture '
-            f'of 3 : 4 ({error}); does it take such pictures, and does it find anything (weights, '
+            f'config: its model does not run on {first[0]}, which its test pipeline makes of an image '
+            f'of 3 : 4 ({error}); does it take such images, and does it find anything (weights, '
             'test_cfg)?'
         )
     inputs = [first]
-    for other in second_sizes(size):  # some heads need pictures of a certain size
+    for other in second_sizes(size):  # some heads need images of a certain size
         second = _random_input(round_up(other, divisor), channels, device)
         if not _does_not_run(forward, model, second):
             inputs.append(second)
             break
-    for name, picture in picture_inputs(model, images, size):
-        if picture.shape[1] != channels:
+    for name, image in image_inputs(model, images, size):
+        if image.shape[1] != channels:
             raise InputError(
-                f"images: '{name}' has {picture.shape[1]} channels after the preprocessor, the model "
+                f"images: '{name}' has {image.shape[1]} channels after the preprocessor, the model "
                 f'takes {channels}; leave --images out'
             )
-        inputs.append((name, picture))
+        inputs.append((name, image))
     return [(name, tensor.to(device)) for name, tensor in inputs]
 
 

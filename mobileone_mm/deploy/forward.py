@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..reparam.proof import tensors_of
+from ..reparam.compare import tensors_of
 
 
 class RawForward:

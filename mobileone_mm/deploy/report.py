@@ -18,7 +18,7 @@ from .._version import __version__
 from ..reparam.surgery import unfused_blocks
 from .fold import FoldPlan
 from .forward import RawForward
-from .proof import FLOAT64_TOLERANCE, Difference
+from .prove import FLOAT64_TOLERANCE, Difference
 
 
 def describe(

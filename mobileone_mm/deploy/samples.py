@@ -18,7 +18,7 @@ DEFAULT_SIZE = (224, 224)
 
 
 def test_size(config: Config) -> tuple[int, int]:
-    """Height and width of the test pipeline's result, for a picture of 3 : 4; 224 x 224 if unknown."""
+    """Height and width of the test pipeline's result, for an image of 3 : 4; 224 x 224 if unknown."""
     height, width = 480, 640
     found = False
     for step in _test_pipeline(config):
@@ -35,7 +35,7 @@ def test_size(config: Config) -> tuple[int, int]:
         elif name == 'Resize' and not step.get('keep_ratio', False):
             width, height = int(pair[0]), int(pair[1])
         else:
-            # By edge: the short one has the size; else the picture fits into the size.
+            # By edge: the short one has the size; else the image fits into the size.
             ratio = max(pair) / min(height, width)
             if name == 'Resize':
                 ratio = min(max(pair) / max(height, width), min(pair) / min(height, width))
@@ -62,7 +62,7 @@ test_size.__test__ = False  # type: ignore[attr-defined]  # pytest takes it for 
 def second_sizes(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """Other sizes, not square, in multiples of 32, the first that the model takes to be chosen.
 
-    Three quarters by one half; for models that need large pictures, the same height and wider.
+    Three quarters by one half; for models that need large images, the same height and wider.
     """
     height = math.ceil(size[0] * 0.75 / 32) * 32
     width = math.ceil(size[1] * 0.5 / 32) * 32
@@ -74,29 +74,29 @@ def second_sizes(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
 
 
 def structured_input(size: tuple[int, int], channels: int = 3, seed: int = 0) -> Tensor:
-    """A picture-like input (1, C, H, W) of mean 0 and spread 1: waves of several lengths and noise.
+    """An image-like input (1, C, H, W) of mean 0 and spread 1: waves of several lengths and noise.
 
     White noise alone averages out in the first layers and would test little of the later ones.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = torch.linspace(0, 1, size[0]).reshape(1, -1, 1)
     columns = torch.linspace(0, 1, size[1]).reshape(1, 1, -1)
-    picture = torch.zeros(channels, *size)
+    image = torch.zeros(channels, *size)
     for cycles in (1, 3, 9, 27):
         angle, phase = torch.rand(2, channels, 1, 1, generator=generator) * 2 * math.pi
         wave = torch.cos(angle) * rows + torch.sin(angle) * columns
-        picture += torch.sin(2 * math.pi * cycles * wave + phase)
-    picture += 0.3 * torch.randn(picture.shape, generator=generator)
-    return ((picture - picture.mean()) / picture.std())[None]
+        image += torch.sin(2 * math.pi * cycles * wave + phase)
+    image += 0.3 * torch.randn(image.shape, generator=generator)
+    return ((image - image.mean()) / image.std())[None]
 
 
-def picture_inputs(
+def image_inputs(
     model: nn.Module, paths: Sequence[str | os.PathLike[str]], size: tuple[int, int]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Pictures, resized and put through the model's own preprocessor, each (1, C, H, W).
+    """Images, resized and put through the model's own preprocessor, each (1, C, H, W).
 
     Raises:
-        InputError: A file is missing or no picture.
+        InputError: A file is missing or no image.
     """
     for path in paths:
         pixels = torch.from_numpy(_bgr(path, size)).permute(2, 0, 1)
@@ -112,7 +112,7 @@ def _bgr(path: str | os.PathLike[str], size: tuple[int, int]) -> np.ndarray:
         with Image.open(path) as image:
             resized = image.convert('RGB').resize(size[::-1], Image.Resampling.BILINEAR)
     except (OSError, ValueError, SyntaxError) as error:
-        reason = 'no such file' if isinstance(error, FileNotFoundError) else 'no readable picture'
+        reason = 'no such file' if isinstance(error, FileNotFoundError) else 'no readable image'
         raise InputError(f"images: '{os.fspath(path)}': {reason}") from error
     return np.ascontiguousarray(np.asarray(resized)[..., ::-1])
 

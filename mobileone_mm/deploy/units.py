@@ -15,8 +15,8 @@ from torch.nn.modules.conv import _ConvNd
 from ..errors import ProofError
 from ..reparam import Reparameterizable
 from ..reparam.algebra import fuse_branches
+from ..reparam.compare import tensors_of
 from ..reparam.conv_norm import ConvNorm, folded_tensors
-from ..reparam.proof import tensors_of
 from ..reparam.surgery import unfused_blocks
 from .exact import LARGE, give_back, is_large, put
 

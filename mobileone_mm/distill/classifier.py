@@ -34,7 +34,7 @@ class DistillClassifier(ImageClassifier):
     the model. mmpretrain has nothing for this, mmrazor's distillers put the teacher into the
     checkpoint.
 
-    Student and teachers see the same batch after all augmentation, mixed pictures included; each
+    Student and teachers see the same batch after all augmentation, mixed images included; each
     teacher gets it in its own normalisation and, if asked, size. Their softmax probabilities are
     averaged.
 
@@ -43,7 +43,7 @@ class DistillClassifier(ImageClassifier):
         teachers: See :class:`~mobileone_mm.distill.teachers.Teacher`; one dict each.
         distill_loss: Arguments of :class:`~mobileone_mm.distill.losses.DistillLoss`; its defaults are
             soft labels alone, as in MEAL V2.
-        outputs: Folder of stored outputs of the teachers (``tools/store_teacher_outputs.py``), used
+        outputs: Folder of stored outputs of the teachers (``tools/misc/store_teacher_outputs.py``), used
             instead of running them; empty or None runs them.
         **kwargs: Arguments of ``ImageClassifier``.
 
@@ -165,7 +165,7 @@ class DistillClassifier(ImageClassifier):
     def _scores(self, inputs: Tensor, data_samples: list[Any]) -> Tensor:
         if self.outputs is None:
             return self.load_teachers().scores(inputs, self.distill_loss.temperature)
-        # Stored outputs travel as `gt_score`: so the host's batch augments mix them with the pictures.
+        # Stored outputs travel as `gt_score`: so the host's batch augments mix them with the images.
         if any('teacher_view' not in sample for sample in data_samples):
             raise InputError(
                 'model.outputs: the training pipeline does not read them; tools/train.py sees to that, '
@@ -188,7 +188,7 @@ class DistillClassifier(ImageClassifier):
         if not isinstance(number, int):
             raise InputError(
                 f'model.head: a {type(self.head).__name__} has no num_classes; use a head for one '
-                'label a picture, such as LinearClsHead'
+                'label an image, such as LinearClsHead'
             )
         return number
 

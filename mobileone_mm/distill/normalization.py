@@ -1,4 +1,4 @@
-"""What data preprocessors make of a loaded picture, and the step from one to another."""
+"""What data preprocessors make of a loaded image, and the step from one to another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHANNELS = 3
 
 @dataclass(frozen=True)
 class Normalization:
-    """What a data preprocessor makes of a loaded picture (BGR, 0 to 255).
+    """What a data preprocessor makes of a loaded image (BGR, 0 to 255).
 
     Attributes:
         mean: One number a channel, in the order after ``to_rgb``.

@@ -1,9 +1,9 @@
-"""Stored outputs of teachers: a folder with one safetensors file for each view of the data set.
+"""Stored outputs of teachers: a folder with one safetensors file for each view of the dataset.
 
-A view is one pass over the pictures with the training transforms, each under a seed that depends on
-the picture's name and the number of the view (the stored crops of FKD, arXiv 2112.01528, with the seed
+A view is one pass over the images with the training transforms, each under a seed that depends on
+the image's name and the number of the view (the stored crops of FKD, arXiv 2112.01528, with the seed
 in the place of coordinates, so that any transform will do). A file holds the K greatest probabilities
-of each picture; the classes besides get the rest in equal parts.
+of each image; the classes besides get the rest in equal parts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .view_files import (
     DamagedViewError,
     damaged,
     digest_of,
+    image_key,
     open_view,
-    picture_key,
     plain_config,
     read_meta,
     verify_view,
@@ -30,7 +30,7 @@ from .view_files import (
 )
 
 FASTER_CROP = 'mobileone_mm.RandomResizedCrop'
-#: of the float16 probabilities of one picture
+#: of the float16 probabilities of one image
 _SUM_TOLERANCE = 5e-3
 
 
@@ -50,7 +50,7 @@ class TeacherOutputs:
         if not self.views:
             raise InputError(
                 f"outputs '{self.folder}': has no view_NNNN.safetensors; make it with "
-                'tools/store_teacher_outputs.py'
+                'tools/misc/store_teacher_outputs.py'
             )
         self._files: dict[int, Any] = {}
         self.meta = read_meta(self.folder, self.views[0])
@@ -58,16 +58,16 @@ class TeacherOutputs:
             if read_meta(self.folder, view) != self.meta:
                 raise InputError(
                     f"outputs '{self.folder}': views {self.views[0]} and {view} are of other teachers, "
-                    'transforms or pictures; make each in a folder of its own'
+                    'transforms or images; make each in a folder of its own'
                 )
         self.keys = self._tensor(self.views[0], 'keys')[:]
-        if self.keys.ndim != 1 or digest_of(self.keys) != self.meta.pictures:
+        if self.keys.ndim != 1 or digest_of(self.keys) != self.meta.images:
             raise self._damaged(self.views[0])
-        self._unreadable = {picture_key(name) for name in self.meta.unreadable}
+        self._unreadable = {image_key(name) for name in self.meta.unreadable}
 
     def __str__(self) -> str:
         return (
-            f'{len(self.keys)} pictures, {len(self.views)} views, the {self.meta.topk} greatest of '
+            f'{len(self.keys)} images, {len(self.views)} views, the {self.meta.topk} greatest of '
             f"{self.meta.num_classes} classes, from '{self.folder}'"
         )
 
@@ -128,25 +128,25 @@ class TeacherOutputs:
             )
 
     def find(self, path: str | PurePath) -> tuple[int, int] | None:
-        """Row and key of a picture; None if it could not be read when the outputs were stored.
+        """Row and key of an image; None if it could not be read when the outputs were stored.
 
         Raises:
             InputError: It has no stored outputs.
         """
         parts = PurePath(path).parts
         for depth in self.meta.depths:
-            key = picture_key(PurePath(*parts[-depth:]))
+            key = image_key(PurePath(*parts[-depth:]))
             row = int(np.searchsorted(self.keys, np.uint64(key)))
             if row < len(self.keys) and int(self.keys[row]) == key:
                 return row, key
             if key in self._unreadable:
                 return None
         raise InputError(
-            f"outputs '{self.folder}': none of the picture '{path}'; store them for this data set"
+            f"outputs '{self.folder}': none of the image '{path}'; store them for this dataset"
         )
 
     def read(self, row: int, view: int) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (float32, all classes, of sum 1) and signature of a picture's view.
+        """Probabilities (float32, all classes, of sum 1) and signature of an image's view.
 
         Raises:
             InputError: The file is damaged.

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..reparam.surgery import reparameterize_model, unfused_blocks
 from ..training.seeding import seeded
-from ..weights.keys import form_of
-from ..weights.loading import load_weights
-from ..weights.named import read_any
+from ..weights.fit import load_weights
+from ..weights.names import form_of
+from ..weights.published import read_any
 from ..weights.reading import first_line, state_dict_of
 from .normalization import Normalization, check_normalization
 
@@ -38,7 +38,7 @@ class Teacher:
             form that fits), or ``pretrained=True`` for timm's own. ``data_preprocessor`` (``mean``,
             ``std``, ``to_rgb``): what it was trained with; what is not given is that of its config,
             that of timm's table, else the student's. ``input_size``: side in pixels to which the
-            pictures are resized for it; by default the student's, or timm's where the net takes one
+            images are resized for it; by default the student's, or timm's where the net takes one
             size alone.
         student: Normalisation of the batches that it will get.
         num_classes: Of the student.
@@ -77,11 +77,11 @@ class Teacher:
             inputs = F.interpolate(inputs, (size, size), mode='bilinear', antialias=True)
         logits = self.model(inputs)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
-            raise InputError(f'{self.name}: gives no logits of shape pictures x classes')
+            raise InputError(f'{self.name}: gives no logits of shape images x classes')
         return logits
 
     def fingerprint(self) -> str:
-        """SHA-256 over what it says about a picture: tensors, their names, normalisation and size."""
+        """SHA-256 over what it says about an image: tensors, their names, normalisation and size."""
         digest = hashlib.sha256(f'{self.normalization} {self.input_size}'.encode())
         for key, value in sorted(self.model.state_dict().items()):
             digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())

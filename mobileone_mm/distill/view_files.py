@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..files import atomic_write
 from ..weights.reading import first_line
-from ..weights.writing import atomic_write
 
 _FILE = re.compile(r'view_(\d{4,})\.safetensors')
 _ENTRY = 'teacher_outputs'
@@ -32,15 +32,15 @@ class OutputsMeta:
 
     Attributes:
         num_classes: Of the teachers.
-        topk: How many probabilities a picture has; all of them where it equals ``num_classes``.
+        topk: How many probabilities an image has; all of them where it equals ``num_classes``.
         temperature: What logits were divided by.
         teachers: Their descriptions, without folders.
         fingerprints: SHA-256 of each; see ``Teacher.fingerprint``.
         transforms: Config of the transforms between loading and packing.
         seed: From which the seeds of the views are derived.
-        pictures: SHA-256 of the sorted keys.
-        depths: How many parts of a path the pictures' names have.
-        unreadable: Names of pictures of the data set that could not be read, and have no outputs.
+        images: SHA-256 of the sorted keys.
+        depths: How many parts of a path the images' names have.
+        unreadable: Names of images of the dataset that could not be read, and have no outputs.
     """
 
     num_classes: int
@@ -50,13 +50,13 @@ class OutputsMeta:
     fingerprints: list[str]
     transforms: list[dict[str, Any]]
     seed: int
-    pictures: str
+    images: str
     depths: list[int]
     unreadable: list[str]
 
 
-def picture_key(name: str | PurePath) -> int:
-    """The key of a picture: 64 bits of a hash of its path below the data set's folder."""
+def image_key(name: str | PurePath) -> int:
+    """The key of an image: 64 bits of a hash of its path below the dataset's folder."""
     text = PurePath(name).as_posix()
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'big')
 
@@ -76,7 +76,7 @@ def damaged(path: Path, reason: str = '') -> DamagedViewError:
     # No constructor of the error: data-loader workers send errors home by their text alone.
     return DamagedViewError(
         f"outputs '{path}': is damaged{reason and f' ({reason})'}; repeat the call of "
-        'tools/store_teacher_outputs.py that made it, which writes damaged views again'
+        'tools/misc/store_teacher_outputs.py that made it, which writes damaged views again'
     )
 
 
@@ -151,7 +151,7 @@ def verify_view(folder: str | Path, view: int) -> None:
     except Exception as error:  # the library's own error has no class of its own
         raise damaged(path, first_line(str(error))) from error
     keys = arrays.get('keys', np.empty(0, np.uint64))
-    if promised != _checksum(entry, arrays) or digest_of(keys) != meta.pictures:
+    if promised != _checksum(entry, arrays) or digest_of(keys) != meta.images:
         raise damaged(path, 'its content does not have its checksum')
 
 

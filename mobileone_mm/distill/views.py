@@ -1,4 +1,4 @@
-"""Transforms that make a view of a picture again, for storing teachers' outputs and reading them."""
+"""Transforms that make a view of an image again, for storing teachers' outputs and reading them."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
-from ..data.checks import leaves
+from ..data.checks.loaders import leaves
 from ..data.loading import report_file
 from ..errors import InputError
 from ..registry import TRANSFORMS
 from ..training.seeding import derived_seed, seeded
 from .outputs import TeacherOutputs
-from .view_files import picture_key
+from .view_files import image_key
 
 # A view is told by the mean colours of a coarse grid: decoders differ by a level or two, another crop
-# of a picture by tens.
+# of an image by tens.
 _GRID = 4
 _LEVELS = 6
 
 
 @TRANSFORMS.register_module()
 class StoredView(BaseTransform):
-    """One of the stored views of a picture, with the teachers' outputs for it as ``gt_score``.
+    """One of the stored views of an image, with the teachers' outputs for it as ``gt_score``.
 
     The view is drawn at random, the transforms run under its seed, and the result is compared with
     what the teachers saw. The label (``gt_label``) stays. ``teacher_view`` is the view's number.
 
     Args:
         transforms: Those between loading and packing, as when the outputs were stored.
-        outputs: Folder of the stored outputs; opened when the first picture comes.
+        outputs: Folder of the stored outputs; opened when the first image comes.
 
     Raises:
-        InputError: At a picture: it has no stored outputs, or its view is another one.
+        InputError: At an image: it has no stored outputs, or its view is another one.
     """
 
     def __init__(self, transforms: Sequence[Mapping[str, Any]], outputs: str) -> None:
@@ -59,14 +59,14 @@ class StoredView(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Add the view and its ``gt_score`` to the results; None if a transform gives nothing.
 
-        None also for a picture that could not be read when the outputs were stored.
+        None also for an image that could not be read when the outputs were stored.
         """
         path = results['img_path']
         found = self.stored.find(path)
         if found is None:  # its file has been mended since
             report_file(
                 path,
-                f"picture '{path}' has no stored outputs, because it could not be read when they were "
+                f"image '{path}' has no stored outputs, because it could not be read when they were "
                 'made; it is left out',
             )
             return None
@@ -80,8 +80,8 @@ class StoredView(BaseTransform):
         seen = signature_of(changed['img'])
         if seen.shape != expected.shape or _distance(seen, expected) > _LEVELS:
             raise InputError(
-                f"outputs '{self.outputs}': view {view} of the picture '{path}' is not the one that "
-                'the teachers saw; another picture of that name, or transforms of other versions: '
+                f"outputs '{self.outputs}': view {view} of the image '{path}' is not the one that "
+                'the teachers saw; another image of that name, or transforms of other versions: '
                 'store them anew'
             )
         changed.update(gt_score=scores, teacher_view=view)
@@ -90,11 +90,11 @@ class StoredView(BaseTransform):
 
 @TRANSFORMS.register_module()
 class FixedView(BaseTransform):
-    """A view of a picture by its number, with what identifies it; for storing outputs.
+    """A view of an image by its number, with what identifies it; for storing outputs.
 
     Args:
         transforms: Those between loading and packing.
-        root: The folder below which the pictures' names count.
+        root: The folder below which the images' names count.
         seed: From which the seeds of the views are derived.
         view: Number of the view; may be set anew before a pass.
     """
@@ -108,21 +108,21 @@ class FixedView(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Add the view, ``teacher_name`` and ``teacher_signature``."""
         name = self.name_of(results['img_path'])
-        with seeded(derived_seed(self.seed, self.view, picture_key(name))):
+        with seeded(derived_seed(self.seed, self.view, image_key(name))):
             changed = self.transforms(results)
         if changed is not None:
             changed.update(teacher_name=name, teacher_signature=signature_of(changed['img']))
         return changed
 
     def name_of(self, path: str | PurePath) -> str:
-        """The name of a picture: its path below the root."""
+        """The name of an image: its path below the root."""
         path = PurePath(path)
         inside = self.root and path.is_relative_to(self.root)
         return (path.relative_to(self.root) if inside else path).as_posix()
 
 
 def signature_of(image: np.ndarray) -> np.ndarray:
-    """Mean colours of a grid over a picture: uint8, flat."""
+    """Mean colours of a grid over an image: uint8, flat."""
     small = cv2.resize(np.ascontiguousarray(image), (_GRID, _GRID), interpolation=cv2.INTER_AREA)
     return np.clip(np.rint(small), 0, 255).astype(np.uint8).reshape(-1)
 
@@ -139,7 +139,7 @@ def split_pipeline(
     loads = [index for index, kind in enumerate(kinds) if '.Load' in f'.{kind}']
     if loads != [0] or not kinds[-1].endswith('PackInputs') or len(kinds) < 3:
         raise InputError(
-            f'{path}: is {", ".join(kinds)}; for stored outputs it must begin with loading a picture '
+            f'{path}: is {", ".join(kinds)}; for stored outputs it must begin with loading an image '
             'and end with PackInputs, with transforms between them'
         )
     return [pipeline[0]], list(pipeline[1:-1]), dict(pipeline[-1])

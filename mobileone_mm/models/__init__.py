@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .arch import ARCHS, Arch, get_arch
 from .block import MobileOneBlock
 from .init import NearIdentityInit
 from .mobileone import MobileOne
+from .sizes import ARCHS, Arch, get_arch
 
 __all__ = ['ARCHS', 'Arch', 'MobileOne', 'MobileOneBlock', 'NearIdentityInit', 'get_arch']

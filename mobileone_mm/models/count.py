@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from .arch import Arch, get_arch
+from .sizes import Arch, get_arch
 
 #: A whole number, or an array of them: the formulas hold for both (``micro_search`` uses arrays).
 Whole: TypeAlias = Any
@@ -19,7 +19,7 @@ class Counts(NamedTuple):
     Attributes:
         parameters_fused: Weights and biases of the deploy form.
         parameters_unfused: Those of the training form, without BN's running statistics.
-        macs: Multiply-adds of the deploy form for one picture. Biases, activations and pooling are
+        macs: Multiply-adds of the deploy form for one image. Biases, activations and pooling are
             not counted, as in the paper's "FLOPs".
     """
 
@@ -72,10 +72,10 @@ def count(
     The classifier of N classes on D channels adds (D + 1)·N parameters and D·N MACs.
 
     Args:
-        arch: A name, a dict or an :class:`~mobileone_mm.models.arch.Arch`.
+        arch: A name, a dict or an :class:`~mobileone_mm.models.sizes.Arch`.
         num_classes: Outputs of the classifier; 0 counts the backbone alone.
-        input_size: Height and width of the picture, or one number for both.
-        in_channels: Channels of the picture.
+        input_size: Height and width of the image, or one number for both.
+        in_channels: Channels of the image.
 
     Raises:
         TypeError, ValueError: ``arch`` is not one, or a number is too small.
@@ -109,8 +109,8 @@ def list_units(
         num_blocks: Blocks of each stage.
         num_conv_branches: k of each stage; the stem has one branch in every size.
         num_se_blocks: Blocks with squeeze-and-excitation at the end of each stage.
-        size: Height and width of the picture.
-        in_channels: Channels of the picture.
+        size: Height and width of the image.
+        in_channels: Channels of the image.
     """
     # Kernel 3, padding 1 and stride 2 halve a side and round up.
     height, width = (math.ceil(side / 2) for side in size)

@@ -15,8 +15,8 @@ from itertools import product
 import numpy as np
 
 from ..errors import InputError
-from .arch import ARCHS, BASE_CHANNELS, Arch
 from .count import Counts, count, count_units, list_units
+from .sizes import ARCHS, BASE_CHANNELS, Arch
 
 #: k of every unit of the three. It changes training only: the published figures are of the deploy
 #: form, so no search can find it. The reason for 3 is in docs/micro_models.md.

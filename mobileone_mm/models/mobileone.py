@@ -14,8 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..registry import MODELS
 from ..reparam import reparameterize_model
-from .arch import NUM_STAGES, Arch, get_arch
 from .block import MobileOneBlock
+from .sizes import NUM_STAGES, Arch, get_arch
 
 STEM = 'stem'
 #: strides and dilations of the four stages for each output stride
@@ -42,7 +42,7 @@ class MobileOne(BaseModule):
     Args:
         arch: ``s0`` to ``s4``; ``mu0`` to ``mu2`` (this project's reconstruction, see
             docs/micro_models.md); or a dict with the fields of
-            :class:`~mobileone_mm.models.arch.Arch`.
+            :class:`~mobileone_mm.models.sizes.Arch`.
         in_channels: Channels of the input.
         out_indices: Stages to return: 0 to 3, negative ones counted from the end, as in mmpretrain;
             ``'stem'`` is the stem's output (stride 2). A single one may stand without a sequence.
@@ -62,7 +62,7 @@ class MobileOne(BaseModule):
         act_cfg: Activation after each unit; None for none.
         with_cp: Gradient checkpointing of each unit: less memory, the same result.
         use_se: False leaves out the squeeze-and-excitation that S4 has (for segmentation, where its
-            global mean ties each position to the size of the picture).
+            global mean ties each position to the size of the image).
         use_scale: False leaves out the 1x1 "scale" branches.
         use_identity: False leaves out the identity branches. With both False and one conv branch a
             unit (``arch.num_conv_branches``) the net is the plain one to compare with (paper, table 3):

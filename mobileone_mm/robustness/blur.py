@@ -1,4 +1,4 @@
-"""Blur of ImageNet-C. Functions take an RGB picture of uint8 and return values of 0 to 255."""
+"""Blur of ImageNet-C. Functions take an RGB image of uint8 and return values of 0 to 255."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 
-# By severity 1 to 5; lengths in pixels of a picture of 224.
+# By severity 1 to 5; lengths in pixels of an image of 224.
 DEFOCUS = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))  # radius, sigma of the disk's edge
 GLASS = ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))  # sigma, reach, rounds
 MOTION = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))  # radius, sigma
@@ -22,7 +22,7 @@ def defocus_blur(image: np.ndarray, severity: int, _: np.random.Generator) -> np
 def disk(radius: int, edge: float) -> np.ndarray:
     """A disk as a kernel of sum 1; of 1.013 and 1.011 at radius 8 and 10, as in the published code.
 
-    There the softened rim is folded back into the kernel, and the picture gets that much brighter.
+    There the softened rim is folded back into the kernel, and the image gets that much brighter.
 
     Args:
         radius: In pixels.
@@ -39,7 +39,7 @@ def glass_blur(image: np.ndarray, severity: int, rng: np.random.Generator) -> np
     """Blur, let each pixel take the colour of one nearby, blur again.
 
     The paper says that nearby pixels are exchanged. The published code assigns views of one array to
-    each other, so that its pictures were made with copies; so are these.
+    each other, so that its images were made with copies; so are these.
     """
     sigma, reach, rounds = GLASS[severity - 1]
     image = gaussian(image.astype(np.float64), sigma).astype(np.uint8)
@@ -122,7 +122,7 @@ def smear(image: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndar
 
 
 def zoom_blur(image: np.ndarray, severity: int, _: np.random.Generator) -> np.ndarray:
-    """Mean of the picture and its enlargements, as of a camera that moves forward."""
+    """Mean of the image and its enlargements, as of a camera that moves forward."""
     end, step = ZOOM[severity - 1]
     source = image.astype(np.float32)
     zoomed = [zoom(source, factor) for factor in np.arange(1, end, step).tolist()]
@@ -130,7 +130,7 @@ def zoom_blur(image: np.ndarray, severity: int, _: np.random.Generator) -> np.nd
 
 
 def zoom(image: np.ndarray, factor: float) -> np.ndarray:
-    """Enlarge the middle of a picture to its size, bilinearly.
+    """Enlarge the middle of an image to its size, bilinearly.
 
     Args:
         image: (H, W) or (H, W, C), float32.

@@ -2,7 +2,7 @@
 
 Packages that make them did not serve. ``imagecorruptions`` fails with today's scikit-image, and
 ``imagecorruptions-imaug``, which works, takes noise from process-wide or unseeded generators (the
-same picture twice is not the same), needs scikit-image, SciPy and Numba, and carries photographs of
+same image twice is not the same), needs scikit-image, SciPy and Numba, and carries photographs of
 frost of unknown licence. Strengths are those of the authors' program; what differs from their files
 is in docs/robustness.md.
 """
@@ -26,7 +26,7 @@ GROUPS = {
     'digital': ('contrast', 'elastic_transform', 'pixelate', 'jpeg_compression'),
 }
 CORRUPTIONS = tuple(name for group in GROUPS.values() for name in group)
-# The published pictures are JPEG files of this quality.
+# The published images are JPEG files of this quality.
 STORED_QUALITY = 85
 
 _MODULES = {'noise': noise, 'blur': blur, 'weather': weather, 'digital': digital}
@@ -36,9 +36,9 @@ _FUNCTIONS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarra
 
 
 def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Corrupt a picture.
+    """Corrupt an image.
 
-    Lengths are pixels of a picture of 224, whatever the picture's size.
+    Lengths are pixels of an image of 224, whatever the image's size.
 
     Args:
         image: (H, W, 3), RGB, uint8.
@@ -47,10 +47,10 @@ def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generato
         rng: Source of what is random, see :func:`generator`.
 
     Returns:
-        The same shape and type. Values are cut off to whole numbers, as in the published pictures.
+        The same shape and type. Values are cut off to whole numbers, as in the published images.
 
     Raises:
-        InputError: The name or the severity is unknown, or it is no RGB picture of uint8.
+        InputError: The name or the severity is unknown, or it is no RGB image of uint8.
     """
     check_names([name], [severity])
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
@@ -63,22 +63,22 @@ def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generato
     return np.clip(_FUNCTIONS[name](image, severity, rng), 0, 255).astype(np.uint8)
 
 
-def generator(seed: int, name: str, severity: int, picture: str) -> np.random.Generator:
+def generator(seed: int, name: str, severity: int, image: str) -> np.random.Generator:
     """A source of random numbers that depends on nothing but these.
 
     Args:
         seed: Of the whole evaluation, 0 or more.
         name: The corruption.
         severity: 1 to 5.
-        picture: The picture's name.
+        image: The image's name.
     """
     return np.random.default_rng(
-        [seed, zlib.crc32(name.encode()), severity, zlib.crc32(picture.encode())]
+        [seed, zlib.crc32(name.encode()), severity, zlib.crc32(image.encode())]
     )
 
 
 def as_stored(image: np.ndarray) -> np.ndarray:
-    """What is left of a picture after JPEG of quality 85, as the published pictures are stored."""
+    """What is left of an image after JPEG of quality 85, as the published images are stored."""
     return jpeg(image, STORED_QUALITY)
 
 

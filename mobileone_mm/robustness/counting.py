@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .layouts import Pictures
+from .layouts import Images
 
 
 @torch.no_grad()
@@ -21,7 +21,7 @@ def count_right(
     limit: Sequence[int] | None = None,
     classes: int | None = None,
 ) -> tuple[int, int]:
-    """How many pictures a classifier gets right with its first, and with its first five predictions.
+    """How many images a classifier gets right with its first, and with its first five predictions.
 
     mmpretrain's ``Accuracy`` has no way to leave classes out. ImageNet-A and ImageNet-R are defined
     by the greatest of the scores of their own 200 classes; a prediction of another class does not
@@ -56,16 +56,16 @@ def count_right(
     return top1, top5
 
 
-def own_pictures(dataset: Any) -> Pictures:
-    """Pictures and labels of a data set of mmpretrain's.
+def own_images(dataset: Any) -> Images:
+    """Images and labels of a dataset of mmpretrain's.
 
     Raises:
-        InputError: It is empty, or a picture has no single label.
+        InputError: It is empty, or an image has no single label.
     """
     rows = [dataset.get_data_info(index) for index in range(len(dataset))]
     if not rows or not all(isinstance(row.get('gt_label'), int) for row in rows):
-        raise InputError('test_dataloader.dataset: has no pictures with one label each')
+        raise InputError('test_dataloader.dataset: has no images with one label each')
     files = tuple(str(row['img_path']) for row in rows)
     base = os.path.commonpath([os.path.dirname(file) for file in files]) or '.'
     names = tuple(Path(os.path.relpath(file, base)).as_posix() for file in files)
-    return Pictures(files, tuple(row['gt_label'] for row in rows), names)
+    return Images(files, tuple(row['gt_label'] for row in rows), names)

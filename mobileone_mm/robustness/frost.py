@@ -1,6 +1,6 @@
 """A pane of frost, drawn.
 
-ImageNet-C lays photographs of frozen panes over its pictures. Nobody says under which licence these
+ImageNet-C lays photographs of frozen panes over its images. Nobody says under which licence these
 stand, so they are not used here. What is drawn instead has the colours and the contrast of the
 published photographs (means and standard deviations of windows of 224 pixels, each photograph as
 often as the published code takes it), with straight needles and feathers over clouds.

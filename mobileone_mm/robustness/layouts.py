@@ -1,4 +1,4 @@
-"""Where the published test sets keep their pictures, and which label each has.
+"""Where the published test sets keep their images, and which label each has.
 
 mmpretrain numbers folders in alphabetical order. That is wrong for all sets of 200 classes, for a
 set that is not complete, and for ImageNetV2, whose folders are named 0 to 999 (10 comes before 2).
@@ -51,8 +51,8 @@ LAYOUTS = {
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures with labels.
+class Images:
+    """Images with labels.
 
     Attributes:
         files: Paths.
@@ -87,7 +87,7 @@ def find_sets(root: str | Path) -> dict[str, Path]:
     """
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise InputError(f"--root: '{root}' is no folder; give the one that holds the data sets")
+        raise InputError(f"--root: '{root}' is no folder; give the one that holds the datasets")
     entries = {entry.name.lower(): Path(entry) for entry in os.scandir(root) if entry.is_dir()}
     found = {
         key: next(entries[name] for name in layout.folders if name in entries)
@@ -153,24 +153,24 @@ def class_folders(key: str, folder: Path) -> tuple[Path, dict[str, int]]:
     return folder, classes
 
 
-def read_set(key: str, folder: Path) -> Pictures:
-    """List the pictures of one set, or of one corruption and severity of ImageNet-C.
+def read_set(key: str, folder: Path) -> Images:
+    """List the images of one set, or of one corruption and severity of ImageNet-C.
 
     Args:
         key: Key of :data:`LAYOUTS`.
         folder: See :func:`class_folders`.
 
     Raises:
-        InputError: There is no picture, or see :func:`class_folders`.
+        InputError: There is no image, or see :func:`class_folders`.
     """
     layout = LAYOUTS[key]
     folder, classes = class_folders(key, folder)
     rows = sorted(
-        (classes[name], f'{name}/{file}') for name in classes for file in _pictures(folder / name)
+        (classes[name], f'{name}/{file}') for name in classes for file in _images(folder / name)
     )
     if not rows:
-        raise InputError(f"{layout.title}: no picture in class folders below '{folder}'")
-    return Pictures(
+        raise InputError(f"{layout.title}: no image in class folders below '{folder}'")
+    return Images(
         files=tuple(str(folder / name) for _, name in rows),
         labels=tuple(label for label, _ in rows),
         names=tuple(name for _, name in rows),
@@ -191,7 +191,7 @@ def _label(layout: Layout, folder: Path, name: str, numbered: bool) -> int:
     return label
 
 
-def _pictures(folder: Path) -> Iterable[str]:
+def _images(folder: Path) -> Iterable[str]:
     return (
         entry.name
         for entry in os.scandir(folder)

@@ -3,7 +3,7 @@
 AlexNet's top-1 errors by corruption and severity stand in issue 10 of the benchmark's repository
 (github.com/hendrycks/robustness/issues/10). Their means are, in all six digits, the list in the
 program of AugMix, which the benchmark's first author also wrote (``ALEXNET_ERR`` in imagenet.py,
-github.com/google-research/augmix, 9b9824c). The error on clean pictures is 100 minus the accuracy
+github.com/google-research/augmix, 9b9824c). The error on clean images is 100 minus the accuracy
 of torchvision's AlexNet (56.522), which the benchmark used; the paper says 43.5.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from .corruptions import CORRUPTIONS, SEVERITIES
 
-# Shares of wrong predictions at severities 1 to 5, on the 50 000 pictures of each.
+# Shares of wrong predictions at severities 1 to 5, on the 50 000 images of each.
 ALEXNET_ERRORS = {
     'gaussian_noise': (0.69528, 0.82542, 0.93554, 0.98138, 0.99452),
     'shot_noise': (0.71224, 0.85108, 0.93574, 0.98182, 0.99146),
@@ -38,14 +38,14 @@ ALEXNET_CLEAN_ERROR = 0.43478
 def corruption_errors(
     errors: Mapping[str, Mapping[int, float]], clean: float | None = None, normalise: bool = True
 ) -> dict[str, Any]:
-    """Sum up the errors of one classifier on corrupted pictures.
+    """Sum up the errors of one classifier on corrupted images.
 
     Corruption error: CE_c = sum over severities of E_c / the same sum of AlexNet's errors.
-    Relative corruption error: the same, with both errors less those on clean pictures.
+    Relative corruption error: the same, with both errors less those on clean images.
 
     Args:
         errors: By corruption and severity, 0 to 1.
-        clean: Error on clean pictures, 0 to 1; None where it is not known.
+        clean: Error on clean images, 0 to 1; None where it is not known.
         normalise: Whether these are ImageNet's classes, for which AlexNet's errors stand.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Noise of ImageNet-C. Functions take an RGB picture of uint8 and return values of 0 to 255."""
+"""Noise of ImageNet-C. Functions take an RGB image of uint8 and return values of 0 to 255."""
 
 from __future__ import annotations
 

@@ -13,29 +13,29 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError
 from .corruptions import as_stored, corrupt, generator
-from .layouts import Pictures
+from .layouts import Images
 
 _GEOMETRY = re.compile(r'Resize|Crop|Pad')
-# Crops of the pictures that are corrupted 75 times stay in memory up to this many bytes.
+# Crops of the images that are corrupted 75 times stay in memory up to this many bytes.
 KEPT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """What is done to each picture of an evaluation."""
+    """What is done to each image of an evaluation."""
 
     name: str
     severity: int
     seed: int
 
-    def __call__(self, image: np.ndarray, picture: str) -> np.ndarray:
-        """Corrupt a picture.
+    def __call__(self, image: np.ndarray, key: str) -> np.ndarray:
+        """Corrupt an image.
 
         Args:
             image: (H, W, 3), uint8, BGR as mmcv loads it.
-            picture: Its name, for the random numbers.
+            key: Name of the image, for the random numbers.
         """
-        rng = generator(self.seed, self.name, self.severity, picture)
+        rng = generator(self.seed, self.name, self.severity, key)
         rgb = np.ascontiguousarray(image[..., ::-1])
         return as_stored(corrupt(rgb, self.name, self.severity, rng))[..., ::-1].copy()
 
@@ -69,17 +69,17 @@ class TestPipeline:
             sizes.add(_array(result)['img'].shape[:2])
         if len(sizes) != 1:
             raise InputError(
-                'test_dataloader.dataset.pipeline: pictures of other shapes get other sizes; '
+                'test_dataloader.dataset.pipeline: images of other shapes get other sizes; '
                 'a crop or a fixed size is needed'
             )
         return sizes.pop()
 
     def crop(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """Load, resize and crop a picture."""
+        """Load, resize and crop an image."""
         return _array(self.fit(self.load(dict(sample))))
 
     def stored(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """Load a picture that is a crop already, as ImageNet-C's are.
+        """Load an image that is a crop already, as ImageNet-C's are.
 
         Its own evaluation takes the 224 pixels as they are; to enlarge and crop them again, as the
         pipeline would, loses the rim. Where the config has another size, it is resized to that.
@@ -93,54 +93,54 @@ class TestPipeline:
         return result
 
 
-class EvaluatedPictures(Dataset):
-    """Pictures of one evaluation, ready for the model.
+class EvaluatedImages(Dataset):
+    """Images of one evaluation, ready for the model.
 
     Args:
-        pictures: The pictures.
+        images: The images.
         pipeline: Of the config.
         corruption: Applied to the crop; None for none.
-        stored: Whether the pictures are crops already.
-        crops: Crops that are kept, by index; shared by the data sets of the same pictures.
+        stored: Whether the images are crops already.
+        crops: Crops that are kept, by index; shared by the datasets of the same images.
     """
 
     def __init__(
         self,
-        pictures: Pictures,
+        images: Images,
         pipeline: TestPipeline,
         corruption: Corruption | None = None,
         stored: bool = False,
         crops: Mapping[int, dict[str, Any]] | None = None,
     ) -> None:
-        self.pictures, self.pipeline, self.corruption = pictures, pipeline, corruption
+        self.images, self.pipeline, self.corruption = images, pipeline, corruption
         self.read = pipeline.stored if stored else pipeline.crop
         self.crops = crops or {}
 
     def __len__(self) -> int:
-        return len(self.pictures.files)
+        return len(self.images.files)
 
-    def __deepcopy__(self, _: Any) -> EvaluatedPictures:
+    def __deepcopy__(self, _: Any) -> EvaluatedImages:
         # mmengine copies the settings of a loader; a GiB of crops inside them must not double.
         return self
 
     def sample(self, index: int) -> dict[str, Any]:
-        """A picture before it is corrupted and packed."""
-        path, label = self.pictures.files[index], self.pictures.labels[index]
+        """An image before it is corrupted and packed."""
+        path, label = self.images.files[index], self.images.labels[index]
         return self.read(dict(img_path=path, gt_label=label, sample_idx=index))
 
     def __getitem__(self, index: int) -> Any:
         result = dict(self.crops.get(index) or self.sample(index))
         if self.corruption is not None:
-            result['img'] = self.corruption(result['img'], self.pictures.names[index])
+            result['img'] = self.corruption(result['img'], self.images.names[index])
         return self.pipeline.pack(result)
 
 
-def keep_crops(pictures: Pictures, pipeline: TestPipeline) -> dict[int, dict[str, Any]]:
-    """Read pictures that will be corrupted many times, as long as they fit into a GiB.
+def keep_crops(images: Images, pipeline: TestPipeline) -> dict[int, dict[str, Any]]:
+    """Read images that will be corrupted many times, as long as they fit into a GiB.
 
     Workers of data loaders see them through ``fork`` without a copy.
     """
-    dataset = EvaluatedPictures(pictures, pipeline)
+    dataset = EvaluatedImages(images, pipeline)
     size = pipeline.size
     if size is None or len(dataset) * size[0] * size[1] * 3 > KEPT_BYTES:
         return {}

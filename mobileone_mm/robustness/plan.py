@@ -17,7 +17,7 @@ SETS = (*OWN_SETS, *LAYOUTS)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One pass over pictures: a set, or one corruption and severity of it.
+    """One pass over images: a set, or one corruption and severity of it.
 
     Attributes:
         set: One of :data:`SETS`.

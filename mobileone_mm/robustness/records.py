@@ -12,26 +12,26 @@ from typing import Any
 from torch import nn
 
 from ..errors import InputError
-from ..weights.writing import atomic_text
-from .layouts import Pictures
+from ..files import atomic_text
+from .layouts import Images
 
 FORMAT = 'mobileone_mm robustness 1'
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many pictures were classified, how many rightly by the first or one of the first five, and
+    """How many images were classified, how many rightly by the first or one of the first five, and
     how many classes they are of."""
 
-    pictures: int
+    images: int
     top1: int
     top5: int
     classes: int
 
     @property
     def error(self) -> float:
-        """Share of pictures whose first prediction is wrong, 0 to 1."""
-        return 1 - self.top1 / self.pictures
+        """Share of images whose first prediction is wrong, 0 to 1."""
+        return 1 - self.top1 / self.images
 
 
 class Records:
@@ -59,13 +59,13 @@ class Records:
         self.evaluations: dict[str, Any] = earlier if same else {}
 
     def get(self, name: str, key: str) -> Counts | None:
-        """The result of an evaluation, if it was made of the same pictures in the same way."""
+        """The result of an evaluation, if it was made of the same images in the same way."""
         found = self.evaluations.get(name)
         if not isinstance(found, Mapping) or found.get('key') != key:
             return None
         values: dict[str, Any] = {field: found.get(field) for field in Counts.__dataclass_fields__}
         sound = all(type(value) is int and value >= 0 for value in values.values())
-        return Counts(**values) if sound and values['pictures'] else None
+        return Counts(**values) if sound and values['images'] else None
 
     def put(self, name: str, key: str, counts: Counts) -> None:
         """Add a result and write the file."""
@@ -106,9 +106,9 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def pictures_digest(pictures: Pictures) -> str:
+def images_digest(images: Images) -> str:
     """A digest of names and labels; the contents of the files are not read."""
-    return digest(pictures.names, pictures.labels, pictures.limit)
+    return digest(images.names, images.labels, images.limit)
 
 
 def model_digest(model: nn.Module) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..weights.writing import atomic_write
+from ..files import atomic_write
 from .corruptions import GROUPS, SEVERITIES
 from .layouts import LAYOUTS
 from .measures import ALEXNET_ERRORS, corruption_errors
@@ -28,7 +28,7 @@ def summarise(counts: Mapping[tuple[str, str, int], Counts], imagenet: bool) -> 
         imagenet: Whether the model has ImageNet's 1000 classes.
 
     Returns:
-        ``sets``: pictures, classes, top-1 and top-5 accuracy in percent by set. ``c`` and
+        ``sets``: images, classes, top-1 and top-5 accuracy in percent by set. ``c`` and
         ``generated``, where evaluated: ``errors`` in percent by corruption and severity, and what
         :func:`~mobileone_mm.robustness.measures.corruption_errors` gives.
     """
@@ -37,10 +37,10 @@ def summarise(counts: Mapping[tuple[str, str, int], Counts], imagenet: bool) -> 
     for (name, corruption, _), found in counts.items():
         if not corruption:
             result['sets'][name] = {
-                'pictures': found.pictures,
+                'images': found.images,
                 'classes': found.classes,
-                'top1': 100 * found.top1 / found.pictures,
-                'top5': 100 * found.top5 / found.pictures,
+                'top1': 100 * found.top1 / found.images,
+                'top5': 100 * found.top5 / found.images,
             }
     for name in CORRUPTED:
         errors: dict[str, dict[int, float]] = {}
@@ -48,12 +48,12 @@ def summarise(counts: Mapping[tuple[str, str, int], Counts], imagenet: bool) -> 
         for (owner, corruption, severity), found in counts.items():
             if owner == name:
                 errors.setdefault(corruption, {})[severity] = found.error
-                sizes.add((found.pictures, found.classes))
+                sizes.add((found.images, found.classes))
         if errors:
             measures = corruption_errors(errors, clean.error if clean else None, imagenet)
             percent = {c: {s: 100 * e for s, e in by.items()} for c, by in errors.items()}
-            pictures, classes = min(sizes)
-            result[name] = {'pictures': pictures, 'classes': classes, 'errors': percent, **measures}
+            images, classes = min(sizes)
+            result[name] = {'images': images, 'classes': classes, 'errors': percent, **measures}
     return result
 
 
@@ -61,10 +61,10 @@ def table(summary: Mapping[str, Any]) -> str:
     """The results as Markdown."""
     lines = []
     if summary['sets']:
-        lines += ['| set | classes | pictures | top-1 | top-5 |', '| --- | --- | --- | --- | --- |']
+        lines += ['| set | classes | images | top-1 | top-5 |', '| --- | --- | --- | --- | --- |']
         for name, found in summary['sets'].items():
             lines.append(
-                f'| {TITLES[name]} | {found["classes"]} | {found["pictures"]} | '
+                f'| {TITLES[name]} | {found["classes"]} | {found["images"]} | '
                 f'{found["top1"]:.2f} | {found["top5"]:.2f} |'
             )
     for name in CORRUPTED:
@@ -77,7 +77,7 @@ def _corruption_table(name: str, found: Mapping[str, Any]) -> list[str]:
     severities = [s for s in SEVERITIES if any(s in by for by in found['errors'].values())]
     columns = [*map(str, severities), 'mean', 'AlexNet', 'CE', 'relative CE']
     lines = [
-        f'Top-1 error in percent, {TITLES[name]}: {found["pictures"]} pictures of {found["classes"]} '
+        f'Top-1 error in percent, {TITLES[name]}: {found["images"]} images of {found["classes"]} '
         'classes for each corruption and severity',
         '',
         f'| corruption | {" | ".join(columns)} |',
@@ -90,7 +90,7 @@ def _corruption_table(name: str, found: Mapping[str, Any]) -> list[str]:
                   alexnet if normalised else None, found['ce'].get(corruption),
                   found['relative_ce'].get(corruption)]  # fmt: skip
         lines.append(f'| {corruption} | {" | ".join(_number(value) for value in values)} |')
-    # AlexNet's errors are those on other pictures than the generated ones.
+    # AlexNet's errors are those on other images than the generated ones.
     other = ', not a published mCE' if name == 'generated' else ''
     labels = {
         'unnormalised_mce': 'mean of the errors (un-normalised)',
@@ -157,7 +157,7 @@ def _lines(axes: Any, errors: Mapping, members: Sequence[str], clean: Mapping | 
 
 
 def _bars(axes: Any, sets: Mapping[str, Any]) -> None:
-    labels = [f'{TITLES[name]}\n{found["pictures"]} pictures' for name, found in sets.items()]
+    labels = [f'{TITLES[name]}\n{found["images"]} images' for name, found in sets.items()]
     bars = axes.bar(labels, [found['top1'] for found in sets.values()], width=0.5)
     axes.bar_label(bars, fmt='%.1f')
     axes.set_ylabel('top-1 accuracy (%)')

@@ -1,4 +1,4 @@
-"""Weather of ImageNet-C. Functions take an RGB picture of uint8 and return values of 0 to 255."""
+"""Weather of ImageNet-C. Functions take an RGB image of uint8 and return values of 0 to 255."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from .blur import smear, zoom
 from .frost import frost_layer
 
-# By severity 1 to 5, for values of 0 to 1; lengths in pixels of a picture of 224.
-# Mean and spread of the flakes, zoom, threshold, radius and sigma of their motion, share of picture.
+# By severity 1 to 5, for values of 0 to 1; lengths in pixels of an image of 224.
+# Mean and spread of the flakes, zoom, threshold, radius and sigma of their motion, share of image.
 SNOW = (
     (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
     (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
@@ -17,13 +17,13 @@ SNOW = (
     (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
     (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
 )
-FROST = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))  # shares of picture, frost
+FROST = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))  # shares of image, frost
 FOG = ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))  # strength, decay of the finer steps
 BRIGHTNESS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 def snow(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Whiten the picture, and add flakes that fall in two directions."""
+    """Whiten the image, and add flakes that fall in two directions."""
     mean, spread, factor, threshold, radius, sigma, share = SNOW[severity - 1]
     height, width = image.shape[:2]
     flakes = zoom(rng.normal(mean, spread, (height, width)).astype(np.float32), factor)
@@ -37,12 +37,12 @@ def snow(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarr
 
 def frost(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
     """Add a pane of frost, which is drawn: see :mod:`mobileone_mm.robustness.frost`."""
-    picture, pane = FROST[severity - 1]
-    return picture * image + pane * frost_layer(image.shape[0], image.shape[1], rng)
+    share, pane = FROST[severity - 1]
+    return share * image + pane * frost_layer(image.shape[0], image.shape[1], rng)
 
 
 def fog(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Add clouds, and scale the sum down to the picture's own maximum."""
+    """Add clouds, and scale the sum down to the image's own maximum."""
     strength, decay = FOG[severity - 1]
     height, width = image.shape[:2]
     size = 1 << (max(height, width, 2) - 1).bit_length()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..registry import HOOKS
 from ..reparam import Reparameterizable
-from ..weights.keys import form_of
+from ..weights.names import form_of
 
 _FORMS = {'train': 'training form', 'deploy': 'deploy form', None: 'another structure'}
 _REMEDY = (

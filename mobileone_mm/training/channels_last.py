@@ -1,4 +1,4 @@
-"""Weights and pictures with the channels last in memory, which many convolutions prefer."""
+"""Weights and images with the channels last in memory, which many convolutions prefer."""
 
 from __future__ import annotations
 

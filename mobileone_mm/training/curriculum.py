@@ -31,7 +31,7 @@ class CurriculumHook(Hook):
       see :func:`~mobileone_mm.training.phases.weakened`.
 
     A switch is one number in shared memory, written while no batch is loaded: worker processes,
-    persistent or not, see it from the first picture of the epoch. It follows from the epoch alone, so
+    persistent or not, see it from the first image of the epoch. It follows from the epoch alone, so
     that a resumed run and all processes are in the right phase.
 
     Args:
@@ -92,7 +92,7 @@ class CurriculumHook(Hook):
         self._switch(runner)
 
     def use_phase(self, number: int) -> None:
-        """Put a phase in force, counted from 0, for all pictures that are loaded from now on."""
+        """Put a phase in force, counted from 0, for all images that are loaded from now on."""
         self._index.fill_(number)
 
     def _switch(self, runner: Any) -> None:
@@ -150,14 +150,14 @@ class CurriculumHook(Hook):
             size = tuple(inputs.shape[-2:])
             if size != (phase.resolution, phase.resolution):
                 raise InputError(
-                    f'custom_hooks: CurriculumHook: resolution: pictures of phases.{number} are '
+                    f'custom_hooks: CurriculumHook: resolution: images of phases.{number} are '
                     f'{size[1]} x {size[0]}, not {phase.resolution} px; a later transform of the '
                     'training pipeline changes their size'
                 )
 
 
 def _replaces_pipelines(hook: Hook) -> bool:
-    """Whether a hook of mmdet, or of mmpretrain, puts another pipeline into the data set."""
+    """Whether a hook of mmdet, or of mmpretrain, puts another pipeline into the dataset."""
     name = type(hook).__name__
     recipes = getattr(hook, 'schedule', {}) if name == 'SwitchRecipeHook' else {}
     replaced = any('train_pipeline' in recipe for recipe in recipes.values())

@@ -37,7 +37,7 @@ class Phase(NamedTuple):
 
     Attributes:
         begin: Its first epoch, counted from 0.
-        resolution: Side of the square training pictures in pixels; None leaves it alone.
+        resolution: Side of the square training images in pixels; None leaves it alone.
         strength: Factor of the magnitudes of the augmentation, 0 to 1; None leaves them alone.
     """
 
@@ -170,10 +170,10 @@ class Phased(BaseTransform):
 
 
 def install(dataset: Any, phases: Sequence[Phase], index: Tensor) -> tuple[int, int]:
-    """Let the transforms of a data set change with the phase.
+    """Let the transforms of a dataset change with the phase.
 
     Args:
-        dataset: A data set of mmengine's kind, or a wrapper around one or several.
+        dataset: A dataset of mmengine's kind, or a wrapper around one or several.
         phases: The phases.
         index: Which of them is in force; see :class:`Phased`.
 
@@ -226,7 +226,7 @@ def _resized(transform: Any, resolution: int) -> Any:
 
 
 def _has_square_scale(transform: Any) -> bool:
-    """Whether pictures are one square of known size behind this transform, whatever they were."""
+    """Whether images are one square of known size behind this transform, whatever they were."""
     scale = getattr(transform, 'scale', None)
     kinds = {kind.__name__ for kind in type(transform).__mro__}
     resizes = 'RandomResizedCrop' in kinds or (
@@ -244,7 +244,7 @@ def _has_strength(transform: Any) -> bool:
 
 
 def _pipelines(dataset: Any) -> Iterator[Any]:
-    """The pipelines of a data set and of all it wraps."""
+    """The pipelines of a dataset and of all it wraps."""
     if hasattr(dataset, 'pipeline'):
         yield dataset.pipeline
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..errors import InputError
-from ..weights.writing import atomic_text
+from ..files import atomic_text
 from . import channels_last
 from .averages import unwrapped
 from .resumed_schedules import schedule_settings, warn_of_taken
@@ -71,7 +71,7 @@ class Runner(MMEngineRunner):
         if self._channels_last:
             channels_last.use_channels_last(model, get_device())
             self.logger.info(
-                'Channels last: the weights are converted, pictures before the backbone.'
+                'Channels last: the weights are converted, images before the backbone.'
             )
         if not self.distributed or get_device() != 'cpu':
             return super().wrap_model(model_wrapper_cfg, model)
@@ -116,7 +116,7 @@ class Runner(MMEngineRunner):
         seed_samples(loader)
         if len(loader) == 0:
             raise InputError(
-                f'{len(loader.dataset)} pictures an epoch (repeated ones counted) are too few for one '  # type: ignore[arg-type]
+                f'{len(loader.dataset)} images an epoch (repeated ones counted) are too few for one '  # type: ignore[arg-type]
                 f'batch of {loader.batch_size or "this size"} a process; lower batch_size or set '
                 'drop_last=False'
             )

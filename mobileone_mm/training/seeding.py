@@ -75,7 +75,7 @@ class SeededSampler(Sampler):
 
     Args:
         sampler: Config of the sampler that decides the order.
-        dataset: The data set, handed on to it.
+        dataset: The dataset, handed on to it.
         seed: Seed of the order, handed on to it.
         sample_seed: Seed of the augmentation.
     """
@@ -113,8 +113,8 @@ class SeededSampler(Sampler):
 class SeededItems:
     """Fetches a batch of samples, each under the seed that its index carries.
 
-    torch's loader asks a data set for ``__getitems__`` before it falls back on one index at a time;
-    as an attribute of the data set it leaves its class, its wrappers and its pipeline alone.
+    torch's loader asks a dataset for ``__getitems__`` before it falls back on one index at a time;
+    as an attribute of the dataset it leaves its class, its wrappers and its pipeline alone.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -133,7 +133,7 @@ class SeededItems:
             # What Pillow raises for a broken mask names no file.
             raise InputError(f'{self._name(int(index))} cannot be loaded: {error}') from error
         except Exception as error:
-            # mmengine has no class of its own for a data set in which it finds nothing to load.
+            # mmengine has no class of its own for a dataset in which it finds nothing to load.
             if type(error) is Exception and 'annot find valid image' in str(error):
                 raise InputError(
                     'no sample could be loaded, however many were tried; the log names the files'
@@ -147,7 +147,7 @@ class SeededItems:
 
 
 def seed_samples(dataloader: DataLoader) -> None:
-    """Make a loader's data set honour the seeds of :class:`SeededSampler`."""
+    """Make a loader's dataset honour the seeds of :class:`SeededSampler`."""
     dataset = dataloader.dataset
     if not hasattr(dataset, '__getitems__'):
         dataset.__getitems__ = SeededItems(dataset)  # type: ignore[attr-defined]

@@ -6,18 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .keys import form_of, looks_like_mobileone, to_mmpretrain
-    from .loading import check_matches, load_weights
+    from .fit import check_matches, load_weights
+    from .names import form_of, looks_like_mobileone, to_mmpretrain
     from .reading import read_checkpoint, state_dict_of
 
 _LAZY = {
-    'check_matches': 'loading',
-    'form_of': 'keys',
-    'load_weights': 'loading',
-    'looks_like_mobileone': 'keys',
+    'check_matches': 'fit',
+    'form_of': 'names',
+    'load_weights': 'fit',
+    'looks_like_mobileone': 'names',
     'read_checkpoint': 'reading',
     'state_dict_of': 'reading',
-    'to_mmpretrain': 'keys',
+    'to_mmpretrain': 'names',
 }
 __all__ = [
     'check_matches',

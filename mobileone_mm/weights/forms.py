@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..reparam import Branch
 from ..reparam.algebra import fuse_branches
 from ..reparam.lift import LiftedBranch, lift_kernel
-from .keys import DEPLOY_PARTS, TRAIN_PARTS, TensorName, parse, render
+from .names import DEPLOY_PARTS, TRAIN_PARTS, TensorName, parse, render
 
 EPS = 1e-5  # of every public MobileOne
 _PLACE = re.compile(r'(?:^|.*\.)(?=stage\d\.)')
@@ -63,7 +63,7 @@ def lift_state(
     Each fused kernel is written into the branches that the unit has in ``target``; see
     :func:`~mobileone_mm.reparam.lift.lift_kernel`. The statistics are neutral (mean 0, variance 1):
     before training from there, measure them with
-    :class:`~mobileone_mm.training.recalibrate.RecalibrateHook`, else the function jumps in the first
+    :class:`~mobileone_mm.hooks.recalibrate.RecalibrateHook`, else the function jumps in the first
     step, when BN normalises by its batch.
 
     Args:

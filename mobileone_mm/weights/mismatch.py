@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .keys import looks_like_mobileone
+from .names import looks_like_mobileone
 
 _UNIT_KEY = re.compile(r'stage\d\.')  # of a bare backbone
 STAGE_KEY = re.compile(r'(?:^|.*\.)(?=stage\d\.)')

@@ -12,9 +12,9 @@ from torch import nn
 from ..errors import InputError
 from ..reparam import Reparameterizable
 from .allowed import ALLOWED
-from .keys import scheme_of, to_classifier
-from .loading import backbone_weights
-from .named import PREFIX, download, read_any
+from .fit import backbone_weights
+from .names import scheme_of, to_classifier
+from .published import PREFIX, download, read_any
 from .reading import only_globals, read_checkpoint, state_dict_of
 
 

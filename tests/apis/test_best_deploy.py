@@ -13,10 +13,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mobileone_mm.apis import best_deploy
-from mobileone_mm.apis.best_deploy import BestDeployHook
 from mobileone_mm.errors import ProofError
-from mobileone_mm.weights.keys import form_of
+from mobileone_mm.hooks import best_deploy
+from mobileone_mm.hooks.best_deploy import BestDeployHook
+from mobileone_mm.weights.names import form_of
 from mobileone_mm.weights.reading import read_checkpoint
 
 HOOK = """

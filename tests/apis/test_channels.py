@@ -6,8 +6,8 @@ import pytest
 from torch import nn
 
 from mobileone_mm import MobileOne
-from mobileone_mm.apis.channels import check_channels
 from mobileone_mm.errors import InputError
+from mobileone_mm.models.channels import check_channels
 
 
 @pytest.fixture(scope='module')

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mobileone_mm.apis.cli import call_tool, one_line, user_fault
-from mobileone_mm.errors import InputError, ProofError
+from mobileone_mm.cli.run import call_tool
+from mobileone_mm.errors import InputError, ProofError, one_line
+from mobileone_mm.faults import user_fault
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,7 +88,7 @@ class Failing(Dataset):
 @pytest.mark.parametrize(
     ('error', 'line'),
     [
-        (InputError("picture 'a.jpg' is cut off"), "picture 'a.jpg' is cut off"),
+        (InputError("image 'a.jpg' is cut off"), "image 'a.jpg' is cut off"),
         (
             FileNotFoundError(errno.ENOENT, 'No such file or directory', 'a.jpg'),
             "'a.jpg': no such file or folder",
@@ -128,7 +129,7 @@ def test_one_process_reports(capsys, monkeypatch):
 PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from mobileone_mm.apis.cli import run_tool
+from mobileone_mm.cli.run import run_tool
 from mobileone_mm.errors import InputError
 def main(argv=None):
     if sys.argv[2] == 'bug':

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from mobileone_mm.apis.config import check_options, load_config
-from mobileone_mm.apis.spelling import edit_distance, mistyped
-from mobileone_mm.apis.strict import TOP_LEVEL_KEYS, check_keys, named_arguments
+from mobileone_mm.config.keys import TOP_LEVEL_KEYS, check_keys, named_arguments
+from mobileone_mm.config.read import check_options, load_config
+from mobileone_mm.config.spelling import edit_distance, mistyped
 from mobileone_mm.errors import InputError
 
 

@@ -10,9 +10,9 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from mobileone_mm.apis import demo
-from mobileone_mm.apis.config import load_config
-from mobileone_mm.apis.options import parse_value
+from demo import run as demo
+from mobileone_mm.config.options import parse_value
+from mobileone_mm.config.read import load_config
 from mobileone_mm.errors import InputError, ProofError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from mobileone_mm.apis import folders
 from mobileone_mm.errors import InputError
+from mobileone_mm.training import folders
 from mobileone_mm.training.runner import Runner
 
 
@@ -85,7 +85,7 @@ def test_what_others_write_meanwhile_stays(tmp_path):
 
 @pytest.mark.parametrize(
     ('error', 'iterations'),
-    [(InputError('a broken picture'), 1), (ZeroDivisionError('a fault'), 0)],
+    [(InputError('a broken image'), 1), (ZeroDivisionError('a fault'), 0)],
 )
 def test_the_log_of_a_run_that_got_somewhere_stays(error, iterations, tmp_path):
     with pytest.raises(type(error)):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import DictAction
 
-from mobileone_mm.apis.options import ConfigOptions, parse_value
+from mobileone_mm.config.options import ConfigOptions, parse_value
 
 ROOT = Path(__file__).resolve().parents[2]
 SIMPLE = [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mobileone_mm.apis import settings
+from mobileone_mm.config import settings
 from mobileone_mm.errors import InputError
 
 
@@ -26,7 +26,7 @@ def test_resume_takes_the_seed_that_was_drawn(tmp_path):
     assert cfg.randomness.seed == 5
 
 
-def test_picture_loaders():
+def test_image_loaders():
     step = dict(type='LoadImageFromFile')
     ours = dict(type='mobileone_mm.LoadImage', on_error='raise')
     other = dict(type='LoadImageFromNDArray')

@@ -33,7 +33,7 @@ def by_definition(boxes: Tensor, scores: Tensor, threshold: float, offset: int =
 
 
 def random_boxes(number: int, largest: float, seed: int, classes: int = 1) -> tuple[Tensor, Tensor]:
-    """Boxes on a 320 px picture, shifted by class as mmcv's batched_nms does, and scores."""
+    """Boxes on a 320 px image, shifted by class as mmcv's batched_nms does, and scores."""
     generator = torch.Generator().manual_seed(seed)
     centre = torch.rand(number, 2, generator=generator) * 320
     size = torch.rand(number, 2, generator=generator) * largest

@@ -36,7 +36,7 @@ if __name__ == '__main__':
         loader = DataLoader(Boxes(), num_workers=1, multiprocessing_context=start)
         print([batch.tolist() for batch in loader])
 """
-# A program that has this package, and a child whose first import is a data set that needs mmcv.
+# A program that has this package, and a child whose first import is a dataset that needs mmcv.
 PARENT = """
 import mobileone_mm
 import pickle, sys
@@ -102,7 +102,7 @@ def test_workers_of_a_module(folder: Path, python):
 
 
 def test_workers_without_a_program(folder: Path, python):
-    """The child's first import is the data set it unpickles."""
+    """The child's first import is the dataset it unpickles."""
     pytest.importorskip('mmcv')
     (folder / 'bin' / 'parent.py').write_text(PARENT)
     assert python('bin/parent.py', cwd=folder).stdout.strip() == EXPECTED

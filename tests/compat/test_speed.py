@@ -35,7 +35,7 @@ def seconds(work: Callable[[], object]) -> float:
 @pytest.mark.parametrize('crowded', ['all classes', 'one class'])
 @torch.no_grad()
 def test_ssdlite_320(crowded: str, one_thread, monkeypatch: pytest.MonkeyPatch):
-    """Worst case: the levels that can fill their ``nms_pre``, with boxes all over the picture."""
+    """Worst case: the levels that can fill their ``nms_pre``, with boxes all over the image."""
     import mmdet.models.dense_heads.base_dense_head as host
     from mmdet.registry import MODELS
     from mmengine.config import Config
@@ -44,8 +44,8 @@ def test_ssdlite_320(crowded: str, one_thread, monkeypatch: pytest.MonkeyPatch):
     config = Config.fromfile(CONFIG)
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = mobileone_mm.reparameterize_model(MODELS.build(config.model).eval())
-    picture = torch.randn(1, 3, 320, 320)
-    features = model.extract_feat(picture)
+    image = torch.randn(1, 3, 320, 320)
+    features = model.extract_feat(image)
     generator = torch.Generator().manual_seed(0)
     scores, boxes = (
         [torch.randn(level.shape, generator=generator) for level in levels]
@@ -64,7 +64,7 @@ def test_ssdlite_320(crowded: str, one_thread, monkeypatch: pytest.MonkeyPatch):
         model.bbox_head.predict_by_feat(scores, boxes, batch_img_metas=[META], rescale=True)
 
     def before() -> None:
-        model.bbox_head(model.extract_feat(picture))
+        model.bbox_head(model.extract_feat(image))
 
     rounds = [(seconds(before), seconds(after)) for _ in range(8)][1:]
     network, post = (statistics.median(column) for column in zip(*rounds, strict=True))

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 from mmpretrain.datasets import transforms as host
 
-from mobileone_mm.apis import settings
+from mobileone_mm.config import settings
 from mobileone_mm.data import augmentations
 from mobileone_mm.data.auto_augment import AutoAugment, RandAugment
 from mobileone_mm.training.phases import weakened
@@ -29,7 +29,7 @@ KINDS = {
 }
 
 
-def pictures():
+def make_images():
     """Noise, dull, dark, flat and small ones; sides that no vector register divides; views."""
     noise = RNG.integers(0, 256, (61, 83, 3), dtype=np.uint8)
     smooth = np.linspace(0, 255, 224 * 224 * 3).reshape(224, 224, 3).astype(np.uint8)
@@ -67,7 +67,7 @@ def assert_same(ours, theirs, image, seed):
 @pytest.mark.parametrize('kind', KINDS)
 def test_same_as_the_host(kind):
     changed = 0
-    for number, image in enumerate(pictures()):
+    for number, image in enumerate(make_images()):
         for place, options in enumerate(KINDS[kind]):
             theirs = getattr(host, kind)(prob=0.7, **options)
             ours = augmentations.faster(theirs)
@@ -91,7 +91,7 @@ def test_contrast_for_every_mean():
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_other_pictures_are_left_to_the_host(kind):
+def test_other_images_are_left_to_the_host(kind):
     theirs = getattr(host, kind)(prob=1.0, **KINDS[kind][-1])
     for image in (
         RNG.integers(0, 256, (9, 8, 4), dtype=np.uint8)[..., :3].astype(np.float32),
@@ -111,7 +111,7 @@ def test_with_pillow(kind):
     """mmcv's setting does not reach its functions of colour."""
     mmcv.use_backend('pillow')
     try:
-        for image in pictures()[:3]:
+        for image in make_images()[:3]:
             theirs = getattr(host, kind)(magnitude=0.43, prob=1.0)
             assert_same(augmentations.faster(theirs), theirs, image, 3)
     finally:
@@ -131,7 +131,7 @@ def test_whole_policies(strength):
             for std in (0.5, 'inf')
         ),
     ]
-    images = pictures()
+    images = make_images()
     for ours, theirs in pairs:
         if strength is not None:
             ours, theirs = (weakened(transform, strength) for transform in (ours, theirs))

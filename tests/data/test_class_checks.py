@@ -1,4 +1,4 @@
-"""A number means the same class in all data sets of a run, or the run is refused in one line."""
+"""A number means the same class in all datasets of a run, or the run is refused in one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from mobileone_mm.data.checks import check_data
+from mobileone_mm.data.checks.loaders import check_data
 from mobileone_mm.errors import InputError
 
 BOTH = ('train_dataloader', 'val_dataloader')
@@ -45,9 +45,9 @@ def pack(folder, names, labels=None):
     items = []
     for label in range(len(names)) if labels is None else labels:
         (sources / str(label)).mkdir(parents=True)
-        picture = sources / str(label) / 'a.jpg'
-        picture.write_bytes(b'x')
-        items.append(Item(str(picture), f'{label}/a.jpg', label))
+        image = sources / str(label) / 'a.jpg'
+        image.write_bytes(b'x')
+        items.append(Item(str(image), f'{label}/a.jpg', label))
     write_pack(items, folder, 'shards', names)
 
 
@@ -82,7 +82,7 @@ def test_the_same_classes(kind, classes, data):
 
 @pytest.mark.parametrize('kind', ['CustomDataset', 'mobileone_mm.PackedDataset'])
 def test_class_list_in_another_order(kind, data):
-    """Also where the data set is the only one of the run."""
+    """Also where the dataset is the only one of the run."""
     cfg = data(ABC, ABC, kind, metainfo=dict(classes=('ant', 'fly', 'bee')))
     line = refused(cfg, r"metainfo.classes: class 1 is 'fly', but", ('val_dataloader',))
     assert "where it is 'bee'" in line
@@ -122,7 +122,7 @@ def test_lists_of_labels(data, tmp_path):
 
 
 def test_packs_of_other_words(data):
-    """A pack of ImageNet's folders has wnids, one of its data set readable names."""
+    """A pack of ImageNet's folders has wnids, one of its dataset readable names."""
     cfg = data(ABC, ('Ameise', 'Biene', 'Fliege'), 'mobileone_mm.PackedDataset', heads=3)
     check_data(cfg, BOTH)
 
@@ -146,8 +146,8 @@ def test_packed_and_folders(data, tmp_path):
     [
         (ABC, None, 20, r"classes.txt' names 3 classes, 20 classes are set"),
         (ABC, range(2), 2, r"classes.txt' names 3 classes, 2 classes are set"),
-        (ABC[:2], range(3), 3, r"classes.txt' names 2 classes, but there is a picture of class 2"),
-        (ABC, None, 2, r'has a picture of class 2, but there are 2 classes'),
+        (ABC[:2], range(3), 3, r"classes.txt' names 2 classes, but there is an image of class 2"),
+        (ABC, None, 2, r'has an image of class 2, but there are 2 classes'),
     ],
 )
 def test_packed_classes_and_the_head(names, labels, heads, line, tmp_path, fresh_mmengine):

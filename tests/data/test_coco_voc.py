@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mobileone_mm.apis.config import load_config
-from mobileone_mm.data.coco_voc import COCO_NAMES, paint_voc_mask, write_voc_masks
+from mobileone_mm.config.read import load_config
+from mobileone_mm.data.convert.coco_to_voc import COCO_NAMES, paint_voc_mask, write_voc_masks
 from mobileone_mm.errors import InputError
 
 LABELS = {7: 15, 9: 12}  # a person and a dog
@@ -37,7 +37,7 @@ def rle(pixels, compressed):
 
 
 def test_names_are_those_of_mmseg():
-    """VOC's order; only the spellings that differ between the data sets differ."""
+    """VOC's order; only the spellings that differ between the datasets differ."""
     from mmseg.datasets import PascalVOCDataset
 
     voc = PascalVOCDataset.METAINFO['classes'][1:]
@@ -79,7 +79,7 @@ def test_crowds_are_ignored_where_no_instance_is(compressed):
 
 @pytest.fixture
 def coco(tmp_path):
-    """A file of three pictures: a large dog, a small one, and a cake."""
+    """A file of three images: a large dog, a small one, and a cake."""
     table = dict(
         images=[dict(id=i, file_name=f'{i}.jpg', height=40, width=60) for i in (1, 2, 3)],
         categories=[dict(id=9, name='dog'), dict(id=61, name='cake')],
@@ -97,7 +97,7 @@ def coco(tmp_path):
 def test_tool(coco, tmp_path, tool, capsys):
     out = tmp_path / 'voc21' / 'train'
     assert tool('coco_to_voc', coco, out, '--min-pixels', 100) == 0
-    assert capsys.readouterr().out.startswith('1 of 3 pictures: ')
+    assert capsys.readouterr().out.startswith('1 of 3 images: ')
     assert (tmp_path / 'voc21' / 'train.txt').read_text() == '1\n'
     assert [path.name for path in out.iterdir()] == ['1.png']
     mask = Image.open(out / '1.png')
@@ -111,11 +111,11 @@ def test_tool(coco, tmp_path, tool, capsys):
     [
         (lambda t: t['categories'].pop(0), 'category_id 9 is not in categories'),
         (lambda t: t['categories'][0].update(name='hound'), "has none of COCO's names"),
-        (lambda t: t['annotations'][0].pop('segmentation'), "picture '1.jpg' cannot be read"),
-        (lambda t: t['annotations'][0].update(segmentation=[[1, 2]]), "picture '1.jpg' cannot"),
+        (lambda t: t['annotations'][0].pop('segmentation'), "image '1.jpg' cannot be read"),
+        (lambda t: t['annotations'][0].update(segmentation=[[1, 2]]), "image '1.jpg' cannot"),
         (lambda t: t['annotations'][0].update(segmentation=dict(size=[2, 2], counts=[4])),
-         "picture '1.jpg' cannot"),
-        (lambda t: t['annotations'].pop(0), 'no picture of'),
+         "image '1.jpg' cannot"),
+        (lambda t: t['annotations'].pop(0), 'no image of'),
     ],
 )  # fmt: skip
 def test_bad_files(coco, tmp_path, tool, capsys, change, said):
@@ -135,7 +135,7 @@ def test_negative_pixels(coco, tmp_path):
         write_voc_masks(coco, tmp_path / 'out', min_pixels=-1)
 
 
-def test_real_pictures(real_data, tmp_path):
+def test_real_images(real_data, tmp_path):
     """Against masks that another program painted from the same annotations, at another size."""
     out = tmp_path / 'train2017'
     written, total = write_voc_masks(
@@ -162,7 +162,7 @@ def test_real_pictures(real_data, tmp_path):
 
 @pytest.mark.parametrize('choice', ['trainaug_coco', 'coco'])
 def test_configs_read_them(choice, real_data, tmp_path, monkeypatch):
-    """VOC and COCO in one data set, with the 21 classes of VOC."""
+    """VOC and COCO in one dataset, with the 21 classes of VOC."""
     from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 
     coco, voc = tmp_path / 'coco', tmp_path / 'voc'

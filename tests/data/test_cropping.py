@@ -12,10 +12,10 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 from mmpretrain.datasets.transforms import RandomResizedCrop as HostCrop
 
-from mobileone_mm.apis import settings
+from mobileone_mm.config import settings
 
 
-def pictures():
+def images():
     noise = np.random.default_rng(0)
     shapes = [(40, 60, 3), (200, 150, 3), (97, 301, 3), (300, 30, 3), (64, 64)]
     return [noise.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
@@ -33,7 +33,7 @@ def test_same_as_the_host(backend, interpolation):
     options = dict(scale=(48, 32), backend=backend, interpolation=interpolation)
     ours = TRANSFORMS.build(dict(type='mobileone_mm.RandomResizedCrop', **options))
     theirs = HostCrop(**options)
-    for number, image in enumerate(pictures()):
+    for number, image in enumerate(images()):
         for seed in range(8):
             (mine, after), (host, expected) = (
                 apply(transform, image, 100 * number + seed) for transform in (ours, theirs)
@@ -47,7 +47,7 @@ def test_same_as_the_host(backend, interpolation):
 
 
 def test_takes_less_time():
-    """A whole picture of 400 x 600: half the time or so; anything below 0.9 passes."""
+    """A whole image of 400 x 600: half the time or so; anything below 0.9 passes."""
     image = np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8)
     options = dict(scale=64, crop_ratio_range=(0.6, 0.9), backend='pillow')
     ours = TRANSFORMS.build(dict(type='mobileone_mm.RandomResizedCrop', **options))

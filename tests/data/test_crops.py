@@ -1,4 +1,4 @@
-"""Objects of a COCO-format data set as pictures in class folders."""
+"""Objects of a COCO-format dataset as images in class folders."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from mobileone_mm.data.crops import cut_objects
+from mobileone_mm.data.convert.coco_crops import cut_objects
 from mobileone_mm.errors import InputError
 
 
 @pytest.fixture
 def coco(tmp_path):
-    """One picture of 200 x 100 whose objects have one colour each."""
+    """One image of 200 x 100 whose objects have one colour each."""
     image = np.zeros((100, 200, 3), np.uint8)
     image[20:80, 10:70] = (0, 0, 255)
     image[30:90, 100:180] = (0, 255, 0)
@@ -83,5 +83,5 @@ def test_wrong_files(coco, tmp_path, tool, capsys):
 
 def test_tool(coco, tmp_path, tool, capsys):
     assert tool('coco_crops', *coco, tmp_path / 'out', '--classes', 'cat') == 0
-    assert '1 pictures' in capsys.readouterr().out
+    assert '1 images' in capsys.readouterr().out
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['cat']

@@ -22,14 +22,14 @@ def forget():
 
 
 @pytest.fixture
-def picture():
+def image():
     noise = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((160, 120))
 
 
-def encoded(picture, kind, **options):
+def encoded(image, kind, **options):
     content = io.BytesIO()
-    picture.save(content, kind, **options)
+    image.save(content, kind, **options)
     return content.getvalue()
 
 
@@ -50,38 +50,38 @@ def load(path, content, **options):
         ('WEBP', {}),
     ],
 )
-def test_same_as_mmcv(kind, options, picture, tmp_path):
-    content = encoded(picture, kind, **options)
-    ours = load(tmp_path / 'picture', content, on_error='raise')
-    theirs = LoadImageFromFile()(dict(img_path=str(tmp_path / 'picture')))
+def test_same_as_mmcv(kind, options, image, tmp_path):
+    content = encoded(image, kind, **options)
+    ours = load(tmp_path / 'image', content, on_error='raise')
+    theirs = LoadImageFromFile()(dict(img_path=str(tmp_path / 'image')))
     assert ours.keys() == theirs.keys()
     assert np.array_equal(ours['img'], theirs['img'])
     assert ours['ori_shape'] == theirs['ori_shape'] == (120, 160)
 
 
 @pytest.mark.parametrize('options', [{'to_float32': True}, {'color_type': 'grayscale'}])
-def test_options_of_mmcv(options, picture, tmp_path):
-    ours = load(tmp_path / 'picture', encoded(picture, 'JPEG'), **options)['img']
-    theirs = LoadImageFromFile(**options)(dict(img_path=str(tmp_path / 'picture')))['img']
+def test_options_of_mmcv(options, image, tmp_path):
+    ours = load(tmp_path / 'image', encoded(image, 'JPEG'), **options)['img']
+    theirs = LoadImageFromFile(**options)(dict(img_path=str(tmp_path / 'image')))['img']
     assert ours.dtype == theirs.dtype
     assert np.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize('tail', [b'\0' * 50_000, b'\xff\xd9', b'movie' * 20_000])
-def test_data_after_the_end_is_no_damage(tail, picture, tmp_path):
+def test_data_after_the_end_is_no_damage(tail, image, tmp_path):
     """Cameras append films and maps to their JPEGs."""
-    content = encoded(picture, 'JPEG')
+    content = encoded(image, 'JPEG')
     whole = load(tmp_path / 'a', content, on_error='raise')['img']
     assert np.array_equal(load(tmp_path / 'b', content + tail, on_error='raise')['img'], whole)
 
 
-def damaged(picture):
-    whole = encoded(picture, 'JPEG')
-    preview = encoded(picture, 'JPEG', exif=b'Exif\0\0' + b'\xff\xd8\xff\xd9' * 40)
-    png = encoded(picture, 'PNG')
+def damaged(image):
+    whole = encoded(image, 'JPEG')
+    preview = encoded(image, 'JPEG', exif=b'Exif\0\0' + b'\xff\xd8\xff\xd9' * 40)
+    png = encoded(image, 'PNG')
     return {
         'empty': b'',
-        'text': b'no picture at all',
+        'text': b'no image at all',
         'head only': whole[:200],
         'half': whole[: len(whole) // 2],
         'last tenth missing': whole[: len(whole) * 9 // 10],
@@ -92,20 +92,20 @@ def damaged(picture):
 
 @pytest.mark.parametrize('notices', [True, False], ids=['this OpenCV', 'one that fills up'])
 @pytest.mark.parametrize('name', list(damaged(Image.new('RGB', (64, 64)))))
-def test_damage_is_named(name, notices, picture, tmp_path, monkeypatch):
+def test_damage_is_named(name, notices, image, tmp_path, monkeypatch):
     path = tmp_path / 'broken.jpg'
     if not notices:
         monkeypatch.setattr(loading, 'opencv_notices_cuts', lambda: False)
     with pytest.raises(InputError, match=r'broken\.jpg') as caught:
-        load(path, damaged(picture)[name], on_error='raise')
+        load(path, damaged(image)[name], on_error='raise')
     assert '\n' not in str(caught.value)
 
 
-def test_opencv_that_fills_up(picture, tmp_path, monkeypatch):
+def test_opencv_that_fills_up(image, tmp_path, monkeypatch):
     """Some versions return what there is of a cut JPEG, with the rest grey."""
     import mmcv
 
-    content = encoded(picture, 'JPEG')
+    content = encoded(image, 'JPEG')
     whole = load(tmp_path / 'a', content)['img']
     monkeypatch.setattr(loading, 'opencv_notices_cuts', lambda: False)
     monkeypatch.setattr(mmcv, 'imfrombytes', lambda *_, **__: whole)
@@ -146,10 +146,10 @@ def test_many_reports():
 
 
 @pytest.mark.parametrize('extra', [{'height': 30, 'width': 50}, 'mask', 'header', 'nothing'])
-def test_blank_has_the_annotated_size(extra, picture, tmp_path):
-    """So that boxes and masks of the annotation fit the grey picture, and count as missed."""
+def test_blank_has_the_annotated_size(extra, image, tmp_path):
+    """So that boxes and masks of the annotation fit the grey image, and count as missed."""
     path = tmp_path / 'broken.jpg'
-    content = encoded(picture, 'JPEG')
+    content = encoded(image, 'JPEG')
     path.write_bytes(b'x' if extra == 'nothing' else content[: len(content) // 2])
     results = dict(img_path=str(path))
     size = (120, 160)

@@ -60,7 +60,7 @@ def test_numbers_counted_from_one(results):
 
 
 def test_numbers_after_renumbering(results):
-    """A data set of which a model takes two classes: the others count for nothing."""
+    """A dataset of which a model takes two classes: the others count for nothing."""
     loader = LoadSegAnnotations(num_classes=2)
     label_map = {0: 0, 7: 1, 9: 255}
     good = loader.transform(results([[0, 7, 9], [9, 9, 9]], label_map=label_map))

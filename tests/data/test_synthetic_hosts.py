@@ -1,4 +1,4 @@
-"""The hosts' own data sets read the drawn ones, with the official class lists."""
+"""The hosts' own datasets read the drawn ones, with the official class lists."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobileone_mm.data.synthetic import CLASSES, make_ade, make_coco, make_imagenet, make_voc
-from mobileone_mm.data.synthetic.vocabulary import BY_NAME
+from demo.generator import CLASSES, make_ade, make_coco, make_imagenet, make_voc
+from demo.generator.vocabulary import BY_NAME
 
 COUNTS = {'num_train': 16, 'num_val': 8, 'size': 64}
 

@@ -1,4 +1,4 @@
-"""The written data sets: layout, values, made once and whole, and read by the hosts."""
+"""The written datasets: layout, values, made once and whole, and read by the hosts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobileone_mm.data.synthetic import (
+from demo.generator import (
     CLASSES,
     IMAGENET_CLASSES,
     VOC_CLASSES,
     make_ade,
     make_coco,
     make_imagenet,
-    make_pictures,
+    make_images,
     make_voc,
 )
-from mobileone_mm.data.synthetic.vocabulary import BY_NAME, voc_palette
+from demo.generator.vocabulary import BY_NAME, voc_palette
 from mobileone_mm.errors import InputError
 
-TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'make_dataset.py'
+TOOL = Path(__file__).resolve().parents[2] / 'demo' / 'make_dataset.py'
 MAKERS = {'coco': make_coco, 'imagenet': make_imagenet, 'voc': make_voc, 'ade': make_ade}
 COUNTS = {'num_train': 16, 'num_val': 8}
 SIZE = 64
@@ -34,10 +34,10 @@ SIZE = 64
 
 @pytest.fixture(scope='module')
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny data set of each layout; `pictures` are unseen ones."""
+    """A tiny dataset of each layout; `images` are unseen ones."""
     base = tmp_path_factory.mktemp('synthetic')
     made = {name: make(base / name, size=SIZE, **COUNTS) for name, make in MAKERS.items()}
-    return {**made, 'pictures': make_pictures(base / 'pictures', 8, SIZE)}
+    return {**made, 'images': make_images(base / 'images', 8, SIZE)}
 
 
 def _hashes(root: Path) -> dict[str, str]:
@@ -53,14 +53,14 @@ def test_same_arguments_same_bytes(layout: str, roots: dict[str, Path], tmp_path
     again = MAKERS[layout](tmp_path / 'again', size=SIZE, **COUNTS)
     assert _hashes(again) == _hashes(roots[layout])
     other = _hashes(MAKERS[layout](tmp_path / 'other', size=SIZE, seed=1, **COUNTS))
-    pictures = [name for name in other if name.lower().endswith(('jpg', 'jpeg'))]
+    images = [name for name in other if name.lower().endswith(('jpg', 'jpeg'))]
     first = set(_hashes(roots[layout]).values())
-    assert len(pictures) == 24
-    assert not first & {other[name] for name in pictures}
+    assert len(images) == 24
+    assert not first & {other[name] for name in images}
 
 
-def test_pictures_of_all_splits_are_different(roots: dict[str, Path]) -> None:
-    files = [*roots['coco'].rglob('*.jpg'), *roots['pictures'].glob('*.jpg')]
+def test_images_of_all_splits_are_different(roots: dict[str, Path]) -> None:
+    files = [*roots['coco'].rglob('*.jpg'), *roots['images'].glob('*.jpg')]
     assert len(files) == 32
     assert len({path.read_bytes() for path in files}) == 32
     assert len({path.name for path in files}) == 32
@@ -78,8 +78,8 @@ def test_coco_annotations(roots: dict[str, Path]) -> None:
         names = {coco.cats[item['category_id']]['name'] for item in coco.anns.values()}
         assert names == set(CLASSES)
         for image in coco.imgs.values():
-            with Image.open(roots['coco'] / split / image['file_name']) as picture:
-                assert picture.size == (image['width'], image['height']) == (SIZE, SIZE)
+            with Image.open(roots['coco'] / split / image['file_name']) as opened:
+                assert opened.size == (image['width'], image['height']) == (SIZE, SIZE)
             assert coco.getAnnIds(imgIds=[image['id']])
         for item in coco.anns.values():
             left, top, width, height = item['bbox']
@@ -90,16 +90,16 @@ def test_coco_annotations(roots: dict[str, Path]) -> None:
             assert item['iscrowd'] == 0
 
 
-def test_unseen_pictures_have_annotations_of_their_own(roots: dict[str, Path]) -> None:
-    table = json.loads((roots['pictures'] / 'instances.json').read_text())
-    names = {path.name for path in roots['pictures'].glob('*.jpg')}
+def test_unseen_images_have_annotations_of_their_own(roots: dict[str, Path]) -> None:
+    table = json.loads((roots['images'] / 'instances.json').read_text())
+    names = {path.name for path in roots['images'].glob('*.jpg')}
     assert {image['file_name'] for image in table['images']} == names
     assert {item['image_id'] for item in table['annotations']} == {
         image['id'] for image in table['images']
     }
 
 
-def test_imagenet_lists_name_every_picture(roots: dict[str, Path]) -> None:
+def test_imagenet_lists_name_every_image(roots: dict[str, Path]) -> None:
     for split, count in (('train', 16), ('val', 8)):
         folder = roots['imagenet'] / split
         lines = (roots['imagenet'] / 'meta' / f'{split}.txt').read_text().splitlines()
@@ -122,8 +122,8 @@ def test_voc_masks(roots: dict[str, Path]) -> None:
                 assert mask.mode == 'P'
                 palette, values = mask.getpalette(), np.asarray(mask)
             assert palette == voc_palette()
-            with Image.open(roots['voc'] / 'JPEGImages' / f'{name}.jpg') as picture:
-                assert picture.size == values.shape[::-1]
+            with Image.open(roots['voc'] / 'JPEGImages' / f'{name}.jpg') as opened:
+                assert opened.size == values.shape[::-1]
             seen |= set(np.unique(values).tolist())
             # The border of 255 keeps objects and background apart.
             for axis in (0, 1):
@@ -148,9 +148,9 @@ def test_ade_masks(roots: dict[str, Path]) -> None:
     assert max(seen) <= 150
 
 
-@pytest.mark.parametrize('make', [*MAKERS.values(), make_pictures])
+@pytest.mark.parametrize('make', [*MAKERS.values(), make_images])
 def test_second_call_changes_nothing(make: Callable[..., Path], tmp_path: Path) -> None:
-    counts = {'num': 3} if make is make_pictures else {'num_train': 2, 'num_val': 1}
+    counts = {'num': 3} if make is make_images else {'num_train': 2, 'num_val': 1}
     root = make(tmp_path / 'data', size=32, **counts)
     times = {path: path.stat().st_mtime_ns for path in root.rglob('*')}
     assert make(root, size=32, **counts) == root
@@ -163,7 +163,7 @@ def test_second_call_changes_nothing(make: Callable[..., Path], tmp_path: Path) 
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / 'data').mkdir()
-    assert (make_pictures(tmp_path / 'data', 1, 32) / 'instances.json').is_file()
+    assert (make_images(tmp_path / 'data', 1, 32) / 'instances.json').is_file()
 
 
 def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('mobileone_mm.data.synthetic.coco.save_jpeg', full)
+    monkeypatch.setattr('demo.generator.coco.save_jpeg', full)
     with pytest.raises(OSError, match='No space left'):
         make_coco(tmp_path / 'data', 2, 2, 32)
     assert not list(tmp_path.iterdir())
@@ -213,9 +213,9 @@ def _tool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_tool_makes_a_data_set(tmp_path: Path) -> None:
-    done = _tool('pictures', tmp_path / 'unseen', '--num', '2', '--size', '32', '--seed', '4')
+    done = _tool('images', tmp_path / 'unseen', '--num', '2', '--size', '32', '--seed', '4')
     assert (done.returncode, done.stderr) == (0, '')
-    assert _hashes(tmp_path / 'unseen') == _hashes(make_pictures(tmp_path / 'own', 2, 32, 4))
+    assert _hashes(tmp_path / 'unseen') == _hashes(make_images(tmp_path / 'own', 2, 32, 4))
 
 
 @pytest.mark.parametrize(

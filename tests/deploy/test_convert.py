@@ -17,12 +17,13 @@ from mmengine.runner import Runner
 from mmengine.runner import checkpoint as host
 from PIL import Image
 
-from mobileone_mm.apis.cli import call_tool
-from mobileone_mm.deploy import convert, convert_to_deploy, proof, units
+from mobileone_mm.cli.run import call_tool
+from mobileone_mm.deploy import convert, convert_to_deploy, units
+from mobileone_mm.deploy import prove as proof
 from mobileone_mm.deploy.config import build_model, load_config
 from mobileone_mm.errors import InputError, ProofError
 from mobileone_mm.reparam import algebra
-from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -247,7 +248,7 @@ def test_the_metric_is_the_same(task, pairs, checkpoints, data, tmp_path):
             assert float((one == other).float().mean()) > 0.999
 
 
-def test_pictures_take_part(checkpoints, tmp_path):
+def test_images_take_part(checkpoints, tmp_path):
     Image.effect_noise((50, 40), 60).save(tmp_path / 'noise.png')
     report = convert_task(
         'det', checkpoints['det'], tmp_path / 'out.pth', images=[tmp_path / 'noise.png']

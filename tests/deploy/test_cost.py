@@ -13,7 +13,7 @@ import torch
 
 from mobileone_mm.deploy.config import build_model, load_config
 from mobileone_mm.deploy.exact import in_float64, wholly_in_float64
-from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.reparam.compare import randomize_
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'mobileone_s4_in1k.py'
@@ -23,7 +23,7 @@ SCRIPT = """
 import json, sys, threading, time
 import mobileone_mm
 import mmpretrain.datasets, mmpretrain.models
-import mobileone_mm.apis.deploy
+import mobileone_mm.apis.switch_to_deploy
 
 def own():
     lines = dict(line.split(':', 1) for line in open('/proc/self/status'))
@@ -39,7 +39,7 @@ def watch():
 thread = threading.Thread(target=watch)
 thread.start()
 began, used = time.perf_counter(), time.process_time()
-mobileone_mm.apis.deploy.switch_to_deploy(*sys.argv[1:4])
+mobileone_mm.apis.switch_to_deploy.switch_to_deploy(*sys.argv[1:4])
 seconds, cpu = time.perf_counter() - began, time.process_time() - used
 done.set()
 thread.join()

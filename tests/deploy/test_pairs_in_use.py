@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mobileone_mm.apis import deploy
+from mobileone_mm.apis import switch_to_deploy as deploy
 from mobileone_mm.deploy.config import build_model, load_config, parse_config_text
-from mobileone_mm.deploy.files import sha256_of, weight_bytes
-from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.deploy.pair import sha256_of, weight_bytes
+from mobileone_mm.reparam.compare import randomize_
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = {
@@ -172,8 +172,8 @@ def test_safetensors_by_our_tools_and_by_mmengine(trained, tool, tmp_path, fresh
         assert file.metadata()['source_sha256'] == report['source']['sha256']
     pair = (out.with_suffix('.py'), out)
     assert tool('test', *pair, '--work-dir', tmp_path / 'test') == 0
-    picture = next(Path(os.environ['IMAGENET_ROOT']).rglob('*.JPEG'))
-    assert tool('predict', *pair, picture, '--out-dir', tmp_path / 'predicted') == 0
+    image = next(Path(os.environ['IMAGENET_ROOT']).rglob('*.JPEG'))
+    assert tool('predict', *pair, image, '--out-dir', tmp_path / 'predicted') == 0
     assert (tmp_path / 'predicted' / 'predictions.json').is_file()
     model = build_model(parse_config_text(pair[0].read_text()))
     loaded = host.load_checkpoint(model, str(out), map_location='cpu', strict=True)

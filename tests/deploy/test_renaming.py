@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from mobileone_mm import MobileOne, reparameterize_model
-from mobileone_mm.deploy.layout import check_whole
-from mobileone_mm.deploy.renaming import convert_weights
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import ARCHS
-from mobileone_mm.reparam.proof import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference, randomize_
 from mobileone_mm.weights import reading
-from mobileone_mm.weights.keys import SCHEMES, to_scheme
+from mobileone_mm.weights.convert import convert_weights
+from mobileone_mm.weights.layout import check_whole
+from mobileone_mm.weights.names import SCHEMES, to_scheme
 from mobileone_mm.weights.reading import read_checkpoint, state_dict_of
 
 

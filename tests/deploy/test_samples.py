@@ -1,4 +1,4 @@
-"""Inputs for the proof: sizes from test pipelines, structured noise, pictures."""
+"""Inputs for the proof: sizes from test pipelines, structured noise, images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from mobileone_mm.deploy.samples import (
-    picture_inputs,
+    image_inputs,
     round_up,
     second_sizes,
     structured_input,
@@ -104,17 +104,17 @@ class Model(nn.Module):
         return dict(inputs=torch.stack([x.float() for x in data['inputs']]))
 
 
-def test_pictures_come_as_bgr_at_the_test_size(tmp_path):
+def test_images_come_as_bgr_at_the_test_size(tmp_path):
     Image.new('RGB', (50, 30), (255, 0, 10)).save(tmp_path / 'red.png')
-    ((name, tensor),) = picture_inputs(Model(), [tmp_path / 'red.png'], (32, 64))
+    ((name, tensor),) = image_inputs(Model(), [tmp_path / 'red.png'], (32, 64))
     assert name == 'red.png'
     assert tensor.shape == (1, 3, 32, 64)
     assert tensor[0, :, 0, 0].tolist() == [10.0, 0.0, 255.0]
 
 
-def test_broken_pictures(tmp_path):
+def test_broken_images(tmp_path):
     (tmp_path / 'a.png').write_bytes(b'\x89PNG\r\n\x1a\nbroken')
-    with pytest.raises(InputError, match=r"a\.png': no readable picture"):
-        list(picture_inputs(Model(), [tmp_path / 'a.png'], (8, 8)))
+    with pytest.raises(InputError, match=r"a\.png': no readable image"):
+        list(image_inputs(Model(), [tmp_path / 'a.png'], (8, 8)))
     with pytest.raises(InputError, match=r"b\.png': no such file"):
-        list(picture_inputs(Model(), [tmp_path / 'b.png'], (8, 8)))
+        list(image_inputs(Model(), [tmp_path / 'b.png'], (8, 8)))

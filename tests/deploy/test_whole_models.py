@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mobileone_mm.deploy import convert_to_deploy
 from mobileone_mm.deploy.config import build_model, load_config
 from mobileone_mm.deploy.fold import plan_folding
-from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.reparam.compare import randomize_
 
 TINY = (
     "dict(type='mobileone_mm.MobileOne', out_indices=(0, 1, 2, 3), arch=dict(\n"
@@ -241,7 +241,7 @@ test_pipeline = [dict(type='Resize', scale=(512, 400))]
 """
 
 
-def test_a_head_that_needs_large_pictures(convert):
+def test_a_head_that_needs_large_images(convert):
     """LR-ASPP pools windows of 49 cells: the second size of the proof must be large enough, too."""
     report, _, deployed = convert(base('mmseg', 'lraspp_m-v3-d8.py') + LRASPP)
     assert {entry['input'] for entry in report['proof']['differences']} == {

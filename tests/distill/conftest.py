@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.reparam.compare import randomize_
 
 CLASSES = 5
 ARCH = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.125] * 4, num_conv_branches=[2, 1, 1, 1],
@@ -45,7 +45,7 @@ def scope(fresh_mmengine):
 
 
 def randomized(model: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """Random weights and statistics, and logits that differ from picture to picture."""
+    """Random weights and statistics, and logits that differ from image to image."""
     randomize_(model, seed=seed).eval()
     return model
 
@@ -101,15 +101,15 @@ def make_student() -> Callable[..., Any]:
 
 @pytest.fixture
 def batch() -> dict[str, Any]:
-    """Six pictures of noise and colour, as a loader gives them."""
+    """Six images of noise and colour, as a loader gives them."""
     from mmpretrain.structures import DataSample
 
     generator = torch.Generator().manual_seed(5)
     shape = (6, 3, 32, 32)
-    pictures = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    pictures = pictures // 2 + torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1) * 20
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    images = images // 2 + torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1) * 20
     samples = [DataSample().set_gt_label(index % CLASSES) for index in range(6)]
-    return dict(inputs=pictures, data_samples=samples)
+    return dict(inputs=images, data_samples=samples)
 
 
 @pytest.fixture

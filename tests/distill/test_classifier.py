@@ -49,7 +49,7 @@ def test_plain_distillation(make_student, resnet_teacher, batch):
     torch.testing.assert_close(total, losses['loss_soft'] + losses['loss_hard'])
 
 
-def test_teachers_see_the_mixed_pictures(make_student, resnet_teacher, batch):
+def test_teachers_see_the_mixed_images(make_student, resnet_teacher, batch):
     """Mixup and CutMix of the host's preprocessor: the same batch for both."""
     settings = dict(augments=[dict(type='Mixup', alpha=1.0)])
     model = make_student(

@@ -18,7 +18,7 @@ from mobileone_mm.distill.view_files import (
     DamagedViewError,
     OutputsMeta,
     digest_of,
-    picture_key,
+    image_key,
     verify_view,
     view_path,
     write_view,
@@ -33,8 +33,8 @@ VIEW = [CROP, dict(type='RandomFlip', prob=0.5, direction='horizontal'),
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Six pictures below a root."""
+def images(tmp_path):
+    """Six images below a root."""
     generator = np.random.default_rng(0)
     for name in NAMES:
         path = tmp_path / 'data' / name
@@ -52,8 +52,8 @@ def store(root, folder, views=2, classes=20, topk=4, transforms=VIEW):
     """Outputs as the tool writes them, of random numbers; the full probabilities, by name and view."""
     generator = np.random.default_rng(1)
     full = {}
-    keys = np.array(sorted(map(picture_key, NAMES)), np.uint64)
-    names = {picture_key(name): name for name in NAMES}
+    keys = np.array(sorted(map(image_key, NAMES)), np.uint64)
+    names = {image_key(name): name for name in NAMES}
     meta = OutputsMeta(
         classes, topk, 1.0, [dict(timm='a')], ['f'], json.loads(json.dumps(transforms)), 7,
         digest_of(keys), [3], [],
@@ -84,9 +84,9 @@ def store(root, folder, views=2, classes=20, topk=4, transforms=VIEW):
 
 
 @pytest.fixture
-def stored(pictures, tmp_path):
-    full, meta = store(pictures, tmp_path / 'out')
-    return pictures, tmp_path / 'out', full, meta
+def stored(images, tmp_path):
+    full, meta = store(images, tmp_path / 'out')
+    return images, tmp_path / 'out', full, meta
 
 
 def test_the_same_view_and_its_labels(stored, tmp_path):
@@ -110,12 +110,12 @@ def test_the_same_view_and_its_labels(stored, tmp_path):
             assert np.ptp(rest) < 1e-7
             assert rest.sum() == pytest.approx(1 - p[top].sum(), abs=2e-3)
             seen.add((name, result['teacher_view']))
-    assert len(seen) == 12  # both views of all pictures
+    assert len(seen) == 12  # both views of all images
     assert not np.array_equal(full[NAMES[0], 0][1], full[NAMES[0], 1][1])
 
 
 def test_outer_randomness_is_left_alone(stored):
-    """What a picture draws depends on its view; what follows on the run's own stream."""
+    """What an image draws depends on its view; what follows on the run's own stream."""
     root, folder, *_ = stored
     transform = StoredView(VIEW, str(folder))
     after = []
@@ -126,9 +126,9 @@ def test_outer_randomness_is_left_alone(stored):
     assert after[0] == after[1]
 
 
-def test_all_classes(pictures, tmp_path):
-    full, _ = store(pictures, tmp_path / 'full', views=1, topk=20)
-    result = StoredView(VIEW, str(tmp_path / 'full')).transform(loaded(pictures, NAMES[3]))
+def test_all_classes(images, tmp_path):
+    full, _ = store(images, tmp_path / 'full', views=1, topk=20)
+    result = StoredView(VIEW, str(tmp_path / 'full')).transform(loaded(images, NAMES[3]))
     np.testing.assert_allclose(result['gt_score'], full[NAMES[3], 0][0], rtol=2e-3, atol=1e-6)
 
 
@@ -140,14 +140,14 @@ def test_goes_into_workers(stored):
     assert copied.transform(loaded(root, NAMES[1]))['gt_score'].shape == (20,)
 
 
-def test_a_picture_without_outputs(stored):
+def test_a_image_without_outputs(stored):
     root, folder, *_ = stored
     result = {**loaded(root, NAMES[0]), 'img_path': f'{root}/train/n00000009/x.jpg'}
-    with pytest.raises(InputError, match=r'none of the picture .*n00000009/x.jpg'):
+    with pytest.raises(InputError, match=r'none of the image .*n00000009/x.jpg'):
         StoredView(VIEW, str(folder)).transform(result)
 
 
-def test_another_picture_of_the_same_name(stored):
+def test_another_image_of_the_same_name(stored):
     root, folder, *_ = stored
     result = {**loaded(root, NAMES[0]), 'img': loaded(root, NAMES[5])['img']}
     with pytest.raises(InputError, match='is not the one that the teachers saw'):
@@ -170,8 +170,8 @@ def test_other_transforms(stored):
             StoredView(other, str(folder)).transform(loaded(root, NAMES[0]))
 
 
-def test_signature_tells_flips_crops_and_colour_orders(pictures):
-    image = loaded(pictures, NAMES[0])['img']
+def test_signature_tells_flips_crops_and_colour_orders(images):
+    image = loaded(images, NAMES[0])['img']
 
     def distance(other):
         return np.abs(signature_of(image).astype(int) - signature_of(other)).max()
@@ -198,7 +198,7 @@ def test_what_must_agree_with_the_config(stored):
         outputs.check_weights(['g'])
     with pytest.raises(InputError, match='num_classes=20, the config has 10'):
         outputs.check([dict(timm='a')], 1.0, 10)
-    assert '6 pictures, 2 views' in str(outputs)
+    assert '6 images, 2 views' in str(outputs)
 
 
 def test_folders_that_hold_none(tmp_path):
@@ -304,7 +304,7 @@ def test_another_version_of_the_format(stored):
         TeacherOutputs(folder)
 
 
-def test_a_picture_that_could_not_be_read(stored):
+def test_a_image_that_could_not_be_read(stored):
     """Left out, as without stored outputs; others that are not there are an error still."""
     root, folder, _, meta = stored
     for view in (0, 1):
@@ -314,7 +314,7 @@ def test_a_picture_that_could_not_be_read(stored):
     transform = StoredView(VIEW, str(folder))
     image = loaded(root, NAMES[0])
     assert transform.transform({**image, 'img_path': f'{root}/train/a/b.jpg'}) is None
-    with pytest.raises(InputError, match='none of the picture'):
+    with pytest.raises(InputError, match='none of the image'):
         transform.transform({**image, 'img_path': f'{root}/train/a/c.jpg'})
     assert transform.transform(image) is not None
 
@@ -354,7 +354,7 @@ def test_pipelines_are_wrapped_once():
 
 def test_pipelines_that_cannot_be_wrapped():
     for pipeline in (PIPELINE[1:], PIPELINE[:-1], [PIPELINE[0], PIPELINE[-1]]):
-        with pytest.raises(InputError, match='must begin with loading a picture'):
+        with pytest.raises(InputError, match='must begin with loading an image'):
             use_stored_outputs(_config(pipeline))
     recipe = dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=2, train_pipeline=PIPELINE)])
     with pytest.raises(InputError, match='changes the training pipeline'):

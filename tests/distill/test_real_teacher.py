@@ -1,4 +1,4 @@
-"""Apple's S0 teaches a small net on real pictures: their agreement rises."""
+"""Apple's S0 teaches a small net on real images: their agreement rises."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmengine.dataset import default_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch.utils.data import DataLoader
 
-from mobileone_mm.weights.loading import load_weights
+from mobileone_mm.weights.fit import load_weights
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 CONFIG = """
@@ -32,7 +32,7 @@ model = dict(
     )],
 )
 train_dataloader = dict(batch_size=32, num_workers=0, persistent_workers=False, dataset=dict(
-    split='val',  # 640 pictures; there are no others
+    split='val',  # 640 images; there are no others
     pipeline=[
         dict(type='mobileone_mm.LoadImage'),
         dict(type='RandomResizedCrop', scale=96, crop_ratio_range=(0.5, 1.0), backend='pillow'),
@@ -59,7 +59,7 @@ default_hooks = dict(checkpoint=dict(save_best=None, interval=16), logger=dict(i
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_agreement_rises(real_data, tool, tmp_path, monkeypatch, capsys):
-    """Sixteen epochs on four stored views of 640 pictures, 96 px, from scratch."""
+    """Sixteen epochs on four stored views of 640 images, 96 px, from scratch."""
     monkeypatch.setenv('IMAGENET_ROOT', str(real_data / 'imagenet'))
     weights = real_data / 'weights' / 'mobileone_s0_apple_fused.pth'
     path = tmp_path / 'real.py'
@@ -89,7 +89,7 @@ def test_agreement_rises(real_data, tool, tmp_path, monkeypatch, capsys):
 
 @torch.no_grad()
 def measure(model, dataset):
-    """Share of pictures for which both prefer one class, and the mean divergence."""
+    """Share of images for which both prefer one class, and the mean divergence."""
     model.eval()
     same, divergence = 0.0, 0.0
     for batch in DataLoader(dataset, 32, collate_fn=default_collate):

@@ -52,8 +52,8 @@ train_cfg = dict(max_epochs=2)
     Path(teacher['checkpoint']).unlink()
     checkpoint = run / 'epoch_2.pth'
     assert tool('test', path, checkpoint, '--work-dir', tmp_path / 't') == 0
-    pictures = next(roots['IMAGENET_ROOT'].rglob('*.JPEG')).parent
-    assert tool('predict', path, checkpoint, pictures, '--out-dir', tmp_path / 'p') == 0
+    images = next(roots['IMAGENET_ROOT'].rglob('*.JPEG')).parent
+    assert tool('predict', path, checkpoint, images, '--out-dir', tmp_path / 'p') == 0
     assert tool('switch_to_deploy', path, checkpoint, tmp_path / 'out.pth', '--data') == 0
     best = next(run.glob('best_*_deploy.py'))
     for pair in (tmp_path / 'out.py', best):
@@ -77,7 +77,7 @@ def test_stored_outputs(config, tool, tmp_path, teacher, capsys):
     path = config('train_cfg = dict(max_epochs=2)\n')
     outputs = tmp_path / 'outputs'
     assert tool('store_teacher_outputs', path, outputs, '--views', 2, '--topk', 0) == 0
-    assert '8 pictures a view' in capsys.readouterr().out
+    assert '8 images a view' in capsys.readouterr().out
     Path(teacher['checkpoint']).unlink()
     run = tmp_path / 'run'
     options = ('--cfg-options', f'model.outputs={outputs}', 'train_dataloader.num_workers=1')
@@ -175,15 +175,15 @@ def test_refused_before_the_first_iteration(
         stored, 'model.distill_loss.alpha=0.5', 'model.train_cfg.augments.type=Mixup',
         'model.train_cfg.augments.alpha=0.5',
     )  # fmt: skip
-    # One picture more than the outputs know.
+    # One image more than the outputs know.
     import shutil
 
     larger = shutil.copytree(tiny_imagenet, tmp_path / 'larger')
-    picture = next((larger / 'train').rglob('*.JPEG'))
-    shutil.copy(picture, picture.with_name('new.JPEG'))
+    image = next((larger / 'train').rglob('*.JPEG'))
+    shutil.copy(image, image.with_name('new.JPEG'))
     names = larger / 'meta' / 'train.txt'
     if names.is_file():
-        label = picture.relative_to(larger / 'train').with_name('new.JPEG').as_posix()
+        label = image.relative_to(larger / 'train').with_name('new.JPEG').as_posix()
         names.write_text(names.read_text().rstrip('\n') + f'\n{label} 1\n')
     monkeypatch.setenv('IMAGENET_ROOT', str(larger))
     assert 'new.JPEG' in refused(stored)
@@ -218,7 +218,7 @@ def test_two_processes(config, tool, tmp_path):
 
 @pytest.mark.slow
 def test_hosts_mixing_of_stored_outputs(config, tool, tmp_path):
-    """Mixup mixes the stored soft labels as it mixes the pictures; hard labels stay apart."""
+    """Mixup mixes the stored soft labels as it mixes the images; hard labels stay apart."""
     path, out = config(), tmp_path / 'out'
     assert tool('store_teacher_outputs', path, out) == 0
     mixed = ('model.train_cfg.augments.type=Mixup', 'model.train_cfg.augments.alpha=0.5')

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mobileone_mm.distill.teachers import Teachers
 from mobileone_mm.errors import InputError
-from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.reparam.compare import randomize_
 
 NAME = 'view_000{}.safetensors'
 
@@ -46,7 +46,7 @@ def train(run, tmp_path):
 
 @pytest.fixture
 def data(tiny_imagenet, tmp_path, monkeypatch):
-    """Training pictures that may be changed."""
+    """Training images that may be changed."""
     root = shutil.copytree(tiny_imagenet, tmp_path / 'data')
     monkeypatch.setenv('IMAGENET_ROOT', str(root))
     return sorted((root / 'train').rglob('*.JPEG'))
@@ -121,16 +121,16 @@ def test_looking_at_the_teacher_changes_nothing(config, run, train, tmp_path, te
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
-def test_a_picture_that_cannot_be_read(config, run, train, tmp_path, data):
+def test_a_image_that_cannot_be_read(config, run, train, tmp_path, data):
     path, out = config(), tmp_path / 'out'
     whole = cut(data[1])
     code, said = run('store_teacher_outputs', path, out)
     assert code == 0
-    assert '7 pictures a view' in said
-    assert '1 pictures could not be read and have no outputs' in said
+    assert '7 images a view' in said
+    assert '1 images could not be read and have no outputs' in said
     code, said = train(path, out)
     assert code == 0
-    assert '1 pictures could not be read when the outputs' in said
+    assert '1 images could not be read when the outputs' in said
     assert data[1].name in said
     # Mended since, it stays out of the other views, and of the training.
     data[1].write_bytes(whole)
@@ -142,7 +142,7 @@ def test_a_picture_that_cannot_be_read(config, run, train, tmp_path, data):
     cut(data[2])
     code, said = run('store_teacher_outputs', path, out, '--views', 3)
     assert code == 2
-    assert '1 pictures that cannot be read now' in said
+    assert '1 images that cannot be read now' in said
     assert data[2].name in said
     # One that the store does not know is refused, before hours of work as well.
     shutil.copy(data[3], data[3].with_name('new.JPEG'))
@@ -155,7 +155,7 @@ def test_a_picture_that_cannot_be_read(config, run, train, tmp_path, data):
     assert 'new.JPEG' in said
     code, said = run('store_teacher_outputs', path, out, '--views', 3)
     assert code == 2
-    assert 'has other pictures' in said
+    assert 'has other images' in said
 
 
 @pytest.mark.parametrize('damage', ['cut', 'bits'])
@@ -168,7 +168,7 @@ def test_a_damaged_view_is_written_again(config, run, train, tmp_path, damage):
     code, said = train(path, out)
     assert code == 2
     assert "view_0000.safetensors': is damaged" in said
-    assert 'repeat the call of tools/store_teacher_outputs.py' in said
+    assert 'repeat the call of tools/misc/store_teacher_outputs.py' in said
     code, said = run('store_teacher_outputs', path, out, '--first-view', 1)
     assert code == 0
     assert 'view 0 is damaged; write it again with --first-view 0 --views 1' in said

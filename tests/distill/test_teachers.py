@@ -12,12 +12,12 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch.nn.functional import interpolate, softmax
 
-from mobileone_mm.apis.arguments import tool_parser
+from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.distill.losses import DistillLoss
 from mobileone_mm.distill.normalization import Normalization
 from mobileone_mm.distill.teachers import Teacher, Teachers, check_specs, describe
 from mobileone_mm.errors import InputError
-from mobileone_mm.weights.named import find
+from mobileone_mm.weights.published import find
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = 5
@@ -36,7 +36,7 @@ def test_mmpretrain_weights_are_used(resnet_teacher, inputs, tiny):
     expected = tiny.randomized(MODELS.build(tiny.resnet), 1)
     found = Teacher(resnet_teacher, STUDENT, CLASSES)
     torch.testing.assert_close(found.logits(inputs), expected(inputs), rtol=0, atol=0)
-    assert found.logits(inputs).std(0).max() > 1e-3  # they say something about the picture
+    assert found.logits(inputs).std(0).max() > 1e-3  # they say something about the image
 
 
 def test_timm_weights_are_used(timm_teacher, inputs, tiny):
@@ -79,7 +79,7 @@ def test_timm_mobileone_takes_timms_names(tiny):
     """timm's own MobileOne is a net of timm's; its file is not renamed for ours."""
     timm = pytest.importorskip('timm')
     model = MODELS.build(dict(type='TimmClassifier', model_name='mobileone_s0'))
-    from mobileone_mm.weights.loading import load_weights
+    from mobileone_mm.weights.fit import load_weights
 
     other = tiny.randomized(timm.create_model('mobileone_s0'), 7)
     load_weights(model, other.state_dict())
@@ -94,8 +94,8 @@ def test_renormalising(batch, tiny):
     other = Normalization((9.0, 8.0, 7.0), (2.0, 3.0, 1.0), to_rgb=False)
 
     def by_hand(n):
-        picture = raw.flip(1) if n.to_rgb else raw
-        return (picture - raw.new_tensor(n.mean).view(1, 3, 1, 1)) / raw.new_tensor(n.std).view(
+        image = raw.flip(1) if n.to_rgb else raw
+        return (image - raw.new_tensor(n.mean).view(1, 3, 1, 1)) / raw.new_tensor(n.std).view(
             1, 3, 1, 1
         )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mobileone_mm import MobileOne, reparameterize_model
-from mobileone_mm.reparam.proof import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference, randomize_
 
 reference = pytest.importorskip('mmpretrain.models.backbones.mobileone')
 STAGES = (0, 1, 2, 3)

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from mobileone_mm import MobileOne, reparameterize_model
-from mobileone_mm.reparam.proof import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference, randomize_
 
 ARCH = dict(
     num_blocks=[1, 2, 2, 1],
@@ -25,13 +25,13 @@ def model(request):
     return net if request.param == 'train' else reparameterize_model(net)
 
 
-def picture(*size):
+def image(*size):
     return torch.randn(size or (2, 3, 64, 64), generator=torch.Generator().manual_seed(0))
 
 
 def same(model, other, *size):
     with torch.no_grad():
-        x = picture(*size)
+        x = image(*size)
         assert max_difference(model(x), other(x))[1] < 1e-5
 
 
@@ -44,13 +44,13 @@ def test_export_with_dynamic_sizes(model):
             3: 16 * dim('w', min=2, max=8),
         }
     }
-    program = torch.export.export(model, (picture(),), dynamic_shapes=shapes)
+    program = torch.export.export(model, (image(),), dynamic_shapes=shapes)
     same(model, program.module())
     same(model, program.module(), 1, 3, 96, 48)
 
 
 def test_jit_trace(model):
-    traced = torch.jit.trace(model, picture())
+    traced = torch.jit.trace(model, image())
     same(model, traced, 1, 3, 96, 48)
 
 
@@ -71,7 +71,7 @@ def test_compiled_training_step():
     other = MobileOne(ARCH).double()
     other.load_state_dict(plain.state_dict())
     for net in (plain, torch.compile(other)):
-        net(picture().double())[0].square().mean().backward()
+        net(image().double())[0].square().mean().backward()
     gradients = dict(other.named_parameters())
     for name, parameter in plain.named_parameters():
         torch.testing.assert_close(parameter.grad, gradients[name].grad, rtol=1e-6, atol=1e-9)
@@ -80,17 +80,17 @@ def test_compiled_training_step():
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float16, 0.02), (torch.bfloat16, 0.15)])
 def test_half_precision(model, dtype, tolerance):
     with torch.no_grad():
-        expected = model(picture())
-        actual = model.to(dtype)(picture().to(dtype))
+        expected = model(image())
+        actual = model.to(dtype)(image().to(dtype))
     assert all(o.dtype == dtype for o in actual)
     assert max_difference(expected, actual)[1] < tolerance
 
 
 def test_channels_last(model):
     with torch.no_grad():
-        expected = model(picture())
+        expected = model(image())
         model = model.to(memory_format=torch.channels_last)
-        actual = model(picture().contiguous(memory_format=torch.channels_last))
+        actual = model(image().contiguous(memory_format=torch.channels_last))
     assert max_difference(expected, actual)[1] < 1e-5
     assert actual[0].is_contiguous(memory_format=torch.channels_last)
 

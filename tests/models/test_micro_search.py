@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from mobileone_mm import MobileOne
-from mobileone_mm.apis.cli import call_tool
+from mobileone_mm.cli.run import call_tool
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import ARCHS, Arch
 from mobileone_mm.models.block import SqueezeExcite
@@ -32,7 +32,7 @@ PUBLISHED = {  # fused, unfused, MACs
     's4': (14_838_352, 14_951_248, 2_979_269_760),
 }
 MICRO = {name: ARCHS[name] for name in TARGETS}
-TOOL = ROOT / 'tools' / 'search_micro.py'
+TOOL = ROOT / 'tools' / 'analysis_tools' / 'search_micro.py'
 TINY = Arch((1, 2, 3, 1), (0.375, 0.25, 0.25, 0.25), (1, 2, 3, 1), (0, 1, 2, 1))
 
 

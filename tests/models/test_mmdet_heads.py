@@ -15,11 +15,11 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch.nn import functional as F
 
-from mobileone_mm.models.mmdet_heads import SSDHead, SSDNeck
+from mobileone_mm.models.ssd import SSDHead, SSDNeck
 from mobileone_mm.registry import MODELS
-from mobileone_mm.reparam.proof import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference, randomize_
 
-CLASSES, CELLS = 3, (4, 2)  # two levels of 4x4 and 2x2 cells on a picture of 64 px
+CLASSES, CELLS = 3, (4, 2)  # two levels of 4x4 and 2x2 cells on an image of 64 px
 PRIORS = 4  # a cell: the ratios 1 (two sizes), 2 and 1 / 2
 SETTINGS = ConfigDict(
     num_classes=CLASSES,
@@ -72,7 +72,7 @@ def random_maps(batch=2):
     return [torch.randn(batch, 8, cells, cells, generator=generator) for cells in CELLS]
 
 
-def pictures(*boxes_and_labels, scale=1.0):
+def images(*boxes_and_labels, scale=1.0):
     metas = [dict(img_shape=(64, 64), pad_shape=(64, 64), scale_factor=(scale, scale))]
     metas = metas * len(boxes_and_labels)
     gts = [
@@ -94,7 +94,7 @@ def total(result):
 
 
 def test_mmdets_own_head_cannot_predict():
-    _, metas = pictures(([], []), ([], []))
+    _, metas = images(([], []), ([], []))
     host = head_of(HostHead).eval()
     with torch.no_grad(), pytest.raises(AttributeError, match='loss_cls'):
         host.predict_by_feat(*host(random_maps()), batch_img_metas=metas)
@@ -111,7 +111,7 @@ def test_weights_and_losses_are_mmdets():
     host.load_state_dict(ours.state_dict(), strict=True)
     data = (
         random_maps(),
-        *pictures(([[4, 6, 30, 40]], [1]), ([[8, 8, 60, 50], [0, 0, 20, 20]], [2, 0])),
+        *images(([[4, 6, 30, 40]], [1]), ([[8, 8, 60, 50], [0, 0, 20, 20]], [2, 0])),
     )
     assert torch.equal(total(losses(ours, *data)), total(losses(host, *data)))
 
@@ -137,7 +137,7 @@ def test_prediction_is_the_decoded_anchor(scale):
             for part, cells in zip(parts, CELLS, strict=True)
         ]
 
-    _, metas = pictures(([], []), scale=scale)
+    _, metas = images(([], []), scale=scale)
     result = head.predict_by_feat(maps(scores), maps(deltas), batch_img_metas=metas, rescale=True)[
         0
     ]
@@ -155,7 +155,7 @@ def test_prediction_is_the_decoded_anchor(scale):
 def test_loss_is_multibox_loss():
     """Cross-entropy of positives and of the three hardest negatives for each, plus smooth L1."""
     head = head_of()
-    gts, metas = pictures(([[4, 6, 30, 40]], [1]), ([], []))
+    gts, metas = images(([[4, 6, 30, 40]], [1]), ([], []))
     classes, offsets = head(random_maps())
     got = head.loss_by_feat(classes, offsets, gts, metas)
     flat = [
@@ -175,7 +175,7 @@ def test_loss_is_multibox_loss():
     entropy = F.cross_entropy(flat[0][0], target, reduction='none')
     count = int(positive.sum())
     hardest = entropy[~positive].topk(3 * count).values.sum()
-    # A picture without boxes adds no loss, and counts as one positive in the average.
+    # An image without boxes adds no loss, and counts as one positive in the average.
     average = count + 1
     assert torch.allclose(got['loss_cls'][0], (entropy[positive].sum() + hardest) / average)
     sizes = anchors[:, 2:] - anchors[:, :2]
@@ -187,20 +187,20 @@ def test_loss_is_multibox_loss():
     assert got['loss_bbox'][1] == 0
 
 
-def test_pictures_without_boxes_train_and_predict():
+def test_images_without_boxes_train_and_predict():
     head = head_of()
-    loss = total(losses(head, random_maps(), *pictures(([], []), ([], []))))
+    loss = total(losses(head, random_maps(), *images(([], []), ([], []))))
     loss.backward()
     assert loss == 0
     assert all(torch.isfinite(p.grad).all() for p in head.parameters())
     silent = head_of(test_cfg={**SETTINGS.test_cfg, 'score_thr': 0.999}).eval()
-    samples = [DetDataSample(metainfo=meta) for meta in pictures(([], []), ([], []))[1]]
+    samples = [DetDataSample(metainfo=meta) for meta in images(([], []), ([], []))[1]]
     with torch.no_grad():
         results = silent.predict(random_maps(), samples)
     assert [len(r) for r in results] == [0, 0]
 
 
-def test_one_picture_and_one_cell_is_a_clear_error():
+def test_one_image_and_one_cell_is_a_clear_error():
     neck = SSDNeck(**NECK)
     alone = torch.rand(1, 8, 8, 8), torch.rand(1, 12, 4, 4)
     with pytest.raises(ValueError, match='^train_dataloader.batch_size: got a batch of 1') as error:

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mobileone_mm import MobileOne, NearIdentityInit, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import ARCHS, MobileOneBlock
-from mobileone_mm.reparam.proof import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference, randomize_
 from mobileone_mm.weights import load_weights
 
 PARAMETERS = {  # with ImageNet's classifier: fused, unfused

@@ -9,7 +9,7 @@ from torch import nn
 
 from mobileone_mm.reparam import Branch
 from mobileone_mm.reparam.algebra import fuse_branches, identity_kernel, norm_to_affine
-from mobileone_mm.reparam.proof import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference, randomize_
 
 
 def _norm(channels, seed=0, **kwargs):

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mobileone_mm import MobileOne
+from mobileone_mm.reparam.compare import max_difference, randomize_
 from mobileone_mm.reparam.conv_norm import find_conv_norms, fold_norm, folded_tensors
-from mobileone_mm.reparam.proof import max_difference, randomize_
 
 
 class Bundle(nn.Module):

@@ -11,7 +11,7 @@ from torch import nn
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.reparam import Reparameterizable
-from mobileone_mm.reparam.proof import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference, randomize_
 
 TINY = dict(
     num_blocks=[1, 2, 2, 1],
@@ -27,7 +27,7 @@ def tiny(**kwargs):
     )
 
 
-def picture(size=(40, 56), channels=3, seed=0):
+def image(size=(40, 56), channels=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(2, channels, *size, generator=generator, dtype=torch.float64)
 
@@ -43,7 +43,7 @@ def test_function_is_kept(output_stride, contract):
     assert fused.deploy
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     with torch.no_grad():
-        assert max_difference(model(picture()), fused(picture()))[1] < 1e-12
+        assert max_difference(model(image()), fused(image()))[1] < 1e-12
     assert not any('branch_conv' in key or 'norm' in key for key in fused.state_dict())
 
 
@@ -63,7 +63,7 @@ def test_shared_blocks_stay_shared_at_any_depth():
     fused = reparameterize_model(model)
     assert fused['a'][1] is fused['b']
     with torch.no_grad():
-        assert max_difference(model['b'](picture()), fused['a'](picture()))[1] < 1e-12
+        assert max_difference(model['b'](image()), fused['a'](image()))[1] < 1e-12
 
 
 def test_training_mode_is_refused_and_nothing_changes():
@@ -94,7 +94,7 @@ def test_trainable_stays_trainable_and_frozen_stays_frozen(frozen_stages):
         flags = {p.requires_grad for p in stage.parameters()}
         assert flags == {index > frozen_stages}
     if frozen_stages < 4:
-        sum(o.sum() for o in fused(picture())).backward()
+        sum(o.sum() for o in fused(image())).backward()
         trained = [p for p in fused.parameters() if p.requires_grad]
         assert trained
         assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in trained)
@@ -108,7 +108,7 @@ def test_result_has_the_dtype_and_layout_of_the_parameters(dtype):
     kernel = fused.stage0.branch_reparam.weight
     assert kernel.is_contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        relative = max_difference(model(picture().to(dtype)), fused(picture().to(dtype)))[1]
+        relative = max_difference(model(image().to(dtype)), fused(image().to(dtype)))[1]
     assert relative < {torch.float16: 0.05, torch.bfloat16: 0.3, torch.float32: 1e-4}[dtype]
 
 
@@ -131,7 +131,7 @@ def test_sync_bn(converted):
     model.load_state_dict(reference.state_dict())
     fused = reparameterize_model(model.eval())
     with torch.no_grad():
-        assert max_difference(reference(picture()), fused(picture()))[1] < 1e-12
+        assert max_difference(reference(image()), fused(image()))[1] < 1e-12
 
 
 def test_another_block_fuses_by_the_protocol():
@@ -162,6 +162,6 @@ def test_another_block_fuses_by_the_protocol():
 
     model = randomize_(nn.Sequential(Named()), 5).double().eval()
     assert isinstance(model[0], Reparameterizable)
-    x = picture(channels=4)
+    x = image(channels=4)
     with torch.no_grad():
         assert max_difference(model(x), reparameterize_model(model)(x))[1] < 1e-13

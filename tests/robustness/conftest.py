@@ -1,4 +1,4 @@
-"""Pictures whose colour says their class, and a classifier that reads it."""
+"""Images whose colour says their class, and a classifier that reads it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def reads_colour():
 
 @pytest.fixture
 def paint():
-    """Writes class folders with pictures of their class's colour: (folder, {name: label}, count)."""
+    """Writes class folders with images of their class's colour: (folder, {name: label}, count)."""
 
     def write(folder: Path, labels: dict[str, int], count: int = 1, size: int = 48) -> Path:
         for name, label in labels.items():
@@ -56,7 +56,7 @@ def paint():
             colour = label // 32 * 8 + 4, label % 32 * 8 + 4, 0
             image = Image.fromarray(np.full((size, size, 3), colour, np.uint8))
             for number in range(count):
-                image.save(folder / name / f'picture_{number}.png')
+                image.save(folder / name / f'image_{number}.png')
         return folder
 
     return write

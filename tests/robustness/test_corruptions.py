@@ -23,7 +23,7 @@ GREY = np.full((224, 224, 3), 128, np.uint8)
 
 
 @pytest.fixture(scope='module')
-def picture():
+def sample_image():
     """Smooth shapes, edges and fine texture in colour, 224 px."""
     rng = np.random.default_rng(0)
     image = cv2.resize(rng.integers(30, 220, (9, 9, 3)).astype(np.float32), (224, 224))
@@ -40,13 +40,13 @@ def distance(one, other):
 
 
 def made(image, name, severity, seed=0):
-    return corrupt(image, name, severity, generator(seed, name, severity, 'picture'))
+    return corrupt(image, name, severity, generator(seed, name, severity, 'image'))
 
 
 @pytest.mark.parametrize('name', CORRUPTIONS)
-def test_same_picture_each_time_and_of_the_same_shape(name, picture):
-    wide = np.ascontiguousarray(picture[:100])
-    for image in (picture, wide, np.ascontiguousarray(picture[:33, :40])):
+def test_same_image_each_time_and_of_the_same_shape(name, sample_image):
+    wide = np.ascontiguousarray(sample_image[:100])
+    for image in (sample_image, wide, np.ascontiguousarray(sample_image[:33, :40])):
         before = image.copy()
         first = made(image, name, 2)
         assert first.shape == image.shape
@@ -56,7 +56,7 @@ def test_same_picture_each_time_and_of_the_same_shape(name, picture):
         assert not np.array_equal(first, image)
 
 
-def test_random_numbers_depend_on_seed_corruption_severity_and_picture():
+def test_random_numbers_depend_on_seed_corruption_severity_and_image():
     draws = {
         generator(*key).random()
         for key in ((0, 'fog', 1, 'a'), (1, 'fog', 1, 'a'), (0, 'snow', 1, 'a'), (0, 'fog', 2, 'a'),
@@ -72,9 +72,9 @@ FALLS = {'glass_blur': [(1, 2), (3, 4)], 'snow': [(2, 3)], 'elastic_transform': 
 
 
 @pytest.mark.parametrize('name', CORRUPTIONS)
-def test_distance_to_the_original_grows_with_severity(name, picture):
+def test_distance_to_the_original_grows_with_severity(name, sample_image):
     # The same random numbers for all severities, so that they alone make the difference.
-    mean = [np.mean([distance(corrupt(picture, name, s, np.random.default_rng(seed)), picture)
+    mean = [np.mean([distance(corrupt(sample_image, name, s, np.random.default_rng(seed)), sample_image)
                      for seed in range(3)]) for s in SEVERITIES]  # fmt: skip
     assert mean[4] > 1.05 * mean[0] or name == 'elastic_transform'
     if FALLS.get(name) is SEVERITIES:  # panes and clouds differ more than severities do
@@ -158,16 +158,16 @@ def test_zoom_enlarges_the_middle():
 
 
 @pytest.mark.parametrize('severity', SEVERITIES)
-def test_contrast_and_brightness(severity, picture):
+def test_contrast_and_brightness(severity, sample_image):
     factor = digital.CONTRAST[severity - 1]
-    flat = digital.contrast(picture, severity, None)
-    assert flat.std((0, 1)) == pytest.approx(factor * picture.std((0, 1)))
-    assert flat.mean((0, 1)) == pytest.approx(picture.mean((0, 1)))
-    bright = weather.brightness(picture, severity, None)
-    value = np.minimum(picture.max(2) / 255 + weather.BRIGHTNESS[severity - 1], 1)
+    flat = digital.contrast(sample_image, severity, None)
+    assert flat.std((0, 1)) == pytest.approx(factor * sample_image.std((0, 1)))
+    assert flat.mean((0, 1)) == pytest.approx(sample_image.mean((0, 1)))
+    bright = weather.brightness(sample_image, severity, None)
+    value = np.minimum(sample_image.max(2) / 255 + weather.BRIGHTNESS[severity - 1], 1)
     assert bright.max(2) / 255 == pytest.approx(value)
     before, after = (cv2.cvtColor((image / 255).astype(np.float32), cv2.COLOR_RGB2HSV)
-                     for image in (picture, bright))  # fmt: skip
+                     for image in (sample_image, bright))  # fmt: skip
     assert np.abs(after[..., 1] - before[..., 1]).max() < 1e-3
     turn = np.abs(after[..., 0] - before[..., 0])
     assert np.minimum(turn, 360 - turn).max() < 0.1
@@ -176,24 +176,30 @@ def test_contrast_and_brightness(severity, picture):
 
 
 @pytest.mark.parametrize('severity', SEVERITIES)
-def test_pixelate_and_jpeg(severity, picture, tmp_path):
-    blocks = made(picture, 'pixelate', severity)
+def test_pixelate_and_jpeg(severity, sample_image, tmp_path):
+    blocks = made(sample_image, 'pixelate', severity)
     size = int(224 * digital.PIXELATE[severity - 1])
     changes = np.flatnonzero(np.abs(np.diff(blocks.astype(int), axis=1)).sum((0, 2)))
     assert len(changes) >= size - 1
     if 224 % size == 0:
         assert len(changes) == size - 1
-        exact = picture.reshape(size, 224 // size, size, 224 // size, 3).mean((1, 3))
+        exact = sample_image.reshape(size, 224 // size, size, 224 // size, 3).mean((1, 3))
         found = blocks[:: 224 // size, :: 224 // size]
         assert np.abs(found - exact).max() <= 1
-    file = tmp_path / 'picture.jpg'
-    Image.fromarray(picture).save(file, quality=digital.JPEG_QUALITY[severity - 1])
-    assert np.array_equal(made(picture, 'jpeg_compression', severity), np.asarray(Image.open(file)))
+    file = tmp_path / 'sample_image.jpg'
+    Image.fromarray(sample_image).save(file, quality=digital.JPEG_QUALITY[severity - 1])
+    assert np.array_equal(
+        made(sample_image, 'jpeg_compression', severity), np.asarray(Image.open(file))
+    )
 
 
-def test_as_stored_is_jpeg_85(picture):
-    stored = as_stored(picture)
-    assert 1 < distance(stored, picture) < distance(made(picture, 'jpeg_compression', 1), picture)
+def test_as_stored_is_jpeg_85(sample_image):
+    stored = as_stored(sample_image)
+    assert (
+        1
+        < distance(stored, sample_image)
+        < distance(made(sample_image, 'jpeg_compression', 1), sample_image)
+    )
 
 
 def test_clouds_join_at_their_edges_and_get_rougher():
@@ -208,8 +214,8 @@ def test_clouds_join_at_their_edges_and_get_rougher():
 
 
 @pytest.mark.parametrize('severity', SEVERITIES)
-def test_fog_keeps_the_share_of_the_picture(severity):
-    """What fog leaves of the picture's contrast is its maximum over maximum plus strength."""
+def test_fog_keeps_the_share_of_the_image(severity):
+    """What fog leaves of the image's contrast is its maximum over maximum plus strength."""
     image = np.random.default_rng(0).integers(0, 256, (224, 224, 3)).astype(np.uint8)
     one, other = (weather.fog(i, severity, np.random.default_rng(1)) for i in (image, 255 - image))
     strength = weather.FOG[severity - 1][0]
@@ -240,7 +246,7 @@ def test_elastic_reaches_as_far_as_defined():
 
 
 @pytest.mark.parametrize('severity', SEVERITIES)
-def test_elastic_against_scipy(severity, picture):
+def test_elastic_against_scipy(severity, sample_image):
     """The same random numbers through SciPy's filter and interpolation."""
     ndimage = pytest.importorskip('scipy.ndimage')
     strength, sigma, reach = digital.ELASTIC[severity - 1]
@@ -249,7 +255,7 @@ def test_elastic_against_scipy(severity, picture):
     moved = points + rng.uniform(-reach, reach, (3, 2)).astype(np.float32)
     matrix = cv2.getAffineTransform(points, moved)
     warped = cv2.warpAffine(
-        picture.astype(np.float32), matrix, (224, 224), borderMode=cv2.BORDER_REFLECT_101
+        sample_image.astype(np.float32), matrix, (224, 224), borderMode=cv2.BORDER_REFLECT_101
     )
     right, down = (
         strength
@@ -260,7 +266,7 @@ def test_elastic_against_scipy(severity, picture):
     places = rows + down, columns + right
     expected = [ndimage.map_coordinates(warped[..., c], places, order=1, mode='reflect')
                 for c in range(3)]  # fmt: skip
-    found = digital.elastic_transform(picture, severity, np.random.default_rng(3))
+    found = digital.elastic_transform(sample_image, severity, np.random.default_rng(3))
     # OpenCV interpolates in steps of 1/32 of a pixel.
     assert np.abs(found - np.stack(expected, -1)).mean() < 0.5
 
@@ -270,34 +276,36 @@ def test_elastic_against_scipy(severity, picture):
     [('contrast', 1), ('brightness', 1), ('defocus_blur', 1), ('pixelate', 0),
      ('jpeg_compression', 0)],
 )  # fmt: skip
-def test_what_is_not_random_equals_another_implementation(name, tolerance, picture):
+def test_what_is_not_random_equals_another_implementation(name, tolerance, sample_image):
     """imagecorruptions-imaug comes with one of the two distributions; its elder fails."""
     peer = pytest.importorskip('imagecorruptions', exc_type=ImportError)
     for severity in SEVERITIES:
-        other = peer.corrupt(picture, severity=severity, corruption_name=name)
-        assert np.abs(made(picture, name, severity).astype(int) - other).max() <= tolerance
+        other = peer.corrupt(sample_image, severity=severity, corruption_name=name)
+        assert np.abs(made(sample_image, name, severity).astype(int) - other).max() <= tolerance
 
 
 @pytest.mark.parametrize('name', ['gaussian_noise', 'shot_noise', 'impulse_noise', 'glass_blur',
                                   'motion_blur', 'zoom_blur', 'snow', 'fog'])  # fmt: skip
-def test_what_is_random_is_as_far_from_the_picture_as_another_implementation(name, picture):
+def test_what_is_random_is_as_far_from_the_image_as_another_implementation(name, sample_image):
     peer = pytest.importorskip('imagecorruptions', exc_type=ImportError)
     tolerance = 0.25 if name == 'fog' else 0.1
     for severity in (1, 3, 5):
-        own = np.mean([distance(made(picture, name, severity, seed), picture) for seed in range(8)])
+        own = np.mean(
+            [distance(made(sample_image, name, severity, seed), sample_image) for seed in range(8)]
+        )
         np.random.seed(0)
         other = np.mean([
-            distance(peer.corrupt(picture, severity=severity, corruption_name=name), picture)
+            distance(peer.corrupt(sample_image, severity=severity, corruption_name=name), sample_image)
             for _ in range(8)
         ])  # fmt: skip
         assert own == pytest.approx(other, rel=tolerance), severity
 
 
-def test_bad_arguments(picture):
+def test_bad_arguments(sample_image):
     rng = np.random.default_rng(0)
     with pytest.raises(InputError, match="--corruptions: got 'mist'; allowed are gaussian_noise"):
-        corrupt(picture, 'mist', 1, rng)
+        corrupt(sample_image, 'mist', 1, rng)
     with pytest.raises(InputError, match='--severities: got 6; 1 to 5'):
-        corrupt(picture, 'fog', 6, rng)
+        corrupt(sample_image, 'fog', 6, rng)
     with pytest.raises(InputError, match=r'image: got float64 \(224, 224, 3\)'):
-        corrupt(picture / 255, 'fog', 1, rng)
+        corrupt(sample_image / 255, 'fog', 1, rng)

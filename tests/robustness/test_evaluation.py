@@ -1,4 +1,4 @@
-"""Pipeline, counting and records: pictures whose colour says the class go through them."""
+"""Pipeline, counting and records: images whose colour says the class go through them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,8 @@ from torch.utils.data import DataLoader
 from mobileone_mm.errors import InputError
 from mobileone_mm.robustness.corruptions import as_stored, corrupt, generator
 from mobileone_mm.robustness.counting import count_right
-from mobileone_mm.robustness.layouts import Pictures, read_set
-from mobileone_mm.robustness.pipeline import (
-    Corruption,
-    EvaluatedPictures,
-    TestPipeline,
-    keep_crops,
-)
+from mobileone_mm.robustness.layouts import Images, read_set
+from mobileone_mm.robustness.pipeline import Corruption, EvaluatedImages, TestPipeline, keep_crops
 from mobileone_mm.robustness.records import Counts, Records, digest, model_digest
 from mobileone_mm.robustness.report import plot, summarise, table
 
@@ -48,18 +43,18 @@ def loader(dataset):
 def test_predictions_are_limited_to_the_classes_of_the_set(
     pipeline, paint, tmp_path, every_fifth, reads_colour
 ):
-    pictures = read_set('a', paint(tmp_path, every_fifth))
-    batches = loader(EvaluatedPictures(pictures, pipeline))
-    assert count_right(reads_colour(), batches, pictures.limit, 1000) == (200, 200)
+    images = read_set('a', paint(tmp_path, every_fifth))
+    batches = loader(EvaluatedImages(images, pipeline))
+    assert count_right(reads_colour(), batches, images.limit, 1000) == (200, 200)
     assert count_right(reads_colour(), batches, None, 1000) == (0, 200)
-    wrong = tuple((label + 1) % 1000 for label in pictures.limit)
+    wrong = tuple((label + 1) % 1000 for label in images.limit)
     assert count_right(reads_colour(), batches, wrong, 1000) == (0, 0)
 
 
 def test_labels_of_v2(pipeline, paint, tmp_path, reads_colour):
     labels = {str(label): label for label in (0, 1, 2, 9, 10, 99, 100, 101, 998)}
-    pictures = read_set('v2', paint(tmp_path, labels))
-    batches = loader(EvaluatedPictures(pictures, pipeline))
+    images = read_set('v2', paint(tmp_path, labels))
+    batches = loader(EvaluatedImages(images, pipeline))
     only_right = tuple(labels.values())
     right = [label for label in only_right if label + 1 not in only_right]
     assert count_right(reads_colour(), batches, None, 1000) == (0, 9)
@@ -67,8 +62,8 @@ def test_labels_of_v2(pipeline, paint, tmp_path, reads_colour):
 
 
 def test_models_that_give_no_scores(pipeline, paint, tmp_path, reads_colour):
-    pictures = read_set('v2', paint(tmp_path, {'3': 3}))
-    batches = loader(EvaluatedPictures(pictures, pipeline))
+    images = read_set('v2', paint(tmp_path, {'3': 3}))
+    batches = loader(EvaluatedImages(images, pipeline))
     with pytest.raises(InputError, match='gives 7 scores, 1000 are expected'):
         count_right(reads_colour(7), batches, None, 1000)
 
@@ -82,19 +77,19 @@ def test_models_that_give_no_scores(pipeline, paint, tmp_path, reads_colour):
 
 @pytest.fixture
 def textured(tmp_path):
-    """One picture of 32 px, and one of 100 x 60."""
+    """One image of 32 px, and one of 100 x 60."""
     rng = np.random.default_rng(0)
     files = []
     for name, shape in (('small', (32, 32)), ('wide', (60, 100))):
         files.append(str(tmp_path / f'{name}.png'))
         cv2.imwrite(files[-1], rng.integers(0, 256, (*shape, 3)).astype(np.uint8))
-    return Pictures(tuple(files), (1, 2), ('a/small.png', 'b/wide.png'))
+    return Images(tuple(files), (1, 2), ('a/small.png', 'b/wide.png'))
 
 
 def test_corruption_stands_between_crop_and_packing(pipeline, textured):
-    """On RGB, with the random numbers of the picture's name, then stored as JPEG."""
-    clean = EvaluatedPictures(textured, pipeline)
-    found = EvaluatedPictures(textured, pipeline, Corruption('snow', 2, 5))
+    """On RGB, with the random numbers of the image's name, then stored as JPEG."""
+    clean = EvaluatedImages(textured, pipeline)
+    found = EvaluatedImages(textured, pipeline, Corruption('snow', 2, 5))
     for index, name in enumerate(textured.names):
         crop = clean[index]['inputs'].permute(1, 2, 0).numpy()
         assert crop.shape == (32, 32, 3)
@@ -102,7 +97,7 @@ def test_corruption_stands_between_crop_and_packing(pipeline, textured):
         expected = as_stored(corrupt(rgb, 'snow', 2, generator(5, 'snow', 2, name)))
         assert np.array_equal(found[index]['inputs'].permute(1, 2, 0).numpy(), expected[..., ::-1])
         assert int(found[index]['data_samples'].gt_label) == textured.labels[index]
-    kept = EvaluatedPictures(
+    kept = EvaluatedImages(
         textured, pipeline, Corruption('snow', 2, 5), crops=keep_crops(textured, pipeline)
     )
     for index in range(2):
@@ -111,11 +106,11 @@ def test_corruption_stands_between_crop_and_packing(pipeline, textured):
 
 
 def test_stored_crops_are_not_cropped_again(pipeline, textured):
-    dataset = EvaluatedPictures(textured, pipeline, stored=True)
+    dataset = EvaluatedImages(textured, pipeline, stored=True)
     original = cv2.imread(textured.files[0])
     assert np.array_equal(dataset[0]['inputs'].permute(1, 2, 0).numpy(), original)
     assert dataset[1]['inputs'].shape == (3, 32, 32)
-    enlarged = EvaluatedPictures(textured, pipeline)[0]['inputs'].permute(1, 2, 0).numpy()
+    enlarged = EvaluatedImages(textured, pipeline)[0]['inputs'].permute(1, 2, 0).numpy()
     assert not np.array_equal(enlarged, original)
 
 
@@ -124,7 +119,7 @@ def test_pipelines_that_do_not_serve(fresh_mmengine):
 
     DefaultScope.get_instance('robustness', scope_name='mmpretrain')
     load, pack = STEPS[0], STEPS[-1]
-    with pytest.raises(InputError, match='pictures of other shapes get other sizes'):
+    with pytest.raises(InputError, match='images of other shapes get other sizes'):
         TestPipeline([load, dict(type='ResizeEdge', scale=40), pack])
     with pytest.raises(InputError, match="has no 'pipeline'"):
         TestPipeline([])
@@ -140,7 +135,7 @@ def test_records_continue_and_refuse_other_files(tmp_path):
     records.put('clean', 'key', counts)
     again = Records(path, 'model', {})
     assert again.get('clean', 'key') == counts
-    assert again.get('clean', 'other pictures') is None
+    assert again.get('clean', 'other images') is None
     assert Records(path, 'model', {}, fresh=True).get('clean', 'key') is None
     other = Records(path, 'another model', {})
     assert (other.get('clean', 'key'), other.dropped) == (None, 1)

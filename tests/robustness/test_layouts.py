@@ -1,4 +1,4 @@
-"""Folders of the published sets, and the label of each picture in them."""
+"""Folders of the published sets, and the label of each image in them."""
 
 from __future__ import annotations
 
@@ -32,32 +32,30 @@ def test_limits_of_a_and_r_against_timm(key, paint, tmp_path):
     info = Path(timm.__file__).parent / 'data' / '_info'
     names = (info / f'imagenet_{key}_synsets.txt').read_text().split()
     expected = [int(line) for line in (info / f'imagenet_{key}_indices.txt').read_text().split()]
-    pictures = read_set(key, paint(tmp_path, dict.fromkeys(names, 0), size=1))
-    assert list(pictures.limit) == sorted(expected)
-    assert len(pictures.limit) == 200
+    images = read_set(key, paint(tmp_path, dict.fromkeys(names, 0), size=1))
+    assert list(images.limit) == sorted(expected)
+    assert len(images.limit) == 200
     labels = {
         Path(file).parent.name: label
-        for file, label in zip(pictures.files, pictures.labels, strict=True)
+        for file, label in zip(images.files, images.labels, strict=True)
     }
     assert labels == {name: wnids().index(name) for name in names}
 
 
 def test_v2_folders_are_numbers_not_words(paint, tmp_path):
     labels = {name: int(name) for name in ('0', '1', '2', '9', '10', '11', '100', '999')}
-    pictures = read_set('v2', paint(tmp_path, labels, size=1))
-    assert [int(Path(file).parent.name) for file in pictures.files] == list(pictures.labels)
-    assert pictures.labels == (0, 1, 2, 9, 10, 11, 100, 999)
-    assert pictures.limit is None
+    images = read_set('v2', paint(tmp_path, labels, size=1))
+    assert [int(Path(file).parent.name) for file in images.files] == list(images.labels)
+    assert images.labels == (0, 1, 2, 9, 10, 11, 100, 999)
+    assert images.limit is None
     words = read_set('v2', paint(tmp_path / 'words', {wnids()[7]: 7}, size=1))
     assert words.labels == (7,)
 
 
 def test_part_of_a_set_keeps_its_labels(paint, tmp_path):
-    pictures = read_set(
-        'sketch', paint(tmp_path / 'sketch', {wnids()[k]: k for k in (3, 700, 5)}, 2)
-    )
-    assert pictures.labels == (3, 3, 5, 5, 700, 700)
-    assert pictures.names[0] == f'{wnids()[3]}/picture_0.png'
+    images = read_set('sketch', paint(tmp_path / 'sketch', {wnids()[k]: k for k in (3, 700, 5)}, 2))
+    assert images.labels == (3, 3, 5, 5, 700, 700)
+    assert images.names[0] == f'{wnids()[3]}/image_0.png'
 
 
 def test_other_files_are_left_alone(paint, tmp_path, every_fifth):
@@ -65,7 +63,7 @@ def test_other_files_are_left_alone(paint, tmp_path, every_fifth):
     (folder / 'README.txt').write_text('about')
     (folder / '.ipynb_checkpoints').mkdir()
     (folder / 'n01440764' / 'list.txt').write_text('')
-    (folder / 'n01440764' / '._picture_0.png').write_text('')
+    (folder / 'n01440764' / '._image_0.png').write_text('')
     assert len(read_set('a', folder).files) == 200
     nested = tmp_path / 'more' / 'imagenet-a'
     nested.mkdir(parents=True)
@@ -91,7 +89,7 @@ def test_bad_folders(paint, tmp_path, every_fifth):
     with pytest.raises(InputError, match=r"'.*a' has 3 class folders, the set has 200"):
         read_set('a', some)
     (tmp_path / 'empty' / wnids()[0]).mkdir(parents=True)
-    with pytest.raises(InputError, match='no picture in class folders'):
+    with pytest.raises(InputError, match='no image in class folders'):
         read_set('sketch', tmp_path / 'empty')
 
 

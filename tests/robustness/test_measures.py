@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mobileone_mm.robustness.corruptions import CORRUPTIONS, SEVERITIES
-from mobileone_mm.robustness.measures import (
-    ALEXNET_CLEAN_ERROR,
-    ALEXNET_ERRORS,
-    corruption_errors,
-)
+from mobileone_mm.robustness.measures import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS, corruption_errors
 
 # AugMix's list, and the paper's table in percent.
 AUGMIX = (0.886428, 0.894468, 0.922640, 0.819880, 0.826268, 0.785948, 0.798360, 0.866816, 0.826572,

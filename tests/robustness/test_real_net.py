@@ -1,4 +1,4 @@
-"""Apple's S0 on real pictures: our corruptions cost it as much accuracy as another implementation's."""
+"""Apple's S0 on real images: our corruptions cost it as much accuracy as another implementation's."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS
 
-from mobileone_mm.apis import settings
-from mobileone_mm.apis.config import load_config
 from mobileone_mm.apis.predict import init_model
+from mobileone_mm.config import settings
+from mobileone_mm.config.read import load_config
 from mobileone_mm.robustness.corruptions import as_stored, corrupt, generator
-from mobileone_mm.robustness.counting import own_pictures
-from mobileone_mm.robustness.pipeline import EvaluatedPictures, TestPipeline
+from mobileone_mm.robustness.counting import own_images
+from mobileone_mm.robustness.pipeline import EvaluatedImages, TestPipeline
 
 CASES = [('gaussian_noise', 2), ('gaussian_noise', 5), ('glass_blur', 3), ('snow', 3), ('frost', 3),
          ('fog', 3)]  # fmt: skip
-# Of 128 pictures; two draws of the same corruption differ by some three.
+# Of 128 images; two draws of the same corruption differ by some three.
 TOLERANCE = 12
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_accuracy_is_that_on_another_implementations_pictures(
-    real_data, monkeypatch, fresh_mmengine
-):
-    """The other one has the photographs of frost; all pictures are stored as JPEG, as published."""
+def test_accuracy_is_that_on_another_implementations_images(real_data, monkeypatch, fresh_mmengine):
+    """The other one has the photographs of frost; all images are stored as JPEG, as published."""
     peer = pytest.importorskip('imagecorruptions', exc_type=ImportError)
     monkeypatch.setenv('IMAGENET_ROOT', str(real_data / 'imagenet'))
     cfg = load_config('configs/mobileone_s0_in1k.py', {'model.backbone.deploy': True})
@@ -35,9 +33,9 @@ def test_accuracy_is_that_on_another_implementations_pictures(
     model, _ = init_model(cfg, weights)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     dataset.full_init()
-    pictures = own_pictures(dataset)
+    files = own_images(dataset)
     pipeline = TestPipeline(cfg.test_dataloader.dataset.pipeline)
-    samples = [EvaluatedPictures(pictures, pipeline).sample(i) for i in range(0, 640, 5)]
+    samples = [EvaluatedImages(files, pipeline).sample(i) for i in range(0, 640, 5)]
     crops = [np.ascontiguousarray(sample['img'][..., ::-1]) for sample in samples]
 
     @torch.no_grad()

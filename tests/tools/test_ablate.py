@@ -1,4 +1,4 @@
-"""tools/ablate.py: the runs, what is compared, and what happens when one fails."""
+"""tools/analysis_tools/ablate.py: the runs, what is compared, and what happens when one fails."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from mobileone_mm.apis import ablation
-from mobileone_mm.apis.ablation import ablate, read_variants
-from mobileone_mm.apis.ablation_report import summarise, table
+from mobileone_mm.apis import ablate as ablation
+from mobileone_mm.apis.ablate import ablate, read_variants
+from mobileone_mm.benchmark.ablation_report import summarise, table
 from mobileone_mm.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -142,10 +142,10 @@ def test_label_beyond_the_classes(tiny_config, roots, tmp_path, monkeypatch, ref
     monkeypatch.setenv('IMAGENET_ROOT', str(root))
     line = refused(*train(tiny_config('cls')))
     assert 'line 3: label 1000' in line
-    listed.write_text('picture_without_label.jpg\n')
+    listed.write_text('image_without_label.jpg\n')
     assert 'FILE LABEL is needed' in refused(*train(tiny_config('cls')))
-    listed.write_text('gone/picture.jpg 3\n')
-    assert 'picture.jpg' in refused(*train(tiny_config('cls')))
+    listed.write_text('gone/image.jpg 3\n')
+    assert 'image.jpg' in refused(*train(tiny_config('cls')))
 
 
 def test_split_list(tiny_config, roots, tmp_path, monkeypatch, refused):
@@ -159,7 +159,7 @@ def test_split_list(tiny_config, roots, tmp_path, monkeypatch, refused):
     assert 'train.txt' in refused(*train(tiny_config('seg')))
 
 
-# -- empty data sets -------------------------------------------------------------------------------
+# -- empty datasets -------------------------------------------------------------------------------
 
 
 def test_empty_coco(tiny_config, roots, tmp_path, monkeypatch, refused):
@@ -186,17 +186,17 @@ def test_empty_list(task, variable, listed, tiny_config, roots, tmp_path, monkey
     assert 'is empty' in refused(*train(tiny_config(task)))
 
 
-def test_fewer_pictures_than_a_batch(tiny_config, refused):
+def test_fewer_images_than_a_batch(tiny_config, refused):
     """With drop_last mmengine would train nothing, and say that all went well."""
     line = refused(*train(tiny_config('seg'), 'train_dataloader.batch_size=7'))
-    assert '6 pictures' in line
+    assert '6 images' in line
 
 
 @pytest.mark.parametrize('task', ['det', 'seg'])
-def test_batch_of_one_picture(task, tiny_config, tool, capsys):
+def test_batch_of_one_image(task, tiny_config, tool, capsys):
     """BN cannot normalise a map of one cell in a batch of one."""
     assert tool(*train(tiny_config(task), 'train_dataloader.batch_size=1')) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
     assert len(lines) == 1
     assert lines[0].startswith('error: train_dataloader.batch_size: ')
-    assert 'at least 2 pictures a process are needed' in lines[0]
+    assert 'at least 2 images a process are needed' in lines[0]

@@ -273,7 +273,7 @@ def test_read_only_work_dir(tiny_config, refused, tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr('mobileone_mm.apis.folders.tempfile.NamedTemporaryFile', refuse)
+    monkeypatch.setattr('mobileone_mm.training.folders.tempfile.NamedTemporaryFile', refuse)
     assert 'Read-only file system' in refused('train', tiny_config('cls'))
 
 

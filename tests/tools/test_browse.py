@@ -1,4 +1,4 @@
-"""Contact sheets of training pictures."""
+"""Contact sheets of training images."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 
 from mobileone_mm.apis.browse import contact_sheet
-from mobileone_mm.apis.draw import Painter
+from mobileone_mm.inference.draw import Painter
 
 
 @pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
 def test_a_sheet_of_each_task(task, tiny_config, tool, tmp_path, capsys):
     config, out = tiny_config(task), tmp_path / 'out'
-    assert tool('browse', config, '--out-dir', out, '--num', 4) == 0
+    assert tool('browse_dataset', config, '--out-dir', out, '--num', 4) == 0
     (path,) = out.iterdir()
     assert str(path) in capsys.readouterr().out
     first = cv2.imread(str(path))
     assert first.std() > 20
-    assert tool('browse', config, '--out-dir', out, '--num', 4) == 0
+    assert tool('browse_dataset', config, '--out-dir', out, '--num', 4) == 0
     assert np.array_equal(cv2.imread(str(path)), first)  # the same seed
-    assert tool('browse', config, '--out-dir', out, '--num', 4, '--seed', 1) == 0
+    assert tool('browse_dataset', config, '--out-dir', out, '--num', 4, '--seed', 1) == 0
     assert not np.array_equal(cv2.imread(str(path)), first)
-    assert tool('browse', config, '--out-dir', out, '--num', 4, '--mode', 'concat') == 0
+    assert tool('browse_dataset', config, '--out-dir', out, '--num', 4, '--mode', 'concat') == 0
     assert cv2.imread(str(path)).size > 1.5 * first.size
 
 
@@ -46,7 +46,7 @@ def test_a_sheet_of_each_phase(tiny_config, tool, tmp_path, monkeypatch):
         lambda self, image, sample: shown.append(image.shape) or draw(self, image, sample),
     )
     config, out = tiny_config('cls', CURRICULUM), tmp_path / 'out'
-    assert tool('browse', config, '--out-dir', out, '--num', 2) == 0
+    assert tool('browse_dataset', config, '--out-dir', out, '--num', 2) == 0
     assert sorted(path.name for path in out.iterdir()) == ['cls_phase_1.png', 'cls_phase_2.png']
     assert shown == [(32, 32, 3)] * 2 + [(64, 64, 3)] * 2
 
@@ -61,18 +61,18 @@ def test_a_sheet_of_each_phase(tiny_config, tool, tmp_path, monkeypatch):
 )
 def test_wrong_arguments(arguments, message, tiny_config, tool, tmp_path, capsys):
     out = tmp_path / 'out'
-    assert tool('browse', tiny_config('cls'), '--out-dir', out, *arguments) == 2
+    assert tool('browse_dataset', tiny_config('cls'), '--out-dir', out, *arguments) == 2
     error = capsys.readouterr().err.strip()
     assert message in error
     assert '\n' not in error
     assert not out.exists()
 
 
-def test_every_picture_is_on_the_sheet():
+def test_every_image_is_on_the_sheet():
     colours = np.random.default_rng(0).integers(0, 200, (7, 3))
     shapes = [(50, 80), (300, 100), (64, 64), (10, 400), (320, 320), (90, 91), (200, 300)]
-    pictures = [np.full((*shape, 3), c, np.uint8) for shape, c in zip(shapes, colours, strict=True)]
-    sheet = contact_sheet(pictures, 'seven')
+    images = [np.full((*shape, 3), c, np.uint8) for shape, c in zip(shapes, colours, strict=True)]
+    sheet = contact_sheet(images, 'seven')
     for colour in colours:
         assert (sheet == colour).all(-1).sum() > 500
 

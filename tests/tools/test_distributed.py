@@ -41,7 +41,7 @@ def test_train_in_two_processes(tiny_config, tmp_path):
     assert 'SyncBN needs GPUs: on the CPU it is replaced by BN.' in result.stdout
     scalars = next((tmp_path / 'run').glob('*/vis_data/scalars.json')).read_text().splitlines()
     rows = [json.loads(line) for line in scalars]
-    # 6 pictures, 2 processes, 2 a batch, the last incomplete one dropped.
+    # 6 images, 2 processes, 2 a batch, the last incomplete one dropped.
     assert sum('loss' in row for row in rows) == 1
     assert any('mIoU' in row for row in rows)
     state = read_checkpoint(tmp_path / 'run' / 'epoch_1.pth')['state_dict']

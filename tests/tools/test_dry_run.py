@@ -10,9 +10,9 @@ from mmengine.model import ExponentialMovingAverage, MomentumAnnealingEMA
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 from PIL import Image
 
-from mobileone_mm.apis.plan import Plan, _macs, dry_run
-from mobileone_mm.apis.plan_drawing import report
-from mobileone_mm.apis.plan_schedule import Group, Point
+from mobileone_mm.apis.dry_run import Plan, _macs, dry_run
+from mobileone_mm.benchmark.plan_report import report
+from mobileone_mm.benchmark.schedules import Group, Point
 from mobileone_mm.models.count import count
 from mobileone_mm.reparam import reparameterize_model
 
@@ -47,7 +47,7 @@ custom_hooks = [dict(type='mmengine.SettingsProbe')]
 
 @HOOKS.register_module(force=True)
 class SettingsProbe(Hook):
-    """What the optimizer and the pictures of a real run are."""
+    """What the optimizer and the images of a real run are."""
 
     seen: list = []
 
@@ -105,13 +105,13 @@ def test_all_three_tasks(task, tiny_config, tool, tmp_path, capsys):
     assert after.pop(work_dir / 'plan.png')
     after[work_dir] = before[work_dir]
     assert after == before
-    with Image.open(work_dir / 'plan.png') as picture:
-        assert picture.size[0] == 800
-        assert len(picture.convert('RGB').getcolors(10**6)) > 50  # there are lines on it
+    with Image.open(work_dir / 'plan.png') as image:
+        assert image.size[0] == 800
+        assert len(image.convert('RGB').getcolors(10**6)) > 50  # there are lines on it
     out = capsys.readouterr().out
-    pictures, batch = {'cls': (8, 4), 'det': (6, 2), 'seg': (6, 2)}[task]
-    assert f'data   {pictures} pictures' in out
-    assert f'batch  {batch} pictures a step: {batch} x 1 process' in out
+    images, batch = {'cls': (8, 4), 'det': (6, 2), 'seg': (6, 2)}[task]
+    assert f'data   {images} images' in out
+    assert f'batch  {batch} images a step: {batch} x 1 process' in out
     size = {'cls': '48 x 48', 'det': '320 x 320', 'seg': '64 x 64'}[task]
     row = next(line for line in out.splitlines() if line.startswith(size))
     assert '?' not in row
@@ -150,7 +150,7 @@ def test_averages_are_asked():
 
     from mmengine.hooks import EMAHook
 
-    from mobileone_mm.apis.plan_schedule import ema_momentum
+    from mobileone_mm.benchmark.schedules import ema_momentum
 
     net = torch.nn.Linear(2, 2)
     for average, expected in (
@@ -177,7 +177,7 @@ def test_a_report_of_several_rates():
         1150, 1150, 25600, (8, 32, 2), 100, 100, None, groups, points, points, [], [], 'cpu'
     )
     text = report(plan, 'a title')
-    assert 'batch  512 pictures a step: 32 x 8 processes x 2 accumulated' in text
+    assert 'batch  512 images a step: 32 x 8 processes x 2 accumulated' in text
     assert 'run    100 iterations, 50 steps of the optimizer' in text
     assert 'Some norms have weight decay, others have none' in text
     assert 'iteration  lr 1  lr 2  decay 1  decay 2  decay 3' in text

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mobileone_mm import MobileOne, reparameterize_model
-from mobileone_mm.reparam.proof import randomize_
-from mobileone_mm.weights.keys import to_scheme
+from mobileone_mm.reparam.compare import randomize_
+from mobileone_mm.weights.names import to_scheme
 from mobileone_mm.weights.reading import read_checkpoint, state_dict_of
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'mobileone_s0_finetune_folder.py'
@@ -105,22 +105,22 @@ def test_class_list_in_another_order(own, tool, tmp_path, capsys):
     assert f"where it is '{names[0]}'" in error
 
 
-def test_class_folder_without_a_picture(own, tool, tmp_path, capsys):
+def test_class_folder_without_a_image(own, tool, tmp_path, capsys):
     """The folder keeps its number; the log names it."""
     root, names, options = own
     shutil.rmtree(root / 'train' / names[0])
     (root / 'train' / names[0]).mkdir()
     work = tmp_path / 'run'
     assert tool('train', CONFIG, '--work-dir', work, '--cfg-options', *options) == 0
-    line = f"class folders of '{root / 'train'}' without a picture: '{names[0]}'; they keep their"
+    line = f"class folders of '{root / 'train'}' without an image: '{names[0]}'; they keep their"
     assert line in ''.join(capsys.readouterr())
 
 
-def test_no_picture_at_all(own, tool, tmp_path, capsys):
+def test_no_image_at_all(own, tool, tmp_path, capsys):
     root, names, options = own
     for name in names:
-        for picture in (root / 'val' / name).iterdir():
-            picture.rename(picture.with_suffix('.txt'))
+        for image in (root / 'val' / name).iterdir():
+            image.rename(image.with_suffix('.txt'))
     assert tool('train', CONFIG, '--work-dir', tmp_path / 'run', '--cfg-options', *options) == 2
-    line = f"val_dataloader.dataset: the data set is empty: no class folder of '{root / 'val'}' has"
+    line = f"val_dataloader.dataset: the dataset is empty: no class folder of '{root / 'val'}' has"
     assert line in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""tools/measure_input.py: what it prints is what was measured, and wrong input is one line."""
+"""tools/analysis_tools/measure_input.py: what it prints is what was measured, and wrong input is one line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from mobileone_mm.apis import input_speed
-from mobileone_mm.apis.input_report import input_report
-from mobileone_mm.apis.input_speed import InputSpeed
+from mobileone_mm.apis import measure_input as input_speed
+from mobileone_mm.apis.measure_input import InputSpeed
+from mobileone_mm.benchmark.input_report import input_report
 
 FEW = ('--num', '8', '--repeats', '1')
 
@@ -31,7 +31,7 @@ def test_three_tasks(task, tiny_config, tool, capsys):
     assert 'One core prepares' in out
     assert ('The training step here:' in out) == (task == 'cls')
     if task == 'cls':
-        assert '--target-rate: 1000000000 pictures/s; ' in out
+        assert '--target-rate: 1000000000 images/s; ' in out
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_time_goes_to_its_stage(tiny_config, slow_decode, fresh_mmengine):
 
 
 def test_against(tiny_config, tool, capsys):
-    """Pictures of 48 pixels against pictures of 900."""
+    """Images of 48 pixels against images of 900."""
     key = 'train_dataloader.dataset.pipeline.1.scale'
     argv = ('--num', '8', '--repeats', '3', '--no-train-step', '--num-workers', '0')
     assert tool('measure_input', tiny_config('cls'), *argv, '--against', f'{key}=900') == 0
@@ -80,7 +80,7 @@ def test_against(tiny_config, tool, capsys):
 
 
 def test_report():
-    """By hand: 1 + 3 ms, two workers with 400 pictures a second."""
+    """By hand: 1 + 3 ms, two workers with 400 images a second."""
     this = InputSpeed('this', 32, {'read': 0.001, 'decode': 0.003}, {2: 400.0, 0: 240.0})
     other = InputSpeed('against', 32, {'read': 0.002, 'collate': 0.008}, {2: 100.0, 0: 300.0})
     lines = input_report([this, other], step_rate=50.0, target_rate=2500.0).splitlines()
@@ -92,12 +92,12 @@ def test_report():
     assert cells['2'] == ['400', '200', '0.25']
     assert cells['0'] == ['240', '240', '1.25']
     assert lines[-3:] == [
-        'One core prepares 200 pictures/s (batches of 32).',
-        'The training step here: 50 pictures/s; 0.25 cores feed it: num_workers=1 or more.',
-        '--target-rate: 2500 pictures/s; 12.50 cores feed it: num_workers=13 or more.',
+        'One core prepares 200 images/s (batches of 32).',
+        'The training step here: 50 images/s; 0.25 cores feed it: num_workers=1 or more.',
+        '--target-rate: 2500 images/s; 12.50 cores feed it: num_workers=13 or more.',
     ]
     alone = input_report([InputSpeed('this', 8, {'read': 0.01})], None)
-    assert alone.endswith('One core prepares 100 pictures/s (batches of 8).')
+    assert alone.endswith('One core prepares 100 images/s (batches of 8).')
     assert 'against' not in alone
 
 

@@ -137,7 +137,7 @@ def losses(run):
 @pytest.mark.slow
 @pytest.mark.parametrize('task', ['det', 'seg'])
 def test_detection_and_segmentation(task, tiny_config, tool, tmp_path, roots, monkeypatch):
-    """Pictures (and masks) out of a pack, their folders gone: the losses of the run with folders."""
+    """Images (and masks) out of a pack, their folders gone: the losses of the run with folders."""
     config = tiny_config(task, 'randomness = dict(seed=1)\n')
     variable = {'det': 'COCO_ROOT', 'seg': 'VOC_ROOT'}[task]
     root = tmp_path / 'lists'
@@ -179,16 +179,16 @@ def test_refused_packing(refused, tiny_config, tmp_path):
     [
         ('nothing there', 'IMAGENET_ROOT'),
         ('no shard', r'has no *.tar shards'),
-        ('no class', 'pictures without a class; pack it with classes'),
-        ('large class', 'has a picture of class 1000, but there are 1000 classes'),
+        ('no class', 'images without a class; pack it with classes'),
+        ('large class', 'has an image of class 1000, but there are 1000 classes'),
         ('damaged', 'is no tar file, compressed, or damaged'),
-        ('other list', 'labels.txt lists other pictures than there are'),
+        ('other list', 'labels.txt lists other images than there are'),
         ('other labels', "labels.txt': '"),
-        ('few names', "classes.txt' names 2 classes, but there is a picture of class"),
+        ('few names', "classes.txt' names 2 classes, but there is an image of class"),
         ('one name more', "classes.txt' names 1001 classes, 1000 classes are set"),
         ('other names', 'val_dataloader.dataset: its labels are not those of train_dataloader'),
         ('sampler', 'is PackedDataset without tar shards'),
-        ('ann_file', 'the classes are in the packed data set'),
+        ('ann_file', 'the classes are in the packed dataset'),
     ],
 )
 def test_refused_data(spoil, message, packed, tiny_config, refused, tmp_path, monkeypatch):

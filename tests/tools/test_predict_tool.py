@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mobileone_mm.data.loading import read_picture
+from mobileone_mm.data.loading import read_image
 
 
 @pytest.fixture
@@ -34,16 +34,16 @@ def weights(tmp_path, fresh_mmengine):
 
 
 @pytest.fixture
-def pictures(tmp_path, roots):
-    """Three pictures, two of the same name in different folders, and a broken one."""
-    folder = tmp_path / 'pictures'
+def images(tmp_path, roots):
+    """Three images, two of the same name in different folders, and a broken one."""
+    folder = tmp_path / 'images'
     source = sorted((roots['COCO_ROOT'] / 'val2017').glob('*.jpg'))
     for file, name in zip(source, ('a/1.jpg', 'b/1.jpg', 'b/2.jpg'), strict=False):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, folder / name)
     whole = source[0].read_bytes()
     (folder / 'a' / 'cut.jpg').write_bytes(whole[: len(whole) // 2])
-    (folder / 'notes.txt').write_text('no picture')
+    (folder / 'notes.txt').write_text('no image')
     return folder
 
 
@@ -52,27 +52,27 @@ def read(out):
 
 
 @pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
-def test_predict(task, tiny_config, weights, pictures, tool, tmp_path, capsys):
+def test_predict(task, tiny_config, weights, images, tool, tmp_path, capsys):
     config = tiny_config(task)
     checkpoint, out = weights(config), tmp_path / 'out'
     capsys.readouterr()
-    assert tool('predict', config, checkpoint, pictures, '--out-dir', out, '--score-thr', '0') == 0
+    assert tool('predict', config, checkpoint, images, '--out-dir', out, '--score-thr', '0') == 0
     said = capsys.readouterr().out
-    assert '3 pictures predicted' in said
-    assert '1 pictures could not be read' in said
-    assert str(pictures / 'a' / 'cut.jpg') in said.splitlines()[-1]
+    assert '3 images predicted' in said
+    assert '1 images could not be read' in said
+    assert str(images / 'a' / 'cut.jpg') in said.splitlines()[-1]
 
     table = read(out)
     assert [row['image'] for row in table['predictions']] == [
-        str(pictures / name) for name in ('a/1.jpg', 'b/1.jpg', 'b/2.jpg')
+        str(images / name) for name in ('a/1.jpg', 'b/1.jpg', 'b/2.jpg')
     ]
-    assert [row['image'] for row in table['unreadable']] == [str(pictures / 'a' / 'cut.jpg')]
+    assert [row['image'] for row in table['unreadable']] == [str(images / 'a' / 'cut.jpg')]
     drawn = [out / row['drawn'] for row in table['predictions']]
     assert len(set(drawn)) == 3
     for row, file in zip(table['predictions'], drawn, strict=True):
         assert (row['width'], row['height']) == (96, 96)
-        picture = read_picture(file)
-        assert picture.shape == (320, 320, 3), 'small pictures are enlarged'
+        image = read_image(file)
+        assert image.shape == (320, 320, 3), 'small images are enlarged'
         check_record(task, row, out)
 
 
@@ -95,11 +95,11 @@ def check_record(task, row, out):
         assert len(row['pixels']) == len(np.unique(mask))
 
 
-def test_batches_change_nothing(tiny_config, weights, pictures, tool, tmp_path):
+def test_batches_change_nothing(tiny_config, weights, images, tool, tmp_path):
     config = tiny_config('det')
     checkpoint = weights(config)
     one, three = tmp_path / 'one', tmp_path / 'three'
-    run = ('predict', config, checkpoint, pictures, '--no-vis', '--score-thr', '0.005')
+    run = ('predict', config, checkpoint, images, '--no-vis', '--score-thr', '0.005')
     assert tool(*run, '--out-dir', one) == 0
     assert tool(*run, '--out-dir', three, '--batch-size', '3') == 0
     for a, b in zip(read(one)['predictions'], read(three)['predictions'], strict=True):
@@ -110,33 +110,31 @@ def test_batches_change_nothing(tiny_config, weights, pictures, tool, tmp_path):
     assert not (one / 'vis').exists()
 
 
-def test_names_of_the_checkpoint(tiny_config, weights, pictures, tool, tmp_path):
+def test_names_of_the_checkpoint(tiny_config, weights, images, tool, tmp_path):
     """A net that was trained on other classes than the config's data knows their names."""
     config = tiny_config('seg')
     checkpoint = weights(config, classes=tuple(f'thing {i}' for i in range(21)), palette=None)
     out = tmp_path / 'out'
-    assert tool('predict', config, checkpoint, pictures / 'b', '--out-dir', out) == 0
+    assert tool('predict', config, checkpoint, images / 'b', '--out-dir', out) == 0
     for row in read(out)['predictions']:
         assert all(name.startswith('thing ') for name in row['pixels'])
 
 
-def test_names_that_are_not_the_model_s(tiny_config, weights, pictures, tool, tmp_path):
+def test_names_that_are_not_the_model_s(tiny_config, weights, images, tool, tmp_path):
     """The 1000 names of ImageNet say nothing about a net of five classes."""
     config = tiny_config('cls', "model['head'].update(num_classes=5)\n")
     out = tmp_path / 'out'
-    assert tool('predict', config, weights(config), pictures / 'b', '--out-dir', out) == 0
+    assert tool('predict', config, weights(config), images / 'b', '--out-dir', out) == 0
     names = {best['category'] for row in read(out)['predictions'] for best in row['top']}
     assert names == {f'class {number}' for number in range(5)}
 
 
-def test_second_call_does_not_predict_its_own_results(
-    tiny_config, weights, pictures, tool, tmp_path
-):
+def test_second_call_does_not_predict_its_own_results(tiny_config, weights, images, tool, tmp_path):
     config = tiny_config('cls')
     checkpoint = weights(config)
     for _ in range(2):
-        out = pictures / 'out'
-        assert tool('predict', config, checkpoint, pictures, '--out-dir', out) == 0
+        out = images / 'out'
+        assert tool('predict', config, checkpoint, images, '--out-dir', out) == 0
         assert len(read(out)['predictions']) == 3
 
 
@@ -144,33 +142,33 @@ def test_second_call_does_not_predict_its_own_results(
     ('inputs', 'flags', 'said'),
     [
         (['gone.jpg'], [], "INPUT 'gone.jpg': no such file or folder"),
-        (['*.webp'], [], 'the pattern matches no picture'),
-        (['empty'], [], 'the folder has no pictures'),
-        (['notes.txt'], [], 'none of the 1 pictures could be read'),
+        (['*.webp'], [], 'the pattern matches no image'),
+        (['empty'], [], 'the folder has no images'),
+        (['notes.txt'], [], 'none of the 1 images could be read'),
         (['a'], ['--score-thr', '2'], '--score-thr: got 2.0'),
         (['a'], ['--batch-size', '0'], '--batch-size: got 0'),
         (['a'], ['--out-dir', 'notes.txt/out'], '--out-dir'),
     ],
 )
 def test_bad_arguments(
-    inputs, flags, said, tiny_config, weights, pictures, tool, capsys, monkeypatch
+    inputs, flags, said, tiny_config, weights, images, tool, capsys, monkeypatch
 ):
     config = tiny_config('cls')
     checkpoint = weights(config)
-    monkeypatch.chdir(pictures)
-    (pictures / 'empty').mkdir()
+    monkeypatch.chdir(images)
+    (images / 'empty').mkdir()
     capsys.readouterr()
     assert tool('predict', config, checkpoint, *inputs, '--out-dir', 'out', *flags) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert said in lines[0]
-    assert not list(pictures.rglob('predictions.json'))
+    assert not list(images.rglob('predictions.json'))
 
 
-def test_checkpoint_of_another_task(tiny_config, weights, pictures, tool, tmp_path, capsys):
+def test_checkpoint_of_another_task(tiny_config, weights, images, tool, tmp_path, capsys):
     checkpoint = weights(tiny_config('cls'))
     capsys.readouterr()
     out = tmp_path / 'out'
-    assert tool('predict', tiny_config('seg'), checkpoint, pictures, '--out-dir', out) == 2
+    assert tool('predict', tiny_config('seg'), checkpoint, images, '--out-dir', out) == 2
     assert str(checkpoint) in capsys.readouterr().err
     assert not out.exists()

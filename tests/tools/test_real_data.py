@@ -1,4 +1,4 @@
-"""The tools on small pieces of the real data sets, with Apple's published weights."""
+"""The tools on small pieces of the real datasets, with Apple's published weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from mmengine.registry import MODELS
 
 from mobileone_mm import load_weights, reparameterize_model
-from mobileone_mm.apis import settings
-from mobileone_mm.apis.config import load_config
-from mobileone_mm.apis.runner import evaluate, train
+from mobileone_mm.apis.train import evaluate, train
+from mobileone_mm.config import settings
+from mobileone_mm.config.read import load_config
+from mobileone_mm.hooks.recalibrate import recalibrate
 from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.models.block import statistics_unchanged
-from mobileone_mm.training.recalibrate import recalibrate
 from mobileone_mm.training.runner import Runner
 
 QUICK = {'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False,
@@ -39,7 +39,7 @@ SMALL_CROPS = {
 
 
 def test_published_s0(real_data, tmp_path, monkeypatch, fresh_mmengine):
-    """501 of 640 pictures, as an independent implementation found; a Pillow resize is exact."""
+    """501 of 640 images, as an independent implementation found; a Pillow resize is exact."""
     monkeypatch.setenv('IMAGENET_ROOT', str(real_data / 'imagenet'))
     out = tmp_path / 'predictions.csv'
     metrics = evaluate(
@@ -64,7 +64,7 @@ def test_published_s0(real_data, tmp_path, monkeypatch, fresh_mmengine):
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_published_s0_in_every_form(real_data, tmp_path, monkeypatch, fresh_mmengine):
-    """Fused, lifted, fused again: the same class for each of 640 pictures; then in training mode."""
+    """Fused, lifted, fused again: the same class for each of 640 images; then in training mode."""
     monkeypatch.setenv('IMAGENET_ROOT', str(real_data / 'imagenet'))
     file = str(real_data / 'weights' / 'mobileone_s0_apple_fused.pth')
     cfg = load_config('configs/mobileone_s0_in1k.py', {**QUICK, 'test_dataloader.batch_size': 64})
@@ -131,7 +131,7 @@ def test_segmentation_layouts(
     if folder == 'coco_voc21':
         options['train_dataloader.dataset.indices'] = 4
         options['val_dataloader.dataset.indices'] = 4
-    if variable == 'ADE_ROOT':  # one picture to train on
+    if variable == 'ADE_ROOT':  # one image to train on
         options['train_dataloader.sampler'] = dict(type='InfiniteSampler')
         options['train_cfg'] = dict(
             _delete_=True, type='IterBasedTrainLoop', max_iters=2, val_interval=2

@@ -1,4 +1,4 @@
-"""tools/test_robustness.py as a user calls it: tiny nets, tiny pictures."""
+"""tools/analysis_tools/test_robustness.py as a user calls it: tiny nets, tiny images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mobileone_mm.apis import settings
+from mobileone_mm.config import settings
 from mobileone_mm.robustness.corruptions import CORRUPTIONS
 from mobileone_mm.robustness.layouts import wnids
 
@@ -32,14 +32,14 @@ def folders(root, names, size=48):
     for name in names:
         (root / name).mkdir(parents=True)
         image = rng.integers(0, 256, (size, size, 3)).astype(np.uint8)
-        cv2.imwrite(str(root / name / 'picture.png'), image)
+        cv2.imwrite(str(root / name / 'image.png'), image)
 
 
 def test_own_test_set_then_interrupted_and_continued(given, tool, tmp_path, capsys, monkeypatch):
     out = tmp_path / 'runs' / 'result.json'
     some = ('--corruptions', 'fog', 'jpeg_compression', '--severities', 1, 5, '--out', out,
             '--work-dir', tmp_path / 'runs')  # fmt: skip
-    from mobileone_mm.apis import robustness
+    from mobileone_mm.apis import test_robustness as robustness
 
     count_right, calls = robustness.count_right, []
 
@@ -60,8 +60,8 @@ def test_own_test_set_then_interrupted_and_continued(given, tool, tmp_path, caps
     assert '| fog |' in printed
     content = json.loads(out.read_text())
     assert len(content['evaluations']) == 5
-    assert content['summary']['generated']['pictures'] == 8
-    assert content['summary']['sets']['clean']['pictures'] == 8
+    assert content['summary']['generated']['images'] == 8
+    assert content['summary']['sets']['clean']['images'] == 8
     assert set(content['summary']['generated']['errors']) == {'fog', 'jpeg_compression'}
     assert cv2.imread(str(out.with_suffix('.png'))) is not None
     # Another seed concerns generated corruptions alone; --fresh concerns all.
@@ -118,9 +118,9 @@ def test_published_sets_below_a_root(given, tool, tmp_path, monkeypatch, capsys)
     content = json.loads(out.read_text())
     assert list(content['evaluations']) == ['c/fog/2', 'c/fog/3', 'a', 'sketch', 'v2']
     found = content['summary']['sets']
-    assert {name: (s['pictures'], s['classes']) for name, s in found.items()} == {
+    assert {name: (s['images'], s['classes']) for name, s in found.items()} == {
         'a': (200, 200), 'sketch': (3, 3), 'v2': (3, 3)}  # fmt: skip
-    assert content['summary']['c']['pictures'] == 2
+    assert content['summary']['c']['images'] == 2
     assert '| ImageNet-A | 200 | 200 |' in capsys.readouterr().out
     # A second call adds to the file.
     assert (

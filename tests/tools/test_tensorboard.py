@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mobileone_mm.apis import settings
-from mobileone_mm.apis.prediction_samples import PredictionSamplesHook
+from mobileone_mm.config import settings
 from mobileone_mm.errors import InputError
+from mobileone_mm.hooks.prediction_samples import PredictionSamplesHook
 
 METRICS = {'cls': 'accuracy/top1', 'det': 'coco/bbox_mAP', 'seg': 'mIoU'}
 DECAY = """
@@ -44,7 +44,7 @@ def test_by_one_option(task, tiny_config, tool, tmp_path):
     validation = 8 if task == 'cls' else 4  # the size of the tiny sets
     assert len(images) == validation
     assert all(name.startswith('val_') for name in images)
-    # The same pictures as files, and something is in them.
+    # The same images as files, and something is in them.
     files = list((tmp_path / 'run').rglob('vis_image/val_*.png'))
     assert len(files) == validation
     assert all(np.std(cv2.imread(str(file))) > 5 for file in files)

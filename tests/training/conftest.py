@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mobileone_mm import MobileOne
-from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.reparam.compare import randomize_
 
 TINY = dict(
     num_blocks=[1, 2, 1, 1],
@@ -27,8 +27,8 @@ TINY = dict(
 CLASSES = 4
 
 
-class Pictures(Dataset):
-    """Twelve pictures of noise around a colour that tells the class."""
+class Images(Dataset):
+    """Twelve images of noise around a colour that tells the class."""
 
     metainfo = dict(classes=tuple('abcd'))
 
@@ -82,7 +82,7 @@ class Accuracy(BaseMetric):
 
 def loader(shuffle: bool) -> dict:
     return dict(
-        dataset=Pictures(),
+        dataset=Images(),
         batch_size=4,
         num_workers=0,
         sampler=dict(type='DefaultSampler', shuffle=shuffle),

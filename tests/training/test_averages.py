@@ -12,12 +12,12 @@ from mmengine.model import ExponentialMovingAverage
 
 from mobileone_mm import convert_to_deploy, reparameterize_model
 from mobileone_mm.errors import InputError
-from mobileone_mm.training import AverageCheckHook, DeployEvalHook
-from mobileone_mm.training.averages import check_averages
+from mobileone_mm.hooks.deploy_eval import DeployEvalHook
+from mobileone_mm.training.averages import AverageCheckHook, check_averages
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.forms import fuse_state
-from mobileone_mm.weights.keys import form_of
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
+from mobileone_mm.weights.names import form_of
 from mobileone_mm.weights.reading import read_checkpoint
 
 EMA = dict(type='EMAHook', momentum=0.3, update_buffers=True)

@@ -16,7 +16,7 @@ from mobileone_mm.weights.reading import read_checkpoint
 ROOT = Path(__file__).resolve().parents[2]
 HERE = str(Path(__file__).parent)
 
-# Nothing random in the pictures: the crop is the whole picture. BN keeps its statistics, since two
+# Nothing random in the images: the crop is the whole image. BN keeps its statistics, since two
 # halves of a batch have other ones, and torch has no SyncBN for the CPU.
 LINES = """
 model['backbone'].update(norm_eval=True)

@@ -14,12 +14,12 @@ from torch import nn
 
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import mobileone
-from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.training.channels_last import keep_layout, use_channels_last, usual_layout
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.reading import read_checkpoint
 
-from .conftest import Classifier, Pictures
+from .conftest import Classifier, Images
 
 LAST = 'channels_last = True\n'
 
@@ -188,7 +188,7 @@ def test_float64():
     for model in (usual, last):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
         for step in range(5):
-            batch = [Pictures()[(4 * step + i) % 12] for i in range(4)]
+            batch = [Images()[(4 * step + i) % 12] for i in range(4)]
             inputs = torch.stack([sample['inputs'] for sample in batch]).double()
             label = torch.stack([sample['label'] for sample in batch])
             loss = model(inputs, label, mode='loss')['loss']
@@ -266,19 +266,19 @@ def test_what_torch_computes_wrongly():
     ('arch', 'deploy'), [('s0', False), ('s0', True)], ids=['step', 'deploy form']
 )
 def test_time(arch, deploy):
-    """In turns, 8 pictures of 160 px: prints what is in docs/imagenet.md, and promises nothing."""
+    """In turns, 8 images of 160 px: prints what is in docs/imagenet.md, and promises nothing."""
     models = [
         nn.ModuleDict(dict(backbone=mobileone.MobileOne(arch, deploy=deploy))).train(not deploy)
     ]
     models.append(copy.deepcopy(models[0]))
     use_channels_last(models[1], 'cpu')
-    pictures = torch.rand(8, 3, 160, 160)
+    images = torch.rand(8, 3, 160, 160)
     times = [[], []]
     for _ in range(8):
         for model, spent in zip(models, times, strict=True):
             start = time.perf_counter()
             with torch.set_grad_enabled(not deploy):
-                loss = model['backbone'](pictures)[-1].mean()
+                loss = model['backbone'](images)[-1].mean()
             if not deploy:
                 loss.backward()
             spent.append(time.perf_counter() - start)

@@ -255,7 +255,7 @@ SIZES = '[dict(begin=0, resolution=32), dict(begin=1, resolution=48)]'
         (
             curriculum(SIZES),
             "train_dataloader['dataset']['pipeline'].insert(3, dict(type='CenterCrop', crop_size=32))",
-            r'resolution: pictures of phases.1 are 32 x 32, not 48 px; a later transform',
+            r'resolution: images of phases.1 are 32 x 32, not 48 px; a later transform',
         ),
         (
             curriculum(STRENGTH),
@@ -304,7 +304,7 @@ custom_hooks = [dict(type='mobileone_mm.CurriculumHook', phases=[dict(begin=0, r
 
 @pytest.mark.slow
 def test_a_detector(tiny_config, tool, probe, tmp_path):
-    """Boxes follow the pictures: mmdet's Resize scales them."""
+    """Boxes follow the images: mmdet's Resize scales them."""
     text = f"""
 custom_hooks = [dict(type='mobileone_mm.CurriculumHook', phases=[
     dict(begin=0, resolution=256), dict(begin=1, resolution=320)]), {probe}]
@@ -319,7 +319,7 @@ train_cfg = dict(max_epochs=2)
 
 @HOOKS.register_module(force=True)
 class SizeProbe(Hook):
-    """The sides of a detector's pictures."""
+    """The sides of a detector's images."""
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         BatchProbe.seen += [(runner.epoch, x.shape[-1]) for x in data_batch['inputs']]

@@ -16,9 +16,10 @@ from torch import nn
 
 from mobileone_mm import reparameterize_model
 from mobileone_mm.errors import InputError, ProofError
+from mobileone_mm.hooks import deploy_eval
+from mobileone_mm.hooks.deploy_eval import DeployEvalHook
 from mobileone_mm.reparam.surgery import unfused_blocks
-from mobileone_mm.training import DeployEvalHook, deploy_eval
-from mobileone_mm.weights.keys import form_of
+from mobileone_mm.weights.names import form_of
 from mobileone_mm.weights.reading import read_checkpoint
 
 EMA = dict(type='EMAHook', momentum=0.3, update_buffers=True)
@@ -364,8 +365,8 @@ def test_faster(make_runner, capsys):
 
         def __getitem__(self, index):
             generator = torch.Generator().manual_seed(index)
-            picture = torch.randn(3, 224, 224, generator=generator)
-            return dict(inputs=picture, label=torch.tensor(index % 4))
+            image = torch.randn(3, 224, 224, generator=generator)
+            return dict(inputs=image, label=torch.tensor(index % 4))
 
     runners = {}
     for name, hooks in (('training', ()), ('deploy', (dict(type=DeployEvalHook, verify=False),))):

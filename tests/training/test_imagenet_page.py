@@ -9,8 +9,8 @@ import pytest
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from mobileone_mm.apis.config import load_config
-from mobileone_mm.apis.options import parse_value
+from mobileone_mm.config.options import parse_value
+from mobileone_mm.config.read import load_config
 from mobileone_mm.training.curriculum import CurriculumHook
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mobileone_mm.weights.keys import form_of
+from mobileone_mm.weights.names import form_of
 from mobileone_mm.weights.reading import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -132,8 +132,8 @@ def test_magnitudes_of_auto_augment():
 
 
 def test_no_strength_is_no_change():
-    """At strength 0 what has a magnitude leaves the picture as it is."""
-    picture = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    """At strength 0 what has a magnitude leaves the image as it is."""
+    image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     policies = [
         dict(type=kind, prob=1.0, **{key: value})
         for kind, key, value in (
@@ -145,9 +145,9 @@ def test_no_strength_is_no_change():
     ]  # fmt: skip
     for policy in policies:
         transform = AutoAugment([[policy]])
-        assert not np.array_equal(transform(dict(img=picture.copy()))['img'], picture), policy
-        weak = weakened(transform, 0)(dict(img=picture.copy()))['img']
-        np.testing.assert_array_equal(weak, picture, str(policy))
+        assert not np.array_equal(transform(dict(img=image.copy()))['img'], image), policy
+        weak = weakened(transform, 0)(dict(img=image.copy()))['img']
+        np.testing.assert_array_equal(weak, image, str(policy))
 
 
 def test_magnitudes_of_rand_augment():
@@ -175,7 +175,7 @@ def test_hparams_arrive():
 
 
 class Turned(Dataset):
-    """Black pictures with a white corner, turned by a quarter at full strength."""
+    """Black images with a white corner, turned by a quarter at full strength."""
 
     def __init__(self, *transforms):
         policy = dict(type='Rotate', angle=90.0, prob=1.0, random_negative_prob=0.0)
@@ -187,13 +187,13 @@ class Turned(Dataset):
         return 6
 
     def __getitem__(self, index):
-        picture = np.zeros((64, 64, 3), np.uint8)
-        picture[:32, :32] = 255
-        return torch.from_numpy(self.pipeline(dict(img=picture))['img'].copy())
+        image = np.zeros((64, 64, 3), np.uint8)
+        image[:32, :32] = 255
+        return torch.from_numpy(self.pipeline(dict(img=image))['img'].copy())
 
 
 class Wrapper:
-    """Around several data sets, with transforms of its own, as mmdet's for mosaics has them."""
+    """Around several datasets, with transforms of its own, as mmdet's for mosaics has them."""
 
     def __init__(self, *datasets):
         self.datasets = list(datasets)
@@ -209,7 +209,7 @@ LOADERS = [
 
 @pytest.mark.parametrize('loader', LOADERS, ids=['none', 'new', 'persistent'])
 def test_workers_see_a_switch(loader):
-    """All pictures of an epoch are of its phase, none of the phase before."""
+    """All images of an epoch are of its phase, none of the phase before."""
     dataset = Turned()
     phases = read_phases([dict(begin=i, resolution=8 * (i + 1), strength=i / 2) for i in range(3)])
     index = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -241,7 +241,7 @@ def test_a_loop_that_stops_early_leaves_nothing_behind():
 
 
 def test_what_is_changed():
-    """Through wrappers of data sets and transforms; not a Resize that keeps the ratio, nor a strip."""
+    """Through wrappers of datasets and transforms; not a Resize that keeps the ratio, nor a strip."""
     inner = Turned(RandomApply([Resize((32, 32))]), Resize((32, 32), keep_ratio=True))
     strip = Turned(Resize((32, 16)))
     phases = read_phases([dict(begin=0, resolution=8), dict(begin=1, resolution=16)])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mobileone_mm import MobileOne, reparameterize_model
-from mobileone_mm.reparam.proof import max_difference, randomize_
-from mobileone_mm.training.recalibrate import RecalibrateHook, recalibrate, training_jump
+from mobileone_mm.hooks.recalibrate import RecalibrateHook, recalibrate, training_jump
+from mobileone_mm.reparam.compare import max_difference, randomize_
 from mobileone_mm.weights.forms import lift_state
 
 
@@ -34,7 +34,7 @@ def test_function_stays_and_training_mode_follows_it(lifted):
     assert model.stage1[0].branch_scale.norm.training
     after = training_jump(model, batch)
     assert before > 0.5
-    # What is left is the last stage: 2 x 2 cells of 8 pictures, whose variance BN takes without the
+    # What is left is the last stage: 2 x 2 cells of 8 images, whose variance BN takes without the
     # factor n / (n - 1) that the running variance has.
     assert after < 0.05 < before
     x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
@@ -103,7 +103,7 @@ default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3))
 
 
 def test_an_endless_sampler_is_left_as_it_was(tiny_config, tool, tmp_path):
-    """Measured on, and the run then sees the pictures that it sees without the hook."""
+    """Measured on, and the run then sees the images that it sees without the hook."""
     plain = ENDLESS.replace("dict(type='mobileone_mm.RecalibrateHook', num_batches=2)", '')
     losses = []
     for name, text in (('with', ENDLESS), ('without', plain)):

@@ -13,7 +13,7 @@ import torch
 
 from mobileone_mm.deploy.config import build_model, load_config
 from mobileone_mm.errors import InputError
-from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.reading import read_checkpoint
 
 EARLIER = {name: f'earlier {name}' for name in ('out.pth', 'out.py', 'out.json')}
@@ -60,7 +60,7 @@ def state(config) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def picture(tiny_imagenet) -> Path:
+def image(tiny_imagenet) -> Path:
     return next(tiny_imagenet.rglob('*.JPEG'))
 
 
@@ -77,7 +77,7 @@ def contents(folder: Path) -> dict[str, bytes | str]:
 
 
 @pytest.fixture
-def run(tool, config, picture, tmp_path, monkeypatch):
+def run(tool, config, image, tmp_path, monkeypatch):
     """Runs a tool on a checkpoint; earlier output stands in the folder ``results``."""
     monkeypatch.chdir(tmp_path)
     # As in run_tool: loggers of fixtures keep a stream that pytest has closed.
@@ -89,7 +89,7 @@ def run(tool, config, picture, tmp_path, monkeypatch):
     def call(name, checkpoint, out='results/out.pth', options=(), config=config):
         output = {
             'test': ('--work-dir', 'results/work'),
-            'predict': (picture, '--out-dir', 'results/predicted'),
+            'predict': (image, '--out-dir', 'results/predicted'),
             'switch_to_deploy': (out,),
         }[name]
         extra = ('--cfg-options', *options) if options else ()

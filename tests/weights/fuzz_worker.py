@@ -28,11 +28,11 @@ from mmengine.logging import HistoryBuffer
 from torch import nn
 
 from mobileone_mm import MobileOne, reparameterize_model
-from mobileone_mm.apis.cli import call_tool
+from mobileone_mm.cli.run import call_tool
 from mobileone_mm.errors import InputError
-from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.files import atomic_save
+from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights import load_weights, read_checkpoint
-from mobileone_mm.weights.writing import atomic_save
 
 SEED = 20240607
 SECONDS = 20  # a case takes some hundredths

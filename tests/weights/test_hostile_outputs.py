@@ -85,7 +85,7 @@ def test_a_folder_that_takes_no_files(refused, state, tmp_path, monkeypatch, num
     def fails(*args, **kwargs):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr('mobileone_mm.weights.writing.tempfile.mkstemp', fails)
+    monkeypatch.setattr('mobileone_mm.files.tempfile.mkstemp', fails)
     assert said in refused('switch_to_deploy', tmp_path / 'net.pth')
 
 

@@ -7,8 +7,8 @@ import torch
 
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
-from mobileone_mm.weights import keys
-from mobileone_mm.weights.keys import (
+from mobileone_mm.weights import names as keys
+from mobileone_mm.weights.names import (
     SCHEMES,
     TensorName,
     form_of,

@@ -8,9 +8,9 @@ from torch import nn
 
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
-from mobileone_mm.reparam.proof import randomize_
+from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights import check_matches, load_weights
-from mobileone_mm.weights.keys import SCHEMES, parse, render
+from mobileone_mm.weights.names import SCHEMES, parse, render
 
 SMALL = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.25] * 4, num_conv_branches=[2, 1, 1, 1])
 WIDE = {**SMALL, 'width_factor': [0.5] * 4}

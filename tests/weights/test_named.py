@@ -13,8 +13,8 @@ from mmengine.runner import checkpoint as host
 
 from mobileone_mm import MobileOne, load_weights
 from mobileone_mm.errors import InputError
-from mobileone_mm.reparam.proof import max_difference, randomize_
-from mobileone_mm.weights import named
+from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.weights import published as named
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def network(tmp_path, monkeypatch):
 
 @pytest.fixture
 def apple_s0(tmp_path):
-    from mobileone_mm.weights.keys import to_scheme
+    from mobileone_mm.weights.names import to_scheme
 
     model = randomize_(MobileOne('s0', deploy=True)).eval()
     torch.save(to_scheme(model.state_dict(), 'apple'), tmp_path / 'x')
@@ -134,7 +134,7 @@ def test_unknown_name():
 
 def test_table():
     assert len(named.NAMED) == 21
-    command = [sys.executable, '-m', 'mobileone_mm.weights.named']
+    command = [sys.executable, '-m', 'mobileone_mm.weights.published']
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed.count('mobileone_mm://') == 21
     assert 'SHA-256: unknown' in printed

@@ -230,7 +230,7 @@ def test_numpy_values_survive(tmp_path):
         assert np.array_equal(read[key], value), key
         # NumPy itself turns foreign byte order into the machine's.
         assert read[key].dtype == pickle.loads(pickle.dumps(value, protocol=2)).dtype
-    # mmengine compares data set infos by their pickles.
+    # mmengine compares dataset infos by their pickles.
     del read['big endian'], meta['big endian']
     assert pickle.dumps(read) == pickle.dumps(meta)
 

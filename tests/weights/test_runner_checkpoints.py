@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 
 from mobileone_mm import MobileOne
 from mobileone_mm.errors import InputError
-from mobileone_mm.weights.keys import parse, render
 from mobileone_mm.weights.mmengine_loader import allow_mmengine_globals, use_safe_loader
+from mobileone_mm.weights.names import parse, render
 from mobileone_mm.weights.reading import read_checkpoint
 
 TINY = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.125] * 4)

@@ -9,8 +9,8 @@ from mmengine.registry import MODELS
 from mobileone_mm import MobileOne, load_weights
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import get_arch
-from mobileone_mm.reparam.proof import randomize_
-from mobileone_mm.weights.loading import backbone_weights, check_matches
+from mobileone_mm.reparam.compare import randomize_
+from mobileone_mm.weights.fit import backbone_weights, check_matches
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
 
 # S4's pattern of units with squeeze-and-excitation, at a size for tests.
@@ -33,9 +33,7 @@ def classifier_state(seed=1):
 def said(monkeypatch):
     """Lines that loading logs."""
     lines = []
-    monkeypatch.setattr(
-        'mobileone_mm.weights.loading.print_log', lambda text, *_: lines.append(text)
-    )
+    monkeypatch.setattr('mobileone_mm.weights.fit.print_log', lambda text, *_: lines.append(text))
     return lines
 
 

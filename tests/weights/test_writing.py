@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mobileone_mm.errors import InputError
-from mobileone_mm.weights.writing import atomic_save, atomic_text, atomic_write, atomic_write_all
+from mobileone_mm.files import atomic_save, atomic_text, atomic_write, atomic_write_all
 
 
 def names(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""ImageNet-1k at 224 px: random crop and flip; evaluated on the centre of the picture.
+"""ImageNet-1k at 224 px: random crop and flip; evaluated on the centre of the image.
 
 Labels come from meta/train.txt and meta/val.txt below the root where these files exist, else from the
 names of the folders below train/ and val/ (all 1000 of them are needed then).
@@ -32,7 +32,7 @@ val_dataloader = dict(
         split='val',
         pipeline=[
             dict(type='mobileone_mm.LoadImage', on_error='blank'),
-            # Pillow filters when it makes a picture smaller, OpenCV does not; the published
+            # Pillow filters when it makes an image smaller, OpenCV does not; the published
             # accuracies are with the filter.
             dict(
                 type='ResizeEdge',

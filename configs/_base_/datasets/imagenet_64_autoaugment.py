@@ -1,4 +1,4 @@
-"""ImageNet's layout at 64 px with AutoAugment, for studies on a CPU with pictures of 128 px."""
+"""ImageNet's layout at 64 px with AutoAugment, for studies on a CPU with images of 128 px."""
 
 _base_ = ['./imagenet_224_autoaugment.py']
 

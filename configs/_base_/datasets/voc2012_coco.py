@@ -1,4 +1,4 @@
-"""COCO alone with the masks of ``tools/coco_to_voc.py``, to pre-train for VOC; evaluated on VOC."""
+"""COCO alone with the masks of ``tools/dataset_converters/coco_to_voc.py``, to pre-train for VOC; evaluated on VOC."""
 
 _base_ = ['./voc2012_train.py']
 

@@ -4,7 +4,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=4,
     persistent_workers=True,
-    # BN behind the global pooling of ASPP cannot normalise a last batch of one picture.
+    # BN behind the global pooling of ASPP cannot normalise a last batch of one image.
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(

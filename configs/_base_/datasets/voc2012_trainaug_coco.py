@@ -1,4 +1,4 @@
-"""VOC 2012 with the masks of SBD, and COCO with the masks of ``tools/coco_to_voc.py``."""
+"""VOC 2012 with the masks of SBD, and COCO with the masks of ``tools/dataset_converters/coco_to_voc.py``."""
 
 _base_ = ['./voc2012_train.py']
 

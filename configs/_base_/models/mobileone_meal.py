@@ -16,6 +16,6 @@ model = dict(
     # alpha: weight of the soft labels, the head's loss on hard labels gets the rest. Plain distillation
     # is two options: model.distill_loss.temperature=4.0 model.distill_loss.alpha=0.9.
     distill_loss=dict(temperature=1.0, alpha=1.0),
-    # Folder of tools/store_teacher_outputs.py, read in the place of running the teachers.
+    # Folder of tools/misc/store_teacher_outputs.py, read in the place of running the teachers.
     outputs=None,
 )

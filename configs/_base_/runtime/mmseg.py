@@ -3,7 +3,7 @@
 _base_ = ['./common.py']
 
 default_scope = 'mmseg'
-# Pictures of every size are evaluated: a search for the fastest kernels would start anew each time.
+# Images of every size are evaluated: a search for the fastest kernels would start anew each time.
 env_cfg = dict(cudnn_benchmark=False)
 default_hooks = dict(
     checkpoint=dict(save_best='mIoU'),

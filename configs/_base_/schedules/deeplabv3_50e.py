@@ -38,5 +38,5 @@ custom_hooks = [
     dict(type='EMAHook', momentum=5e-4, update_buffers=True, priority='ABOVE_NORMAL'),
 ]
 
-# 8 processes of 8 pictures.
+# 8 processes of 8 images.
 auto_scale_lr = dict(enable=False, base_batch_size=64)

@@ -16,5 +16,5 @@ custom_hooks = [
     dict(type='EMAHook', momentum=5e-4, update_buffers=True, priority='ABOVE_NORMAL'),
 ]
 
-# 8 processes of 64 pictures, which a leaf sets.
+# 8 processes of 64 images, which a leaf sets.
 auto_scale_lr = dict(enable=False, base_batch_size=512)

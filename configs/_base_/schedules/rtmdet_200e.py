@@ -35,5 +35,5 @@ custom_hooks = [
     dict(type='CheckInvalidLossHook', interval=50, priority='VERY_LOW'),
 ]
 
-# 8 processes of 24 pictures.
+# 8 processes of 24 images.
 auto_scale_lr = dict(enable=False, base_batch_size=192)

@@ -4,7 +4,7 @@ A loop over boxes costs a Python step per box, which for 80 classes times ``nms_
 longer than a small detector itself. Two facts make it cheap:
 
 * Boxes whose x ranges do not touch cannot suppress each other. mmcv's ``batched_nms`` shifts each
-  class by more than the width of the picture, so a single sort splits its one call into classes.
+  class by more than the width of the image, so a single sort splits its one call into classes.
 * Within such a group, "kept" is the only solution of ``kept[j] = no kept i < j overlaps j``.
   Iterating that equation from "all kept" settles at least one more rank each time, hence reaches
   the greedy result exactly, and does so in a few rounds for real boxes.

@@ -47,14 +47,14 @@ def roi_align_forward(
 
     Args:
         input: (B, C, H, W) features.
-        rois: (R, 5) rows image index, x1, y1, x2, y2 in the coordinates of the picture.
+        rois: (R, 5) rows image index, x1, y1, x2, y2 in the coordinates of the image.
         output: (R, C, aligned_height, aligned_width), filled in place.
         argmax_y: As ``output`` for maxima (row of the sample point, -1 if a bin has none), else
             empty.
         argmax_x: The same for the column.
         aligned_height: Rows of bins.
         aligned_width: Columns of bins.
-        spatial_scale: Feature pixels per picture pixel.
+        spatial_scale: Feature pixels per image pixel.
         sampling_ratio: Points per bin and direction; 0 takes one for each pixel begun.
         pool_mode: 0 for the maximum of a bin's points, 1 for their mean.
         aligned: Shift by half a pixel, and allow RoIs smaller than one pixel.

@@ -1,4 +1,4 @@
-"""A file backend of mmengine that reads single files out of packed data sets."""
+"""A file backend of mmengine that reads single files out of packed datasets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INSIDE = '!/'
 
 
 def address(folder: str | os.PathLike[str], name: str = '') -> str:
-    """Where a picture is, for mmengine's file functions: ``packed://FOLDER!/NAME``."""
+    """Where an image is, for mmengine's file functions: ``packed://FOLDER!/NAME``."""
     return f'{PREFIX}://{os.fspath(folder)}{_INSIDE}{name}'
 
 
@@ -22,18 +22,18 @@ def address(folder: str | os.PathLike[str], name: str = '') -> str:
 class PackedBackend(BaseStorageBackend):
     """Reads files out of tar shards or an LMDB.
 
-    Addresses made by :func:`address` need no arguments. A data set that knows its pictures by their
+    Addresses made by :func:`address` need no arguments. A dataset that knows its images by their
     paths (COCO's, VOC's) finds them with ``backend_args`` of its loading transform::
 
         dict(type='mobileone_mm.LoadImage', backend_args=dict(
             backend='mobileone_mm.packed', path='coco_train.lmdb', root='data/coco/train2017'))
 
     Args:
-        path: Folder of the packed data set.
+        path: Folder of the packed dataset.
         root: The folder that was packed; names in it are relative to this. It need not exist.
 
     Raises:
-        InputError: ``path`` is no packed data set.
+        InputError: ``path`` is no packed dataset.
     """
 
     def __init__(self, path: str = '', root: str = '') -> None:
@@ -47,7 +47,7 @@ class PackedBackend(BaseStorageBackend):
         """The bytes of a file.
 
         Raises:
-            FileNotFoundError: It is not in the packed data set.
+            FileNotFoundError: It is not in the packed dataset.
             OSError: It cannot be read.
         """
         text = str(filepath)
@@ -62,7 +62,7 @@ class PackedBackend(BaseStorageBackend):
         return self.get(filepath).decode(encoding)
 
     def _pack(self, folder: str) -> Pack:
-        # open_pack asks the file system where links lead, too much for every picture.
+        # open_pack asks the file system where links lead, too much for every image.
         if folder not in self._packs:
             self._packs[folder] = open_pack(folder)
         return self._packs[folder]

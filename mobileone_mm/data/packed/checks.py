@@ -1,4 +1,4 @@
-"""Checks of a packed data set before a run."""
+"""Checks of a packed dataset before a run."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from ...errors import InputError
 from .listing import listed_places
 from .packs import CLASSES, LABELS, LmdbPack, open_pack
 
-# Looking for every file of a large data set on a network drive would take minutes.
+# Looking for every file of a large dataset on a network drive would take minutes.
 MAX_LOOKUPS = 2000
 
 
 def check_packed(path: str, dataset: Mapping, num_classes: int | None) -> None:
-    """Check that a packed data set can be opened, and its classes against the model's.
+    """Check that a packed dataset can be opened, and its classes against the model's.
 
     The index of tar shards is made here where it is missing.
 
     Args:
-        path: Path of the data set's settings in the config.
+        path: Path of the dataset's settings in the config.
         dataset: The settings.
         num_classes: Classes that the model and the config allow; None for any number.
 
     Raises:
-        InputError: It is empty, cannot be read, its lists do not fit its pictures, or it has other
+        InputError: It is empty, cannot be read, its lists do not fit its images, or it has other
             classes.
     """
     folder = pack_folder(dataset)
@@ -39,26 +39,26 @@ def check_packed(path: str, dataset: Mapping, num_classes: int | None) -> None:
     except InputError as error:
         raise InputError(f'{path}: {error}') from error
     if not labels:
-        raise InputError(f"{path}: the data set is empty: '{folder}' has no picture")
+        raise InputError(f"{path}: the dataset is empty: '{folder}' has no image")
     if with_label:
         _check_classes(path, folder, labels.values(), classes, num_classes)
 
 
 def pack_folder(dataset: Mapping) -> Path:
-    """The folder of a packed data set, by its settings."""
+    """The folder of a packed dataset, by its settings."""
     prefix = dataset.get('data_prefix') or dataset.get('split') or ''
     return Path(dataset.get('data_root') or '', str(prefix)).expanduser()
 
 
 def _look_up(pack: LmdbPack, names: Sequence[str]) -> None:
-    """Look for the listed pictures in an LMDB, for evenly many of a long list."""
+    """Look for the listed images in an LMDB, for evenly many of a long list."""
     for name in names[:: max(1, len(names) // MAX_LOOKUPS)]:
         try:
             pack.require(name)
         except FileNotFoundError:
             raise InputError(
                 f"'{pack.folder}': {LABELS} lists '{name}', which the LMDB does not have; pack the "
-                'data set again'
+                'dataset again'
             ) from None
         except OSError as error:
             raise InputError(f"'{pack.folder}' cannot be read: {error.strerror}") from error
@@ -73,18 +73,18 @@ def _check_classes(
 ) -> None:
     most = max(labels)
     if min(labels) < 0:
-        raise InputError(f"{path}: '{folder}' has pictures without a class; pack it with classes")
+        raise InputError(f"{path}: '{folder}' has images without a class; pack it with classes")
     if num_classes is not None and most >= num_classes:
         raise InputError(
-            f"{path}: '{folder}' has a picture of class {most}, but there are {num_classes} "
+            f"{path}: '{folder}' has an image of class {most}, but there are {num_classes} "
             'classes (model.head.num_classes, metainfo.classes); they count from 0'
         )
     if classes is None:
         return
     if most >= len(classes):
         raise InputError(
-            f"{path}: '{folder / CLASSES}' names {len(classes)} classes, but there is a picture of "
-            f'class {most}; give it a line for each class, from 0 on, or pack the data set again'
+            f"{path}: '{folder / CLASSES}' names {len(classes)} classes, but there is an image of "
+            f'class {most}; give it a line for each class, from 0 on, or pack the dataset again'
         )
     if num_classes is not None and len(classes) != num_classes:
         raise InputError(
@@ -94,9 +94,9 @@ def _check_classes(
 
 
 def loads_elsewhere(dataset: Mapping) -> bool:
-    """Whether a loading transform of a data set's pipeline takes files from no local folder.
+    """Whether a loading transform of a dataset's pipeline takes files from no local folder.
 
-    The data set's own ``backend_args`` are for its annotations, each loader has its own.
+    The dataset's own ``backend_args`` are for its annotations, each loader has its own.
     """
     for transform in dataset.get('pipeline') or ():
         backend = transform.get('backend_args') if isinstance(transform, Mapping) else None

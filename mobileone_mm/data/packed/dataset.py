@@ -1,4 +1,4 @@
-"""Classification from tar shards or an LMDB, with mmpretrain's data set around them."""
+"""Classification from tar shards or an LMDB, with mmpretrain's dataset around them."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from .tar_members import NO_LABEL
 
 @DATASETS.register_module()
 class PackedDataset(BaseDataset):
-    """Pictures and classes of a packed data set, see :mod:`mobileone_mm.data.packed`.
+    """Images and classes of a packed dataset, see :mod:`mobileone_mm.data.packed`.
 
     It takes the place of ``ImageNet`` or ``CustomDataset`` in a config by one line, ``type=``, and
-    has what mmpretrain's data sets have: length, index, ``indices``, ``classes``. Samples are in the
-    order of the data set that was packed, whatever their order in the shards, so that one seed gives
+    has what mmpretrain's datasets have: length, index, ``indices``, ``classes``. Samples are in the
+    order of the dataset that was packed, whatever their order in the shards, so that one seed gives
     the same batches from either; without its list (``labels.txt``) in the order of their names.
 
     Args:
-        data_root: Folder of the packed data set, or the one above it.
+        data_root: Folder of the packed dataset, or the one above it.
         split: Name of the folder below ``data_root``, such as ``train``.
         data_prefix: The same under its other name.
         with_label: Whether there are classes.
         **kwargs: Arguments of mmpretrain's ``BaseDataset``.
 
     Raises:
-        InputError: The folder is no packed data set, pictures have no class, or ``labels.txt`` says
+        InputError: The folder is no packed dataset, images have no class, or ``labels.txt`` says
             something else than the shards.
     """
 
@@ -50,7 +50,7 @@ class PackedDataset(BaseDataset):
         if kwargs['ann_file']:
             raise InputError(
                 f"PackedDataset: ann_file: got '{kwargs['ann_file']}'; the classes are in the packed "
-                "data set, leave it out (or set it to '')"
+                "dataset, leave it out (or set it to '')"
             )
         folder = os.path.join(os.path.expanduser(data_root), data_prefix or split)
         self.pack = open_pack(folder)
@@ -60,10 +60,10 @@ class PackedDataset(BaseDataset):
         """Nothing to join: the prefix is an address already."""
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Address, class and row in the pack of each picture, by name.
+        """Address, class and row in the pack of each image, by name.
 
         Raises:
-            InputError: A picture has no class.
+            InputError: An image has no class.
         """
         if self.pack.classes is not None:
             self._metainfo.setdefault('classes', self.pack.classes)
@@ -95,13 +95,13 @@ class PackedDataset(BaseDataset):
         return [samples[row] for row in order]
 
     def pack_rows(self) -> np.ndarray:
-        """Row in the pack of each sample; rows are in the order of the pictures on the disk."""
+        """Row in the pack of each sample; rows are in the order of the images on the disk."""
         rows = (self.get_data_info(index)['pack_row'] for index in range(len(self)))
         return np.fromiter(rows, np.int64, len(self))
 
     def extra_repr(self) -> list[str]:
         """Lines for ``repr``."""
-        return [f'Packed data set: \t{self.pack.folder}']
+        return [f'Packed dataset: \t{self.pack.folder}']
 
 
 def _as_folders(name: str) -> tuple[str, str]:

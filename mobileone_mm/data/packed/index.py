@@ -1,4 +1,4 @@
-"""The index of a folder of tar shards: where each picture lies, and of which class it is.
+"""The index of a folder of tar shards: where each image lies, and of which class it is.
 
 It is made once, by reading the headers of all shards, and kept beside them as ``index.npz``. Sizes
 and modification times of the shards are kept with it: a shard that has changed is read again, the
@@ -19,7 +19,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from ...errors import InputError
-from ...weights.writing import atomic_write
+from ...files import atomic_write
 from .tar_members import Sample, read_samples
 
 FILE = 'index.npz'
@@ -41,8 +41,8 @@ class ShardIndex:
     Attributes:
         shards: Name, size in bytes and modification time in nanoseconds of each shard.
         shard: Number of the shard, by sample.
-        offset: First byte of the picture in its shard.
-        size: Bytes of the picture.
+        offset: First byte of the image in its shard.
+        size: Bytes of the image.
         label: Class, -1 without one.
         digest: 64-bit checksum of the name.
         name_end: End of the name in ``names``.
@@ -118,7 +118,9 @@ def _listed(folder: Path) -> tuple[tuple[str, int, int], ...]:
         status = path.stat()
         shards.append((path.name, status.st_size, status.st_mtime_ns))
     if not shards:
-        raise InputError(f"'{folder}' has no *.tar shards; tools/pack_dataset.py writes some")
+        raise InputError(
+            f"'{folder}' has no *.tar shards; tools/dataset_converters/pack_dataset.py writes some"
+        )
     return tuple(shards)
 
 
@@ -181,7 +183,7 @@ def _load(path: Path) -> ShardIndex | None:
 
 
 def _is_sound(index: ShardIndex) -> bool:
-    """Whether every picture lies within its shard and every name within the names."""
+    """Whether every image lies within its shard and every name within the names."""
     for key, kind in _COLUMNS.items():
         column = getattr(index, key)
         if column.dtype != kind or column.shape != index.shard.shape:

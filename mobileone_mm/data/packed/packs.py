@@ -1,4 +1,4 @@
-"""Opening a packed data set and reading pictures from it, by name."""
+"""Opening a packed dataset and reading images from it, by name."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .tar_members import NO_LABEL, member_name
 CLASSES = 'classes.txt'
 LABELS = 'labels.txt'
 LMDB_FILE = 'data.mdb'
-# Processes may open 1024 files as a rule, and a data set may have more shards.
+# Processes may open 1024 files as a rule, and a dataset may have more shards.
 _MOST_OPEN = 128
 
 
 class Pack(ABC):
-    """A packed data set that is open for reading; :func:`open_pack` makes it.
+    """A packed dataset that is open for reading; :func:`open_pack` makes it.
 
     It can be handed to other processes by pickling or forking: handles are opened by the process
     that reads.
@@ -43,7 +43,7 @@ class Pack(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The bytes of a picture.
+        """The bytes of an image.
 
         Raises:
             FileNotFoundError: There is none of that name.
@@ -52,7 +52,7 @@ class Pack(ABC):
 
     @abstractmethod
     def samples(self) -> Iterator[tuple[str, int]]:
-        """Name and class of each picture, -1 without a class, in the order of the files."""
+        """Name and class of each image, -1 without a class, in the order of the files."""
 
     @abstractmethod
     def close(self) -> None:
@@ -68,7 +68,7 @@ class Pack(ABC):
         return read_classes(self.folder)
 
     def listing(self) -> Iterator[tuple[str, int]] | None:
-        """Name and class of each picture in the order of the data set that was packed.
+        """Name and class of each image in the order of the dataset that was packed.
 
         That is what ``labels.txt`` has, in lines ``NAME LABEL``; None without that file.
 
@@ -88,11 +88,11 @@ class Pack(ABC):
         return name, int(label)
 
     def _missing(self, name: str) -> FileNotFoundError:
-        return FileNotFoundError(errno.ENOENT, 'no picture of that name', f'{self.folder}!/{name}')
+        return FileNotFoundError(errno.ENOENT, 'no image of that name', f'{self.folder}!/{name}')
 
 
 class TarPack(Pack):
-    """Tar shards, read by position: one system call a picture, without a shared file position."""
+    """Tar shards, read by position: one system call an image, without a shared file position."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -168,7 +168,7 @@ class LmdbPack(Pack):
         self._environment: Any = None
 
     def samples(self) -> Iterator[tuple[str, int]]:
-        """Name and class of each picture, in the order of ``labels.txt``.
+        """Name and class of each image, in the order of ``labels.txt``.
 
         Raises:
             InputError: That file is missing or malformed.
@@ -176,8 +176,8 @@ class LmdbPack(Pack):
         listing = self.listing()
         if listing is None:
             raise InputError(
-                f"'{self.folder}' has no {LABELS}, a line NAME LABEL for each picture (the label "
-                '-1 without a class); tools/pack_dataset.py writes it'
+                f"'{self.folder}' has no {LABELS}, a line NAME LABEL for each image (the label "
+                '-1 without a class); tools/dataset_converters/pack_dataset.py writes it'
             )
         yield from listing
 
@@ -189,7 +189,7 @@ class LmdbPack(Pack):
         return found
 
     def require(self, name: str) -> None:
-        """Look a picture up without reading it; errors are those of :meth:`read`."""
+        """Look an image up without reading it; errors are those of :meth:`read`."""
         with self._transaction(name) as transaction:
             found = transaction.cursor().set_key(name.encode())
         if not found:
@@ -219,7 +219,7 @@ _open: dict[str, Pack] = {}
 
 
 def open_pack(folder: str | os.PathLike[str]) -> Pack:
-    """Open a packed data set, once in a process.
+    """Open a packed dataset, once in a process.
 
     Args:
         folder: Folder of tar shards, or an LMDB.
@@ -234,7 +234,7 @@ def open_pack(folder: str | os.PathLike[str]) -> Pack:
 
 
 def read_pack(path: Path) -> Pack:
-    """Open a packed data set anew, by its absolute path; see :func:`open_pack`."""
+    """Open a packed dataset anew, by its absolute path; see :func:`open_pack`."""
     if not path.is_dir():
         raise InputError(f"'{path}' is no folder; give one of tar shards, or an LMDB")
     if not (path / LMDB_FILE).exists():
@@ -252,7 +252,7 @@ def read_pack(path: Path) -> Pack:
 
 
 def read_classes(folder: Path) -> tuple[str, ...] | None:
-    """Names of the classes of a packed data set, which is not opened; None without ``classes.txt``.
+    """Names of the classes of a packed dataset, which is not opened; None without ``classes.txt``.
 
     Raises:
         InputError: The file cannot be read.

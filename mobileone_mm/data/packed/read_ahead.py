@@ -1,4 +1,4 @@
-"""Reading the shards of the next pictures from start to end, into the page cache."""
+"""Reading the shards of the next images from start to end, into the page cache."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ReadAhead:
         self._thread: threading.Thread | None = None
 
     def want(self, rows: np.ndarray) -> None:
-        """Read the pictures of some rows, in the background, after those wanted before."""
+        """Read the images of some rows, in the background, after those wanted before."""
         self._wanted.put(rows)
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._work, name='read-ahead', daemon=True)

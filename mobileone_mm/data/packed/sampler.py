@@ -25,30 +25,30 @@ class ShardSampler(Sampler):
     100 kB at random places of hundreds of GB. Here each epoch
 
     1. shuffles the shards,
-    2. cuts the row of all their pictures into one part for each process,
+    2. cuts the row of all their images into one part for each process,
     3. shuffles each part within windows of ``window`` neighbours; where the windows begin is drawn
        anew in each epoch.
 
     So a batch comes from a few thousand neighbours, and neighbours must not be alike:
-    ``tools/pack_dataset.py`` shuffles what it packs. Everything else is as with ``DefaultSampler``:
-    each picture once an epoch, the same number for each process, the order a function of seed and
+    ``tools/dataset_converters/pack_dataset.py`` shuffles what it packs. Everything else is as with ``DefaultSampler``:
+    each image once an epoch, the same number for each process, the order a function of seed and
     epoch alone, which a resumed run knows.
 
     Args:
         dataset: A ``PackedDataset`` of tar shards.
-        shuffle: Must be True; an evaluation goes through its pictures in order with
+        shuffle: Must be True; an evaluation goes through its images in order with
             ``DefaultSampler``, which mmengine's gathering of results relies on.
         seed: Seed of the order, the same in all processes; None draws one.
-        round_up: Whether some pictures of the start are repeated at the end, so that all processes
+        round_up: Whether some images of the start are repeated at the end, so that all processes
             have equally many.
-        window: Pictures that are shuffled together; 1 keeps the order within the shards.
+        window: Images that are shuffled together; 1 keeps the order within the shards.
         read_ahead: Whether a thread reads the next window from start to end, in pieces of 8 MB,
-            while pictures of this one are taken: a slow storage then sees one sequential reader a
+            while images of this one are taken: a slow storage then sees one sequential reader a
             process, and the workers find the bytes in the page cache. It needs room there for two
-            windows a process (1 GB for 4096 pictures of ImageNet).
+            windows a process (1 GB for 4096 images of ImageNet).
 
     Raises:
-        InputError: The data set has no tar shards, or an argument is out of range.
+        InputError: The dataset has no tar shards, or an argument is out of range.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ShardSampler(Sampler):
         pack = getattr(dataset, 'pack', None)
         if not isinstance(pack, TarPack):
             raise InputError(
-                f'ShardSampler: the data set is {type(dataset).__name__} without tar shards; it is for '
+                f'ShardSampler: the dataset is {type(dataset).__name__} without tar shards; it is for '
                 'mobileone_mm.PackedDataset of shards, others take DefaultSampler'
             )
         if not shuffle:

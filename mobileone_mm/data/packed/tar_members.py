@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from ...errors import InputError
 
-PICTURES = ('jpg', 'jpeg', 'png', 'webp', 'bmp', 'ppm', 'pgm', 'tif', 'tiff')
+IMAGES = ('jpg', 'jpeg', 'png', 'webp', 'bmp', 'ppm', 'pgm', 'tif', 'tiff')
 NO_LABEL = -1
 # WebDataset's rule: the key ends at the first dot of the file's name, folders belong to it.
 _MEMBER = re.compile(r'^((?:.*/)?[^./][^./]*)\.([^/]*)$', re.DOTALL)
@@ -20,7 +20,7 @@ _LONGEST_LABEL = 1 << 20
 
 
 class Sample(NamedTuple):
-    """Where a picture lies in a tar file: name, first byte, number of bytes; and its class."""
+    """Where an image lies in a tar file: name, first byte, number of bytes; and its class."""
 
     name: str
     offset: int
@@ -36,7 +36,7 @@ def member_name(name: str) -> str:
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
-    """The samples of a tar file in its order; pictures are not read, only headers and labels.
+    """The samples of a tar file in its order; images are not read, only headers and labels.
 
     Raises:
         InputError: It is no tar file, is cut off, or its labels cannot be read.
@@ -45,7 +45,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
     with path.open('rb') as file:
         length = path.stat().st_size
         key: str | None = None
-        picture: Sample | None = None
+        image: Sample | None = None
         label = NO_LABEL
         for member in _members(path, file):
             found = _MEMBER.match(member.name)
@@ -54,21 +54,21 @@ def read_samples(path: Path) -> Iterator[Sample]:
             if member.offset_data + member.size > length:
                 raise _damaged(path, f"'{member.name}' is cut off")
             if found[1] != key:
-                if picture is not None:
-                    yield picture._replace(label=label)
-                key, picture, label = found[1], None, NO_LABEL
+                if image is not None:
+                    yield image._replace(label=label)
+                key, image, label = found[1], None, NO_LABEL
             ending = found[2].lower()
             if ending in ('cls', 'json'):
                 label = _label(path, file, member, ending, label)
-            elif ending in PICTURES:
-                if picture is not None:
+            elif ending in IMAGES:
+                if image is not None:
                     raise InputError(
-                        f"shard '{path}': '{key}' has two pictures, .{ending} is the second; "
+                        f"shard '{path}': '{key}' has two images, .{ending} is the second; "
                         'a sample has one'
                     )
-                picture = Sample(member.name, member.offset_data, member.size, NO_LABEL)
-        if picture is not None:
-            yield picture._replace(label=label)
+                image = Sample(member.name, member.offset_data, member.size, NO_LABEL)
+        if image is not None:
+            yield image._replace(label=label)
 
 
 def _members(path: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:

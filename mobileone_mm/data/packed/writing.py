@@ -1,4 +1,4 @@
-"""Packing a data set of single files: into tar shards or an LMDB, whole or not at all."""
+"""Packing a dataset of single files: into tar shards or an LMDB, whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmengine import fileio
 from ...errors import InputError, ProofError
 from .backend import PREFIX
 from .packs import CLASSES, LABELS, read_pack
-from .tar_members import NO_LABEL, PICTURES, member_name
+from .tar_members import IMAGES, NO_LABEL, member_name
 
 FORMATS = ('shards', 'lmdb')
 # Reading from a network storage is waiting; a few threads wait side by side.
@@ -31,7 +31,7 @@ _MB = 10**6
 
 @dataclass(frozen=True)
 class Item:
-    """A picture to pack.
+    """An image to pack.
 
     Attributes:
         path: Where it is now, for mmengine's file functions.
@@ -52,22 +52,22 @@ def write_pack(
     seed: int | None = 0,
     shard_size: int = 500,
 ) -> int:
-    """Pack pictures, their bytes unchanged, and read everything back.
+    """Pack images, their bytes unchanged, and read everything back.
 
     Args:
-        items: The pictures.
+        items: The images.
         out: New or empty folder.
         form: ``shards`` or ``lmdb``.
         classes: Names of the classes, by number.
-        seed: The shards get the pictures in an order shuffled with this seed; None keeps the order.
+        seed: The shards get the images in an order shuffled with this seed; None keeps the order.
             The order within an LMDB is that of the names.
         shard_size: A shard is closed when it has this many MB (10^6 bytes).
 
     Returns:
-        The number of bytes of the pictures.
+        The number of bytes of the images.
 
     Raises:
-        InputError: Names or arguments do not fit, a picture cannot be read, or the folder cannot be
+        InputError: Names or arguments do not fit, an image cannot be read, or the folder cannot be
             written; there is nothing at ``out`` then.
         ProofError: What was read back is not what was packed; there is nothing at ``out`` then.
     """
@@ -100,14 +100,14 @@ def _check(items: Sequence[Item], form: str, shard_size: int) -> None:
     if shard_size < 1:
         raise InputError(f'--shard-size: got {shard_size}; at least 1 (MB) is needed')
     if not items:
-        raise InputError('the data set is empty: there is nothing to pack')
+        raise InputError('the dataset is empty: there is nothing to pack')
     seen: dict[str, str] = {}
     for item in items:
         key = item.name
         if form == 'shards':
             key, _, ending = member_name(key).rpartition('.')
-            if ending.lower() not in PICTURES:
-                raise InputError(f"'{item.path}': no picture; {', '.join(PICTURES)} can be packed")
+            if ending.lower() not in IMAGES:
+                raise InputError(f"'{item.path}': no image; {', '.join(IMAGES)} can be packed")
         elif len(key.encode()) > _LMDB_KEY:
             raise InputError(f"'{item.path}': the name is too long for LMDB ({_LMDB_KEY} bytes)")
         if '\n' in key:
@@ -139,7 +139,7 @@ def _write_shards(folder: Path, items: Sequence[Item], most: int) -> dict[str, t
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    # The same pictures give the same file: no time, no owner.
+    # The same images give the same file: no time, no owner.
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
@@ -218,7 +218,7 @@ def _check_back(
                     f"'{item.path}' has class {item.label}, read back was {labels.get(name)}"
                 )
         if len(labels) != len(items):
-            raise ProofError(f'{len(items)} pictures were packed, {len(labels)} read back')
+            raise ProofError(f'{len(items)} images were packed, {len(labels)} read back')
     finally:
         pack.close()
 

@@ -22,7 +22,7 @@ PIPELINE = [
 
 @pytest.fixture(autouse=True)
 def no_collection(monkeypatch):
-    """mmengine collects garbage whenever a data set is built, half a second each time."""
+    """mmengine collects garbage whenever a dataset is built, half a second each time."""
     monkeypatch.setattr('mmengine.dataset.base_dataset.gc.collect', lambda: 0)
 
 
@@ -33,7 +33,7 @@ def source(tiny_imagenet):
 
 @pytest.fixture(scope='session')
 def layouts(source, tmp_path_factory):
-    """Settings of the same data set as folders, shards (several, shuffled) and LMDB."""
+    """Settings of the same dataset as folders, shards (several, shuffled) and LMDB."""
     items, classes = items_of_dataset(source)
     found = {'folders': {**source, 'pipeline': PIPELINE}}
     for form in ('shards', 'lmdb') if find_spec('lmdb') else ('shards',):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mobileone_mm.apis.config import load_config
+from mobileone_mm.config.read import load_config
 
 PAGE = Path(__file__).resolve().parents[3] / 'docs' / 'data.md'
 

@@ -49,7 +49,7 @@ def test_webdataset_layouts(tmp_path, write_tar):
 
 
 def test_webdataset_reads_what_we_index(tmp_path, write_tar):
-    """The library itself, where it is installed, agrees on keys, pictures and classes."""
+    """The library itself, where it is installed, agrees on keys, images and classes."""
     webdataset = pytest.importorskip('webdataset', reason='webdataset is not installed')
     path = write_tar(
         tmp_path / 'a.tar', [('n1/a_b.JPEG', b'x' * 700), ('n1/a_b.cls', b'5'), ('c.jpg', b'y')]
@@ -65,7 +65,7 @@ def test_webdataset_reads_what_we_index(tmp_path, write_tar):
 @pytest.mark.parametrize(
     ('members', 'message'),
     [
-        ([('a.jpg', b'x'), ('a.png', b'x')], "'a' has two pictures, .png is the second"),
+        ([('a.jpg', b'x'), ('a.png', b'x')], "'a' has two images, .png is the second"),
         ([('a.jpg', b'x'), ('a.cls', b'cat')], "'a.cls' holds b'cat'; a class number from 0"),
         ([('a.jpg', b'x'), ('a.cls', b'-7')], "'a.cls' holds"),
         ([('a.jpg', b'x'), ('a.json', b'{"label": "cat"}')], "'a.json' holds"),
@@ -81,7 +81,7 @@ def test_bad_members(members, message, tmp_path, write_tar):
     assert not (tmp_path / FILE).exists()
 
 
-@pytest.mark.parametrize('damage', ['text', 'gzip', 'cut in a picture', 'cut in a header', 'noise'])
+@pytest.mark.parametrize('damage', ['text', 'gzip', 'cut in an image', 'cut in a header', 'noise'])
 def test_damaged_shards(damage, tmp_path, write_tar):
     path = tmp_path / 'a.tar'
     write_tar(path, [('a.jpg', b'x' * 5000), ('b.jpg', b'y' * 5000), ('b.cls', b'1')])
@@ -94,7 +94,7 @@ def test_damaged_shards(damage, tmp_path, write_tar):
         path.write_bytes(
             {
                 'text': b'no tar at all' * 100,
-                'cut in a picture': content[:7000],
+                'cut in an image': content[:7000],
                 'cut in a header': content[:5700],
                 'noise': content[:5632] + noise + content[5832:],
             }[damage]

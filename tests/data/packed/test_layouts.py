@@ -1,4 +1,4 @@
-"""Folders, LMDB and tar shards are one data set: pictures, classes and batches bit by bit."""
+"""Folders, LMDB and tar shards are one dataset: images, classes and batches bit by bit."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 import torch
 from mmengine import fileio
 
-from mobileone_mm.apis.results import PredictionsCSV
 from mobileone_mm.data.packed.backend import PackedBackend
 from mobileone_mm.data.packed.packs import LmdbPack, TarPack, open_pack
+from mobileone_mm.inference.results import PredictionsCSV
 from mobileone_mm.training.runner import Runner
 
 needs_lmdb = pytest.mark.skipif(find_spec('lmdb') is None, reason='lmdb is not installed')
@@ -24,7 +24,7 @@ FORMS = ['shards', pytest.param('lmdb', marks=needs_lmdb)]
 
 
 def batches(settings, epochs=2, **options):
-    """What a loader of the Runner yields, the augmented pictures and their labels and names."""
+    """What a loader of the Runner yields, the augmented images and their labels and names."""
     loader = Runner.build_dataloader(
         dict(
             batch_size=3,
@@ -127,18 +127,18 @@ def test_indices(form, indices, layouts, build):
 
 @pytest.mark.parametrize('form', FORMS)
 def test_names_of_another_root(form, layouts, source):
-    """Detection and segmentation: the data set knows paths, the loader finds them in the pack."""
+    """Detection and segmentation: the dataset knows paths, the loader finds them in the pack."""
     settings = layouts[form]
     backend = dict(
         backend='mobileone_mm.packed',
         path=str(Path(settings['data_root'], 'train')),
-        root='data/pictures',
+        root='data/images',
     )
     for path in sorted(Path(source['data_root'], 'train').rglob('*.JPEG'))[:3]:
         name = path.relative_to(Path(source['data_root'], 'train'))
-        assert fileio.get(f'data/pictures/{name}', backend_args=backend) == path.read_bytes()
-    with pytest.raises(FileNotFoundError, match='no picture of that name'):
-        fileio.get('data/pictures/none.jpg', backend_args=backend)
+        assert fileio.get(f'data/images/{name}', backend_args=backend) == path.read_bytes()
+    with pytest.raises(FileNotFoundError, match='no image of that name'):
+        fileio.get('data/images/none.jpg', backend_args=backend)
 
 
 @needs_lmdb

@@ -1,4 +1,4 @@
-"""labels.txt against the pictures and the classes that are packed."""
+"""labels.txt against the images and the classes that are packed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def one_less(lines):
 
 @pytest.fixture
 def spoilt(layouts, tmp_path):
-    """Settings of a copy of the packed data set with another list."""
+    """Settings of a copy of the packed dataset with another list."""
 
     def make(form, change):
         if form not in layouts:
@@ -46,12 +46,12 @@ def spoilt(layouts, tmp_path):
     ('change', 'line'),
     [
         (zeros, r"labels.txt': '.*' has class 0, its .cls or .json member in the shards [1-9]"),
-        (one_more, r"lists other pictures than .*: 'n01440764/gone.JPEG', line 9, is not there"),
-        (one_less, r"lists other pictures than there are: '.*' is missing in it"),
+        (one_more, r"lists other images than .*: 'n01440764/gone.JPEG', line 9, is not there"),
+        (one_less, r"lists other images than there are: '.*' is missing in it"),
     ],
 )
 def test_a_list_that_disagrees(change, line, spoilt, build):
-    """Found before the run, and where the data set is built from Python."""
+    """Found before the run, and where the dataset is built from Python."""
     settings = spoilt('shards', change)
     with pytest.raises(InputError, match=line) as caught:
         check_packed('train_dataloader.dataset', settings, None)
@@ -83,7 +83,7 @@ def test_classes_of_an_lmdb(spoilt, build):
     assert set(build(settings).get_gt_labels()) == {0}
 
 
-def test_a_picture_that_an_lmdb_lacks(spoilt):
+def test_a_image_that_an_lmdb_lacks(spoilt):
     settings = spoilt('lmdb', one_more)
     with pytest.raises(InputError, match="lists 'n01440764/gone.JPEG', which the LMDB does not"):
         check_packed('train_dataloader.dataset', settings, None)

@@ -1,4 +1,4 @@
-"""ShardSampler: each picture once, for any number of processes, shard by shard, reproducibly."""
+"""ShardSampler: each image once, for any number of processes, shard by shard, reproducibly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZES = (5, 9, 1, 7, 11, 4)
 
 
 class Samples:
-    """A data set of tar shards whose order is another than that of the shards."""
+    """A dataset of tar shards whose order is another than that of the shards."""
 
     def __init__(self, folder, write_tar):
         for number, size in enumerate(SIZES):
@@ -106,7 +106,7 @@ def test_shard_by_shard(dataset):
 
 
 def test_window(dataset):
-    """A picture moves by less than a window, and pictures do move."""
+    """An image moves by less than a window, and images do move."""
     straight = {}
     for window in (1, 6):
         each = sampler(dataset, window=window)
@@ -125,7 +125,7 @@ def test_processes_read_different_shards(dataset):
 
 
 def test_read_ahead(dataset, monkeypatch):
-    """Every byte of the pictures is read once, forwards within each shard."""
+    """Every byte of the images is read once, forwards within each shard."""
     seen = []
     original = os.preadv
 
@@ -202,5 +202,5 @@ def test_bad_arguments(options, message, dataset):
 
 
 def test_only_for_shards():
-    with pytest.raises(InputError, match='the data set is list without tar shards'):
+    with pytest.raises(InputError, match='the dataset is list without tar shards'):
         sampler([1, 2])

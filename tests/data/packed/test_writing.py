@@ -74,7 +74,7 @@ def test_from_one_form_to_the_other(items, tmp_path):
     assert open_pack(tmp_path / 'b').read('c1/5.jpg') == Path(items[5].path).read_bytes()
 
 
-def test_a_picture_that_cannot_be_read(items, tmp_path):
+def test_a_image_that_cannot_be_read(items, tmp_path):
     Path(items[4].path).unlink()
     for form in ('shards', 'lmdb'):
         if form == 'lmdb':
@@ -124,7 +124,7 @@ def test_full_disk(items, tmp_path, monkeypatch):
         (dict(form='zip'), "--format: got 'zip'; shards, lmdb are allowed"),
         (dict(shard_size=0), '--shard-size: got 0'),
         (dict(items=[]), 'nothing to pack'),
-        (dict(items=[Item('a.txt', 'a.txt')]), "'a.txt': no picture"),
+        (dict(items=[Item('a.txt', 'a.txt')]), "'a.txt': no image"),
         (dict(items=[Item('x', 'a.jpg'), Item('y', 'a.png')]), "both be called 'a'.*format lmdb"),
         (dict(items=[Item('x', 'a.b.jpg'), Item('y', 'a_b.jpg')]), "both be called 'a_b'"),
         (dict(items=[Item('x\ny.jpg', 'x\ny.jpg')]), 'a line break in the name'),

@@ -1,0 +1,1 @@
+"""The demo: drawn datasets, and training, testing, converting and predicting on them."""

@@ -1,0 +1,33 @@
+"""Train, test, convert and predict on generated images, with the project's own tools.
+
+python -m demo det|cls|seg [--out-dir demo_output]
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+from demo.run import JOBS, Demo
+from mobileone_mm.cli.run import ToolParser, run_tool
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = ToolParser(description=__doc__)
+    parser.add_argument('task', nargs='?', default='det', help=f'one of {", ".join(JOBS)}')
+    parser.add_argument(
+        '--out-dir', type=Path, default=Path('demo_output'), help='where it goes (default: here)'
+    )
+    args = parser.parse_args(argv)
+    try:
+        Demo(args.task, ROOT, args.out_dir / args.task).run()
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    return 0
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,229 @@
+"""A small vector canvas on Pillow: outlined shapes, soft light, an antialiased mask."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw
+
+Color = tuple[int, int, int]
+Points = Sequence[tuple[float, float]] | np.ndarray
+
+# The canvas spans [-_REACH, _REACH] units: room for turned objects and for outlines.
+_REACH = 1.5
+# Radii of soft discs are rounded to this many pixels, so that few are computed.
+_DISC_STEP = 16
+# The notch between two pieces of a line shows where bend (radians) times width (pixels) is larger.
+_NOTCH = 2.5
+
+
+def hsv(hue: float, saturation: float, value: float) -> Color:
+    """RGB, 0 to 255, of hue (in turns, any real number), saturation and value (clipped to 0..1)."""
+    saturation, value = (min(max(part, 0.0), 1.0) for part in (saturation, value))
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def mix(first: Color, second: Color, share: float) -> Color:
+    """Colour that lies `share` (0..1) of the way from the first to the second."""
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+    return red, green, blue
+
+
+def ellipse(
+    x: float, y: float, rx: float, ry: float, turn: float = 0.0, steps: int = 40
+) -> np.ndarray:
+    """Polygon of an ellipse around (x, y); `turn` in degrees, clockwise on the image."""
+    angle = np.linspace(0, 2 * np.pi, steps, endpoint=False)
+    ring = np.stack([rx * np.cos(angle), ry * np.sin(angle)], axis=1)
+    return shift(rotate(ring, turn), x, y)
+
+
+def rotate(points: Points, degrees: float) -> np.ndarray:
+    """Points turned around the origin, clockwise on the image (y points down)."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.asarray(points, dtype=float) @ np.array([[cos, sin], [-sin, cos]])
+
+
+def shift(points: Points, x: float, y: float) -> np.ndarray:
+    """Points moved by (x, y)."""
+    return np.asarray(points, dtype=float) + np.array([x, y])
+
+
+def box(left: float, top: float, right: float, bottom: float, radius: float) -> np.ndarray:
+    """Polygon of a rectangle with round corners of the radius."""
+    corners = [
+        (right - radius, top + radius, -90),
+        (right - radius, bottom - radius, 0),
+        (left + radius, bottom - radius, 90),
+        (left + radius, top + radius, 180),
+    ]
+    angle = np.radians(np.linspace(0, 90, 7))
+    arc = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return np.concatenate([shift(rotate(arc, turn), x, y) for x, y, turn in corners])
+
+
+def smooth(points: Points, closed: bool = True, steps: int = 8) -> np.ndarray:
+    """Catmull-Rom curve through the points, `steps` points a piece."""
+    knots = np.asarray(points, dtype=float)
+    if not closed:
+        knots = np.concatenate([knots[:1], knots, knots[-1:]])
+    before, start, stop, after = (
+        np.roll(knots, shift, axis=0)[:, None] for shift in (1, 0, -1, -2)
+    )
+    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
+    curve = 0.5 * (
+        2 * start
+        + (stop - before) * t
+        + (2 * before - 5 * start + 4 * stop - after) * t**2
+        + (3 * start - before - 3 * stop + after) * t**3
+    )
+    if closed:
+        return curve.reshape(-1, 2)
+    return np.concatenate([curve[1:-2].reshape(-1, 2), knots[-1:]])
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How a drawing of about [-1, 1] units lies on the canvas.
+
+    Attributes:
+        side: pixels of two units.
+        turn: degrees, clockwise.
+        stretch: width over height, relative to the drawing's own.
+        mirror: looks to the left instead of to the right.
+    """
+
+    side: float
+    turn: float = 0.0
+    stretch: float = 1.0
+    mirror: bool = False
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """A drawn object cut out along its mask: `rgb` (H, W, 3) and `alpha` (H, W), both uint8."""
+
+    rgb: np.ndarray
+    alpha: np.ndarray
+
+
+class Canvas:
+    """Draws shapes given in units: x to the right, y down, the object within about [-1, 1].
+
+    Every shape has a dark outline, which sets it off from any background. Light and shade change
+    colours only and never the mask.
+    """
+
+    def __init__(self, pose: Pose, ink: Color) -> None:
+        self._pose = pose
+        self._ink = ink
+        # Small drawings need finer steps at their edges; large ones cost the most to draw finely.
+        fine = 4 if pose.side < 48 else 3 if pose.side < 96 else 2
+        self._fine = fine
+        self._scale = pose.side / 2 * fine
+        half = int(np.ceil(pose.side / 2 * _REACH)) * fine
+        self._middle = half
+        # Ink outside the mask: what antialiasing blends into the rim is then the outline's colour.
+        self._color = Image.new('RGB', (2 * half, 2 * half), ink)
+        self._mask = Image.new('L', self._color.size, 0)
+        self._pen = ImageDraw.Draw(self._color)
+        self._mask_pen = ImageDraw.Draw(self._mask)
+        self._line = max(1.5 * fine, 0.035 * self._scale)
+
+    def _pixels(self, points: Points) -> np.ndarray:
+        stretch = self._pose.stretch**0.5
+        placed = np.asarray(points, dtype=float) * (stretch, 1 / stretch)
+        if self._pose.mirror:
+            placed = placed * (-1, 1)
+        return (rotate(placed, self._pose.turn) * self._scale + self._middle).round(2)
+
+    def shape(self, points: Points, fill: Color, outline: float = 1.0) -> None:
+        """Filled polygon; `outline` is the width of its dark rim (1 is usual, 0 none)."""
+        corners = self._pixels(points)
+        flat = corners.ravel().tolist()
+        self._pen.polygon(flat, fill=fill)
+        self._mask_pen.polygon(flat, fill=255)
+        if outline:
+            ring = np.concatenate([corners, corners[:1]])
+            self._trace(ring, round(self._line * outline), self._ink)
+
+    def stroke(self, points: Points, width: float, fill: Color, outline: float = 1.0) -> None:
+        """Open line with round ends; `width` in units without the dark rim on both sides."""
+        corners = self._pixels(points)
+        inner = max(1, round(width * self._scale))
+        if outline:
+            self._trace(corners, inner + round(self._line * outline), self._ink)
+        self._trace(corners, inner, fill)
+
+    def _trace(self, corners: np.ndarray, width: int, fill: Color) -> None:
+        # Pillow leaves notches where wide lines meet at an angle. Its own joints are slow on
+        # curves of many points, so round joints are drawn at ends and sharp corners only.
+        step = np.diff(corners, axis=0)
+        heading = np.arctan2(step[:, 1], step[:, 0])
+        bend = np.abs((np.diff(heading) + np.pi) % (2 * np.pi) - np.pi)
+        joints = np.concatenate([corners[1:-1][bend * width > _NOTCH], corners[[0, -1]]])
+        half = width / 2
+        discs = np.concatenate([joints - half, joints + half], axis=1).tolist()
+        flat = corners.ravel().tolist()
+        for pen, color in ((self._pen, fill), (self._mask_pen, 255)):
+            pen.line(flat, fill=color, width=width)
+            for disc in discs:
+                pen.ellipse(disc, color)
+
+    def mark(self, points: Points, width: float, color: Color) -> None:
+        """Thin line inside a shape, without rim."""
+        self.stroke(points, width, color, outline=0)
+
+    def glow(
+        self, within: Points, center: tuple[float, float], radius: float, color: Color, power: float
+    ) -> None:
+        """Soft disc of light or shade around `center`, only inside the polygon `within`.
+
+        `power` is its opacity at the centre, 0 to 1; it falls to 0 at `radius`.
+        """
+        corners = self._pixels(within)
+        corner = np.floor(corners.min(axis=0))
+        extent = np.ceil(corners.max(axis=0)) - corner + 1
+        clip = Image.new('L', (int(extent[0]), int(extent[1])), 0)
+        ImageDraw.Draw(clip).polygon((corners - corner).ravel().tolist(), fill=round(255 * power))
+        disc = _soft_disc(max(1, round(radius * self._scale / _DISC_STEP)) * _DISC_STEP)
+        light = Image.new('L', clip.size, 0)
+        x, y = (self._pixels([center])[0] - corner - disc.width / 2).round().astype(int).tolist()
+        light.paste(disc, (x, y))
+        place = (int(corner[0]), int(corner[1]))
+        self._color.paste(color, place, ImageChops.multiply(clip, light))
+
+    def volume(self, within: Points, power: float = 0.35) -> None:
+        """Light from the upper left and shade at the lower right of the polygon `within`."""
+        corners = np.asarray(within, dtype=float)
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        span = high - low
+        radius = 0.75 * float(span.max())
+        # The light stays on the image's left when the drawing is mirrored.
+        side = -1 if self._pose.mirror else 1
+        middle = (low + high) / 2
+        bright = (middle[0] - 0.25 * side * span[0], middle[1] - 0.3 * span[1])
+        dark = (middle[0] + 0.45 * side * span[0], middle[1] + 0.5 * span[1])
+        self.glow(within, dark, radius, self._ink, power)
+        self.glow(within, bright, 0.8 * radius, (255, 255, 255), power)
+
+    def sprite(self) -> Sprite:
+        """The drawing at its final size, cut to the smallest rectangle that holds the mask."""
+        alpha = np.asarray(self._mask.reduce(self._fine))
+        rgb = np.asarray(self._color.reduce(self._fine))
+        rows = np.flatnonzero(alpha.max(axis=1))
+        columns = np.flatnonzero(alpha.max(axis=0))
+        area = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return Sprite(rgb[area].copy(), alpha[area].copy())
+
+
+@lru_cache(maxsize=64)
+def _soft_disc(radius: int) -> Image.Image:
+    axis = (np.arange(2 * radius) + 0.5) / radius - 1
+    fall = np.clip(1 - np.hypot(*np.meshgrid(axis, axis)), 0, 1)
+    return Image.fromarray((255 * fall * fall * (3 - 2 * fall)).round().astype(np.uint8))

@@ -1,0 +1,190 @@
+"""Places drawn objects in a painted scene; the masks tell what is seen of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .canvas import Sprite
+from .objects import DRAWINGS, draw
+from .scenes import PLACES, Light, Scene, paint_scene
+from .texture import blend, disc
+
+# Two boxes may share this much of their union, and of the smaller one, so that every object
+# stays recognisable.
+MAX_IOU = 0.12
+_MAX_COVER = 0.2
+_TRIES = 40
+# A turn and the outline make an object up to a quarter longer than asked for.
+_MAX_SIDE = 0.8
+# A mask pixel belongs to the object from this opacity on.
+_OPAQUE = 128
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object as it is seen.
+
+    Attributes:
+        name: its class.
+        mask: bool (size, size), what nothing in front covers.
+    """
+
+    name: str
+    mask: np.ndarray
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, width, height of the smallest rectangle around the mask, in pixels."""
+        rows, columns = (np.flatnonzero(self.mask.any(axis=axis)) for axis in (1, 0))
+        left, top = int(columns[0]), int(rows[0])
+        return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
+
+
+@dataclass(frozen=True)
+class DrawnImage:
+    """A finished image.
+
+    Attributes:
+        image: uint8 (size, size, 3), RGB.
+        instances: its objects, from back to front.
+        stuff: uint8 (size, size), ADE20K's index of the background's surface.
+    """
+
+    image: np.ndarray
+    instances: list[Instance]
+    stuff: np.ndarray
+
+
+@dataclass
+class _Placed:
+    name: str
+    place: str
+    sprite: Sprite
+    left: int
+    top: int
+
+    @property
+    def corners(self) -> tuple[int, int, int, int]:
+        height, width = self.sprite.alpha.shape
+        return self.left, self.top, self.left + width, self.top + height
+
+
+def compose(
+    rng: np.random.Generator,
+    size: int,
+    primary: str,
+    classes: Sequence[str],
+    count: tuple[int, int] = (1, 4),
+    side: tuple[float, float] = (0.22, 0.5),
+) -> DrawnImage:
+    """Draws an image of `size` pixels square that has an object of the class `primary`.
+
+    `primary` is one of `classes`; the other objects are of any of them that fits the scene.
+    `count` bounds their number, `primary` included; fewer come out where there is no room. `side`
+    bounds the longer side of an object, before its turn and outline, as a share of the image's.
+    Raises ValueError for a side above 0.8, from which on a turned object may not fit.
+    """
+    if side[1] > _MAX_SIDE:
+        raise ValueError(f'side: got {side}; its upper bound is at most {_MAX_SIDE}')
+    scene = paint_scene(str(rng.choice(_scenes_for(primary))), size, rng)
+    placed: list[_Placed] = []
+    for index in range(int(rng.integers(count[0], count[1] + 1))):
+        name = _next_class(rng, scene.kind, classes) if index else primary
+        candidate = _find_room(rng, scene, name, size * rng.uniform(*side), placed)
+        if candidate is not None:
+            placed.append(candidate)
+    # The sky lies behind; on the ground, lower feet are nearer.
+    placed.sort(key=lambda item: (item.place != 'sky', item.corners[3]))
+    owner = np.zeros((size, size), np.uint8)
+    for number, item in enumerate(placed, start=1):
+        _ground_contact(scene.image, item)
+        _paste(scene, item, owner, number)
+    image = scene.image.round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    instances = [Instance(item.name, owner == number) for number, item in enumerate(placed, 1)]
+    return DrawnImage(np.ascontiguousarray(image), instances, scene.stuff)
+
+
+def _scenes_for(name: str) -> list[str]:
+    return [kind for kind, place in PLACES.items() if DRAWINGS[name].places & {'sky', place}]
+
+
+def _next_class(rng: np.random.Generator, kind: str, classes: Sequence[str]) -> str:
+    """Class that fits the scene; one that fits few scenes is the likelier, for an even count."""
+    names = [name for name in classes if kind in _scenes_for(name)]
+    weights = np.array([1 / len(_scenes_for(name)) for name in names])
+    return names[int(rng.choice(len(names), p=weights / weights.sum()))]
+
+
+def _find_room(
+    rng: np.random.Generator, scene: Scene, name: str, side: float, placed: list[_Placed]
+) -> _Placed | None:
+    """Object drawn and placed beside the others; None where there is no room."""
+    places = sorted(DRAWINGS[name].places & {'sky', PLACES[scene.kind]})
+    place = places[int(rng.integers(len(places)))]
+    sprite = draw(name, side, rng)
+    size = scene.stuff.shape[0]
+    height, width = sprite.alpha.shape
+    depth = size - scene.horizon
+    if place == 'sky':
+        lowest, highest = 0.02 * size, max(0.03 * size, scene.horizon + 0.1 * depth - height)
+    else:
+        near = {'ground': 0.34, 'road': 0.4, 'water': 0.2}[place]
+        lowest = max(0, scene.horizon + near * depth - height)
+        highest = size - 0.02 * size - height
+    for _ in range(_TRIES):
+        left = int(rng.uniform(0, max(1, size - width)))
+        top = int(max(0, rng.uniform(lowest, max(lowest + 1, highest))))
+        candidate = _Placed(name, place, sprite, left, top)
+        if not any(_crowds(candidate.corners, other.corners) for other in placed):
+            return candidate
+    return None
+
+
+def _crowds(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> bool:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    if width <= 0 or height <= 0:
+        return False
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+    shared = width * height
+    return shared > MAX_IOU * (sum(areas) - shared) or shared > _MAX_COVER * min(areas)
+
+
+def _ground_contact(image: np.ndarray, item: _Placed) -> None:
+    """Soft shadow under an object on the ground, mirror image under one on the water."""
+    left, top, right, bottom = item.corners
+    size, width, height = image.shape[1], right - left, bottom - top
+    if item.place == 'water':
+        depth = min(height // 3, size - bottom)
+        if depth <= 0:
+            return
+        rows = bottom - top - 1 - 2 * np.arange(depth)
+        share = item.sprite.alpha[rows] / np.float32(255) * np.linspace(0.5, 0.05, depth)[:, None]
+        blend(
+            image[:, bottom : bottom + depth, left:right],
+            item.sprite.rgb[rows].transpose(2, 0, 1),
+            share.astype(np.float32),
+        )
+    elif item.place != 'sky':
+        flat = 6.0
+        start, stop = max(0, bottom - int(0.1 * width)), min(size, bottom + int(0.1 * width) + 1)
+        shape = (int((stop - start) * flat), width)
+        away = disc(shape, width / 2, (bottom - 0.02 * width - start) * flat, 0.52 * width)
+        share = 0.5 * np.clip(1 - away, 0, 1)[:: int(flat)][: stop - start]
+        blend(image[:, start : start + len(share), left:right], (20, 22, 34), share)
+
+
+def _paste(scene: Scene, item: _Placed, owner: np.ndarray, number: int) -> None:
+    left, top, right, bottom = item.corners
+    tint = _object_tint(scene.light)
+    paint = item.sprite.rgb.transpose(2, 0, 1) * tint[:, None, None]
+    blend(scene.image[:, top:bottom, left:right], paint, item.sprite.alpha / np.float32(255))
+    owner[top:bottom, left:right][item.sprite.alpha >= _OPAQUE] = number
+
+
+def _object_tint(light: Light) -> np.ndarray:
+    """Half of the light's tint: enough to belong to the scene, and still bright."""
+    return (1 + np.asarray(light.tint, np.float32)) / 2

@@ -1,0 +1,289 @@
+"""Ablations: variants of one config, trained with the same seeds and compared by pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from mmengine.config import Config
+
+from demo.run import ALLOCATOR
+
+from ..benchmark.ablation_report import draw, summarise, table
+from ..config.read import load_config
+from ..errors import InputError
+from ..files import atomic_text
+from ..training.folders import check_writable
+from .train import prepare_training
+
+_NEEDS = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'val_dataloader', 'val_evaluator')
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a variant with a seed.
+
+    Attributes:
+        variant: Name of the variant.
+        seed: Of weights, order of the images and augmentation.
+        text: The whole config, as Python.
+        folder: The work dir.
+    """
+
+    variant: str
+    seed: int
+    text: str
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        """Changes with anything that the result depends on."""
+        parts = json.dumps([self.variant, self.seed, self.text])
+        return hashlib.sha256(parts.encode()).hexdigest()[:32]
+
+
+def ablate(
+    config: str | Path,
+    variants: str | Path,
+    root: Path,
+    seeds: Sequence[int] = (0, 1, 2),
+    only: Sequence[str] | None = None,
+    metric: str | None = None,
+    jobs: int = 1,
+    keep_checkpoints: bool = False,
+    work_dir: str | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Train every variant of a config with every seed, and compare each with the first variant.
+
+    Variants of one seed start alike and see the images in the same order as far as the variant
+    allows, so that they are compared by pairs. The runs go seed by seed; a second call leaves out what
+    is done. Each is an ordinary run of ``tools/train.py``, with its config, log and curves in
+    ``WORK_DIR/<variant>/seed_<n>``; what is compared is the last value of the metric.
+
+    Args:
+        config: Path of the config.
+        variants: A file with ``variants``: options by dotted key for each name, ``{}`` for none. The
+            first is the one that the others are compared with.
+        root: The folder with ``tools``.
+        seeds: Seeds, each an integer of at least 0.
+        only: Names of the variants to run and report besides the first.
+        metric: Name of the metric; by default what the config's ``save_best`` says.
+        jobs: Runs at the same time, which share the processor's cores.
+        keep_checkpoints: Keep the weights of the runs.
+        work_dir: Folder of all runs, by default ``work_dirs/<variants>``.
+        cfg_options: Overrides for all runs, by dotted key.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
+
+    Returns:
+        The summary, see :func:`~mobileone_mm.benchmark.ablation_report.summarise`.
+
+    Raises:
+        InputError: Something that the user gave does not fit, or a run failed; those that were done
+            before are kept.
+    """
+    _check_numbers(seeds, jobs)
+    folder = Path(work_dir or Path('work_dirs', Path(variants).stem)).expanduser()
+    check_writable(folder, '--work-dir')
+    chosen = _choose(read_variants(variants), only)
+    configs = {name: _configure(config, name, chosen[name], cfg_options) for name in chosen}
+    metric = metric or _best_metric(configs[next(iter(chosen))])
+    runs = [_plan(cfg, name, seed, folder) for seed in seeds for name, cfg in configs.items()]
+    values = _run_all(runs, folder, _Trainer(root, metric, jobs, keep_checkpoints, device))
+    summary = summarise(values, metric)
+    atomic_text(folder / 'ablation.json', json.dumps(summary, indent=2) + '\n')
+    text = '\n'.join(table(summary))
+    atomic_text(folder / 'ablation.md', text + '\n')
+    draw(summary, folder / 'ablation.png')
+    print(f'\n{text}\n\n{folder / "ablation.json"}, .md and .png have been written.')
+    return summary
+
+
+def read_variants(path: str | Path) -> dict[str, dict[str, Any]]:
+    """Options of each variant by its name, in the order of the file.
+
+    Raises:
+        InputError: The file cannot be read, or holds something else.
+    """
+    try:
+        found = Config.fromfile(path).get('variants')
+    except FileNotFoundError as error:
+        raise InputError(f"variants '{path}': no such file; check the path") from error
+    except Exception as error:  # it is a program: anything can go wrong in it
+        raise InputError(f"variants '{path}': cannot be read: {error}") from error
+    if not isinstance(found, Mapping) or len(found) < 2:
+        raise InputError(
+            f"variants '{path}': a dict 'variants' with two or more names is needed, each with a dict "
+            'of options by dotted key'
+        )
+    places: dict[str, str] = {}
+    for name, options in found.items():
+        if not isinstance(options, Mapping):
+            raise InputError(f"variants '{path}': '{name}' is no dict of options by dotted key")
+        other = places.setdefault(_place(name), name)
+        if other != name:
+            raise InputError(
+                f"variants '{path}': '{other}' and '{name}' would share the folder '{_place(name)}'; "
+                'rename one'
+            )
+    return {str(name): dict(options) for name, options in found.items()}
+
+
+def _check_numbers(seeds: Sequence[int], jobs: int) -> None:
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise InputError(f'--seeds: got {list(seeds)}; different integers of at least 0 are needed')
+    if jobs < 1:
+        raise InputError(f'--jobs: got {jobs}; at least 1 is needed')
+
+
+def _choose(
+    variants: dict[str, dict[str, Any]], only: Sequence[str] | None
+) -> dict[str, dict[str, Any]]:
+    for name in only or ():
+        if name not in variants:
+            raise InputError(f"--only: got '{name}'; the variants are {', '.join(variants)}")
+    first = next(iter(variants))
+    return {n: o for n, o in variants.items() if only is None or n in only or n == first}
+
+
+def _configure(
+    config: str | Path, name: str, options: dict[str, Any], common: Mapping[str, Any] | None
+) -> Config:
+    """The config of a variant; what a run would refuse before it is built is refused here."""
+    merged = {**(common or {}), **options}
+    try:
+        prepare_training(config, cfg_options=merged, work_dir=tempfile.gettempdir())
+        # Read again: preparing adapts a config to this machine, which each run does for itself.
+        return load_config(config, merged, needs=_NEEDS)
+    except InputError as error:
+        raise InputError(f"variant '{name}': {error}") from error
+
+
+def _best_metric(cfg: Config) -> str:
+    best = cfg.get('default_hooks', {}).get('checkpoint', {}).get('save_best')
+    if not isinstance(best, str) or best == 'auto':
+        raise InputError("--metric: the config's save_best names no metric; give its name")
+    return best
+
+
+def _plan(cfg: Config, name: str, seed: int, folder: Path) -> Run:
+    cfg = cfg.copy()
+    cfg.merge_from_dict({'randomness.seed': seed})
+    return Run(name, seed, cfg.pretty_text, folder / _place(name) / f'seed_{seed}')
+
+
+def _place(name: Any) -> str:
+    return ''.join(c if c.isalnum() or c in '.-' else '_' for c in str(name))
+
+
+def _run_all(runs: list[Run], folder: Path, train: _Trainer) -> dict[str, dict[int, float]]:
+    record = folder / 'runs.json'
+    done = _recorded(record)
+    left = [run for run in runs if run.key not in done]
+    print(f'{len(runs)} runs, {len(runs) - len(left)} of them done before', flush=True)
+    with ThreadPoolExecutor(train.jobs) as pool:
+        tasks = {pool.submit(train, run): run for run in left}
+        try:
+            for number, task in enumerate(as_completed(tasks), 1):
+                run, value = tasks[task], task.result()
+                done[run.key] = value
+                atomic_text(record, json.dumps(done, indent=2) + '\n')
+                about = f'{run.variant}, seed {run.seed}: {train.metric} {value:g}'
+                print(f'[{number}/{len(left)}] {about}', flush=True)
+        except BaseException:
+            train.stop()
+            raise
+    values: dict[str, dict[int, float]] = {}
+    for run in runs:
+        values.setdefault(run.variant, {})[run.seed] = done[run.key]
+    return values
+
+
+def _recorded(path: Path) -> dict[str, float]:
+    try:
+        found = json.loads(path.read_text()) if path.is_file() else {}
+        return {str(key): float(value) for key, value in found.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"--work-dir: '{path}' is no record of runs ({error}); remove it, or choose another folder"
+        ) from error
+
+
+class _Trainer:
+    """Trains one run in a process of its own and returns its metric."""
+
+    def __init__(
+        self, root: Path, metric: str, jobs: int, keep_checkpoints: bool, device: str | None
+    ) -> None:
+        self.tool, self.metric, self.jobs = root / 'tools' / 'train.py', metric, jobs
+        self.keep_checkpoints, self.device = keep_checkpoints, device
+        self._stopped = Event()
+        self._running: set[subprocess.Popen] = set()
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        # Where several runs share the cores, each needs to know how many are its own.
+        self.environment = {
+            'GLIBC_TUNABLES': ALLOCATOR,
+            **({'OMP_NUM_THREADS': str(threads)} if jobs > 1 else {}),
+            **os.environ,
+        }
+
+    def __call__(self, run: Run) -> float:
+        if self._stopped.is_set():
+            raise InputError('stopped')
+        run.folder.mkdir(parents=True, exist_ok=True)
+        config, log = run.folder / 'config.py', run.folder / 'log.txt'
+        atomic_text(config, run.text)
+        command = [sys.executable, str(self.tool), str(config), '--work-dir', str(run.folder)]
+        if self.device is not None:
+            command += ['--device', self.device]
+        with log.open('w') as file:
+            process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env=self.environment
+            )
+            self._running.add(process)
+            code = process.wait()
+            self._running.discard(process)
+        if not self.keep_checkpoints:
+            for weights in run.folder.glob('*.pth'):
+                weights.unlink()
+        if code:
+            lines = log.read_text(errors='replace').splitlines() or ['']
+            raise InputError(
+                f"variant '{run.variant}', seed {run.seed}: exit code {code}: {lines[-1][:300]}; the "
+                f"whole log is '{log}'"
+            )
+        return self._read(run)
+
+    def stop(self) -> None:
+        """End the runs that are going on, and start none."""
+        self._stopped.set()
+        for process in list(self._running):
+            process.terminate()
+
+    def _read(self, run: Run) -> float:
+        found = [line[self.metric] for line in _scalars(run.folder) if self.metric in line]
+        if not found:
+            raise InputError(
+                f"--metric: '{self.metric}' is not in the log '{run.folder / 'log.txt'}'; does the run "
+                'validate after its last epoch?'
+            )
+        return float(found[-1])
+
+
+def _scalars(folder: Path) -> Iterator[dict[str, Any]]:
+    """What mmengine's local back end has logged in the latest run of a folder."""
+    files = sorted(folder.glob('*/vis_data/scalars.json'))
+    if files:
+        for line in files[-1].read_text().splitlines():
+            yield json.loads(line)

@@ -1,0 +1,82 @@
+"""Packing the data of a folder or of a config: what ``tools/dataset_converters/pack_dataset.py`` does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..config import settings
+from ..config.explain import config_faults
+from ..config.read import SUFFIXES, load_config
+from ..data.checks.loaders import check_data, leaves
+from ..data.packed.sources import items_of_dataset, items_of_folder
+from ..data.packed.writing import Item, write_pack
+from ..errors import InputError
+
+
+def pack_dataset(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    form: str = 'shards',
+    split: str | None = None,
+    labels: bool = True,
+    seed: int | None = 0,
+    shard_size: int = 500,
+    cfg_options: Mapping[str, Any] | None = None,
+) -> str:
+    """Pack images into tar shards or an LMDB, and check the result.
+
+    Args:
+        source: A folder with one folder for each class, or a config.
+        out: New or empty folder.
+        form: ``shards`` or ``lmdb``.
+        split: Whose dataset of a config: ``train`` (the default), ``val`` or ``test``.
+        labels: False for images without classes, such as those of a detector.
+        seed: Seed of the order within the shards; None keeps that of the dataset.
+        shard_size: Size of a shard in MB.
+        cfg_options: Overrides of the config by dotted key.
+
+    Returns:
+        What was written, in one line.
+
+    Raises:
+        InputError: Anything that the user gave does not fit; nothing is written then.
+        ProofError: What was read back differs; nothing is written.
+    """
+    path = Path(source).expanduser()
+    if path.suffix in SUFFIXES and not path.is_dir():
+        items, classes = _of_config(path, split or 'train', cfg_options)
+    else:
+        if split or cfg_options:
+            raise InputError(
+                f"--split, --cfg-options: are for a config, '{source}' is none; leave them out"
+            )
+        items, classes = items_of_folder(path, labels)
+    if not labels:
+        items, classes = [Item(item.path, item.name) for item in items], None
+    size = write_pack(items, out, form, classes, seed, shard_size)
+    files = sum(file.suffix == '.tar' for file in Path(out).expanduser().iterdir())
+    into = f'{files} shards' if form == 'shards' else 'an LMDB'
+    classed = f' of {len({item.label for item in items})} classes' if labels else ''
+    return (
+        f'{out}: {len(items)} images{classed}, {size / 1e6:.1f} MB, in {into}; every image was '
+        'read back and is the same'
+    )
+
+
+def _of_config(
+    path: Path, split: str, options: Mapping[str, Any] | None
+) -> tuple[list[Item], tuple[str, ...] | None]:
+    loader = f'{split}_dataloader'
+    cfg = load_config(path, options, needs=(loader,))
+    settings.use_scope(cfg)
+    check_data(cfg, (loader,))
+    found = list(leaves(cfg[loader].get('dataset'), f'{loader}.dataset'))
+    if len(found) != 1:
+        raise InputError(
+            f"config '{path}': {loader} has {len(found)} datasets; one can be packed at a time"
+        )
+    with config_faults(cfg):
+        return items_of_dataset(found[0][1])

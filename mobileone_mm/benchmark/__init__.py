@@ -1,0 +1,1 @@
+"""Measurements: time, memory, operations, and their reports."""

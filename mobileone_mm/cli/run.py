@@ -1,0 +1,111 @@
+"""Arguments, exit codes and error lines of the tools."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from ..errors import ProofError, one_line
+from ..faults import user_fault
+
+Main = Callable[[list[str] | None], int | None]
+
+EXIT_PROOF = 1
+EXIT_INPUT = 2
+EXIT_INTERRUPT = 130
+EXIT_PIPE = 141
+
+
+class ToolParser(argparse.ArgumentParser):
+    """argparse with errors of one line, and flags that must be spelled out.
+
+    A mistyped flag is an error, not an abbreviation of another one.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'error: {message}; see {self.prog} --help\n')
+
+
+def run_tool(main: Main) -> NoReturn:
+    """Run a tool's ``main`` and end the process with its exit code.
+
+    Exit codes: 0 done; 1 a proof of equality failed and nothing was written; 2 bad input, with one
+    line on stderr; 130 interrupted by the user. Faults of the program itself keep their traceback;
+    with the environment variable ``MOBILEONE_MM_TRACEBACK`` set, all do.
+    """
+    # A handler that cannot write its log file would print a traceback for every record; the full
+    # disk is reported once, in one line, by the file that matters.
+    logging.raiseExceptions = False
+    code = call_tool(main)
+    with suppress(OSError):
+        sys.stdout.flush()
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        # torchrun started this process. gloo's threads may outlive its group, and the interpreter's
+        # own way out then aborts ("terminate called without an active exception") after all is done.
+        logging.shutdown()
+        os._exit(code)
+    sys.exit(code)
+
+
+def call_tool(main: Main, argv: list[str] | None = None) -> int:
+    """Run a tool's ``main`` in this process and return its exit code, as :func:`run_tool` does.
+
+    Raises:
+        SystemExit: The arguments do not parse (code 2), or help was asked for (code 0).
+    """
+    try:
+        return main(argv) or 0
+    except KeyboardInterrupt:
+        _report('interrupted')
+        return EXIT_INTERRUPT
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); Python would complain again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
+    except Exception as error:
+        if _is_interrupt(error):
+            _report('interrupted')
+            return EXIT_INTERRUPT
+        if isinstance(error, ProofError):
+            _report(one_line(error))
+            return EXIT_PROOF
+        message = user_fault(error)
+        if message is None:
+            raise
+        _report(message)
+        return EXIT_INPUT
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether an error came of Ctrl-C, of which a bare `except:` (mmengine's config) makes others."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _report(message: str) -> None:
+    if os.environ.get('MOBILEONE_MM_TRACEBACK'):
+        traceback.print_exc()
+    if _another_process_reports():
+        return
+    print(f'error: {message}', file=sys.stderr, flush=True)
+
+
+def _another_process_reports() -> bool:
+    # Before the processes are joined each finds the same fault by itself: one line is enough.
+    import torch.distributed as dist
+
+    joined = dist.is_available() and dist.is_initialized()
+    return not joined and os.environ.get('LOCAL_RANK', '0') != '0'

@@ -1,0 +1,1 @@
+"""Datasets converted: VOC masks and single-object images from COCO annotations."""

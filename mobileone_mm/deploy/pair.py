@@ -1,0 +1,194 @@
+"""The files of a deploy pair: where they go, and what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+from .._version import __version__
+from ..errors import InputError
+from ..files import atomic_write_all
+from .exact import give_back
+
+SUFFIXES = ('.pth', '.pt', '.safetensors')
+
+
+@dataclass
+class Conversion:
+    """A proven conversion that is not yet written.
+
+    Attributes:
+        paths: Of ``checkpoint``, ``config`` and ``report``.
+        text: The config.
+        state: The weights.
+        meta: What goes into the checkpoint beside them.
+        report: What goes into the report; the size of the checkpoint is added by :meth:`write`.
+    """
+
+    paths: dict[str, Path]
+    text: str
+    state: dict[str, Tensor]
+    meta: dict[str, Any]
+    report: dict[str, Any]
+
+    def write(self, folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
+        """Write the three files, all of them or none.
+
+        Args:
+            folder: Another folder than that of the paths, for a trial.
+
+        Returns:
+            The paths.
+
+        Raises:
+            InputError: A file cannot be written.
+        """
+        paths = self.paths
+        if folder is not None:
+            paths = {kind: Path(folder) / path.name for kind, path in paths.items()}
+        give_back()
+        data = weight_bytes(self.state, self.meta, paths['checkpoint'].suffix)
+        self.report['checkpoint_bytes']['after'] = data.nbytes
+        if paths['checkpoint'].suffix == '.safetensors':
+            self.report['meta'] = {k: v for k, v in self.meta.items() if k != 'cfg'}
+        contents: dict[str, bytes | memoryview] = {
+            'checkpoint': data,
+            'config': self.text.encode(),
+        }
+        # No file system renames three files at once: after a kill between two renamings, and after
+        # years, these tell whether the files are of one conversion.
+        self.report['written'] = {
+            f'{kind}_sha256': hashlib.sha256(content).hexdigest()
+            for kind, content in contents.items()
+        }
+        contents['report'] = (json.dumps(self.report, indent=2) + '\n').encode()
+        atomic_write_all({paths[kind]: _writer(content) for kind, content in contents.items()})
+        return paths
+
+
+def output_paths(
+    out: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]
+) -> dict[str, Path]:
+    """Paths of the three files.
+
+    Raises:
+        InputError: One of them is a folder or an input, or the suffix is none of ours.
+    """
+    path = Path(os.path.expanduser(out))
+    if path.suffix not in SUFFIXES:
+        raise InputError(
+            f"out: got '{out}'; a file name that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} "
+            'is needed, config and report are written beside it'
+        )
+    paths = {
+        'checkpoint': path,
+        'config': path.with_suffix('.py'),
+        'report': path.with_suffix('.json'),
+    }
+    for target in paths.values():
+        for source in map(Path, sources):
+            # os.path's, which find no file under a name that cannot be
+            same = os.path.exists(target) and os.path.exists(source) and target.samefile(source)
+            if same or os.path.realpath(target) == os.path.realpath(source.expanduser()):
+                raise InputError(
+                    f"out: '{target}' would overwrite the input '{source}'; choose another name"
+                )
+        if os.path.isdir(target):
+            raise InputError(f"out: '{target}' is a folder; choose another name")
+    return paths
+
+
+def weight_bytes(state: Mapping[str, Tensor], meta: Mapping[str, Any], suffix: str) -> memoryview:
+    """What a checkpoint file holds: torch's format with meta, or safetensors.
+
+    Raises:
+        InputError: The library for safetensors is missing.
+    """
+    if suffix == '.safetensors':
+        try:
+            from safetensors.torch import save
+        except ImportError:
+            raise InputError(
+                'out: writing safetensors needs a library; run `pip install safetensors`'
+            ) from None
+        # The format takes texts only; hosts ask for 'format'.
+        texts = {key: value for key, value in meta.items() if isinstance(value, str)}
+        texts.pop('cfg', None)
+        tensors = {key: value.contiguous() for key, value in state.items()}
+        return memoryview(save(tensors, {'format': 'pt', **texts}))
+    # Into memory first: when its file fails, torch.save hides the reason (a full disk) behind an
+    # internal error of its zip writer.
+    buffer = io.BytesIO()
+    torch.save({'meta': dict(meta), 'state_dict': dict(state)}, buffer)
+    return buffer.getbuffer()
+
+
+def pair_meta(
+    content: Mapping[str, Any],
+    config: Config,
+    text: str,
+    source: Mapping[str, Any],
+    dataset_meta: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the hosts' ``init_*`` functions look up, and where the weights come from.
+
+    Args:
+        content: The checkpoint that was converted.
+        config: Its config.
+        text: The config of the pair.
+        source: ``file`` and ``sha256`` of the checkpoint.
+        dataset_meta: Classes and palette, if the checkpoint has none.
+    """
+    meta = {
+        'cfg': text,
+        'form': 'deploy',
+        'mobileone_mm_version': __version__,
+        'source_file': source['file'],
+        'source_sha256': source['sha256'],
+    }
+    preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor')
+    if isinstance(preprocessor, Mapping):
+        meta['data_preprocessor'] = _plain(preprocessor)
+    given = content.get('meta')
+    given = given if isinstance(given, Mapping) else {}
+    info = given.get('dataset_meta')
+    if not isinstance(info, Mapping):  # mmcv 1 wrote CLASSES and PALETTE beside the rest
+        info = {key.lower(): given[key] for key in ('CLASSES', 'PALETTE') if key in given}
+    info = info or {key: value for key, value in (dataset_meta or {}).items() if value is not None}
+    if info:
+        meta['dataset_meta'] = {str(key): _plain(value) for key, value in info.items()}
+    return meta
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file, without reading it into memory as a whole."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _writer(data: bytes | memoryview) -> Callable[[BinaryIO], Any]:
+    return lambda file: file.write(data)
+
+
+def _plain(value: Any) -> Any:
+    """Lists, tuples, numbers and texts, which any reader takes, instead of NumPy's and mmengine's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
+    if isinstance(value, type):
+        return f'{value.__module__}.{value.__name__}'
+    return value.tolist() if hasattr(value, 'tolist') else value

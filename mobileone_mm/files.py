@@ -1,0 +1,202 @@
+"""Writing files so that a reader sees the old one or the whole new one, never a part."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from .errors import InputError
+
+Write = Callable[[BinaryIO], Any]
+
+
+def atomic_write(path: str | os.PathLike[str], write: Write) -> None:
+    """Write one file: a temporary name in the same folder, fsync, rename.
+
+    The folder is made if it does not exist. A symbolic link is followed, so that the link stays.
+
+    Args:
+        path: Where the file shall be.
+        write: Is called with the file, open for writing bytes.
+
+    Raises:
+        InputError: The file cannot be written (no permission, a full disk, a folder of that name).
+            What was there before is unharmed.
+    """
+    atomic_write_all({path: write})
+
+
+def atomic_save(obj: Any, path: str | os.PathLike[str]) -> None:
+    """``torch.save`` an object in one step, as :func:`atomic_write` does."""
+    data = torch_bytes(obj)
+    atomic_write(path, lambda file: file.write(data))
+
+
+def atomic_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text as UTF-8 in one step, as :func:`atomic_write` does."""
+    atomic_write(path, lambda file: file.write(text.encode()))
+
+
+def torch_bytes(obj: Any) -> bytes:
+    """What ``torch.save`` writes for an object."""
+    # Into memory first: when its file fails, torch.save hides the reason (a full disk) behind an
+    # internal error of its zip writer.
+    buffer = io.BytesIO()
+    torch.save(obj, buffer)
+    return buffer.getvalue()
+
+
+def atomic_write_all(writers: Mapping[str | os.PathLike[str], Write]) -> None:
+    """Write several files that belong together: all of them, or none.
+
+    Every file is complete under a temporary name before the first is renamed. When a renaming
+    fails, those already made are taken back, and earlier files of these names are there again.
+
+    Raises:
+        InputError: One of the files cannot be written.
+    """
+    staged: list[tuple[Path, Path]] = []
+    made: list[Path] = []
+    path: str | os.PathLike[str] = ''
+    try:
+        for path, write in writers.items():
+            target = _target(path)
+            made += _missing_folders(target.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            staged.append((_stage(target, write), target))
+        _commit(staged)
+        made = []
+    except OSError as error:
+        # An error of the commit is about `error.filename2`, the target of a renaming.
+        name = error.filename2 or path
+        raise InputError(f"cannot write '{os.fspath(name)}': {_reason(error)}") from error
+    finally:
+        for temporary, _ in staged:
+            _remove(temporary)
+        for folder in reversed(made):
+            with suppress(OSError):  # somebody else may have put a file into it
+                folder.rmdir()
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Where the file goes: a link is followed, what is no file of the user's is left alone."""
+    name = os.fspath(path)
+    if '\0' in name:
+        raise OSError(errno.EINVAL, 'a null character in the name')
+    target = Path(os.path.realpath(os.path.expanduser(name)))
+    try:
+        status = target.stat()
+    except FileNotFoundError:
+        return target
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, 'there is a folder of that name')
+    # A renaming would put a plain file into the place of /dev/null, or of the end of a pipe.
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"cannot write '{name}': it is no regular file; choose another name")
+    # Nor does a renaming ask for the permission to write to the file itself.
+    if not status.st_mode & 0o222:
+        raise InputError(f"cannot write '{name}': it is write-protected; choose another name")
+    return target
+
+
+def _missing_folders(folder: Path) -> list[Path]:
+    """The folder and its parents that do not exist, the outermost first."""
+    return [parent for parent in (folder, *folder.parents) if not parent.exists()][::-1]
+
+
+def _stage(target: Path, write: Write) -> Path:
+    # A part of the name only: the longest that a file system takes would be too long with more.
+    handle, name = tempfile.mkstemp(
+        prefix=f'.{target.name[:40]}.', suffix='.tmp', dir=target.parent
+    )
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files that only their owner can read; an ordinary file follows the umask.
+        os.chmod(temporary, _mode(target))
+    except BaseException:
+        _remove(temporary)
+        raise
+    return temporary
+
+
+def _commit(staged: list[tuple[Path, Path]]) -> None:
+    done: list[Path] = []
+    backups: dict[Path, Path] = {}
+    try:
+        for temporary, target in staged:
+            if len(staged) > 1 and target.exists():
+                backups[target] = Path(f'{temporary}.bak')
+                _second_name(target, backups[target])
+            os.replace(temporary, target)
+            done.append(target)
+    except BaseException:
+        for target in done:
+            if target in backups:
+                os.replace(backups.pop(target), target)
+            else:
+                _remove(target)
+        raise
+    finally:
+        for backup in backups.values():
+            _remove(backup)
+    for folder in {target.parent for target in done}:
+        _sync_folder(folder)
+
+
+def _second_name(path: Path, name: Path) -> None:
+    try:
+        os.link(path, name)
+    except OSError:  # a file system without hard links
+        name.write_bytes(path.read_bytes())
+
+
+def _mode(target: Path) -> int:
+    with suppress(OSError):
+        return target.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def _sync_folder(folder: Path) -> None:
+    # Makes the new name last through a power cut; some file systems and Windows cannot do it.
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        path.unlink()
+
+
+def _reason(error: OSError) -> str:
+    advice = {
+        errno.ENOSPC: 'the disk is full; free some space or choose another folder',
+        errno.EDQUOT: 'the disk quota is used up; free some space or choose another folder',
+        errno.EACCES: 'no permission; choose a folder that you may write to',
+        errno.EPERM: 'no permission; choose a folder that you may write to',
+        errno.EROFS: 'the file system is read-only; choose another folder',
+        errno.EISDIR: 'there is a folder of that name; choose another name',
+        errno.ELOOP: 'it is a symbolic link that leads to itself',
+        errno.ENAMETOOLONG: 'the name is too long; choose a shorter one',
+        errno.ENOTDIR: 'a part of the path is a file, not a folder',
+        errno.EEXIST: 'a part of the path is a file, not a folder',
+    }
+    return advice.get(error.errno or 0, error.strerror or str(error))

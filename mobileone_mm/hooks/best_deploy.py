@@ -1,0 +1,126 @@
+"""The deploy pair beside the best checkpoint of a run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+
+from ..deploy import convert_to_deploy
+from ..errors import InputError, ProofError, one_line
+from ..registry import HOOKS
+from ..reparam.surgery import unfused_blocks
+from ..training.averages import unwrapped
+from ..training.seeding import seeded
+from ..training.units import require_units
+
+_KEY = 'best_ckpt'  # under which CheckpointHook notes its files, with '_<metric>' if it has several
+_SUFFIXES = ('.pth', '.py', '.json')
+
+
+@HOOKS.register_module()
+class BestDeployHook(Hook):
+    """Writes the deploy pair and its report beside each new best checkpoint.
+
+    ``best_accuracy_top1_epoch_9.pth`` gets ``best_accuracy_top1_epoch_9_deploy.pth``, ``.py`` and
+    ``.json``; see :func:`~mobileone_mm.deploy.convert_to_deploy`. The pair of the previous best is
+    removed once the new one is complete. The main process alone converts, on the CPU. A conversion
+    that fails, by its proof or for want of space, is an error in the log; the training goes on, and
+    the older pair stays. A best checkpoint that a killed run left without its pair gets it after the
+    first validation of the resumed one.
+
+    Args:
+        tolerance: As in :func:`~mobileone_mm.deploy.convert_to_deploy`.
+
+    Raises:
+        ValueError: ``tolerance`` is not allowed.
+        InputError: No checkpoint hook saves a best checkpoint on a local disk, or the model has no
+            re-parameterisable unit.
+    """
+
+    priority = 'LOWEST'  # after CheckpointHook, which saves the best at the end of a validation
+
+    def __init__(self, tolerance: float | None = None) -> None:
+        number = isinstance(tolerance, (int, float))
+        if tolerance is not None and not (number and 0 < tolerance < 1):
+            raise ValueError(f'tolerance: got {tolerance!r}; a number between 0 and 1 is needed')
+        self.tolerance = tolerance
+        self._active = False
+        self._done: dict[str, str] = {}  # by key: the best checkpoint that was dealt with
+        self._pairs: dict[str, Path] = {}  # by key: the pair that is there
+
+    def before_train(self, runner: Any) -> None:
+        model = unwrapped(runner.model)
+        require_units(model, 'BestDeployHook')
+        self._active = next(unfused_blocks(model), None) is not None
+        if not self._active:
+            runner.logger.info('The model is in deploy form: so are its best checkpoints.')
+            return
+        if not any(
+            isinstance(hook, CheckpointHook) and hook.save_best is not None for hook in runner.hooks
+        ):
+            raise InputError(
+                'custom_hooks: BestDeployHook: no best checkpoint is saved; set '
+                'default_hooks.checkpoint.save_best to the name of a metric'
+            )
+        if any('://' in str(getattr(hook, 'out_dir', '')) for hook in runner.hooks):
+            raise InputError(
+                'custom_hooks: BestDeployHook writes to local disks only; leave the out_dir of '
+                'default_hooks.checkpoint out, or leave the hook out'
+            )
+        for key, checkpoint in _best_checkpoints(runner):
+            pair = pair_of(checkpoint)
+            if pair.is_file():
+                self._done[key], self._pairs[key] = checkpoint, pair
+
+    def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:  # noqa: ARG002
+        if not (self._active and is_main_process()):
+            return
+        for key, checkpoint in _best_checkpoints(runner):
+            if self._done.get(key) != checkpoint:
+                self._done[key] = checkpoint
+                self._renew(runner, key, checkpoint)
+
+    def _renew(self, runner: Any, key: str, checkpoint: str) -> None:
+        pair = pair_of(checkpoint)
+        try:
+            self._convert(runner, checkpoint, pair)
+        except (InputError, ProofError, OSError) as error:
+            runner.logger.error(f'No deploy pair of {Path(checkpoint).name}: {one_line(error)}')
+            return
+        except Exception:  # days of training are worth more than a file that a tool can write later
+            runner.logger.exception(f'No deploy pair of {Path(checkpoint).name}')
+            return
+        runner.logger.info(f'The deploy pair of the best checkpoint is written to {pair}.')
+        previous = self._pairs.get(key)
+        self._pairs[key] = pair
+        if previous is not None and previous not in self._pairs.values():
+            for suffix in _SUFFIXES:
+                with suppress(OSError):
+                    previous.with_suffix(suffix).unlink(missing_ok=True)
+
+    def _convert(self, runner: Any, checkpoint: str, pair: Path) -> None:
+        # The config of the run with all overrides, wherever and however mmengine has written it.
+        with tempfile.TemporaryDirectory() as folder, seeded(0):
+            config = Path(folder, 'config.py')
+            config.write_text(runner.cfg.pretty_text, encoding='utf-8')
+            convert_to_deploy(config, checkpoint, pair, tolerance=self.tolerance)
+
+
+def pair_of(checkpoint: str) -> Path:
+    """The checkpoint of the deploy pair that belongs to a best checkpoint."""
+    path = Path(checkpoint)
+    return path.with_name(f'{path.stem}_deploy.pth')
+
+
+def _best_checkpoints(runner: Any) -> Iterator[tuple[str, str]]:
+    """Key and path of each best checkpoint that there is."""
+    for key, path in list(runner.message_hub.runtime_info.items()):
+        named = key == _KEY or key.startswith(f'{_KEY}_')
+        if named and isinstance(path, str) and Path(path).is_file():
+            yield key, path

@@ -1,0 +1,299 @@
+"""Validation during training in deploy form: faster, and the form that will be used."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Real
+from typing import Any, Literal
+
+import torch
+from mmengine.dist import all_gather_object
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, autocast
+from torch import Tensor, nn
+
+from ..errors import InputError, ProofError
+from ..registry import HOOKS
+from ..reparam import reparameterize_model
+from ..reparam.compare import exact_arithmetic
+from ..reparam.surgery import unfused_blocks
+from ..training.averages import check_averages, unwrapped
+from ..training.channels_last import keep_layout
+from ..training.units import require_units
+
+#: name of a unit and its relative difference
+UnitDifference = tuple[str, float]
+
+
+@HOOKS.register_module()
+class DeployEvalHook(Hook):
+    """Validates a fused copy of the model, in its place, and proves that the metric is the same.
+
+    The copy is made at the first batch of every validation, after EMAHook has put the averaged
+    weights into the model, and taken away before any other hook sees the end of the validation, or
+    when the validation raises. The model that is trained, its optimizer and the random state are
+    those of a run without the hook, bit by bit. Below DDP every process fuses its own model.
+
+    Args:
+        verify: Which validations also run the model in training form and compare: ``'first'`` of
+            this process, ``'always'``, or False. Such a validation takes longer than one without
+            the hook; the results that are logged are always those of the deploy form.
+        batches: Batches of a compared validation on which every fused unit is compared with its
+            branches, in the model's dtype, without TF32 or autocast, on the input that it has there.
+        tolerance: Greatest difference of a unit's output, relative to the output's scale.
+        metric_tolerance: Greatest difference of a metric, in its own unit. Hosts round to 0.001 of 1
+            or 0.01 percent, and a tie may fall to the other side; raise it for half precision
+            (``val_cfg.fp16``).
+
+    Raises:
+        ValueError: An argument is not allowed.
+        InputError: The model has no re-parameterisable unit or cannot be copied, an average is in
+            another form, or the hook has a priority behind EMAHook or CheckpointHook.
+        ProofError: The forms differ by more than the tolerances; the run ends before a checkpoint is
+            chosen by that metric.
+    """
+
+    priority = 'HIGHEST'
+
+    def __init__(
+        self,
+        verify: Literal['first', 'always', False] = 'first',
+        batches: int = 2,
+        tolerance: float = 1e-4,
+        metric_tolerance: float = 0.01,
+    ) -> None:
+        if verify not in ('first', 'always') and verify is not False:
+            raise ValueError(f"verify: got {verify!r}; 'first', 'always' or False is needed")
+        if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
+            raise ValueError(f'batches: got {batches!r}; an integer of at least 1 is needed')
+        if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
+            raise ValueError(f'tolerance: got {tolerance!r}; a number between 0 and 1 is needed')
+        if not isinstance(metric_tolerance, (int, float)) or not metric_tolerance >= 0:
+            raise ValueError(
+                f'metric_tolerance: got {metric_tolerance!r}; a number from 0 is needed'
+            )
+        self.verify, self.batches = verify, batches
+        self.tolerance, self.metric_tolerance = tolerance, metric_tolerance
+        self._guarded: Any = None
+        self._original: nn.Module | None = None
+        self._open = False
+        self._reference: _Reference | None = None
+
+    def before_run(self, runner: Any) -> None:
+        loop = runner._val_loop
+        if not isinstance(loop, BaseLoop) or loop is self._guarded:  # a test, or no validation
+            return
+        self._check_place(runner)
+        _check_model(runner.model)
+        if next(unfused_blocks(runner.model), None) is None:
+            runner.logger.info('The model is in deploy form: validation has nothing to fuse.')
+        self._guard(runner, loop)
+
+    def before_val_epoch(self, runner: Any) -> None:
+        check_averages(runner)
+        self._open = True
+        if self.verify and next(unfused_blocks(runner.model), None) is not None:
+            self._reference = _Reference(runner.val_loop)
+            if self.verify == 'first':
+                self.verify = False
+
+    def before_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        # Outside of the validation proper (mmpretrain's EMAHook repeats it on the raw weights after
+        # its end) the model stays as it is: nothing would take the copy away again.
+        if not self._open:
+            return
+        if batch_idx == 0:  # loops that go through the data several times may change the model
+            self._put_back(runner)
+            self._take_place(runner)
+            if self._reference is not None:
+                self._reference.passes += 1
+        if self._reference is not None and self._original is not None:
+            if batch_idx < self.batches:
+                self._reference.compare_units(self._original, runner.model, data_batch)
+            self._reference.run(self._original, data_batch)
+
+    def after_val_epoch(self, runner: Any, metrics: Mapping[str, Any] | None = None) -> None:
+        self._open = False
+        self._put_back(runner)
+        reference, self._reference = self._reference, None
+        # Asked of all processes: BN's statistics, and NaN in them, are each process's own.
+        if reference is not None and all(all_gather_object(reference.used)):
+            self._judge(runner, reference, metrics or {})
+
+    def _take_place(self, runner: Any) -> None:
+        model = unwrapped(runner.model)
+        if next(unfused_blocks(model), None) is None:
+            return
+        fused = copy.deepcopy(model).eval()
+        # A compiled step is an attribute of the model that is bound to the original.
+        vars(fused).pop('val_step', None)
+        try:
+            reparameterize_model(fused, inplace=True)
+            keep_layout(fused)
+        except ValueError as error:  # NaN, Inf: whether the run ends is for others to decide
+            runner.logger.warning(f'Validation is in training form: {error}')
+            return
+        self._original, runner.model = runner.model, fused
+
+    def _put_back(self, runner: Any) -> None:
+        if self._original is not None:
+            runner.model, self._original = self._original, None
+
+    def _guard(self, runner: Any, loop: Any) -> None:
+        """Put the model back also when the validation does not come to its end."""
+        run = loop.run
+
+        @functools.wraps(run)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return run(*args, **kwargs)
+            finally:
+                self._put_back(runner)
+                self._open, self._reference = False, None
+
+        loop.run = guarded
+        self._guarded = loop
+
+    def _check_place(self, runner: Any) -> None:
+        hooks = list(runner.hooks)
+        for hook in hooks[: hooks.index(self)]:
+            if isinstance(hook, (EMAHook, CheckpointHook)):
+                raise InputError(
+                    f'custom_hooks: DeployEvalHook has the priority {self.priority}, behind '
+                    f'{type(hook).__name__}, which would get the fused model; leave its priority out'
+                )
+
+    def _judge(self, runner: Any, reference: _Reference, metrics: Mapping[str, Any]) -> None:
+        found = [worst for worst in all_gather_object(reference.worst) if worst is not None]
+        if not found:
+            runner.logger.warning('Deploy form not proved: no output of a unit is finite.')
+            return
+        unit, worst = max(found, key=lambda pair: pair[1])
+        if not worst <= self.tolerance:
+            raise ProofError(
+                f"validation in deploy form: the fused unit '{unit}' differs from its branches by "
+                f'{worst:.2g} of the scale of its output (allowed: {self.tolerance:.2g})'
+            )
+        line = (
+            f'Deploy form proved: units differ by at most {worst:.2g} (allowed: {self.tolerance:g})'
+        )
+        if reference.passes > 1:
+            runner.logger.info(f'{line}; the loop gives no metrics that could be compared.')
+            return
+        name, difference, values = reference.metric_difference(metrics)
+        if not difference <= self.metric_tolerance:
+            raise ProofError(
+                f"validation in deploy form: '{name}' is {values[1]:g}, in training form "
+                f'{values[0]:g} (allowed difference: metric_tolerance={self.metric_tolerance:g})'
+            )
+        runner.logger.info(
+            f'{line}, metrics by at most {difference:.2g} (allowed: {self.metric_tolerance:g}).'
+        )
+
+
+class _Reference:
+    """The same validation in training form, batch by batch beside that of the deploy form."""
+
+    def __init__(self, loop: Any) -> None:
+        self.loop = loop
+        self.passes = 0
+        self.used = False
+        self.worst: UnitDifference | None = None
+        # A copy of its own: metrics collect results. COCO's annotations are large and only read.
+        metrics = getattr(loop.evaluator, 'metrics', ())
+        kept = [getattr(metric, '_coco_api', None) for metric in metrics]
+        self.evaluator = copy.deepcopy(loop.evaluator, {id(api): api for api in kept if api})
+
+    @torch.no_grad()
+    def run(self, model: Any, data_batch: Any) -> None:
+        """Evaluate a batch; what the model draws at random does not count as drawn."""
+        batch = copy.deepcopy(data_batch)  # hosts write their predictions into it
+        with _random_state_kept(), autocast(enabled=getattr(self.loop, 'fp16', False)):
+            outputs = model.val_step(batch)
+        last = outputs[-1]
+        if hasattr(last, 'keys') and list(last.keys()) == ['loss']:  # as mmengine's loop does
+            outputs = outputs[:-1]
+        self.evaluator.process(data_samples=outputs, data_batch=batch)
+        self.used = True
+
+    @torch.no_grad()
+    def compare_units(self, model: Any, fused: nn.Module, data_batch: Any) -> None:
+        """Run a batch in full precision and compare each unit with the fused one on its input."""
+        batch = copy.deepcopy(data_batch)
+        handles = [
+            block.register_forward_hook(self._compare(name, fused.get_submodule(name)))  # type: ignore[attr-defined]
+            for name, block in unfused_blocks(unwrapped(model))
+        ]
+        try:
+            with _random_state_kept(), exact_arithmetic():
+                model.val_step(batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _compare(self, name: str, other: nn.Module) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            got = other(*args)
+            # A unit whose output is next to nothing has no digits of its own to compare.
+            scale = max(_greatest(output), 1e-3 * _greatest(args[0]), 1e-30)
+            if not math.isfinite(
+                scale
+            ):  # the training has diverged, which is not the fusion's fault
+                return
+            same = got.shape == output.shape
+            difference = _greatest(output.double() - got.double()) / scale if same else math.inf
+            found = name, _infinite_if_nan(difference)
+            if self.worst is None or found[1] > self.worst[1]:
+                self.worst = found
+
+        return hook
+
+    def metric_difference(
+        self, metrics: Mapping[str, Any]
+    ) -> tuple[str, float, tuple[float, float]]:
+        """Name, difference and values (training form, deploy form) of the metric that differs most."""
+        expected = self.evaluator.evaluate(len(self.loop.dataloader.dataset))
+        found = [('', 0.0, (0.0, 0.0))]
+        for name, value in expected.items():
+            pair = _number(value), _number(metrics.get(name))
+            same = pair[0] == pair[1] or (math.isnan(pair[0]) and math.isnan(pair[1]))
+            found.append((name, 0.0 if same else _infinite_if_nan(abs(pair[0] - pair[1])), pair))
+        return max(found, key=lambda entry: entry[1])
+
+
+def _check_model(model: nn.Module) -> None:
+    inner = getattr(model, 'module', None) if is_model_wrapper(model) else model
+    kinds = {kind.__name__ for kind in type(model).__mro__}
+    if inner is None or 'FullyShardedDataParallel' in kinds:
+        raise InputError(
+            f'custom_hooks: DeployEvalHook cannot copy a model inside {type(model).__name__}, whose '
+            'weights are spread over processes; leave the hook out'
+        )
+    require_units(model, 'DeployEvalHook')
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+def _greatest(tensor: Tensor) -> float:
+    return float(tensor.abs().max()) if tensor.numel() else 0.0
+
+
+def _infinite_if_nan(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def _number(value: Any) -> float:
+    """A metric's value; NaN for tables and other things that are not one number."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value)
+    return float(value) if isinstance(value, Real) else math.nan

@@ -1,0 +1,1 @@
+"""Predictions: as plain data, as drawings, as metrics files; the images that a user names."""

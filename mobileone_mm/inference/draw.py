@@ -1,0 +1,258 @@
+"""Drawing predictions: boxes and masks, areas, or the best classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.hooks import Hook
+from mmengine.structures import InstanceData
+from mmengine.visualization import Visualizer
+
+from ..data.loading import read_image
+from ..errors import InputError
+from ..files import atomic_write
+from .images import result_names
+from .records import class_name, label_map, record_of, task_of
+
+_JPEG = ('.jpg', '.jpeg')
+# Smaller images are enlarged for drawing: text on them could not be read.
+_SMALLEST_SIDE = 320
+_DARK = dict(facecolor='black', alpha=0.6, pad=1.5, edgecolor='none')
+_OPACITY = 0.5
+_IGNORED = 255
+
+
+class Painter:
+    """Draws what a model says onto images, for all three tasks.
+
+    mmengine's visualizer does the drawing. The hosts' own ones write small boxes' labels at 5
+    points, hide the image under its areas, and look for the middle of an area for seconds.
+
+    Args:
+        meta: ``classes`` and, if there is one, ``palette`` of the dataset.
+        score_thr: Lowest score of a box that is drawn.
+    """
+
+    def __init__(self, meta: dict[str, Any], score_thr: float = 0.3) -> None:
+        self.classes = [str(name) for name in meta.get('classes') or ()]
+        self.palette = [tuple(map(int, colour)) for colour in meta.get('palette') or ()]
+        self.score_thr = score_thr
+        self._visualizer = Visualizer()
+
+    def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
+        """Draw the predictions of a sample.
+
+        Args:
+            image: The image, height x width x 3, RGB, 8 bits.
+            sample: The sample, with predictions at the image's size.
+
+        Returns:
+            An image of the same form; small ones are enlarged.
+        """
+        larger, scale = _enlarged(image)
+        self._visualizer.set_image(larger)
+        task = task_of(sample)
+        if task == 'segmentation':
+            self._areas(larger, label_map(sample))
+        elif task == 'detection':
+            instances = sample.pred_instances.cpu()
+            self._instances(instances[instances.scores >= self.score_thr], scale)
+        elif task == 'classification':
+            best = record_of(sample, self.classes, 0)['top'][:3]
+            self._lines([f'{_short(row["category"])}  {row["score"]:.0%}' for row in best])
+        return self._visualizer.get_image()
+
+    def draw_truth(self, image: np.ndarray, sample: Any) -> np.ndarray:
+        """Draw what a sample of a pipeline is labelled with.
+
+        Args:
+            image: The image after the pipeline; as in :meth:`draw`.
+            sample: Its sample, with ``gt_label``, ``gt_instances`` or ``gt_sem_seg`` at the
+                image's size. Pixels that no loss counts (class 255) are dark.
+
+        Returns:
+            An image of the same form; small ones are enlarged.
+        """
+        larger, scale = _enlarged(image)
+        self._visualizer.set_image(larger)
+        if 'gt_sem_seg' in sample:
+            self._areas(larger, np.asarray(sample.gt_sem_seg.data).squeeze(0), _IGNORED)
+        elif 'gt_instances' in sample:
+            given = sample.gt_instances
+            boxes = getattr(given.bboxes, 'tensor', given.bboxes)  # mmdet's boxes are a class
+            shown = InstanceData(bboxes=boxes, labels=given.labels)
+            if 'masks' in given:
+                shown.masks = list(given.masks.to_ndarray())
+            self._instances(shown, scale)
+        elif 'gt_label' in sample:
+            labels = sample.gt_label.tolist()
+            self._lines([_short(class_name(self.classes, label)) for label in labels])
+        return self._visualizer.get_image()
+
+    def colour(self, label: int) -> tuple[int, int, int]:
+        """The RGB colour of a class: the dataset's, else one of a circle of hues."""
+        if label < len(self.palette):
+            return self.palette[label]  # type: ignore[return-value]
+        # Steps of the golden section keep neighbours apart, whatever their number.
+        hue = round(180 * (label * 0.618034 % 1))
+        hsv = np.array([[[hue, 200, 230]]], np.uint8)
+        return tuple(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist())
+
+    def _instances(self, shown: Any, scale: float) -> None:
+        side = min(self._visualizer.width, self._visualizer.height)
+        font, line = max(9, round(side / 42)), max(2, round(side / 240))
+        order = range(len(shown.labels))
+        if 'scores' in shown:  # the best last, on top of the others
+            order = shown.scores.argsort(stable=True).tolist()
+        for index in order:
+            label = int(shown.labels[index])
+            colour = self.colour(label)
+            if 'masks' in shown:
+                self._mask(np.asarray(shown.masks[index], dtype=np.uint8), scale, colour)
+            box = np.asarray(shown.bboxes[index], dtype=np.float64) * scale
+            # Beyond the border mmengine warns, and draws nothing of that side.
+            box = box.clip(0, np.tile([self._visualizer.width - 1, self._visualizer.height - 1], 2))
+            self._visualizer.draw_bboxes(box, edge_colors=colour, line_widths=line)
+            text = class_name(self.classes, label)
+            if 'scores' in shown:
+                text += f' {float(shown.scores[index]):.0%}'
+            inside = box[1] < 2 * font
+            # A letter is about 0.8 font sizes wide; the text must not run off the image.
+            left = max(0, min(box[0], self._visualizer.width - 0.8 * font * len(text))) + line
+            self._visualizer.draw_texts(
+                text,
+                np.array([[left, box[1] + line if inside else box[1] - line]]),
+                colors='black' if sum(colour) > 382 else 'white',
+                font_sizes=font,
+                vertical_alignments='top' if inside else 'bottom',
+                bboxes=[dict(_DARK, facecolor=np.array(colour) / 255, alpha=0.8)],
+            )
+
+    def _mask(self, mask: np.ndarray, scale: float, colour: tuple[int, int, int]) -> None:
+        if scale > 1:
+            size = round(mask.shape[1] * scale), round(mask.shape[0] * scale)
+            mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+        self._visualizer.draw_binary_masks(mask.astype(bool), colors=colour, alphas=_OPACITY)
+
+    def _lines(self, lines: Sequence[str]) -> None:
+        font = max(9, round(min(self._visualizer.width, self._visualizer.height) / 32))
+        self._visualizer.draw_texts(
+            '\n'.join(lines),
+            np.array([[font, font]]),
+            colors='white',
+            font_sizes=font,
+            bboxes=[_DARK],
+        )
+
+    def _areas(self, image: np.ndarray, labels: np.ndarray, ignored: int | None = None) -> None:
+        size = image.shape[1], image.shape[0]
+        labels = cv2.resize(labels.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)
+        found = [
+            label
+            for label in np.unique(labels).tolist()
+            if label != ignored and class_name(self.classes, label) != 'background'
+        ]
+        blended = image.astype(np.float32)
+        if ignored is not None:
+            blended[labels == ignored] *= 1 - _OPACITY
+        for label in found:
+            area = labels == label
+            blended[area] += (np.array(self.colour(label), np.float32) - blended[area]) * _OPACITY
+        self._visualizer.set_image(blended.round().astype(np.uint8))
+        for label in found:
+            place = _deepest_point(labels == label)
+            if place is not None:
+                text = class_name(self.classes, label)
+                font = max(9, round(min(image.shape[:2]) / 40))
+                half = 0.4 * font * len(text)  # a letter is about 0.8 font sizes wide
+                x = min(max(place[0], half), max(half, image.shape[1] - half))
+                self._visualizer.draw_texts(
+                    text,
+                    np.array([[x, place[1]]]),
+                    colors='white',
+                    font_sizes=font,
+                    horizontal_alignments='center',
+                    vertical_alignments='center',
+                    bboxes=[_DARK],
+                )
+
+
+def _enlarged(image: np.ndarray) -> tuple[np.ndarray, float]:
+    """The image at a size that text can be read on, and how much larger it is."""
+    scale = max(1.0, _SMALLEST_SIDE / min(image.shape[:2]))
+    size = round(image.shape[1] * scale), round(image.shape[0] * scale)
+    return (cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image), scale
+
+
+def _short(name: str) -> str:
+    """ImageNet's names list synonyms, which run off the image."""
+    return name.partition(',')[0]
+
+
+def _deepest_point(area: np.ndarray) -> tuple[int, int] | None:
+    """x and y of the pixel of an area that is farthest from its border; None for a tiny area."""
+    depth = cv2.distanceTransform(np.pad(area, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    if depth[y, x] < max(3, min(area.shape) / 60):
+        return None
+    return int(x), int(y)
+
+
+def save_image(image: np.ndarray, path: Path) -> Path:
+    """Write an RGB image under its name, JPEG or PNG; other formats become PNG.
+
+    Returns:
+        The name that it has; ``.png`` is added to that of another format.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    if path.suffix.lower() not in (*_JPEG, '.png'):
+        path = path.with_name(path.name + '.png')
+    jpeg = path.suffix.lower() in _JPEG
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if jpeg else []
+    bgr = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
+    content = cv2.imencode('.jpg' if jpeg else '.png', bgr, options)[1].tobytes()
+    atomic_write(path, lambda file: file.write(content))
+    return path
+
+
+class DrawHook(Hook):
+    """Draws the predictions of a test into a folder.
+
+    The hosts' hooks differ: mmpretrain's draws one image in 5000, mmdet's writes images of the
+    same name over each other and ends the run at an image that cannot be read.
+
+    Args:
+        folder: Where the images go.
+        score_thr: Lowest score of a box that is drawn.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, folder: str | Path, score_thr: float = 0.3) -> None:
+        self.folder = Path(folder)
+        self.score_thr = score_thr
+        self._painter: Painter | None = None
+        self._names: dict[str, Path] = {}
+
+    def before_test_epoch(self, runner: Any) -> None:
+        dataset = runner.test_dataloader.dataset
+        paths = [str(dataset.get_data_info(index)['img_path']) for index in range(len(dataset))]
+        names = result_names([Path(path) for path in paths])
+        self._names = {path: self.folder / name for path, name in zip(paths, names, strict=True)}
+        self._painter = Painter(dataset.metainfo, self.score_thr)
+
+    def after_test_iter(self, *_: Any, outputs: Sequence[Any] = (), **__: Any) -> None:
+        assert self._painter is not None
+        for sample in outputs:
+            path = str(sample.img_path)
+            try:
+                image = read_image(path)
+            except InputError:
+                continue  # reported by the loader
+            save_image(self._painter.draw(image, sample), self._names[path])

@@ -1,0 +1,143 @@
+"""Folders that a run writes into: they can be written, and a refused run leaves nothing in them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from ..errors import InputError
+from ..faults import user_fault
+from .launch import is_main_process
+from .runner import Runner
+
+_STEP = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
+
+
+def set_work_dir(cfg: Config, work_dir: str | None, config: str | Path) -> None:
+    """Set the work dir: the flag, else the config's, else ``work_dirs/<name of the config>``.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(config).stem))
+    cfg.work_dir = str(Path(cfg.work_dir).expanduser())
+    check_writable(cfg.work_dir, '--work-dir')
+
+
+def check_writable(folder: str | Path, name: str) -> None:
+    """Try to make a folder and to write a file there, and leave no trace of either.
+
+    Args:
+        folder: The folder; it need not exist.
+        name: The argument that names it, for the message.
+
+    Raises:
+        InputError: That fails; the message says why.
+    """
+    folder = Path(folder).expanduser()
+    if not is_main_process():
+        return
+    missing: list[Path] = []
+    try:
+        missing = _missing_folders(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            # An empty file needs no space: without content a full disk would go unnoticed.
+            file.write(b'\0' * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError as error:
+        raise InputError(
+            f"{name}: '{folder}' is a file, a folder is needed; choose another"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{name}: the folder '{folder}' cannot be written: {error.strerror}; choose another"
+        ) from error
+    finally:
+        _remove_empty(missing)
+
+
+class FirstIteration(Hook):
+    """Knows whether a run has got through its first iteration, and writes the config then."""
+
+    done = False
+
+    def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
+        self._note(runner, training=True)
+
+    def after_test_iter(self, runner: Any, *_: Any, **__: Any) -> None:
+        self._note(runner, training=False)
+
+    def _note(self, runner: Any, training: bool) -> None:
+        if not self.done and isinstance(runner, Runner):
+            # A test often runs in the work dir of the training, whose config must stay.
+            runner.write_config(runner.work_dir if training else runner.log_dir)
+        self.done = True
+
+
+@contextmanager
+def nothing_left_behind(folder: str | Path) -> Iterator[FirstIteration]:
+    """Within it, a run that is refused before its first iteration takes its log along.
+
+    mmengine's Runner starts a log before it builds the model and reads the checkpoint: a mistyped
+    name would leave a folder that looks like a run. Nothing else in the folder is touched, which may
+    be that of a run in progress; the log of a run that got somewhere stays.
+
+    Args:
+        folder: The work dir.
+
+    Yields:
+        A hook, to be registered with the Runner.
+    """
+    missing = _missing_folders(Path(folder).expanduser())
+    known = len(Runner.log_dirs)
+    first = FirstIteration()
+    try:
+        yield first
+    except Exception as error:
+        if user_fault(error) is not None and not first.done and is_main_process():
+            for log_dir in Runner.log_dirs[known:]:
+                shutil.rmtree(log_dir, ignore_errors=True)
+            _remove_empty(missing)
+        raise
+
+
+def latest_checkpoint(work_dir: str | Path) -> str | None:
+    """The latest checkpoint that a run has left in its folder, or None."""
+    folder = Path(work_dir)
+    note = folder / 'last_checkpoint'
+    # mmengine writes it in the encoding of the locale; a copied folder has a note of the original.
+    noted = note.read_text(encoding='utf-8', errors='replace').strip() if note.is_file() else ''
+    for candidate in (folder / Path(noted).name, Path(noted)):
+        if noted and candidate.is_file():
+            return str(candidate)
+    numbered = [
+        (int(found[1]), str(file))
+        for file in folder.glob('*_*.pth')
+        if (found := _STEP.match(file.name))
+    ]
+    return max(numbered, default=(0, None))[1]
+
+
+def _missing_folders(folder: Path) -> list[Path]:
+    """A folder and those above it that do not exist yet, innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()

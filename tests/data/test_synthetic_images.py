@@ -1,0 +1,222 @@
+"""The drawn images: reproducible, labelled exactly, with room around every object."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from demo.generator.compose import MAX_IOU, DrawnImage
+from demo.generator.objects import DRAWINGS, draw
+from demo.generator.outlines import polygon_area, polygons
+from demo.generator.scenes import LIGHTS, PLACES, paint_scene
+from demo.generator.splits import images
+from demo.generator.vocabulary import ADE_STUFF, CLASSES, THINGS, coco_categories, voc_palette
+
+
+@pytest.fixture(scope='module')
+def drawn() -> list[DrawnImage]:
+    """Forty images of 96 px."""
+    return list(images('train', 40, 96, 0, CLASSES))
+
+
+def _iou(first: tuple[int, ...], second: tuple[int, ...]) -> float:
+    width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
+    height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
+    shared = max(0, width) * max(0, height)
+    return shared / (first[2] * first[3] + second[2] * second[3] - shared)
+
+
+def test_same_seed_same_pixels_whatever_was_drawn_before() -> None:
+    first = list(images('train', 6, 64, 3, CLASSES))
+    again = list(images('train', 9, 64, 3, CLASSES))[:6]
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.image, two.image)
+        np.testing.assert_array_equal(one.stuff, two.stuff)
+        assert [item.box for item in one.instances] == [item.box for item in two.instances]
+
+
+def test_seeds_and_splits_differ() -> None:
+    sets = [
+        {image.image.tobytes() for image in images(split, 12, 48, seed, CLASSES)}
+        for split, seed in (('train', 0), ('val', 0), ('unseen', 0), ('train', 1), ('val', 1))
+    ]
+    assert len(set.union(*sets)) == 5 * 12
+
+
+def test_images_are_bytes_of_the_size(drawn: list[DrawnImage]) -> None:
+    for image in drawn:
+        assert image.image.shape == (96, 96, 3)
+        assert image.image.dtype == np.uint8
+        assert image.image.std() > 10
+
+
+def test_boxes_are_tight_around_the_masks(drawn: list[DrawnImage]) -> None:
+    for image in drawn:
+        for instance in image.instances:
+            left, top, width, height = instance.box
+            inside = instance.mask[top : top + height, left : left + width]
+            assert inside.sum() == instance.mask.sum() > 0
+            for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]):
+                assert edge.any()
+
+
+def test_masks_end_where_the_dark_outline_ends() -> None:
+    """A rim of the mask is dark on all sides, the sky just outside of it is not."""
+    skies = [
+        image
+        for image in images('val', 8, 256, 5, ('kite',), count=(1, 1))
+        if image.image[:20].mean() > 150
+    ]
+    assert len(skies) > 3
+    for image in skies:
+        mask = image.instances[0].mask
+        grey = image.image.mean(axis=2)
+        for turns in range(4):
+            # Seen from above, along each column: two pixels before the mask, and its first two.
+            turned_mask, turned_grey = np.rot90(mask, turns), np.rot90(grey, turns)
+            columns = np.flatnonzero(turned_mask.any(axis=0))
+            rows = turned_mask.argmax(axis=0)[columns]
+            columns, rows = columns[rows >= 2], rows[rows >= 2]
+            outside = np.median(turned_grey[rows - 2, columns])
+            rim = np.minimum(turned_grey[rows, columns], turned_grey[rows + 1, columns])
+            assert np.median(rim) < 0.55 * outside
+
+
+def test_masks_exclude_each_other_and_boxes_hardly_overlap(drawn: list[DrawnImage]) -> None:
+    pairs = 0
+    for image in drawn:
+        for one, two in combinations(image.instances, 2):
+            pairs += 1
+            assert not (one.mask & two.mask).any()
+            # Hidden parts shrink a box a little, which moves the measure by little.
+            assert _iou(one.box, two.box) < MAX_IOU + 0.03
+    assert pairs > 20
+
+
+def test_number_side_and_classes_of_the_objects(drawn: list[DrawnImage]) -> None:
+    counts = {len(image.instances) for image in drawn}
+    assert counts == {1, 2, 3, 4}
+    sides = [max(item.box[2:]) / 96 for image in drawn for item in image.instances]
+    assert min(sides) > 0.16
+    assert max(sides) < 0.65
+    names = [item.name for image in drawn for item in image.instances]
+    assert set(names) == set(CLASSES)
+    # Every class has its turn in each round of images, so none is rare.
+    assert min(map(names.count, CLASSES)) >= 5
+
+
+@pytest.mark.parametrize('name', CLASSES)
+def test_a_drawing_fills_its_side_in_one_piece(name: str) -> None:
+    for seed in range(6):
+        sprite = draw(name, 80, np.random.default_rng(seed))
+        mask = sprite.alpha >= 128
+        assert 60 <= max(mask.shape) <= 112
+        assert mask.mean() > 0.25
+        areas = [polygon_area(ring) for ring in polygons(mask)]
+        assert max(areas) > 0.97 * sum(areas)
+
+
+def test_drawings_of_one_class_vary() -> None:
+    for name in DRAWINGS:
+        seen = {draw(name, 40, np.random.default_rng(seed)).rgb.tobytes() for seed in range(8)}
+        assert len(seen) == 8
+
+
+@pytest.mark.parametrize('kind', PLACES)
+def test_scenes_name_their_surfaces(kind: str) -> None:
+    names = {
+        'sea': {'sea'},
+        'beach': {'sea', 'sand'},
+        'meadow': {'grass', 'tree'},
+        'street': {'building', 'sidewalk', 'road'},
+    }[kind]
+    scene = paint_scene(kind, 96, np.random.default_rng(0))
+    seen = set(np.unique(scene.stuff).tolist())
+    assert {ADE_STUFF[name] for name in names | {'sky'}} <= seen <= set(ADE_STUFF.values())
+    assert (scene.stuff[0] == ADE_STUFF['sky']).all()
+    assert ADE_STUFF['sky'] not in scene.stuff[-1]
+    assert scene.light in LIGHTS.values()
+
+
+def test_polygons_cover_exactly_the_mask() -> None:
+    mask = np.zeros((9, 11), bool)
+    mask[1:4, 2:6] = True
+    mask[4, 6] = True  # touches the first part at a corner only
+    mask[6:9, 8:11] = True
+    mask[7, 9] = False  # a hole: filled
+    rings = polygons(mask)
+    assert sorted(map(polygon_area, rings)) == [1, 9, 12]
+    assert [2, 1, 6, 1, 6, 4, 2, 4] in rings
+    assert polygons(np.zeros((3, 3), bool)) == []
+
+
+def test_polygons_agree_with_pycocotools(drawn: list[DrawnImage]) -> None:
+    coco_mask = pytest.importorskip('pycocotools.mask')
+    for image in drawn[:10]:
+        for instance in image.instances:
+            rings = polygons(instance.mask)
+            runs = coco_mask.merge(coco_mask.frPyObjects(rings, 96, 96))
+            painted = coco_mask.decode(runs).astype(bool)
+            assert painted[instance.mask].all()
+            # What is painted beyond the mask are its filled holes.
+            assert painted.sum() == sum(map(polygon_area, rings))
+            assert painted.sum() - instance.mask.sum() < 0.05 * painted.sum()
+
+
+def test_official_names_and_numbers() -> None:
+    categories = coco_categories()
+    ids = [category['id'] for category in categories]
+    assert len(categories) == 80
+    assert (ids[0], ids[-1]) == (1, 90)
+    assert ids == sorted(set(ids))
+    by_name = {category['name']: category['id'] for category in categories}
+    expected = {
+        'airplane': 5,
+        'bus': 6,
+        'boat': 9,
+        'bird': 16,
+        'umbrella': 28,
+        'kite': 38,
+        'potted plant': 64,
+        'teddy bear': 88,
+    }
+    assert {name: by_name[name] for name in CLASSES} == expected
+    # In COCO's order, so that labels of a config with these classes only follow the file's.
+    assert list(expected.values()) == sorted(expected.values())
+    palette = voc_palette()
+    assert len(palette) == 768
+    assert palette[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
+    assert palette[3 * 15 : 3 * 16] == [192, 128, 128]
+    assert palette[-3:] == [224, 224, 192]
+
+
+def test_names_agree_with_the_hosts_lists(real_data) -> None:
+    """COCO's, ImageNet's and ADE20K's own lists, from pieces of the real datasets."""
+    import json
+
+    real = json.loads((real_data / 'coco/annotations/instances_val2017.json').read_text())
+    assert coco_categories() == [
+        {key: category[key] for key in ('supercategory', 'id', 'name')}
+        for category in real['categories']
+    ]
+    synsets = (real_data / 'imagenet/meta/synsets.csv').read_text().splitlines()
+    numbers = {line.split(',')[1]: line.split(',')[0] for line in synsets[1:]}
+    assert [numbers[thing.wnid] for thing in THINGS if thing.wnid] == [
+        str(thing.imagenet) for thing in THINGS if thing.wnid
+    ]
+    objects = (real_data / 'ADEChallengeData2016/objectInfo150.txt').read_text().splitlines()
+    names = {int(line.split('\t')[0]): line.split('\t')[4] for line in objects[1:]}
+    assert all(name in names[index] for name, index in ADE_STUFF.items())
+    expected = {
+        'airplane': 'airplane',
+        'bus': 'bus',
+        'boat': 'boat',
+        'bird': 'animal',
+        'potted plant': 'plant',
+        'teddy bear': 'toy',
+    }
+    for thing in THINGS:
+        assert bool(thing.ade) == (thing.name in expected)
+        assert thing.ade == 0 or expected[thing.name] in names[thing.ade]

@@ -1,0 +1,151 @@
+"""An image that cannot be read, in the middle of a run."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+VARIABLES = {'cls': 'IMAGENET_ROOT', 'det': 'COCO_ROOT', 'seg': 'VOC_ROOT'}
+TRAINING = {'cls': 'train/*/*.JPEG', 'det': 'train2017/*.jpg', 'seg': 'JPEGImages/*train*.jpg'}
+EVALUATION = {'cls': 'val/*/*.JPEG', 'det': 'val2017/*.jpg', 'seg': 'JPEGImages/*val*.jpg'}
+
+
+@pytest.fixture
+def break_one(roots, tmp_path, monkeypatch):
+    """Cuts an image of the training or evaluation part in half, and names it."""
+
+    def change(task, where):
+        root = tmp_path / 'data'
+        if not root.exists():
+            shutil.copytree(roots[VARIABLES[task]], root)
+            monkeypatch.setenv(VARIABLES[task], str(root))
+        file = sorted(root.glob(where[task]))[1]
+        file.write_bytes(file.read_bytes()[:700])
+        return str(file)
+
+    return change
+
+
+@pytest.mark.parametrize('task', ['cls', 'det', pytest.param('seg', marks=pytest.mark.slow)])
+def test_run_goes_on(task, break_one, tiny_config, tool, tmp_path):
+    """Training leaves the image out, evaluation counts a grey one; each is named once."""
+    names = break_one(task, TRAINING), break_one(task, EVALUATION)
+    config = tiny_config(task, 'train_dataloader.update(num_workers=2, batch_size=3)\n')
+    options = ('--cfg-options', 'train_cfg.max_epochs=3')
+    assert tool('train', config, '--work-dir', tmp_path / 'run', *options) == 0
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    for name in names:
+        assert sum(name in line and 'WARNING' in line for line in log.splitlines()) == 1
+    assert '2 files could not be read' in log
+    assert (tmp_path / 'run' / 'epoch_3.pth').exists()
+
+
+def test_run_ends_if_asked(break_one, tiny_config, tool, tmp_path, capsys):
+    """The error comes out of a worker, and is one line all the same."""
+    name = break_one('det', TRAINING)
+    config = tiny_config('det', 'train_dataloader.update(num_workers=1)\n')
+    capsys.readouterr()
+    run = ('train', config, '--work-dir', tmp_path / 'run', '--no-validate')
+    assert tool(*run, '--stop-at-broken-images') == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in lines if line.startswith('error: ')]) == 1
+    assert not any('Traceback' in line for line in lines)
+    assert name in lines[-1]
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+def test_config_can_ask_too(break_one, tiny_config, tool, tmp_path, capsys):
+    name = break_one('cls', TRAINING)
+    loader = "dict(type='mobileone_mm.LoadImage', on_error='raise')"
+    extra = f"train_dataloader['dataset']['pipeline'][0] = {loader}\n"
+    assert tool('train', tiny_config('cls', extra), '--work-dir', tmp_path / 'run') == 2
+    assert name in capsys.readouterr().err
+
+
+def test_evaluation_counts_the_image(break_one, tiny_config, tool, tmp_path):
+    """The broken image is one of eight, not replaced by another one."""
+    config = tiny_config('cls')
+    assert tool('train', config, '--work-dir', tmp_path / 'run', '--no-validate') == 0
+    name = break_one('cls', EVALUATION)
+    out = tmp_path / 'predictions.csv'
+    run = ('test', config, tmp_path / 'run' / 'epoch_1.pth', '--work-dir', tmp_path / 'test')
+    assert tool(*run, '--out', out, '--show-dir', tmp_path / 'shown') == 0
+    with out.open() as file:
+        files = [row['file'] for row in csv.DictReader(file)]
+    assert len(set(files)) == len(files) == 8
+    assert any(name.endswith(file) for file in files)
+    assert len(list((tmp_path / 'shown').iterdir())) == 7
+
+
+@pytest.fixture
+def change_mask(roots, tmp_path, monkeypatch):
+    """Writes another mask over the first one of the training or evaluation part, and names it."""
+    root = tmp_path / 'data'
+    shutil.copytree(roots['VOC_ROOT'], root)
+    monkeypatch.setenv('VOC_ROOT', str(root))
+
+    def change(part, content):
+        mask = sorted((root / 'SegmentationClass').glob(f'*{part}*.png'))[0]
+        if isinstance(content, bytes):
+            mask.write_bytes(content)
+        else:
+            Image.fromarray(content).save(mask)
+        return str(mask)
+
+    return change
+
+
+def test_broken_mask(change_mask, tiny_config, tool, tmp_path):
+    """Training leaves its image out, evaluation counts none of its pixels."""
+    names = change_mask('train', b'no mask'), change_mask('val', b'')
+    config = tiny_config('seg', 'train_dataloader.update(num_workers=2)\n')
+    options = ('--cfg-options', 'train_cfg.max_epochs=2')
+    assert tool('train', config, '--work-dir', tmp_path / 'run', *options) == 0
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    for name, then in zip(names, ('its image is left out', 'no pixel of it counts'), strict=True):
+        assert sum(name in line and then in line for line in log.splitlines()) == 1
+    assert '2 files could not be read' in log
+
+
+@pytest.mark.slow
+def test_broken_mask_ends_the_run_if_asked(change_mask, tiny_config, refused):
+    name = change_mask('train', b'no mask')
+    config = tiny_config('seg', 'train_dataloader.update(num_workers=1)\n')
+    run = ('train', config, '--stop-at-broken-images', '--no-validate')
+    assert name in refused(*run, got_somewhere=True)
+
+
+@pytest.mark.parametrize(
+    ('content', 'said'),
+    [
+        (np.full((96, 96), 21, np.uint8), 'has the class number 21, the model 21 classes'),
+        (np.zeros((96, 96, 3), np.uint8), 'has 3 channels'),
+        (np.zeros((96, 80), np.uint8), 'has 80 x 96 pixels, its image 96 x 96'),
+    ],
+)
+@pytest.mark.parametrize('part', ['train', 'val'])
+def test_mask_that_does_not_fit(
+    part, content, said, change_mask, tiny_config, tool, tmp_path, capsys
+):
+    name = change_mask(part, content)
+    config = tiny_config('seg')
+    assert tool('train', config, '--work-dir', tmp_path / 'run') == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in line
+    assert name in line
+
+
+def test_every_image_broken(roots, tiny_config, tool, tmp_path, monkeypatch, capsys):
+    root = tmp_path / 'data'
+    shutil.copytree(roots['COCO_ROOT'], root)
+    monkeypatch.setenv('COCO_ROOT', str(root))
+    for file in (root / 'train2017').iterdir():
+        file.write_bytes(b'no image')
+    options = ('--cfg-options', 'train_dataloader.dataset.dataset.max_refetch=20')
+    run = ('train', tiny_config('det'), '--work-dir', tmp_path / 'run', '--no-validate')
+    assert tool(*run, *options) == 2
+    assert 'no sample could be loaded' in capsys.readouterr().err

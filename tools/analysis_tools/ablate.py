@@ -1,0 +1,45 @@
+"""Train variants of one config with the same seeds and compare them.
+
+python tools/analysis_tools/ablate.py configs/studies/s0_scratch{,_variants}.py --seeds 0 1 2 3 4
+
+VARIANTS is a file with a dict `variants`: for each name its options by dotted key. All are compared
+with the first. A second call leaves out what is done. Writes a table and a plot.
+"""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+
+from pathlib import Path
+
+from mobileone_mm.cli.arguments import tool_parser
+from mobileone_mm.cli.run import run_tool
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    parser = tool_parser(__doc__, checkpoint=False)
+    parser.add_argument('variants', metavar='VARIANTS', help='file with a dict `variants`')
+    parser.add_argument(
+        '--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='(default: 0 1 2)'
+    )
+    parser.add_argument('--only', nargs='+', metavar='NAME', help='these variants, and the first')
+    parser.add_argument('--metric', help="(default: what the config's save_best says)")
+    parser.add_argument(
+        '--jobs', type=int, default=1, metavar='N', help='runs at the same time (default: 1)'
+    )
+    parser.add_argument(
+        '--keep-checkpoints', action='store_true', help='keep the weights of all runs'
+    )
+    parser.add_argument('--work-dir', help='folder of all runs (default: work_dirs/<variants>)')
+    args = parser.parse_args(argv)
+
+    from mobileone_mm.apis.ablate import ablate
+
+    ablate(root=ROOT, **vars(args))
+    return 0
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,35 @@
+#!/usr/bin/env python
+"""Show what a training pipeline makes of its images, labels, boxes and masks included.
+
+python tools/analysis_tools/browse_dataset.py CONFIG --out-dir DIR [--num 16] [--mode concat]
+"""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+from mobileone_mm.cli.arguments import tool_parser
+from mobileone_mm.cli.run import run_tool
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = tool_parser(__doc__, checkpoint=False, device='cpu')
+    parser.add_argument('--out-dir', required=True, metavar='DIR', help='folder of the sheets')
+    parser.add_argument('--num', type=int, default=16, help='images a sheet (default: 16)')
+    parser.add_argument(
+        '--mode',
+        default='transformed',
+        help='transformed, or concat for the original beside it (default: transformed)',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of the augmentation (default: 0)')
+    args = vars(parser.parse_args(argv))
+    args.pop('device')
+
+    from mobileone_mm.apis.browse import browse
+
+    for path in browse(**args):
+        print(f'written: {path}')
+    return 0
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,43 @@
+"""Measure how fast a config's training pipeline prepares images, and what its model takes.
+
+  python tools/analysis_tools/measure_input.py configs/mobileone_s0_in1k.py --num-workers 1 4 8
+  python tools/analysis_tools/measure_input.py CONFIG --no-train-step --target-rate 2500
+  python tools/analysis_tools/measure_input.py CONFIG --against train_dataloader.dataset.data_root=/ssd/imagenet
+
+What the first pass reads is reported apart: the passes that are counted find the images in the
+page cache, unless there are more than fit (--num).
+"""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+from mobileone_mm.cli.arguments import tool_parser
+from mobileone_mm.cli.run import run_tool
+from mobileone_mm.config.options import ConfigOptions
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = tool_parser(__doc__, checkpoint=False)
+    parser.add_argument('--num-workers', type=int, nargs='+', default=(), metavar='N',
+                        help='worker processes (default: 1 and the number of cores)')  # fmt: skip
+    parser.add_argument('--num', type=int, default=512, help='images in each repetition')
+    parser.add_argument('--repeats', type=int, default=5, help='repetitions, the median counts')
+    parser.add_argument('--against', nargs='+', action=ConfigOptions, metavar='KEY=VALUE',
+                        help='compare with the pipeline that has these overrides')  # fmt: skip
+    parser.add_argument('--no-train-step', dest='train_step', action='store_false',
+                        help='do not time the training step of the model')  # fmt: skip
+    parser.add_argument('--target-rate', type=float, metavar='R',
+                        help='images/s of a GPU: how many cores feed it?')  # fmt: skip
+    args = vars(parser.parse_args(argv))
+    target = args.pop('target_rate')
+    if target is not None and not 0 < target < float('inf'):
+        parser.error(f'--target-rate: got {target}; a number above 0 is needed')
+
+    from mobileone_mm.benchmark.input_report import input_report
+    from mobileone_mm.apis.measure_input import measure_input
+
+    print(input_report(*measure_input(**args), target))
+
+
+if __name__ == '__main__':
+    run_tool(main)

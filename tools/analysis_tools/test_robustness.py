@@ -1,0 +1,44 @@
+"""Evaluate how robust an image classifier is.
+
+  python tools/analysis_tools/test_robustness.py CONFIG CHECKPOINT                # corruptions, own test set
+  python tools/analysis_tools/test_robustness.py CONFIG CHECKPOINT --root data    # published sets below data/
+
+Without --root and --sets, the 15 corruptions of ImageNet-C are generated on the config's test set.
+Prints a table; writes robustness.json and robustness.png. A second call continues an interrupted one.
+"""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+from mobileone_mm.cli.arguments import tool_parser
+from mobileone_mm.cli.run import run_tool
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    parser = tool_parser(__doc__)
+    parser.add_argument(
+        '--root', metavar='DIR', help='folder that holds imagenet-c, imagenet-a, ...'
+    )
+    parser.add_argument(
+        '--sets',
+        nargs='+',
+        metavar='SET',
+        help='clean, generated; c, a, r, sketch, v2, or c=FOLDER (default: those below --root)',
+    )
+    parser.add_argument('--corruptions', nargs='+', metavar='NAME', help='(default: all 15)')
+    parser.add_argument('--severities', nargs='+', type=int, metavar='N', help='(default: 1 to 5)')
+    parser.add_argument('--seed', type=int, default=0, help='of generated corruptions (default: 0)')
+    parser.add_argument('--batch-size', type=int, help="in place of the config's")
+    parser.add_argument('--work-dir', help='folder of the results (default: work_dirs/<config>)')
+    parser.add_argument('--out', metavar='FILE', help='(default: robustness.json in the work dir)')
+    parser.add_argument('--fresh', action='store_true', help='take no result of an earlier call')
+    args = parser.parse_args(argv)
+
+    from mobileone_mm.apis.test_robustness import evaluate_robustness
+
+    evaluate_robustness(**vars(args))
+    return 0
+
+
+if __name__ == '__main__':
+    run_tool(main)

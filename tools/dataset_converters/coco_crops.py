@@ -1,0 +1,38 @@
+"""Cut the objects out of a COCO-format dataset: a folder of images for each class.
+
+  python tools/dataset_converters/coco_crops.py instances_train2017.json train2017 OUT/train --by supercategory
+
+Makes data for a classifier from data for a detector.
+"""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+
+from pathlib import Path
+
+from mobileone_mm.cli.run import ToolParser, run_tool
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = ToolParser(description=__doc__)
+    parser.add_argument('annotations', type=Path, help='COCO-format file with boxes')
+    parser.add_argument('images', type=Path, help='folder of its images')
+    parser.add_argument('out', type=Path, help='folder to write')
+    parser.add_argument('--by', default='category', help='category (default) or supercategory')
+    parser.add_argument('--min-size', type=int, default=48, help='of a box in pixels (default: 48)')
+    parser.add_argument('--margin', type=float, default=0.1, help='around a box (default: 0.1)')
+    parser.add_argument('--classes', nargs='+', default=[], metavar='NAME', help='keep these only')
+    args = vars(parser.parse_args(argv))
+    args['classes'] = tuple(args['classes'])
+
+    from mobileone_mm.data.convert.coco_crops import cut_objects
+
+    counts = cut_objects(**args)
+    for name, count in counts.items():
+        print(f'{name:<16}{count}')
+    print(f'{sum(counts.values())} images: {args["out"]}')
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,50 @@
+"""Write the annotations of a few images of a COCO-format file, to overfit or debug on.
+
+  python tools/dataset_converters/coco_subset.py instances_train2017.json subset.json --num 32
+
+Images without boxes are left out; images, categories and ids stay as they are.
+"""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+
+import json
+from pathlib import Path
+
+from mobileone_mm.cli.run import ToolParser, run_tool
+from mobileone_mm.errors import InputError
+from mobileone_mm.files import atomic_text
+
+
+def subset(path: Path, num: int) -> dict:
+    """The first ``num`` images of a COCO file that have boxes, with their annotations."""
+    try:
+        table = json.loads(path.read_text())
+        boxes = [box for box in table['annotations'] if not box.get('iscrowd')]
+        with_boxes = {box['image_id'] for box in boxes}
+        images = [image for image in table['images'] if image['id'] in with_boxes]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"annotations: '{path}' is no COCO file with boxes") from error
+    if not 0 < num <= len(images):
+        raise InputError(f'--num: got {num}; 1 to {len(images)} is possible (images with boxes)')
+    chosen = {image['id'] for image in images[:num]}
+    kept = [box for box in table['annotations'] if box['image_id'] in chosen]
+    return {**table, 'images': images[:num], 'annotations': kept}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = ToolParser(description=__doc__)
+    parser.add_argument('annotations', type=Path, help='COCO-format file with boxes')
+    parser.add_argument('out', type=Path, help='file to write')
+    parser.add_argument('--num', type=int, default=32, help='images to keep (default: 32)')
+    args = parser.parse_args(argv)
+    if args.out.exists() and args.out.samefile(args.annotations):
+        raise InputError(f"out: '{args.out}' is the input; choose another name")
+    table = subset(args.annotations, args.num)
+    atomic_text(args.out, json.dumps(table))
+    print(f'{len(table["images"])} images, {len(table["annotations"])} boxes: {args.out}')
+
+
+if __name__ == '__main__':
+    run_tool(main)

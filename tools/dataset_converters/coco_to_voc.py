@@ -1,0 +1,43 @@
+#!/usr/bin/env python
+"""Paint masks of VOC's 21 classes from COCO's instances, as more data for VOC segmentation.
+
+  python tools/dataset_converters/coco_to_voc.py COCO/annotations/instances_train2017.json COCO/voc21/train2017
+  VOC_TRAIN=trainaug_coco python tools/train.py configs/deeplabv3_mobileone_s0_voc.py
+
+Writes COCO/voc21/train2017/NAME.png and, last, the list COCO/voc21/train2017.txt.
+"""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+
+from pathlib import Path
+
+from mobileone_mm.cli.run import ToolParser, run_tool
+
+
+def main(argv: list[str] | None = None) -> int:
+    from mobileone_mm.data.convert.coco_to_voc import write_voc_masks
+
+    parser = ToolParser(description=__doc__)
+    parser.add_argument('annotations', type=Path, help='COCO-format file with segmentations')
+    parser.add_argument('folder', type=Path, help='where the masks go')
+    parser.add_argument(
+        '--min-pixels',
+        type=int,
+        default=1000,
+        help="leave out images with no more pixels of VOC's classes (default: %(default)s)",
+    )
+    args = parser.parse_args(argv)
+
+    def report(done: int, total: int) -> None:
+        if done and done % 1000 == 0:
+            print(f'{done}/{total} images', flush=True)
+
+    written, total = write_voc_masks(args.annotations, args.folder, args.min_pixels, report)
+    print(f'{written} of {total} images: {args.folder}, {args.folder}.txt')
+    return 0
+
+
+if __name__ == '__main__':
+    run_tool(main)

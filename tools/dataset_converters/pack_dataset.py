@@ -1,0 +1,58 @@
+"""Pack a dataset of single files into tar shards (WebDataset's layout) or an LMDB.
+
+  python tools/dataset_converters/pack_dataset.py data/imagenet/train packed/train
+  python tools/dataset_converters/pack_dataset.py configs/mobileone_s0_in1k.py packed/val --split val --no-shuffle
+  python tools/dataset_converters/pack_dataset.py data/coco/train2017 packed/coco_train --format lmdb --no-labels
+
+The bytes of the images stay as they are; all of them are read back and compared.
+"""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+
+import argparse
+
+from mobileone_mm.cli.run import ToolParser, run_tool
+from mobileone_mm.config.options import ConfigOptions
+
+
+def megabytes(text: str) -> int:
+    """A size in MB.
+
+    Raises:
+        argparse.ArgumentTypeError: It has a unit or a fraction, or is less than 1.
+    """
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(
+            f"got '{text}'; a whole number of MB, from 1, is needed, without a unit"
+        )
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = ToolParser(description=__doc__)
+    parser.add_argument('source', metavar='SOURCE', help='folder of class folders, or a config')
+    parser.add_argument('out', metavar='OUT', help='new or empty folder')
+    parser.add_argument('--format', dest='form', choices=('shards', 'lmdb'), default='shards')
+    parser.add_argument('--split', choices=('train', 'val', 'test'),
+                        help='which dataset of the config (default: train)')  # fmt: skip
+    parser.add_argument('--no-labels', dest='labels', action='store_false',
+                        help='images without classes, in any folders')  # fmt: skip
+    parser.add_argument('--seed', type=int, default=0, help='of the order within the shards')
+    parser.add_argument('--no-shuffle', action='store_true', help='keep the order (evaluation)')
+    parser.add_argument('--shard-size', type=megabytes, default=500, metavar='MB',
+                        help='size of a shard in MB, a whole number (default: 500)')  # fmt: skip
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE',
+                        help='override settings of the config')  # fmt: skip
+    args = vars(parser.parse_args(argv))
+    if args.pop('no_shuffle'):
+        args['seed'] = None
+
+    from mobileone_mm.apis.pack_dataset import pack_dataset
+
+    print(pack_dataset(**args))
+
+
+if __name__ == '__main__':
+    run_tool(main)
