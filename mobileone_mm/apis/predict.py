@@ -29,8 +29,8 @@ from ..inference.images import find_images, result_names, with_progress, with_su
 from ..inference.records import label_map, record_of, task_of
 from ..training.folders import check_writable
 from ..training.launch import select_device
-from ..weights.fit import load_weights
-from ..weights.published import read_any
+from ..weights.fit import checkpoint_for
+from ..weights.unwrap import read_weights
 
 # What one broken image can raise in a pipeline; the others are predicted all the same.
 _IMAGE_FAULTS = (OSError, ValueError, cv2.error)
@@ -123,29 +123,24 @@ def init_model(
     Raises:
         InputError: The config or the checkpoint does not fit.
     """
-    content = read_any(checkpoint)
+    weights = read_weights(checkpoint)
     use_scope(cfg)
     settings = cfg.model.copy()
     if cfg.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', cfg.data_preprocessor)
     with config_faults(cfg):
         model = MODELS.build(settings)
-    try:
-        load_weights(model, content)
-    except InputError as error:
-        raise InputError(
-            str(error).replace('checkpoint:', f"checkpoint '{checkpoint}':", 1)
-        ) from error
-    return model.to(device).eval(), data_meta(cfg, content)
+    checkpoint_for(model, weights).load(model)
+    return model.to(device).eval(), data_meta(cfg, weights.meta)
 
 
-def data_meta(cfg: Config, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def data_meta(cfg: Config, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Names and colours of the classes: the checkpoint's, else those of the config's datasets.
 
     A list that is not as long as the model's heads is no list of its classes, and is left out.
     """
     sizes = {size for _, size in head_sizes(cfg.model)}
-    for meta in _metas(cfg, checkpoint):
+    for meta in _metas(cfg, stored):
         classes, palette = meta.get('classes'), meta.get('palette')
         if isinstance(classes, (list, tuple)) and (not sizes or len(classes) in sizes):
             fits = _is_palette(palette, len(classes))
@@ -164,11 +159,10 @@ def _is_palette(palette: Any, count: int) -> bool:
     return colors.shape == (count, 3) and bool(((colors >= 0) & (colors < 256)).all())
 
 
-def _metas(cfg: Config, checkpoint: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    stored = checkpoint.get('meta')
-    stored = stored.get('dataset_meta') if isinstance(stored, Mapping) else None
-    if isinstance(stored, Mapping):
-        yield {str(key).lower(): value for key, value in stored.items()}
+def _metas(cfg: Config, stored: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    info = stored.get('dataset_meta')
+    if isinstance(info, Mapping):
+        yield {str(key).lower(): value for key, value in info.items()}
     for loader in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
         for _, dataset in leaves((cfg.get(loader) or {}).get('dataset'), loader):
             kind = dataset_class(dataset)

@@ -32,7 +32,8 @@ from ..training.launch import (
 )
 from ..training.runner import Runner
 from ..weights.mmengine_loader import use_safe_loader
-from ..weights.published import PREFIX, local_file, read_any
+from ..weights.published import PREFIX, local_file
+from ..weights.unwrap import read_weights
 
 _TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
 _TESTING = ('test_dataloader', 'test_cfg', 'test_evaluator')
@@ -306,4 +307,4 @@ def _check_initial_weights(cfg: Config) -> None:
 def _check_readable(checkpoint: str | Path) -> None:
     # mmengine fetches the others when it loads them.
     if '://' not in str(checkpoint) or str(checkpoint).startswith(PREFIX):
-        read_any(checkpoint)
+        read_weights(checkpoint)

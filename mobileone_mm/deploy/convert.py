@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..reparam import Reparameterizable
 from ..reparam.surgery import unfused_blocks
-from ..weights.fit import check_matches, load_weights
-from ..weights.names import form_of
-from ..weights.reading import read_checkpoint, state_dict_of
+from ..weights.fit import FittedState, checkpoint_for
+from ..weights.unwrap import read_weights
 from . import config as configs
 from .exact import give_back
 from .fold import FoldPlan, plan_folding
@@ -103,7 +103,7 @@ def prepare_conversion(
         raise InputError(f'tolerance: got {tolerance}; a number between 0 and 1 is needed')
     cfg = configs.load_config(config, cfg_options)
     source = Path(checkpoint).expanduser()
-    model, content = _trained_model(cfg, checkpoint)
+    model, fitted = _trained_model(cfg, checkpoint)
     give_back()
     model.to(target)
     inputs = _inputs(cfg, model, images, target)
@@ -115,12 +115,12 @@ def prepare_conversion(
     allowed = own_tolerance(dtype) if tolerance is None else tolerance
     own = compare_models(model, deployed, inputs, dtype, allowed, plan.pairs)
 
-    report = describe(source, sha256_of(source), content, model, deployed, inputs[0][1])
+    report = describe(source, sha256_of(source), fitted, model, deployed, inputs[0][1])
     report['folded'] = describe_folding(plan, backbone_only)
     report['proof'] = describe_proof(float64, own, dtype, allowed, target)
     report['absolute_paths_in_config'] = configs.absolute_paths(text)
     report['checkpoint_bytes'] = {'before': source.stat().st_size}
-    meta = pair_meta(content, cfg, text, report['source'], dataset_meta)
+    meta = pair_meta(fitted.meta, cfg, text, report['source'], dataset_meta)
     state = {key: value.detach().cpu() for key, value in deployed.state_dict().items()}
     return Conversion(paths, text, state, meta, report)
 
@@ -136,39 +136,31 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _trained_model(cfg: Config, checkpoint: Path_) -> tuple[nn.Module, dict[str, Any]]:
+def _trained_model(cfg: Config, checkpoint: Path_) -> tuple[nn.Module, FittedState]:
     """The model of the config with the weights of the checkpoint, in eval mode.
 
     Returns:
-        The model, and the checkpoint without its weights.
+        The model, and what was found in the checkpoint.
     """
-    content = read_checkpoint(checkpoint)
-    source = str(checkpoint)
+    weights = read_weights(checkpoint)
     model = configs.build_model(cfg)
     if not any(isinstance(module, Reparameterizable) for module in model.modules()):
         raise InputError(
             'config: its model has no MobileOne of this package; set '
             "type='mobileone_mm.MobileOne' in the backbone (weights of mmpretrain's class fit)"
         )
-    state = state_dict_of(content, f"checkpoint '{source}'")
-    if form_of(state) == 'deploy':
-        raise InputError(
-            f"checkpoint '{source}': is in deploy form already; there is nothing to fuse"
-        )
+    if weights.form == 'deploy':
+        raise InputError(f'{weights.name}: is in deploy form already; there is nothing to fuse')
     if next(unfused_blocks(model), None) is None:
         raise InputError(
             'config: builds the backbone in deploy form (deploy=True) already; give the config that '
             'the checkpoint was trained by'
         )
-    check_matches(model, content, source)
-    load_weights(model, content)
-    dtypes = {str(v.dtype).removeprefix('torch.') for v in state.values() if v.is_floating_point()}
-    # The weights are the model's now; keeping the file's as well would double the memory.
-    rest = {key: value if key == 'meta' else None for key, value in content.items()}
+    fitted = checkpoint_for(model, weights)
+    fitted.load(model)
     model.eval()  # mmdet's distillers return nothing from it
-    # What mmengine's averaged models keep beside the weights, which the report tells of.
-    wrapped = {'steps': None} if 'steps' in (content.get('state_dict') or content) else {}
-    return model, {**rest, **wrapped, '_dtypes': sorted(dtypes)}
+    # The weights are the model's now; keeping the file's as well would double the memory.
+    return model, replace(fitted, state={})
 
 
 def _deployed(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
 from mmengine.config import Config
 from torch import Tensor
 
 from .._version import __version__
 from ..errors import InputError
 from ..files import atomic_write_all
+from ..weights.writing import weight_bytes
 from .exact import give_back
 
 SUFFIXES = ('.pth', '.pt', '.safetensors')
@@ -58,10 +57,10 @@ class Conversion:
             paths = {kind: Path(folder) / path.name for kind, path in paths.items()}
         give_back()
         data = weight_bytes(self.state, self.meta, paths['checkpoint'].suffix)
-        self.report['checkpoint_bytes']['after'] = data.nbytes
+        self.report['checkpoint_bytes']['after'] = len(data)
         if paths['checkpoint'].suffix == '.safetensors':
             self.report['meta'] = {k: v for k, v in self.meta.items() if k != 'cfg'}
-        contents: dict[str, bytes | memoryview] = {
+        contents: dict[str, bytes] = {
             'checkpoint': data,
             'config': self.text.encode(),
         }
@@ -108,33 +107,8 @@ def output_paths(
     return paths
 
 
-def weight_bytes(state: Mapping[str, Tensor], meta: Mapping[str, Any], suffix: str) -> memoryview:
-    """What a checkpoint file holds: torch's format with meta, or safetensors.
-
-    Raises:
-        InputError: The library for safetensors is missing.
-    """
-    if suffix == '.safetensors':
-        try:
-            from safetensors.torch import save
-        except ImportError:
-            raise InputError(
-                'out: writing safetensors needs a library; run `pip install safetensors`'
-            ) from None
-        # The format takes texts only; hosts ask for 'format'.
-        texts = {key: value for key, value in meta.items() if isinstance(value, str)}
-        texts.pop('cfg', None)
-        tensors = {key: value.contiguous() for key, value in state.items()}
-        return memoryview(save(tensors, {'format': 'pt', **texts}))
-    # Into memory first: when its file fails, torch.save hides the reason (a full disk) behind an
-    # internal error of its zip writer.
-    buffer = io.BytesIO()
-    torch.save({'meta': dict(meta), 'state_dict': dict(state)}, buffer)
-    return buffer.getbuffer()
-
-
 def pair_meta(
-    content: Mapping[str, Any],
+    given: Mapping[str, Any],
     config: Config,
     text: str,
     source: Mapping[str, Any],
@@ -143,7 +117,7 @@ def pair_meta(
     """What the hosts' ``init_*`` functions look up, and where the weights come from.
 
     Args:
-        content: The checkpoint that was converted.
+        given: ``meta`` of the checkpoint that was converted.
         config: Its config.
         text: The config of the pair.
         source: ``file`` and ``sha256`` of the checkpoint.
@@ -159,8 +133,6 @@ def pair_meta(
     preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor')
     if isinstance(preprocessor, Mapping):
         meta['data_preprocessor'] = _plain(preprocessor)
-    given = content.get('meta')
-    given = given if isinstance(given, Mapping) else {}
     info = given.get('dataset_meta')
     if not isinstance(info, Mapping):  # mmcv 1 wrote CLASSES and PALETTE beside the rest
         info = {key.lower(): given[key] for key in ('CLASSES', 'PALETTE') if key in given}
@@ -179,7 +151,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _writer(data: bytes | memoryview) -> Callable[[BinaryIO], Any]:
+def _writer(data: bytes) -> Callable[[BinaryIO], Any]:
     return lambda file: file.write(data)
 
 

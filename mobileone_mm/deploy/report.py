@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .._version import __version__
 from ..reparam.surgery import unfused_blocks
+from ..weights.fit import FittedState
 from .fold import FoldPlan
 from .forward import RawForward
 from .prove import FLOAT64_TOLERANCE, Difference
@@ -24,7 +25,7 @@ from .prove import FLOAT64_TOLERANCE, Difference
 def describe(
     checkpoint: Path,
     sha256: str,
-    content: Mapping[str, Any],
+    fitted: FittedState,
     model: nn.Module,
     deployed: nn.Module,
     inputs: Tensor,
@@ -34,24 +35,18 @@ def describe(
     Args:
         checkpoint: The file that was converted.
         sha256: Its hash.
-        content: What was in it besides the weights.
+        fitted: What was found in it.
         model: The original.
         deployed: The model of the written pair.
         inputs: The batch for the latencies.
     """
     before, after = latencies(model, deployed, inputs)
     notes = []
-    if 'ema_state_dict' in content:
-        notes.append(
-            'The checkpoint has averaged weights (EMA). mmengine stores them as state_dict; they were '
-            'converted, and the raw ones (ema_state_dict) were left out.'
-        )
-    if 'steps' in content:
-        notes.append(
-            'The weights were wrapped as an averaged model (EMA or SWA); the averages were converted.'
-        )
+    if fitted.averaged:
+        left = f"; {', '.join(fitted.dropped)} was left out" if fitted.dropped else ''
+        notes.append(f'The checkpoint holds averaged weights (EMA or SWA); they were converted{left}.')
     dtype = str(next(deployed.parameters()).dtype).removeprefix('torch.')
-    given = content.get('_dtypes') or [dtype]
+    given = list(fitted.dtypes) or [dtype]
     if given != [dtype]:
         notes.append(
             f'The weights were stored in {", ".join(given)}; fused kernels have more digits than '
@@ -64,7 +59,7 @@ def describe(
             'sha256': sha256,
         },
         'fused_units': sum(1 for _ in unfused_blocks(model)),
-        'ema': 'ema_state_dict' in content or 'steps' in content,
+        'ema': fitted.averaged,
         'parameters': {'before': _parameters(model), 'after': _parameters(deployed)},
         'macs': {
             'input': list(inputs.shape),
@@ -79,9 +74,7 @@ def describe(
             'median_ms_after': round(after * 1e3, 3),
             'ratio': round(before / after, 3),
         },
-        'dropped': sorted(key for key in content if key not in ('state_dict', 'meta', '_dtypes'))
-        if 'state_dict' in content
-        else [],
+        'dropped': sorted(fitted.dropped),
         'notes': notes,
     }
 

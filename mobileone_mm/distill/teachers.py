@@ -16,10 +16,9 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..reparam.surgery import reparameterize_model, unfused_blocks
 from ..training.seeding import seeded
-from ..weights.fit import load_weights
-from ..weights.names import form_of
-from ..weights.published import read_any
-from ..weights.reading import first_line, state_dict_of
+from ..weights.fit import checkpoint_for
+from ..weights.reading import first_line
+from ..weights.unwrap import read_weights
 from .normalization import Normalization, check_normalization
 
 #: exactly one of these says which net
@@ -283,8 +282,10 @@ def _load(
 ) -> None:
     if spec.get('checkpoint'):
         try:
-            _take_form(model, spec['checkpoint'])
-            load_weights(model, spec['checkpoint'])
+            weights = read_weights(spec['checkpoint'])
+            if weights.form == 'deploy' and next(unfused_blocks(model), None) is not None:
+                reparameterize_model(model, inplace=True)  # it takes part in no training
+            checkpoint_for(model, weights).load(model)
         except InputError as error:
             raise InputError(f'{name}: {error}') from error
     elif published and published.get('num_classes') != _classes_of(model):
@@ -292,14 +293,6 @@ def _load(
             f'{name}: its own weights have {published.get("num_classes")} classes, so its classifier '
             'would be random; leave num_classes out'
         )
-
-
-def _take_form(model: nn.Module, checkpoint: str) -> None:
-    """Bring a net that takes part in no training into the form of its file, if that is fused."""
-    if next(unfused_blocks(model), None) is None:
-        return
-    if form_of(state_dict_of(read_any(checkpoint), f"checkpoint '{checkpoint}'")) == 'deploy':
-        reparameterize_model(model, inplace=True)
 
 
 def _published_normalization(

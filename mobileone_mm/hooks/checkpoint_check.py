@@ -1,34 +1,36 @@
-"""A check of the checkpoint before its weights go into the model."""
+"""A check of the checkpoint before its weights go into the model of a run."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
+from mmengine.logging import print_log
 
 from ..errors import InputError
 from ..registry import HOOKS
 from ..training.averages import unwrapped
-from ..weights.fit import check_matches, fit_state
+from ..weights.fit import checkpoint_for
 from ..weights.names import form_of
-from ..weights.reading import state_dict_of
+from ..weights.unwrap import COUNTERS, read_weights
 
 _FORMS = {'train': 'training', 'deploy': 'deploy'}
 
 
 @HOOKS.register_module()
 class CheckpointCheckHook(Hook):
-    """Ends a run whose checkpoint is of another size, form or task.
+    """Replaces the weights of a loaded checkpoint by those that fit the model, or ends the run.
 
-    mmengine loads without strictness and logs what did not fit, so that such a run evaluates or
-    resumes a net that is mostly random. Files of other namings, of a bare backbone, or of weights
-    without the dict around them are put into the form that mmengine and its EMA hook take.
-
-    Weights in the other form are fused or lifted.
+    mmengine loads without strictness and logs what did not fit, so that a run with a checkpoint of
+    another size, form or task evaluates or resumes a model that is mostly random. This hook passes
+    the checkpoint through :func:`~mobileone_mm.weights.fit.checkpoint_for` before mmengine and its
+    EMAHook take it.
 
     Args:
-        whole: Whether all of the model must fit, as for a test or a resume. Otherwise only its
-            backbone must, if it is a MobileOne: a fine-tuned model has a head of its own.
+        whole: Whether all of the model must fit, as for a test or a resumed run. Otherwise only its
+            MobileOne must, if it has one: a fine-tuned model has a head of its own.
         resume: Whether the run continues: its optimizer knows the parameters of one form only.
     """
 
@@ -41,29 +43,44 @@ class CheckpointCheckHook(Hook):
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         model: Any = unwrapped(runner.model)
         source = str(runner._load_from)
+        weights = read_weights(checkpoint, source)
         if self.resume:
-            self._check_form(model, checkpoint, source)
-        self._put_right(model, checkpoint, source)
-        if self.whole:
-            check_matches(model, checkpoint, source)
-        elif hasattr(model, 'backbone') and form_of(model.backbone.state_dict()):
-            # Parts that are allowed to be missing allow the file to have a head, too.
-            check_matches(model.backbone, checkpoint, source, allow_missing=('head.',))
-
-    def _check_form(self, model: Any, checkpoint: dict, source: str) -> None:
-        file, own = form_of(state_dict_of(checkpoint, source)), form_of(model.state_dict())
-        if file and own and file != own:
-            raise InputError(
-                f"--resume: '{source}' is in {_FORMS[file]} form, the model in {_FORMS[own]} form; a "
-                'run continues in the form that it began in (start anew from the weights with '
-                '--cfg-options load_from=...)'
-            )
-
-    def _put_right(self, model: Any, checkpoint: dict, source: str) -> None:
-        state = state_dict_of(checkpoint, source)
-        fitted = fit_state(model, state, f"checkpoint '{source}'")
-        if 'state_dict' not in checkpoint:
+            _check_form(weights.form, form_of(model.state_dict()), source)
+            _check_averages(runner, model, checkpoint, source)
+        fitted = checkpoint_for(model, weights, 'model' if self.whole else 'backbone')
+        if not isinstance(checkpoint.get('state_dict'), Mapping):  # mmengine's Runner did not write it
             checkpoint.clear()
-            checkpoint['state_dict'] = fitted
-        elif fitted.keys() != state.keys():
-            checkpoint['state_dict'] = fitted
+        checkpoint['state_dict'] = fitted.state
+
+
+def _check_form(file: str | None, own: str | None, source: str) -> None:
+    if file and own and file != own:
+        raise InputError(
+            f"--resume: '{source}' is in {_FORMS[file]} form, the model in {_FORMS[own]} form; a "
+            'run continues in the form that it began in (start anew from the weights with '
+            '--cfg-options load_from=...)'
+        )
+
+
+def _check_averages(runner: Any, model: Any, checkpoint: dict, source: str) -> None:
+    """Give the raw weights of a run with EMA the names of the model, or say that they are left out."""
+    raw = checkpoint.get('ema_state_dict')
+    if not isinstance(raw, Mapping):
+        return
+    if not any(isinstance(hook, EMAHook) for hook in runner.hooks):
+        print_log(
+            f"--resume: '{source}' holds averaged weights ('state_dict') and the raw weights that the "
+            "optimizer belongs to ('ema_state_dict'), but the config has no EMAHook; the run goes on "
+            'from the averaged weights. To go on as before, add '
+            "custom_hooks=[dict(type='EMAHook')] with the settings of the earlier run.",
+            'current',
+            logging.WARNING,
+        )
+        return
+    target = model.state_dict()
+    names = {key.removeprefix('module.') for key in raw if key not in COUNTERS}
+    if not names <= target.keys():
+        fitted = checkpoint_for(model, {k: v for k, v in raw.items() if k not in COUNTERS}, 'nothing')
+        counters = {key: raw[key] for key in raw if key in COUNTERS}
+        renamed = {f'module.{key}': value for key, value in fitted.state.items()}
+        checkpoint['ema_state_dict'] = {**counters, **renamed}

@@ -1,4 +1,4 @@
-"""Weights in and out: safe reading, key tables, loading with a check, atomic writing."""
+"""Weights in and out: safe reading, key tables, one loader with a check, conversion."""
 
 from __future__ import annotations
 
@@ -6,28 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .fit import check_matches, load_weights
-    from .names import form_of, looks_like_mobileone, to_mmpretrain
-    from .reading import read_checkpoint, state_dict_of
+    from .fit import checkpoint_for, load_weights
+    from .unwrap import read_weights
 
-_LAZY = {
-    'check_matches': 'fit',
-    'form_of': 'names',
-    'load_weights': 'fit',
-    'looks_like_mobileone': 'names',
-    'read_checkpoint': 'reading',
-    'state_dict_of': 'reading',
-    'to_mmpretrain': 'names',
-}
-__all__ = [
-    'check_matches',
-    'form_of',
-    'load_weights',
-    'looks_like_mobileone',
-    'read_checkpoint',
-    'state_dict_of',
-    'to_mmpretrain',
-]
+_LAZY = {'checkpoint_for': 'fit', 'load_weights': 'fit', 'read_weights': 'unwrap'}
+__all__ = ['checkpoint_for', 'load_weights', 'read_weights']
 
 
 def __getattr__(name: str) -> Any:

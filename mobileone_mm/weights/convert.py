@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from .._version import __version__
-from ..deploy.pair import weight_bytes
 from ..errors import InputError
 from ..files import atomic_write, torch_bytes
 from ..models import MobileOne
@@ -19,7 +18,8 @@ from .forms import fuse_state, lift_state
 from .layout import check_whole
 from .names import SCHEMES, form_of, scheme_of, to_classifier, to_scheme
 from .published import PREFIX, local_file
-from .reading import read_checkpoint, state_dict_of
+from .unwrap import read_weights
+from .writing import weight_bytes
 
 SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
 FORMS = ('train', 'deploy')
@@ -61,7 +61,7 @@ def convert_weights(
     file = local_file(source)
     if os.path.realpath(target) == os.path.realpath(file.expanduser()):
         raise InputError(f"out: '{out}' is the input; choose another name")
-    state = state_dict_of(read_checkpoint(file), f"checkpoint '{source}'")
+    state = read_weights(file, str(source)).state
     try:
         before = scheme_of(state), form_of(state)
         renamed = to_classifier(state)
@@ -92,7 +92,6 @@ def _lifted(state: Mapping[str, Tensor], arch: str | None) -> dict[str, Tensor]:
 
 
 def _write(target: Path, state: dict[str, Tensor], to: str, source: str) -> None:
-    data: bytes | memoryview
     if to == 'mmpretrain' or target.suffix == '.safetensors':
         name = source if source.startswith(PREFIX) else Path(source).name
         meta = {'mobileone_mm': __version__, 'source': name}

@@ -1,14 +1,14 @@
-"""Loading weights with a check: what does not fit is an error that names the likely cause.
+"""The loader: bring a checkpoint into the names and the form of a model, and check that it fits.
 
 mmengine loads with ``strict=False`` and logs what did not match, so a checkpoint of another size,
-form or task "loads" and leaves most of the net at its random start.
+form or task "loads" and leaves most of the model at its random start.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .forms import EPS, fuse_state, lift_state
 from .mismatch import (
-    STAGE_KEY,
     Differences,
     common_problem,
     mismatch,
@@ -28,38 +27,120 @@ from .mismatch import (
     stage_widths,
     width_problem,
 )
-from .names import form_of, scheme_of, to_classifier
+from .names import form_of, is_unit_key, places, scheme_of, to_classifier, to_mmpretrain
 from .numbers import unit_problem, value_problem
-from .published import read_any
-from .reading import first_line, state_dict_of
+from .reading import first_line
+from .unwrap import WRAPPERS, Weights, read_weights, shared_prefix, without_wrappers
+
+Source = str | os.PathLike[str] | Mapping[str, Any] | Weights
+REQUIRED = ('model', 'backbone', 'nothing')
 
 
 @dataclass(frozen=True)
-class LoadReport:
-    """What :func:`load_weights` did.
+class FittedState:
+    """The weights of a checkpoint under the names and in the form of a model.
 
     Attributes:
-        scheme: Naming of the file (``apple``, ``mmpretrain``, ...), None if it is no MobileOne.
-        form: 'train' or 'deploy'; None if it is no MobileOne.
-        loaded: Keys of the model that were set.
+        state: Replaces the state dict of the file. It also holds the tensors that the model has no
+            place for, under their own names.
+        name: What messages call the checkpoint.
+        scheme: Naming of the file (``apple``, ``mmpretrain``, ...); None if it holds no MobileOne.
+        form: Form of the file, 'train' or 'deploy'; None if it holds no MobileOne.
+        averaged: Whether these are averaged weights (EMA, SWA).
+        dropped: The other entries of the file, which are not used: optimizer, raw weights.
+        loaded: Keys of the model that the file has, in a shape that fits.
         missing: Keys of the model that the file lacks.
         unexpected: Keys of the file that the model has no place for.
+        dtypes: Names of the floating-point types in the file.
+        meta: The entry ``meta`` of the file, empty if there is none.
     """
 
+    state: dict[str, Tensor]
+    name: str
     scheme: str | None
     form: str | None
+    averaged: bool
+    dropped: tuple[str, ...]
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    meta: Mapping[str, Any]
+
+    @torch.no_grad()
+    def load(self, model: nn.Module) -> None:
+        """Set the tensors of the model that the file has."""
+        state = {key: self.state[key] for key in self.loaded}
+        _bare(model).load_state_dict(state, strict=False)
 
 
-@torch.no_grad()
-def load_weights(
+def checkpoint_for(
     model: nn.Module,
-    source: str | os.PathLike[str] | Mapping[str, Any],
-    strict: bool = True,
+    source: Source,
+    require: str = 'model',
     prefix: str | None = None,
-) -> LoadReport:
+    name: str | None = None,
+) -> FittedState:
+    """Read a checkpoint and fit it to a model; the model itself does not change.
+
+    Every door that loads weights calls this function, so one file means one network everywhere. It
+    takes the weights out of containers and wrapper prefixes, prefers averaged weights, renames them,
+    and fuses or lifts them where file and model differ in form.
+
+    Args:
+        model: A :class:`~mobileone_mm.MobileOne`, or any model with one; wrappers for several devices
+            are taken off.
+        source: A path, an address, ``mobileone_mm://NAME``, a checkpoint or state dict in memory, or
+            the result of :func:`~mobileone_mm.weights.unwrap.read_weights`.
+        require: What the file must hold. ``'model'``: every tensor of the model, and of a whole model
+            no others (a bare backbone takes its part of a classifier, detector or segmentor).
+            ``'backbone'``: the MobileOne of the model; heads and necks may differ. ``'nothing'``: any
+            tensors, in the shapes of the model.
+        prefix: Take only the keys below this prefix of the file, without it, as in mmengine.
+        name: What messages call the checkpoint; by default its path.
+
+    Raises:
+        InputError: The file cannot be read, or is of another size, form or task, or holds NaN.
+    """
+    if require not in REQUIRED:
+        raise ValueError(f'require: got {require!r}; {", ".join(REQUIRED)} are allowed')
+    weights = read_weights(source, name)
+    model = _bare(model)
+    target = model.state_dict()
+    try:
+        given = _below(weights, prefix) if prefix else weights.state
+        form = form_of(given)
+        as_it_is = not prefix and weights.raw.keys() <= target.keys()
+        state = _in_form_of(
+            model, target, weights.raw if as_it_is else _named_for(target, given)
+        )
+        if require == 'backbone' or _is_bare(target):
+            state = _without_se(model, target, state, weights.name)
+        differences = Differences.between(target, state)
+        problem = _problem(target, state, differences, require)
+        if problem:
+            raise InputError(problem)
+    except InputError as error:
+        raise InputError(f'{weights.name}: {error}') from error
+    dtypes = {str(v.dtype) for v in given.values() if v.is_floating_point()}
+    return FittedState(
+        state=state,
+        name=weights.name,
+        scheme=scheme_of(given),
+        form=form,
+        averaged=weights.averaged,
+        dropped=weights.dropped,
+        loaded=tuple(key for key in differences.common if key not in differences.shapes),
+        missing=tuple(differences.missing),
+        unexpected=tuple(differences.unexpected),
+        dtypes=tuple(sorted(dtype.removeprefix('torch.') for dtype in dtypes)),
+        meta=weights.meta,
+    )
+
+
+def load_weights(
+    model: nn.Module, source: Source, strict: bool = True, prefix: str | None = None
+) -> FittedState:
     """Load MobileOne weights of any known naming into a backbone, or a model that has one.
 
     A backbone takes its part of a classifier's, detector's or segmentor's file; the rest of the
@@ -69,171 +150,44 @@ def load_weights(
         model: A :class:`~mobileone_mm.MobileOne`, or a host's model with it as ``backbone``.
         source: A local file, an address, a name such as ``mobileone_mm://s0-apple``, or a checkpoint
             or state dict in memory.
-        strict: Whether every tensor of the model must be in the file, and the file of a whole model
-            must hold no others. The shapes of what is loaded must agree in any case.
+        strict: Whether the file must hold every tensor of the model, and for a whole model no others.
+            The shapes of what is loaded must agree in any case.
         prefix: Take only the keys below this prefix of the file, without it; as in mmengine.
 
     Raises:
         InputError: The file is broken, or of another size, form or task.
     """
-    name = 'checkpoint' if isinstance(source, Mapping) else f"checkpoint '{os.fspath(source)}'"
-    checkpoint = source if isinstance(source, Mapping) else read_any(source)
-    state = state_dict_of(checkpoint, name)
-    scheme = scheme_of(state)
-    if prefix:
-        state = _below(state, prefix.rstrip('.') + '.', name)
-    model = _unwrap(model)
-    form = form_of(state)
-    state = _without_se(model, fit_state(model, state, name), name)
-    target = model.state_dict()
-    differences = Differences.between(target, state)
-    is_backbone = any(key.startswith('stage0.') for key in target)
-    problem = mismatch(target, state, differences, allow_other=is_backbone) if strict else None
-    problem = (
-        problem
-        or shape_problem(target, state, differences.shapes)
-        or common_problem(target, state, differences.common)
-        or value_problem(target, state)
-    )
-    if problem:
-        raise InputError(f'{name}: {problem}')
-    model.load_state_dict({key: state[key] for key in differences.common}, strict=False)
-    return LoadReport(
-        scheme,
-        form,
-        tuple(differences.common),
-        tuple(differences.missing),
-        tuple(differences.unexpected),
-    )
-
-
-def check_matches(
-    model: nn.Module,
-    checkpoint: Mapping[str, Any],
-    source: str,
-    allow_missing: Sequence[str] = (),
-) -> None:
-    """Raise unless the checkpoint is one of this model.
-
-    For tools, before they hand the file to mmengine, which would only log what does not fit.
-
-    Args:
-        model: The model that shall take the weights.
-        checkpoint: As :func:`~mobileone_mm.weights.reading.read_checkpoint` gives it; foreign names
-            are understood.
-        source: What to call the checkpoint in the message, usually its path.
-        allow_missing: Beginnings of keys that the file need not have, such as ``bbox_head.`` when a
-            detector starts from a classifier. If there are any, the file may also hold parts that the
-            model has no place for.
-
-    Raises:
-        InputError: It is of another size, form or task, or its weights are not finite.
-    """
-    name = f"checkpoint '{source}'"
-    model = _unwrap(model)
-    target = model.state_dict()
-    state = fit_state(model, state_dict_of(checkpoint, name), name)
-    allowed = tuple(allow_missing)
-    if allowed:
-        state = _without_se(model, state, name)
-    differences = Differences.between(target, state, allowed)
-    problem = mismatch(target, state, differences, allow_other=bool(allowed))
-    if problem is None:
-        problem = value_problem(target, state)
-    if problem:
-        raise InputError(f'{name}: {problem}')
-
-
-def backbone_weights(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The part of a state dict that a bare backbone takes, under the backbone's names.
-
-    Raises:
-        InputError: The file's backbone is of another size or form, or there is none.
-    """
-    target = backbone.state_dict()
-    name = 'checkpoint for the backbone'
-    own = {k: v for k, v in fit_state(backbone, state, name).items() if STAGE_KEY.match(k)}
-    own = _without_se(backbone, own, name)
-    differences = Differences.between(target, own)
-    problem = mismatch(target, own or state, differences, allow_other=True)
-    problem = problem or value_problem(target, own)
-    if problem:
-        raise InputError(f'{name}: {problem}')
-    return {key: own[key] for key in differences.common}
-
-
-def fit_state(
-    model: nn.Module, state: Mapping[str, Tensor], source: str = 'weights'
-) -> dict[str, Tensor]:
-    """A state dict of any known naming and form with the names and in the form of this model.
-
-    Units in training form are fused for a model in deploy form, fused ones are written into the
-    branches of a model in training form; the log says so.
-
-    Args:
-        model: The model that shall take the weights.
-        state: The weights.
-        source: What to call them in a message.
-
-    Raises:
-        InputError: The weights cannot be brought into the other form: a part is missing, of another
-            shape or type, or not finite.
-    """
-    try:
-        return _fit(model, state)
-    except InputError as error:
-        raise InputError(f'{source}: {error}') from error
-
-
-def _fit(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    fitted = fit_names(model, state)
-    target = model.state_dict()
-    forms = form_of(fitted), form_of(target)
-    eps = float(next((m.norm_eps for m in model.modules() if hasattr(m, 'norm_eps')), EPS))  # type: ignore[arg-type]
-    if None not in forms and forms[0] != forms[1]:
-        problem = unit_problem(fitted) or width_problem(stage_widths(fitted), stage_widths(target))
-        if problem:
-            raise InputError(problem)
-    if forms == ('train', 'deploy'):
-        print_log('The weights are in training form: they are fused for this model.', 'current')
-        return _converted(lambda: fuse_state(fitted, eps))
-    if forms == ('deploy', 'train'):
-        print_log(
-            'The weights are in deploy form: they are written into the branches of this model. '
-            'Before training from there, measure the statistics of the branches: '
-            "custom_hooks=[dict(type='mobileone_mm.RecalibrateHook')].",
-            'current',
-        )
-        return _converted(lambda: lift_state(fitted, target, eps))
+    fitted = checkpoint_for(model, source, 'model' if strict else 'nothing', prefix)
+    fitted.load(model)
     return fitted
 
 
-def _converted(convert: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    try:
-        return convert()
-    except (
-        KeyError,
-        IndexError,
-        TypeError,
-        RuntimeError,
-    ) as error:  # any shape or part is possible
-        raise InputError(
-            f'its units cannot be brought into the other form ({type(error).__name__}: '
-            f'{first_line(str(error))}); the file is damaged or no MobileOne'
-        ) from error
+def _bare(model: nn.Module) -> nn.Module:
+    """The model without wrappers for several devices, torch.compile or test-time augmentation."""
+    while len(names := [name for name, _ in model.named_children()]) == 1 and (
+        names[0] in WRAPPERS - {'model'}
+    ):
+        model = getattr(model, names[0])
+    return model
 
 
-def fit_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of any known naming under the names of this model.
+def _below(weights: Weights, prefix: str) -> dict[str, Tensor]:
+    prefix = prefix.rstrip('.') + '.'
+    states = [weights.raw, weights.state]
+    if weights.scheme is not None:
+        states.append(to_classifier(weights.state))
+    for state in states:
+        below = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if below:
+            return without_wrappers(below)
+    raise InputError(f"has no key below '{prefix}' (its keys: {some_keys(weights.raw)})")
 
-    Foreign names become those of a host's classifier; for a bare backbone, its prefix in the file is
-    taken off.
-    """
-    scheme = scheme_of(state)
-    fitted = dict(state)
-    # A net of timm's own takes timm's names.
-    if scheme not in (None, 'mmpretrain', scheme_of(model.state_dict())):
-        fitted = to_classifier(state)
+
+def _named_for(target: Mapping[str, Any], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state under the names of the target, with its MobileOne where that of the target is."""
+    scheme, own = scheme_of(state), scheme_of(target) or 'mmpretrain'
+    if scheme not in (None, 'mmpretrain', own):  # a model of timm's own keeps timm's names
+        state = to_mmpretrain(state, keep_others=True)
     if scheme == 'corenet':
         print_log(
             "CoreNet's weights expect RGB from 0 to 1: set mean=[0, 0, 0] and std=[255, 255, 255] in "
@@ -241,44 +195,106 @@ def fit_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor
             'current',
             logging.WARNING,
         )
-    target = model.state_dict().keys()
-    bare_target = any(key.startswith('stage0.') for key in target)
-    bare_file = any(key.startswith('stage0.') for key in fitted)
-    if bare_target and not bare_file:
-        fitted = {key.removeprefix('backbone.'): value for key, value in fitted.items()}
-    elif bare_file and any(key.startswith('backbone.stage0.') for key in target):
-        fitted = {
-            f'backbone.{key}' if key.startswith('stage') else key: value
-            for key, value in fitted.items()
-        }
-    return fitted
+    lead = shared_prefix(target)
+    there, here = _backbone_place(target), _backbone_place(state, own)
+    if there is None or here not in ('', 'backbone.'):
+        return {lead + key: value for key, value in state.items()}
+    return {
+        there + key.removeprefix(here)
+        if key.startswith(here) and (here or is_unit_key(key, own))
+        else lead + key: value
+        for key, value in state.items()
+    }
 
 
-def _without_se(model: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The weights without squeeze-and-excitation, for a bare backbone built with use_se=False."""
-    if getattr(model, 'use_se', True):
+def _backbone_place(keys: Mapping[str, Any], scheme: str | None = None) -> str | None:
+    """Prefix of the MobileOne among the keys; of several, that of the backbone; None if unclear."""
+    found = places(keys, scheme)
+    return 'backbone.' if 'backbone.' in found else found.pop() if len(found) == 1 else None
+
+
+def _in_form_of(
+    model: nn.Module, target: Mapping[str, Tensor], state: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    forms = form_of(state), form_of(target)
+    if None in forms or forms[0] == forms[1]:
         return state
-    target = model.state_dict()
-    left = {k for k in state if '.se.' in k and STAGE_KEY.match(k) and k not in target}
+    problem = unit_problem(state) or width_problem(stage_widths(state), stage_widths(target))
+    if problem:
+        raise InputError(problem)
+    eps = float(next((m.norm_eps for m in model.modules() if hasattr(m, 'norm_eps')), EPS))  # type: ignore[arg-type]
+    if forms == ('train', 'deploy'):
+        print_log('The weights are in training form: they are fused for this model.', 'current')
+        return _converted(lambda: fuse_state(state, eps))
+    print_log(
+        'The weights are in deploy form: they are written into the branches of this model. '
+        'Before training from there, measure the statistics of the branches: '
+        "custom_hooks=[dict(type='mobileone_mm.RecalibrateHook')].",
+        'current',
+    )
+    return _converted(lambda: lift_state(state, target, eps))
+
+
+def _converted(convert: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    try:
+        return convert()
+    except (KeyError, IndexError, TypeError, RuntimeError) as error:  # any shape or part is possible
+        raise InputError(
+            f'its units cannot be brought into the other form ({type(error).__name__}: '
+            f'{first_line(str(error))}); the file is damaged or no MobileOne'
+        ) from error
+
+
+def _is_bare(target: Mapping[str, Any]) -> bool:
+    return any(key.startswith('stage0.') for key in target)
+
+
+def _problem(
+    target: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    differences: Differences,
+    require: str,
+) -> str | None:
+    """The most likely reason why the file does not fit the model, or None if it does."""
+    problem, place = None, _backbone_place(target)
+    if require == 'model':
+        problem = mismatch(target, state, differences, allow_other=_is_bare(target))
+    elif require == 'backbone' and place is not None:
+        own, given = _part(target, place), _part(state, place)
+        problem = mismatch(own, given or state, Differences.between(own, given), allow_other=True)
+    if require != 'backbone':
+        problem = (
+            problem
+            or shape_problem(target, state, differences.shapes)
+            or common_problem(target, state, differences.common)
+        )
+    return problem or value_problem(target, state)
+
+
+def _part(state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
+    return {k.removeprefix(place): v for k, v in state.items() if k.startswith(place)}
+
+
+def _without_se(
+    model: nn.Module, target: Mapping[str, Tensor], state: dict[str, Tensor], name: str
+) -> dict[str, Tensor]:
+    """The weights without squeeze-and-excitation, for a backbone built with use_se=False."""
+    if all(getattr(module, 'use_se', True) for module in model.modules()):
+        return state
+    place = _backbone_place(target) or ''
+    left = {
+        key
+        for key in state
+        if '.se.' in key
+        and key.startswith(place)
+        and is_unit_key(key.removeprefix(place), 'mmpretrain')
+        and key not in target
+    }
     if left:
         print_log(
-            f'{source}: its squeeze-and-excitation is left out ({len(left)} tensors), because the '
+            f'{name}: its squeeze-and-excitation is left out ({len(left)} tensors), because the '
             'model has use_se=False; the function is another one: train before you use it.',
             'current',
             logging.WARNING,
         )
     return {key: value for key, value in state.items() if key not in left}
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    """The model inside wrappers for several devices or test-time augmentation."""
-    while [name for name, _ in model.named_children()] == ['module']:
-        model = model.module  # type: ignore[assignment]
-    return model
-
-
-def _below(state: Mapping[str, Tensor], prefix: str, name: str) -> dict[str, Tensor]:
-    below = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    if not below:
-        raise InputError(f"{name}: has no key below '{prefix}' (its keys: {some_keys(state)})")
-    return below

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from importlib import metadata
 from typing import Any
 
@@ -12,31 +11,39 @@ from torch import nn
 from ..errors import InputError
 from ..reparam import Reparameterizable
 from .allowed import ALLOWED
-from .fit import backbone_weights
-from .names import scheme_of, to_classifier
+from .fit import checkpoint_for
+from .names import to_classifier
 from .published import PREFIX, download, read_any
-from .reading import only_globals, read_checkpoint, state_dict_of
+from .reading import only_globals, read_checkpoint
+from .unwrap import CONTAINERS, is_of_mmengine, read_weights
 
 
-def for_host(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint with the keys of a host's classifier if it is a foreign MobileOne's.
+def for_host(checkpoint: dict[str, Any], filename: str) -> dict[str, Any]:
+    """The checkpoint as the hosts take it: its weights as ``state_dict``, under their names.
 
-    A file of Apple's, timm's or CoreNet's naming gets ``backbone.`` and ``head.fc.``, so that
-    ``load_from``, ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone')`` and the
-    hosts' ``init_model`` take it as it is. Any other checkpoint comes back unchanged, but for
-    ``meta['config']``: on resuming, mmengine runs that text as a config file, which is a program, to
-    compare a number that its Runner does not even write.
+    The averaged weights are preferred, wrappers come off, and a MobileOne of Apple's, timm's or
+    CoreNet's naming gets ``backbone.`` and ``head.fc.``. A checkpoint without a MobileOne keeps its
+    keys. ``meta['config']`` is left out: on resuming, mmengine runs that string as a config file,
+    which is a program, to compare a number that its Runner does not even write.
     """
     meta = checkpoint.get('meta')
     if isinstance(meta, dict) and 'config' in meta:
         checkpoint = {**checkpoint, 'meta': {k: v for k, v in meta.items() if k != 'config'}}
     try:
-        state = state_dict_of(checkpoint)
-        if scheme_of(state) not in (None, 'mmpretrain'):
-            return {'meta': {}, 'state_dict': to_classifier(state)}
-    except InputError:  # no weights, or a net that only has a backbone of such names
-        pass
-    return checkpoint
+        weights = read_weights(checkpoint, filename)
+        if weights.scheme is None:
+            return checkpoint
+        state = weights.state if weights.scheme == 'mmpretrain' else to_classifier(weights.state)
+    except InputError:  # no weights, or a model whose backbone has such names
+        return checkpoint
+    # mmengine's EMAHook resumes from the raw weights in `ema_state_dict`.
+    kept = {'ema_state_dict'} if is_of_mmengine(checkpoint) else set()
+    others = {
+        key: value
+        for key, value in checkpoint.items()
+        if key in kept or not (key in CONTAINERS or isinstance(value, torch.Tensor))
+    }
+    return {'meta': {}, **others, 'state_dict': state}
 
 
 def allow_mmengine_globals() -> None:
@@ -54,13 +61,30 @@ def allow_mmengine_globals() -> None:
 
 
 def use_named_weights() -> None:
-    """Let mmengine's loader take ``mobileone_mm://NAME`` wherever it takes a path."""
+    """Let mmengine take ``mobileone_mm://NAME``, and any MobileOne file as ``init_cfg``.
+
+    mmengine's ``PretrainedInit`` would log the keys that do not fit and train from scratch. A model
+    with a MobileOne loads through :func:`~mobileone_mm.weights.fit.checkpoint_for` instead.
+    """
+    from mmengine.model.weight_init import PretrainedInit, update_init_info
     from mmengine.runner.checkpoint import CheckpointLoader
 
     def load_named(filename: str, map_location: Any = None) -> dict[str, Any]:
-        return for_host(read_any(filename, map_location))
+        return for_host(read_any(filename, map_location), filename)
 
     CheckpointLoader.register_scheme(PREFIX, load_named, force=True)
+    plain_call = getattr(PretrainedInit.__call__, 'replaced', PretrainedInit.__call__)
+
+    def init_pretrained(self: PretrainedInit, module: nn.Module) -> None:
+        if not any(isinstance(part, Reparameterizable) for part in module.modules()):
+            plain_call(self, module)
+            return
+        checkpoint_for(module, self.checkpoint, 'backbone', self.prefix).load(module)
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=self._get_init_info())
+
+    init_pretrained.replaced = plain_call  # type: ignore[attr-defined]
+    PretrainedInit.__call__ = init_pretrained
 
 
 def use_safe_loader() -> None:
@@ -72,35 +96,21 @@ def use_safe_loader() -> None:
     list, and reads whatever it refuses a second time with ``weights_only=False``, which runs the
     file's code; both read downloads with ``weights_only=False``.
 
-    A MobileOne that is loaded by itself (``init_cfg`` of type ``Pretrained``, with or without
-    ``prefix``) takes its part of a classifier's file, and a file of another size or form is an
-    InputError; mmengine would log the keys and train from scratch.
     """
     from mmengine.runner import checkpoint
 
     def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-        return for_host(read_checkpoint(filename, map_location))
+        return for_host(read_checkpoint(filename, map_location), filename)
 
     def load_url(
         url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True
     ) -> dict[str, Any]:
-        return for_host(read_checkpoint(download(url, model_dir, progress), map_location))
+        return for_host(read_checkpoint(download(url, model_dir, progress), map_location), url)
 
     def safe_torch_load(file: Any, map_location: Any = None, **_: Any) -> Any:
         with only_globals(ALLOWED):
             return torch.load(file, map_location=map_location, weights_only=True)
 
-    plain_load = getattr(checkpoint.load_state_dict, 'wrapped', checkpoint.load_state_dict)
-
-    def load_state_dict(
-        module: nn.Module, state_dict: Any, strict: bool = False, logger: Any = None
-    ) -> None:
-        if isinstance(getattr(module, 'stage0', None), Reparameterizable):
-            state_dict = OrderedDict(backbone_weights(module, state_dict))
-        plain_load(module, state_dict, strict, logger)
-
-    load_state_dict.wrapped = plain_load  # type: ignore[attr-defined]
-    checkpoint.load_state_dict = load_state_dict
     checkpoint.CheckpointLoader.register_scheme('', load_from_local, force=True)
     use_named_weights()
     checkpoint.load_from_local = load_from_local

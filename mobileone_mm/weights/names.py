@@ -160,9 +160,29 @@ def scheme_of(keys: Iterable[str]) -> str | None:
     keys = list(keys)
     for name in SCHEMES:
         pattern = _stem_pattern(name)
-        if any(pattern.search(key) for key in keys):
+        if any(pattern.fullmatch(key) for key in keys):
             return name
     return None
+
+
+def places(keys: Iterable[str], scheme: str | None = None) -> set[str]:
+    """The prefixes of every MobileOne among the keys, such as ``backbone.``; '' for a bare one.
+
+    Args:
+        keys: Keys of a state dict.
+        scheme: Their naming, recognised by the stem if not given.
+    """
+    keys = list(keys)
+    scheme = scheme or scheme_of(keys)
+    if scheme is None:
+        return set()
+    pattern = _stem_pattern(scheme)
+    return {match['prefix'] for key in keys if (match := pattern.fullmatch(key))}
+
+
+def is_unit_key(key: str, scheme: str) -> bool:
+    """Whether a key stands in the stem or a stage of a bare backbone, known or not."""
+    return _stage_pattern(scheme).match(key) is not None
 
 
 def looks_like_mobileone(keys: Iterable[str]) -> bool:
@@ -193,11 +213,15 @@ def form_of(keys: Iterable[str]) -> str | None:
     return found.pop() if found else None
 
 
-def to_mmpretrain(state_dict: Mapping[str, T]) -> dict[str, T]:
+def to_mmpretrain(state_dict: Mapping[str, T], keep_others: bool = False) -> dict[str, T]:
     """Rename a MobileOne state dict to mmpretrain's keys.
 
     The backbone comes without a prefix (``stage0. ...``), the classifier as ``head.fc.``. Keys that
     are mmpretrain's lose their ``backbone.``; what else such a file holds stays as it is.
+
+    Args:
+        state_dict: A MobileOne, bare or as ``backbone.``.
+        keep_others: Keep keys as they are that the scheme of another code base does not know.
 
     Raises:
         InputError: The keys follow no known scheme, or a file of another code base has a key that its
@@ -218,7 +242,7 @@ def to_mmpretrain(state_dict: Mapping[str, T]) -> dict[str, T]:
     renamed: dict[str, T] = {}
     for key, value in state_dict.items():
         name = _parse_wrapped(key, scheme)
-        if name is None and scheme != 'mmpretrain':
+        if name is None and scheme != 'mmpretrain' and not keep_others:
             raise InputError(
                 f"state dict: the key '{key}' is unknown in a file of {scheme}'s naming"
             )
@@ -303,7 +327,14 @@ def _classifier_pattern(scheme: str) -> re.Pattern[str]:
 def _stem_pattern(scheme: str) -> re.Pattern[str]:
     table = SCHEMES[scheme]
     parts = '|'.join(_regex(table.parts[part]) for part in ('conv', 'fused'))
-    return re.compile(rf'(?:^|\.){_regex(table.stages[0])}\.(?:{parts})\.weight$')
+    stem = rf'{_regex(table.stages[0])}\.(?:{parts})\.weight'
+    return re.compile(rf'(?P<prefix>(?:.*\.)?){stem}')
+
+
+@cache
+def _stage_pattern(scheme: str) -> re.Pattern[str]:
+    tops = (stage.removesuffix('.{i}') for stage in SCHEMES[scheme].stages)
+    return re.compile(rf'(?:{"|".join(map(re.escape, tops))})\.')
 
 
 @cache

@@ -23,21 +23,6 @@ from .inert import RefusedError
 from .inspection import Inspector, inspect_legacy
 from .safetensors_reading import read_safetensors
 
-#: where training scripts put averaged weights; mmengine's place is not among them
-AVERAGE_KEYS = ('model_ema', 'state_dict_ema', 'ema')
-#: where training scripts put the weights in their files, in order of preference
-STATE_DICT_KEYS = (
-    'state_dict', 'model_state_dict', 'model_state', 'model', 'net', *AVERAGE_KEYS,
-)  # fmt: skip
-#: what wrappers (DataParallel, torch.compile, Lightning) put before every key
-WRAPPER_PREFIXES = ('module.', '_orig_mod.', 'model.')
-#: what averaged models keep beside the weights
-_COUNTERS = frozenset({'n_averaged', 'steps'})
-_DTYPES = (
-    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64),
-    *(torch.complex128, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
-)
-_MAX_NAME = 200
 _LOCK = threading.RLock()
 
 
@@ -79,79 +64,10 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = 'cpu') -> 
     return checkpoint  # type: ignore[return-value]
 
 
-def state_dict_of(checkpoint: Mapping[str, Any], source: str = 'checkpoint') -> dict[str, Tensor]:
-    """The weights in a checkpoint, out of the wrappings that training scripts use.
-
-    Where a file has raw and averaged weights (EMA), the averaged ones are returned, which are what
-    was evaluated; the log says so. mmengine stores those as ``state_dict`` and the raw ones as
-    ``ema_state_dict``.
-
-    Raises:
-        InputError: There are no weights in it.
-    """
-    found = [key for key in STATE_DICT_KEYS if isinstance(checkpoint.get(key), Mapping)]
-    state: Any = checkpoint[found[0]] if found else checkpoint
-    tensors = _tensors(state, source)
-    average = next((key for key in found[1:] if key in AVERAGE_KEYS), None)
-    if average is not None:
-        averaged = _unwrapped(_tensors(checkpoint[average], source))
-        if _unwrapped(tensors).keys() <= averaged.keys():
-            print_log(
-                f"{source}: holds raw weights ('{found[0]}') and averaged ones ('{average}'); the "
-                'averaged ones are taken',
-                'current',
-            )
-            tensors = averaged
-    if not tensors:
-        shown = ', '.join(shown_name(key) for key in list(state)[:3]) or 'nothing'
-        raise InputError(
-            f'{source}: holds no weights (found: {shown}); a state dict, or a dict with one as '
-            f"'{STATE_DICT_KEYS[0]}', is needed"
-        )
-    return _unwrapped(tensors)
-
-
-def _tensors(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    return {
-        _weight_name(key, source): _plain_tensor(key, value, source)
-        for key, value in state.items()
-        if isinstance(value, Tensor)
-    }
-
-
-def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without the prefixes that all of them share, in whatever order they came."""
-    weights = {key: value for key, value in tensors.items() if key not in _COUNTERS}
-    for prefix in WRAPPER_PREFIXES:
-        if weights and all(key.startswith(prefix) for key in weights):
-            return _unwrapped({key.removeprefix(prefix): v for key, v in weights.items()})
-    return tensors
-
-
 def shown_name(name: Any) -> str:
     """A name out of a file, short and without what a terminal would obey."""
     text = str(name) if isinstance(name, (str, int, float)) else f'a {type(name).__name__}'
     return ''.join(char if char.isprintable() else '?' for char in text[:80])
-
-
-def _weight_name(key: Any, source: str) -> str:
-    if not isinstance(key, str) or not key.isprintable() or len(key) > _MAX_NAME:
-        raise InputError(
-            f"{source}: holds a weight under '{shown_name(key)}', which is no name of a layer; the "
-            'file is damaged or no checkpoint'
-        )
-    return key
-
-
-def _plain_tensor(key: Any, value: Tensor, source: str) -> Tensor:
-    """The tensor without history and attributes, if it is one with ordinary numbers."""
-    if value.layout != torch.strided or value.is_meta or value.dtype not in _DTYPES:
-        kind = 'without data' if value.is_meta else f'{value.dtype}, {value.layout}'
-        raise InputError(
-            f"{source}: '{shown_name(key)}' is a tensor that no model here can take ({kind}); plain "
-            'floating-point weights are needed'
-        )
-    return Tensor.detach(value)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from mobileone_mm.weights import reading
 from mobileone_mm.weights.convert import convert_weights
 from mobileone_mm.weights.layout import check_whole
 from mobileone_mm.weights.names import SCHEMES, to_scheme
-from mobileone_mm.weights.reading import read_checkpoint, state_dict_of
+from mobileone_mm.weights.reading import read_checkpoint
+from mobileone_mm.weights.unwrap import read_weights
 
 
 def classifier_state(arch='s0', deploy=False):
@@ -45,7 +46,7 @@ def test_there_and_back_is_bit_exact(arch, deploy, to, tmp_path):
     assert all(isinstance(value, torch.Tensor) for value in other.values())
     assert not any(key.startswith('backbone.') for key in other)
     convert_weights(tmp_path / 'other.pth.tar', tmp_path / 'back.safetensors')
-    back = state_dict_of(read_checkpoint(tmp_path / 'back.safetensors'))
+    back = read_weights(tmp_path / 'back.safetensors').state
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], value) for key, value in state.items())
 
@@ -78,7 +79,7 @@ def test_forms(to, tmp_path):
     assert done['form'] == {'before': 'deploy', 'after': 'train'}
     convert_weights(tmp_path / 'lifted.pth', tmp_path / 'again.pth', to, form='deploy')
     fused, again = (
-        state_dict_of(read_checkpoint(tmp_path / name)) for name in ('fused.pth', 'again.pth')
+        read_weights(tmp_path / name).state for name in ('fused.pth', 'again.pth')
     )
     assert fused.keys() == again.keys()
     for key, value in fused.items():
@@ -181,7 +182,7 @@ def test_half_precision_is_fused_to_float32(tmp_path):
         torch.save(state, tmp_path / f'{name}.pth')
         convert_weights(tmp_path / f'{name}.pth', tmp_path / f'{name}_out.pth', form='deploy')
     one, other = (
-        state_dict_of(read_checkpoint(tmp_path / f'{name}_out.pth')) for name in ('half', 'single')
+        read_weights(tmp_path / f'{name}_out.pth').state for name in ('half', 'single')
     )
     units = [key for key in one if 'branch_reparam' in key]
     assert units
@@ -201,13 +202,13 @@ def test_averages_are_taken_where_both_are_there(raw, average, tmp_path, monkeyp
     convert_weights(tmp_path / 'in.pth', tmp_path / 'out.pth')
     (line,) = said
     assert f"averaged ones ('{average}'); the averaged ones are taken" in line
-    out = state_dict_of(read_checkpoint(tmp_path / 'out.pth'))
+    out = read_weights(tmp_path / 'out.pth').state
     assert torch.equal(out['head.fc.weight'], state['head.fc.weight'] + 1)
     # Something else of that name is no average of these weights.
     torch.save({raw: state, average: {'decay': torch.tensor(0.9)}}, tmp_path / 'other.pth')
     convert_weights(tmp_path / 'other.pth', tmp_path / 'out.pth')
     assert len(said) == 1
-    out = state_dict_of(read_checkpoint(tmp_path / 'out.pth'))
+    out = read_weights(tmp_path / 'out.pth').state
     assert torch.equal(out['head.fc.weight'], state['head.fc.weight'])
 
 
@@ -284,7 +285,7 @@ def test_wrappings(wrapping, scheme, tmp_path):
     foreign = to_scheme(state, scheme)
     torch.save(WRAPPINGS[wrapping](foreign), tmp_path / 'in.pth')
     convert_weights(tmp_path / 'in.pth', tmp_path / 'out.pth')
-    back = state_dict_of(read_checkpoint(tmp_path / 'out.pth'))
+    back = read_weights(tmp_path / 'out.pth').state
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], value) for key, value in state.items())
 
@@ -298,4 +299,4 @@ def test_backbone_prefix(scheme, tmp_path):
     }
     torch.save(foreign, tmp_path / 'in.pth')
     convert_weights(tmp_path / 'in.pth', tmp_path / 'out.pth')
-    assert state_dict_of(read_checkpoint(tmp_path / 'out.pth')).keys() == state.keys()
+    assert read_weights(tmp_path / 'out.pth').state.keys() == state.keys()

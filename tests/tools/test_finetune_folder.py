@@ -11,7 +11,8 @@ import torch
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.names import to_scheme
-from mobileone_mm.weights.reading import read_checkpoint, state_dict_of
+from mobileone_mm.weights.reading import read_checkpoint
+from mobileone_mm.weights.unwrap import read_weights
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'mobileone_s0_finetune_folder.py'
 SMALL = [
@@ -49,7 +50,7 @@ def test_starts_from_the_published_backbone(
     ]
     work = tmp_path / 'run'
     assert tool('train', CONFIG, '--work-dir', work, '--cfg-options', *options) == 0
-    found = state_dict_of(read_checkpoint(work / 'epoch_2.pth'))
+    found = read_weights(work / 'epoch_2.pth').state
     assert found['head.fc.weight'].shape == (classes, 1024)
     if deploy:  # at the least rate of the schedule, these are the weights that it started from
         for key, value in state.items():

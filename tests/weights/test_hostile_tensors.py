@@ -7,7 +7,8 @@ import torch
 import torch.utils.collect_env
 
 from mobileone_mm.errors import InputError
-from mobileone_mm.weights.reading import read_checkpoint, state_dict_of
+from mobileone_mm.weights.reading import read_checkpoint
+from mobileone_mm.weights.unwrap import read_weights
 
 STATE = {'stage0.branch_reparam.weight': torch.arange(4.0), 'head.fc.bias': torch.ones(2)}
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.timeout(60)
 def test_names_that_are_no_names(key):
     for state in ({key: torch.ones(1)}, {'state_dict': {'w': torch.ones(1), key: torch.ones(1)}}):
         with pytest.raises(InputError, match='no name of a layer') as caught:
-            state_dict_of(state)
+            read_weights(state).state
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 300
 
@@ -35,13 +36,13 @@ def test_names_that_are_no_names(key):
 )
 def test_tensors_that_no_model_takes(make):
     with pytest.raises(InputError, match='no model here can take'):
-        state_dict_of({'head.fc.bias': make()})
+        read_weights({'head.fc.bias': make()}).state
 
 
 def test_attributes_of_tensors_are_left_behind():
     value = torch.nn.Parameter(torch.ones(2))
     value.isfinite = value.clone = None
-    weights = state_dict_of({'w': value})
+    weights = read_weights({'w': value}).state
     assert weights['w'].clone().tolist() == [1, 1]
     assert not weights['w'].requires_grad
 
@@ -74,4 +75,4 @@ def test_weights_only_of_an_optimizer_or_a_scheduler(tmp_path):
         assert read['schedule']['milestones'] == Counter([3, 5])
         assert torch.equal(read['shared'][1], content['shared'][1])
         assert read['optimizer']['param_groups'] == content['optimizer']['param_groups']
-        assert state_dict_of(read).keys() == {'weight', 'bias'}
+        assert read_weights(read).state.keys() == {'weight', 'bias'}

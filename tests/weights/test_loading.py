@@ -9,7 +9,7 @@ from torch import nn
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.compare import randomize_
-from mobileone_mm.weights import check_matches, load_weights
+from mobileone_mm.weights import checkpoint_for, load_weights
 from mobileone_mm.weights.names import SCHEMES, parse, render
 
 SMALL = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.25] * 4, num_conv_branches=[2, 1, 1, 1])
@@ -81,13 +81,13 @@ def test_a_wrapped_model(trained):
     model = Classifier()
     load_weights(nn.DataParallel(model), trained.state_dict())
     assert same(model, trained)
-    check_matches(nn.DataParallel(model), trained.state_dict(), 'x')
+    checkpoint_for(nn.DataParallel(model), trained.state_dict())
 
 
 def test_old_files_without_the_counter_of_bn(trained):
     state = {k: v for k, v in trained.state_dict().items() if 'num_batches' not in k}
     load_weights(Classifier(), state)
-    check_matches(Classifier(), state, 'x')
+    checkpoint_for(Classifier(), state)
 
 
 def test_half_precision_files(trained):
@@ -110,7 +110,7 @@ def test_the_other_form_is_the_same_function(trained, deploy):
     assert not report.unexpected
     x = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(model.backbone(x), trained.backbone(x), rtol=1e-5, atol=1e-5)
-    check_matches(model, state, 'x')
+    checkpoint_for(model, state)
 
 
 def edited(model: nn.Module, part: str, value: float) -> dict:
@@ -168,7 +168,7 @@ def test_mismatches_are_one_line_and_change_nothing(trained, case):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     for call in (
         lambda: load_weights(model, state),
-        lambda: check_matches(model, state, 'net.pth'),
+        lambda: checkpoint_for(model, state, name='net.pth'),
     ):
         with pytest.raises(InputError, match=match) as caught:
             call()
@@ -179,17 +179,18 @@ def test_mismatches_are_one_line_and_change_nothing(trained, case):
 
 
 def test_check_passes_what_belongs_together(trained):
-    check_matches(Classifier(), {'state_dict': trained.state_dict(), 'meta': {}}, 'x')
-    check_matches(MobileOne(SMALL), trained.backbone.state_dict(), 'x')
+    checkpoint_for(Classifier(), {'state_dict': trained.state_dict(), 'meta': {}})
+    checkpoint_for(MobileOne(SMALL), trained.backbone.state_dict())
 
 
 def test_a_detector_may_start_from_a_classifier_when_asked(trained):
     state = trained.state_dict()
-    check_matches(Detector(), state, 'x', allow_missing=('neck.', 'bbox_head.'))
-    with pytest.raises(InputError, match='lacks 2 keys'):
-        check_matches(Detector(), state, 'x', allow_missing=('neck.',))
+    with pytest.raises(InputError, match='lacks 4 keys'):
+        checkpoint_for(Detector(), state)
     with pytest.raises(InputError, match='another size'):
-        check_matches(Detector(WIDE), state, 'x', allow_missing=('neck.', 'bbox_head.'))
+        checkpoint_for(Detector(WIDE), state, 'backbone')
+    fitted = checkpoint_for(Detector(), state, 'backbone')
+    assert {key.partition('.')[0] for key in fitted.missing} == {'neck', 'bbox_head'}
     detector = Detector()
     report = load_weights(detector, state, strict=False)
     assert len(report.missing) == 4

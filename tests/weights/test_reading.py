@@ -15,7 +15,8 @@ import torch
 
 from mobileone_mm.errors import InputError
 from mobileone_mm.weights.allowed import ALLOWED
-from mobileone_mm.weights.reading import read_checkpoint, state_dict_of
+from mobileone_mm.weights.reading import read_checkpoint
+from mobileone_mm.weights.unwrap import read_weights
 
 STATE = {'stage0.branch_reparam.weight': torch.arange(4.0), 'head.fc.bias': torch.ones(2)}
 
@@ -244,7 +245,7 @@ def test_namespace_beside_the_weights(tmp_path):
     import argparse
 
     torch.save({'model': STATE, 'args': argparse.Namespace(lr=0.1)}, tmp_path / 'a.pth')
-    assert state_dict_of(read_checkpoint(tmp_path / 'a.pth')).keys() == STATE.keys()
+    assert read_weights(tmp_path / 'a.pth').state.keys() == STATE.keys()
 
 
 @pytest.mark.parametrize('key', ['state_dict', 'model', 'model_state_dict', None])
@@ -252,15 +253,15 @@ def test_namespace_beside_the_weights(tmp_path):
 def test_wrappings_come_off(key, prefix):
     wrapped = {prefix + name: value for name, value in STATE.items()}
     checkpoint = wrapped if key is None else {key: wrapped, 'epoch': 3}
-    assert state_dict_of(checkpoint).keys() == STATE.keys()
+    assert read_weights(checkpoint).state.keys() == STATE.keys()
 
 
 def test_averaged_weights_are_the_state_dict_of_mmengine():
     checkpoint = {'state_dict': STATE, 'ema_state_dict': {'steps': torch.tensor(3)}}
-    assert state_dict_of(checkpoint).keys() == STATE.keys()
+    assert read_weights(checkpoint).state.keys() == STATE.keys()
 
 
 @pytest.mark.parametrize('checkpoint', [{}, {'epoch': 3}, {'state_dict': {}}])
 def test_no_weights(checkpoint):
     with pytest.raises(InputError, match='holds no weights'):
-        state_dict_of(checkpoint)
+        read_weights(checkpoint).state

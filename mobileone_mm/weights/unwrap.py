@@ -1,0 +1,243 @@
+"""Find the weights in a checkpoint: out of containers, averages first, without wrapper prefixes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from ..errors import InputError
+from .names import form_of, places, scheme_of
+from .published import read_any
+from .reading import shown_name
+
+#: where training scripts store averaged weights (EMA)
+AVERAGES = ('model_ema', 'state_dict_ema', 'ema_state_dict', 'ema_model', 'ema')
+#: where they store weights, in order of preference
+CONTAINERS = (
+    *AVERAGES, 'state_dict', 'model_state_dict', 'model_state', 'model', 'net', 'module',
+)  # fmt: skip
+#: components that DataParallel, torch.compile and training frameworks put before a key
+WRAPPERS = frozenset({'module', '_orig_mod', 'model'})
+#: names of a backbone inside a model; segmentation_models.pytorch calls it ``encoder``
+BACKBONES = frozenset({'backbone', 'encoder'})
+#: counters of averaged models, beside the weights
+COUNTERS = frozenset({'n_averaged', 'steps'})
+_DTYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64),
+    *(torch.complex128, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+)
+_MAX_NAME = 200
+_MAX_DEPTH = 4
+#: elements that a tensor of stride 0 may show beyond its data
+_MAX_EXPANDED = 1 << 20
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of weights of a checkpoint.
+
+    Attributes:
+        name: What messages call the checkpoint.
+        state: The tensors in the naming and form of the file. The keys have no wrapper prefix, and
+            the backbone of a model is ``backbone.``. Counters of averaged models are left out.
+        raw: The same tensors under the keys of the file.
+        averaged: Whether these are averaged weights (EMA, SWA).
+        dropped: The other entries of the file, which are not used: optimizer, raw weights.
+        meta: The entry ``meta`` of the file, empty if there is none.
+    """
+
+    name: str
+    state: dict[str, Tensor]
+    raw: dict[str, Tensor]
+    averaged: bool
+    dropped: tuple[str, ...]
+    meta: Mapping[str, Any]
+
+    @property
+    def scheme(self) -> str | None:
+        """Naming of the keys; None if the weights hold no MobileOne."""
+        return scheme_of(self.state)
+
+    @property
+    def form(self) -> str | None:
+        """'train' or 'deploy'; None if the weights hold no MobileOne."""
+        try:
+            return form_of(self.state)
+        except InputError as error:
+            raise InputError(f'{self.name}: {error}') from error
+
+
+def read_weights(
+    source: str | os.PathLike[str] | Mapping[str, Any] | Weights,
+    name: str | None = None,
+    map_location: Any = 'cpu',
+) -> Weights:
+    """Read the weights of a checkpoint: every door of the package reads through this function.
+
+    Where a file holds raw and averaged weights, the averaged ones are returned, because they are
+    what was evaluated; the log says so. mmengine's EMAHook stores the averaged weights as
+    ``state_dict`` and the raw ones as ``ema_state_dict``; other programs do the opposite.
+
+    Args:
+        source: A path, an address, ``mobileone_mm://NAME``, a checkpoint or state dict in memory, or
+            the result of an earlier call.
+        name: What messages call the checkpoint; by default its path.
+        map_location: The device of the tensors.
+
+    Raises:
+        InputError: The file cannot be read or holds no weights.
+    """
+    if isinstance(source, Weights):
+        return source
+    if isinstance(source, Mapping):
+        label = f"checkpoint '{name}'" if name else 'checkpoint'
+        return _chosen(source, label)
+    return _chosen(
+        read_any(source, map_location), f"checkpoint '{os.fspath(source) if name is None else name}'"
+    )
+
+
+class _Set(NamedTuple):
+    path: str
+    tensors: dict[Any, Tensor]
+    averaged: bool
+
+
+def _chosen(content: Mapping[str, Any], name: str) -> Weights:
+    sets = list(_sets(content))
+    if not sets:
+        shown = ', '.join(shown_name(key) for key in list(content)[:3]) or 'nothing'
+        raise InputError(
+            f'{name}: holds no weights (found: {shown}); expected a state dict, or a dict with one as '
+            "'state_dict'"
+        )
+    raw = next((each for each in sets if not each.averaged), None)
+    chosen = next((each for each in sets if each.averaged), raw)
+    assert chosen is not None
+    own_average = chosen.path.rpartition('.')[2] in AVERAGES  # mmengine's sets are whole
+    if raw is not None and own_average and (lacking := _keys(raw) - _keys(chosen)):
+        print_log(
+            f"{name}: the averaged weights ('{chosen.path}') lack {len(lacking)} of the raw tensors "
+            f"('{raw.path}'); the raw weights are used",
+            'current',
+        )
+        chosen = raw
+    elif raw is not None and own_average:
+        print_log(
+            f"{name}: holds raw weights ('{raw.path}') and averaged ones ('{chosen.path}'); the "
+            'averaged ones are used',
+            'current',
+        )
+    tensors = {_weight_name(key, name): _plain(key, v, name) for key, v in chosen.tensors.items()}
+    tensors = {key: value for key, value in tensors.items() if key not in COUNTERS}
+    try:
+        state = without_wrappers(tensors)
+    except InputError as error:
+        raise InputError(f'{name}: {error}') from error
+    root = chosen.path.partition('.')[0]
+    dropped = {each.path for each in sets if each is not chosen}
+    if root in content:
+        dropped |= {shown_name(key) for key in content if key not in (root, 'meta')}
+    return Weights(name, state, tensors, chosen.averaged, tuple(sorted(dropped)), _meta(content))
+
+
+def _sets(content: Mapping[str, Any], path: tuple[str, ...] = (), average: bool = False) -> Iterator[_Set]:
+    """Each set of weights in a checkpoint, wherever it is nested."""
+    averages = ('state_dict',) if is_of_mmengine(content) else AVERAGES
+    for key in CONTAINERS:
+        inner = content.get(key)
+        if isinstance(inner, Mapping) and len(path) < _MAX_DEPTH:
+            raw = key in AVERAGES and key not in averages  # raw weights of mmengine's EMAHook
+            found = _sets(inner, (*path, key), average or key in averages)
+            yield from (each._replace(averaged=False) if raw else each for each in found)
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if tensors.keys() - COUNTERS:
+        averaged = average or bool(tensors.keys() & COUNTERS)
+        yield _Set('.'.join(path) or 'the file', tensors, averaged)
+
+
+def is_of_mmengine(content: Mapping[str, Any]) -> bool:
+    """Whether mmengine's EMAHook wrote it: it exchanges the two sets before a checkpoint is saved."""
+    average = content.get('ema_state_dict')
+    return isinstance(average, Mapping) and (
+        'steps' in average or 'message_hub' in content or 'mmengine_version' in _meta(content)
+    )
+
+
+def _meta(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    meta = content.get('meta')
+    return meta if isinstance(meta, Mapping) else {}
+
+
+def _keys(weights: _Set) -> set[str]:
+    """Keys to compare two sets of one file by; old files lack the counter of BN."""
+    keys = {key for key in weights.tensors if isinstance(key, str) and key not in COUNTERS}
+    shared = len(shared_prefix(keys))
+    return {key[shared:] for key in keys if not key.endswith('num_batches_tracked')}
+
+
+def shared_prefix(keys: Any) -> str:
+    """The wrapper components that all keys begin with, such as ``module._orig_mod.``."""
+    prefix, first = '', next(iter(keys), '')
+    while (component := first[len(prefix) :].partition('.')[0]) in WRAPPERS:
+        longer = f'{prefix}{component}.'
+        if not all(key.startswith(longer) and len(key) > len(longer) for key in keys):
+            break
+        prefix = longer
+    return prefix
+
+
+def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state without prefixes of wrappers; the only MobileOne becomes bare or ``backbone.``.
+
+    Raises:
+        InputError: Two keys differ only in their prefixes.
+    """
+    shared = len(shared_prefix(state))
+    found = places(key[shared:] for key in state)
+    place = found.pop() if len(found) == 1 else ''
+    if not set(place.split('.')[:-1]) <= WRAPPERS | BACKBONES:
+        place = ''
+    renamed = {_canonical(key[shared:], place): value for key, value in state.items()}
+    if len(renamed) < len(state):
+        raise InputError('holds a weight twice, under two prefixes; the file is damaged')
+    return renamed
+
+
+def _canonical(key: str, place: str) -> str:
+    """The key of a model whose only MobileOne is below the prefix ``place``."""
+    parts = place.split('.')[:-1]
+    cut = next((index for index, part in enumerate(parts) if part in BACKBONES), len(parts))
+    if key.startswith(place):
+        return ('backbone.' if cut < len(parts) else '') + key[len(place) :]
+    return key.removeprefix(''.join(f'{part}.' for part in parts[:cut]))
+
+
+def _weight_name(key: Any, source: str) -> str:
+    if not isinstance(key, str) or not key.isprintable() or len(key) > _MAX_NAME:
+        raise InputError(
+            f"{source}: holds a weight under '{shown_name(key)}', which is no name of a layer; the "
+            'file is damaged or no checkpoint'
+        )
+    return key
+
+
+def _plain(key: Any, value: Tensor, source: str) -> Tensor:
+    """The tensor without history and attributes, if a model can take it."""
+    problem = None
+    if value.layout != torch.strided or value.is_meta or value.dtype not in _DTYPES:
+        problem = 'without data' if value.is_meta else f'{value.dtype}, {value.layout}'
+    elif value.numel() > value.untyped_storage().nbytes() + _MAX_EXPANDED:  # stride 0
+        problem = f'{list(value.shape)[:6]} of {value.untyped_storage().nbytes()} bytes'
+    if problem:
+        raise InputError(
+            f"{source}: '{shown_name(key)}' is a tensor that no model here can take ({problem}); "
+            'expected plain floating-point weights'
+        )
+    return Tensor.detach(value)
