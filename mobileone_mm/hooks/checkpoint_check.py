@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 
 from ..errors import InputError
 from ..registry import HOOKS
-from ..training.averages import unwrapped
+from ..training.run_model import unwrapped
 from ..weights.fit import check_matches, fit_state
 from ..weights.names import form_of
 from ..weights.reading import state_dict_of
