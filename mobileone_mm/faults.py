@@ -48,7 +48,7 @@ def user_fault(error: BaseException) -> str | None:
     if isinstance(error, ValueError) and _BN_OF_ONE in str(error):
         return (
             'train_dataloader.batch_size: BN got one value per channel, which it cannot normalise; '
-            'at least 2 images a process are needed'
+            'expected at least 2 images per process'
         )
     if type(error).__name__ == 'OutOfMemoryError':
         return 'the GPU is out of memory; lower the batch size (of the dataloader, or --batch-size)'

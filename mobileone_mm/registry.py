@@ -1,8 +1,7 @@
 """Registries of scope ``mobileone_mm``, children of mmengine's roots.
 
-mmengine imports ``<scope>.registry`` when a config says ``type='<scope>.Name'``, so this file name
-is what makes ``type='mobileone_mm.MobileOne'`` work from any default scope without
-``custom_imports``.
+mmengine imports ``<scope>.registry`` for a config with ``type='<scope>.Name'``. Because of this file
+name ``type='mobileone_mm.MobileOne'`` works in any default scope without ``custom_imports``.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import Any
 from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
-from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
@@ -25,14 +23,14 @@ SCOPE = 'mobileone_mm'
 
 
 class LazyRegistry(Registry):
-    """A registry that imports some of its modules only when their name is asked for.
+    """A registry that imports a module only when its class is looked up.
 
-    mmengine imports every entry of ``locations`` at the first look-up of any name. A class that
-    extends a host (mmdet's SSD head, say) must not be imported for a user who only wants the
-    backbone: that host may be absent, or take seconds to load. Such names stand in ``lazy``.
+    mmengine imports all ``locations`` at the first look-up of any name. A class that extends a host
+    (for example mmdet's SSD head) must not be imported for a user of the backbone alone: the host may
+    be absent or take seconds to import. ``lazy`` lists such classes.
 
     Args:
-        lazy: Name of a class to the module that registers it.
+        lazy: From the name of a class to the module that registers it.
     """
 
     def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **kwargs: Any) -> None:
@@ -80,13 +78,14 @@ HOOKS = LazyRegistry(
     parent=ROOT_HOOKS,
     scope=SCOPE,
     lazy={
-        'AverageCheckHook': 'mobileone_mm.training.averages',
+        'AverageCheckHook': 'mobileone_mm.hooks.average_check',
         'BestDeployHook': 'mobileone_mm.hooks.best_deploy',
+        'ChannelsLastHook': 'mobileone_mm.hooks.channels_last',
         'CheckpointCheckHook': 'mobileone_mm.hooks.checkpoint_check',
         'CheckpointHook': 'mobileone_mm.hooks.checkpoint',
-        'CurriculumHook': 'mobileone_mm.training.curriculum',
+        'CurriculumHook': 'mobileone_mm.hooks.curriculum',
         'DeployEvalHook': 'mobileone_mm.hooks.deploy_eval',
-        'IterationSeedHook': 'mobileone_mm.training.seeding',
+        'IterationSeedHook': 'mobileone_mm.hooks.iteration_seed',
         'PredictionSamplesHook': 'mobileone_mm.hooks.prediction_samples',
         'RecalibrateHook': 'mobileone_mm.hooks.recalibrate',
         'ScheduleLogHook': 'mobileone_mm.hooks.schedule_log',
@@ -111,4 +110,3 @@ DATA_SAMPLERS = LazyRegistry(
     scope=SCOPE,
     lazy={'ShardSampler': 'mobileone_mm.data.packed.sampler'},
 )
-METRICS = LazyRegistry('metric', parent=ROOT_METRICS, scope=SCOPE)

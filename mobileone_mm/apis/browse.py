@@ -18,8 +18,8 @@ from ..data.checks.loaders import check_data
 from ..data.loading import read_image
 from ..errors import InputError
 from ..inference.draw import Painter, save_image
+from ..training.curriculum import install
 from ..training.folders import check_writable
-from ..training.phases import install
 from ..training.seeding import derived_seed, seeded
 
 MODES = ('transformed', 'concat')

@@ -22,9 +22,9 @@ from ..benchmark.schedules import Group, Point, curriculum, follow, parameter_gr
 from ..errors import InputError
 from ..models.channels import check_channels
 from ..reparam import reparameterize_model
-from ..training.averages import unwrapped
 from ..training.folders import check_writable
 from ..training.launch import is_main_process
+from ..training.run_model import unwrapped
 from .train import amend_pipelines, prepare_training, running
 
 WARM_UP, STEPS = 2, 6

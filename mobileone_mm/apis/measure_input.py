@@ -275,7 +275,7 @@ def _step_rate(cfg: Config, pipeline: _Pipeline) -> float:
     try:
         with config_faults(cfg):
             model = MODELS.build(cfg.model).to(device).train()
-            if channels_last.is_asked_for(cfg.get(channels_last.KEY)):
+            if channels_last.is_enabled(cfg.get(channels_last.KEY)):
                 channels_last.use_channels_last(model, device)
             optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
     finally:

@@ -21,7 +21,6 @@ from ..errors import InputError
 from ..inference.results import add_output, check_output, write_metrics
 from ..models.channels import check_channels
 from ..training.atomic_files import use_atomic_files
-from ..training.averages import unwrapped
 from ..training.folders import check_writable, nothing_left_behind, set_work_dir
 from ..training.launch import (
     check_launcher,
@@ -30,6 +29,7 @@ from ..training.launch import (
     select_device,
     wait_for_others,
 )
+from ..training.run_model import unwrapped
 from ..training.runner import Runner
 from ..weights.mmengine_loader import use_safe_loader
 from ..weights.published import PREFIX, local_file

@@ -15,8 +15,8 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
 from ..errors import InputError
-from ..training.averages import unwrapped
-from ..training.curriculum import CurriculumHook
+from ..hooks.curriculum import CurriculumHook
+from ..training.run_model import unwrapped
 
 _INITIAL = 'initial_'
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)

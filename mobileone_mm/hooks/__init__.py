@@ -1,1 +1,1 @@
-"""Hooks that mmengine lacks, one file each; configs name them, and the registry imports them on demand."""
+"""Hooks, one file each. Configs name them, and the registry imports them on demand."""

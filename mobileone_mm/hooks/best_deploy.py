@@ -15,9 +15,8 @@ from ..deploy import convert_to_deploy
 from ..errors import InputError, ProofError, one_line
 from ..registry import HOOKS
 from ..reparam.surgery import unfused_blocks
-from ..training.averages import unwrapped
+from ..training.run_model import require_units, unwrapped
 from ..training.seeding import seeded
-from ..training.units import require_units
 
 _KEY = 'best_ckpt'  # under which CheckpointHook notes its files, with '_<metric>' if it has several
 _SUFFIXES = ('.pth', '.py', '.json')

@@ -1,4 +1,4 @@
-"""A checkpoint hook that never has fewer checkpoints than it was told to keep."""
+"""A checkpoint hook that always keeps the requested number of checkpoints."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..registry import HOOKS
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """mmengine's hook, with the outdated checkpoint removed after the new one is safe.
+    """mmengine's hook, which removes an old checkpoint only after the new one is written.
 
-    mmengine removes the oldest checkpoint first: with ``max_keep_ckpts=1`` and a disk that is full,
-    nothing is left to resume from. It also takes any argument and hands what it does not know to
-    the Runner when the first checkpoint is due, so that a mistyped key ends a run after its first
-    epoch; here it is a TypeError at once.
+    mmengine removes the oldest checkpoint first: with ``max_keep_ckpts=1`` and a full disk, no
+    checkpoint remains to resume from. It also accepts any argument and passes unknown ones to the
+    Runner with the first checkpoint, so that a mistyped key ends a run after its first epoch. Here an
+    unknown argument is a TypeError in the constructor.
     """
 
     max_keep_ckpts: int
@@ -37,13 +37,13 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Save the best checkpoint.
 
         Raises:
-            InputError: ``save_best`` is no metric of the validation; mmengine has a KeyError.
+            InputError: ``save_best`` is not a metric of the validation; mmengine raises a KeyError.
         """
         for name in self.key_indicators or () if self.save_best not in (None, 'auto') else ():
             if metrics and name not in metrics:
                 raise InputError(
-                    f"default_hooks.checkpoint.save_best: got '{name}'; the validation has "
-                    f'{", ".join(metrics)}'
+                    f"default_hooks.checkpoint.save_best: got '{name}'; expected a metric of the "
+                    f'validation: {", ".join(metrics)}'
                 )
         super().after_val_epoch(runner, metrics)
 
@@ -59,12 +59,12 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._remove(outdated)
 
     def _advance(self, runner: Any, step: int) -> int | None:
-        """Note the new step where mmengine does, in the file itself, and name the outdated one."""
+        """Record the new step as mmengine does, also in the file, and return the outdated one."""
         kept: deque[int] = self.keep_ckpt_ids
         if kept and kept[-1] == step:
             return None
         outdated = kept[0] if len(kept) == self.max_keep_ckpts else None
-        kept.append(step)  # its maximal length drops the first
+        kept.append(step)  # a deque of limited length: the first one drops out
         runner.message_hub.update_info('keep_ckpt_ids', list(kept))
         return outdated
 

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 
 from ..errors import InputError
 from ..registry import HOOKS
-from ..training.averages import unwrapped
+from ..training.run_model import unwrapped
 from ..weights.fit import checkpoint_for
 from ..weights.names import form_of
 from ..weights.unwrap import COUNTERS, read_weights

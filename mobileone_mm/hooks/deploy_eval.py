@@ -22,9 +22,9 @@ from ..registry import HOOKS
 from ..reparam import reparameterize_model
 from ..reparam.compare import exact_arithmetic
 from ..reparam.surgery import unfused_blocks
-from ..training.averages import check_averages, unwrapped
-from ..training.channels_last import keep_layout
-from ..training.units import require_units
+from ..training.averages import check_averages
+from ..training.channels_last import restore_format
+from ..training.run_model import require_units, unwrapped
 
 #: name of a unit and its relative difference
 UnitDifference = tuple[str, float]
@@ -134,7 +134,7 @@ class DeployEvalHook(Hook):
         vars(fused).pop('val_step', None)
         try:
             reparameterize_model(fused, inplace=True)
-            keep_layout(fused)
+            restore_format(fused)
         except ValueError as error:  # NaN, Inf: whether the run ends is for others to decide
             runner.logger.warning(f'Validation is in training form: {error}')
             return

@@ -1,4 +1,4 @@
-"""Drawn predictions in the course of a training."""
+"""A hook that draws predictions during training."""
 
 from __future__ import annotations
 
@@ -14,41 +14,39 @@ from ..data.loading import read_image
 from ..errors import InputError
 from ..inference.draw import Painter
 from ..inference.records import task_of
+from ..models.arguments import check_integer
 from ..registry import HOOKS
 
 
 @HOOKS.register_module()
 class PredictionSamplesHook(Hook):
-    """Draws a few images of each validation and hands them to the visualizer's back ends.
+    """Draw the predictions of a few validation images and pass them to the visualizer's back ends.
 
-    The same images each time, spread evenly over the validation set, so that one sees the net
-    learn. The hosts' hooks draw every n-th image of the set, which for a small set is none and for
-    a large one thousands, and each host has another option for it; mmdet's ends the run at an image
-    that cannot be read.
+    The images are the same in each validation and spread evenly over the dataset, so that progress is
+    visible. The hosts' hooks draw every n-th image, which is none of a small dataset and thousands of a
+    large one, each with its own options; mmdet's ends the run at an unreadable image.
 
     Args:
-        num: How many images, of the first process alone.
-        score_thr: Lowest score of a box that is drawn, from 0 to 1.
+        num: Number of images, all from the main process.
+        score_thr: Lowest score of a drawn box, from 0 to 1.
 
     Raises:
-        ValueError: An argument is not allowed.
+        TypeError, ValueError: An argument is not allowed.
     """
 
     priority = 'LOW'
 
     def __init__(self, num: int = 8, score_thr: float = 0.3) -> None:
-        if isinstance(num, bool) or not isinstance(num, int) or num < 1:
-            raise ValueError(f'num: got {num!r}; an integer of at least 1 is needed')
         if not 0 <= score_thr <= 1:
-            raise ValueError(f'score_thr: got {score_thr}; 0 to 1 is allowed')
-        self.num, self.score_thr = num, score_thr
+            raise ValueError(f'score_thr: got {score_thr}; expected 0 to 1')
+        self.num, self.score_thr = check_integer('num', num, 1), score_thr
         self._painter: Painter | None = None
         self._places: set[int] = set()
         self._seen = 0
 
     def before_val_epoch(self, runner: Any) -> None:
         loader = runner.val_dataloader
-        total = len(loader.sampler)  # of this process
+        total = len(loader.sampler)  # images of this process
         self._places = set(np.linspace(0, total - 1, min(self.num, total)).round().astype(int))
         self._painter = Painter(loader.dataset.metainfo, self.score_thr)
         self._seen = 0
@@ -69,7 +67,7 @@ class PredictionSamplesHook(Hook):
         try:
             image = read_image(str(path))
         except InputError:
-            return  # reported by the loader
-        # No slash: mmengine's local back end makes no folders, and cv2 then writes nothing.
+            return  # the dataloader reports it
+        # No slash: mmengine's local back end creates no folder, and cv2 then writes nothing.
         name = f'val_{self._seen:06d}_{path.stem}'
         runner.visualizer.add_image(name, self._painter.draw(image, sample), runner.iter)

@@ -1,4 +1,4 @@
-"""Schedules that mmengine does not log."""
+"""A hook that logs the weight decay."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from ..registry import HOOKS
 
 @HOOKS.register_module()
 class ScheduleLogHook(Hook):
-    """Writes the weight decay of every iteration into the log, beside the learning rate.
+    """Log the weight decay of every iteration beside the learning rate.
 
-    mmengine's own hook writes the learning rate and momentum alone, so an annealed decay, or one
-    that leaks into groups that should have none, is not seen. Logged are ``weight_decay``, the
-    greatest of all parameter groups, and ``weight_decay_min``, the least, if the two differ: it is
-    0 throughout where norms and biases have none. They go wherever the learning rate goes: text and
-    JSON log, TensorBoard.
+    mmengine logs the learning rate and momentum only, so an annealed decay, or a decay of groups that
+    should have none, is not visible. This hook logs ``weight_decay``, the largest of all parameter
+    groups, and ``weight_decay_min``, the smallest, if the two differ. The smallest stays 0 if norms and
+    biases have no decay. Both appear where the learning rate appears: text log, JSON log, TensorBoard.
     """
 
     priority = 'VERY_LOW'
@@ -37,7 +36,7 @@ class ScheduleLogHook(Hook):
 
 
 def _optimizers(wrapper: Any) -> list[Any]:
-    """The optimizers of a wrapper, or of a dict of wrappers."""
+    """Return the optimizers of a wrapper, or of a dict of wrappers."""
     if hasattr(wrapper, 'optim_wrappers'):
         return [inner.optimizer for inner in wrapper.optim_wrappers.values()]
     return [wrapper.optimizer]

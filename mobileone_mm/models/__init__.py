@@ -1,4 +1,4 @@
-"""Modules that configs name: the backbone and its initialiser (heads of hosts load on demand)."""
+"""The backbone, its unit, its sizes and its initialiser. Parts that extend a host load on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MobileOne unit: linear branches in training, one convolution in deployment."""
+"""The MobileOne unit: linear branches in training form, one convolution in deploy form."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..reparam import Branch
-from .count import squeeze_channels
+from .sizes import squeeze_channels
 
 
 class SubsampledConv2d(nn.Conv2d):
-    """A strided 1x1 convolution that first takes every s-th pixel, then convolves with stride 1.
+    """A strided 1x1 convolution that selects every s-th pixel, then convolves with stride 1.
 
-    The function and the state dict are those of the strided convolution. The detour avoids a fault
-    of torch 2.13's CPU build: with 3 or 4 input channels in channels_last, the weight gradient of
-    the strided 1x1 convolution is wrong, or the process dies.
+    Function and state dict are those of the strided convolution. This avoids a bug of torch 2.13's CPU
+    build: with 3 or 4 input channels in channels_last, the weight gradient of the strided 1x1
+    convolution is incorrect, or the process crashes.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -31,11 +31,11 @@ class SubsampledConv2d(nn.Conv2d):
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation: channels are scaled by a gate computed from their means.
+    """Squeeze-and-excitation: scale each channel by a gate that is computed from the channel means.
 
     Args:
         channels: Channels of input and output.
-        ratio: Channels per hidden channel; see :func:`~.count.squeeze_channels`.
+        ratio: Channels per hidden channel; see :func:`~.sizes.squeeze_channels`.
     """
 
     def __init__(self, channels: int, ratio: int = 16) -> None:
@@ -54,9 +54,9 @@ class SqueezeExcite(nn.Module):
 class MobileOneBlock(nn.Module):
     """One unit: ``act(se(sum of branches))``, or ``act(se(conv))`` in deploy form.
 
-    Branches (arXiv 2206.04040, figure 3): ``num_convs`` times conv-BN with the full kernel, one 1x1
-    conv-BN ("scale") if the kernel is larger than 1, and one BN on the input ("identity").
-    State-dict keys are those of mmpretrain's class of the same name. Implements
+    The branches (arXiv 2206.04040, figure 3) are ``num_convs`` conv-BN with the full kernel, one 1x1
+    conv-BN ("scale") if the kernel is larger than 1, and one BN of the input ("identity"). The
+    state-dict keys are those of mmpretrain's class of the same name. The class implements
     :class:`~mobileone_mm.reparam.Reparameterizable`.
 
     Args:
@@ -65,16 +65,16 @@ class MobileOneBlock(nn.Module):
         kernel_size: Odd; the padding is ``kernel_size // 2 * dilation``.
         num_convs: Conv-BN branches with the full kernel, at least 1.
         stride: Stride of all branches.
-        dilation: Dilation of the full kernels and of the fused one. The 1x1 and identity branches
+        dilation: Dilation of the full kernels and of the fused kernel. The 1x1 and identity branches
             act on the centre tap, which a dilation does not move.
         groups: Groups of all convolutions.
-        with_identity: Have the identity branch; needs equal channels and is used with stride 1.
-        with_se: Squeeze-and-excitation before the activation.
-        with_scale: Have the 1x1 "scale" branch, if the kernel is larger than 1.
-        norm_cfg: Config of a BatchNorm or SyncBatchNorm layer.
-        act_cfg: Config of the activation; None for none.
-        with_cp: Gradient checkpointing: branch outputs are computed again in the backward pass
-            instead of being kept.
+        with_identity: Add the identity branch; requires equal channels and stride 1.
+        with_se: Add squeeze-and-excitation before the activation.
+        with_scale: Add the 1x1 "scale" branch, if the kernel is larger than 1.
+        norm_cfg: Config of a BatchNorm or SyncBatchNorm layer; None for BN.
+        act_cfg: Config of the activation; None for no activation.
+        with_cp: Use gradient checkpointing: the backward pass computes the branch outputs again
+            instead of keeping them in memory.
         deploy: Build the deploy form.
 
     Raises:
@@ -105,7 +105,7 @@ class MobileOneBlock(nn.Module):
         self.with_cp, self.deploy = with_cp, deploy
         self.se = SqueezeExcite(out_channels) if with_se else nn.Identity()
         norm_cfg = dict(norm_cfg or dict(type='BN'))
-        # Also in deploy form: files in training form, which do not tell it, are fused by it.
+        # Also in deploy form: files in training form do not contain eps, and are fused with this one.
         self.norm_eps = float(norm_cfg.get('eps', 1e-5))
         if deploy:
             self.branch_reparam = self._conv(kernel_size, bias=True)
@@ -168,7 +168,7 @@ class MobileOneBlock(nn.Module):
         return self.out_channels, in_per_group, self.kernel_size, self.kernel_size
 
     def reparam_branches(self) -> Sequence[Branch]:
-        """The branches whose sum is fused."""
+        """Return the branches whose sum is fused."""
         pairs = [*self.branch_conv_list]
         if self.branch_scale is not None:
             pairs.append(self.branch_scale)
@@ -186,7 +186,7 @@ class MobileOneBlock(nn.Module):
         """
         trainable = any(p.requires_grad for p in self.branch_parameters())
         del self.branch_conv_list, self.branch_scale, self.branch_norm
-        with torch.device('meta'):  # the kernel is given: allocate and initialise nothing
+        with torch.device('meta'):  # no allocation and no initialisation: the kernel is given
             conv = self._conv(self.kernel_size, bias=True)
         conv.weight = nn.Parameter(weight, requires_grad=trainable)
         conv.bias = nn.Parameter(bias, requires_grad=trainable)
@@ -194,7 +194,7 @@ class MobileOneBlock(nn.Module):
         self.deploy = True
 
     def branch_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of all branches, SE left out."""
+        """Yield the parameters of all branches, without those of SE."""
         for name, parameter in self.named_parameters():
             if not name.startswith('se.'):
                 yield parameter
@@ -205,24 +205,24 @@ def _batch_norm(norm_cfg: Mapping[str, Any], channels: int) -> _BatchNorm:
         norm = build_norm_layer(dict(norm_cfg), channels)[1]
     except (KeyError, TypeError) as error:
         reason = str(error).strip('\'"').splitlines()[0]
-        raise type(error)(f'norm_cfg: {dict(norm_cfg)} builds no layer: {reason}') from error
+        raise type(error)(f'norm_cfg: {dict(norm_cfg)} cannot be built: {reason}') from error
     if not isinstance(norm, _BatchNorm):
         raise ValueError(
-            f'norm_cfg: got {dict(norm_cfg)}; only batch normalisation (BN, SyncBN) can be fused into '
-            'a convolution'
+            f'norm_cfg: got {dict(norm_cfg)}; expected BN or SyncBN, other normalisations cannot be '
+            'fused into a convolution'
         )
     return norm
 
 
 @contextmanager
 def statistics_unchanged(module: nn.Module) -> Iterator[None]:
-    """Within it, BN in training mode leaves its running statistics alone.
+    """Keep the running statistics of all BN layers unchanged inside the block.
 
-    A checkpointed forward runs twice; without this, running statistics move twice a step.
+    Gradient checkpointing runs the forward pass twice; without this, it would also update the running
+    statistics twice per step.
     """
-    # A momentum of 0 rather than track_running_stats=False: checkpointing insists on the same saved
-    # tensors in both passes, and the running statistics are among them.
-    # The counter moves on a copy: SyncBN insists on having one.
+    # Momentum 0, not track_running_stats=False: checkpointing requires the same saved tensors in both
+    # passes, and the running statistics are among them. SyncBN requires a counter, so it gets a copy.
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     saved = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm, (_, counter) in zip(norms, saved, strict=True):

@@ -1,4 +1,4 @@
-"""The channels that neck and heads are set to, against those that MobileOne gives."""
+"""Check the input channels of neck and heads against the outputs of MobileOne."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from . import MobileOne
 
 
 def check_channels(model_cfg: Mapping[str, Any], model: nn.Module) -> None:
-    """Check ``in_channels`` of what stands behind the backbone.
+    """Check ``in_channels`` of the neck or the heads that follow the backbone.
 
-    A size changed without them builds in every host, and ends in torch's message about the shape
-    of a weight when the first batch arrives.
+    A model with wrong channels builds in every host. The first batch then ends in torch's message
+    about the shape of a weight.
 
     Args:
         model_cfg: The ``model`` of a config.
-        model: What was built from it; one whose backbone is no MobileOne is left alone.
+        model: The model that was built from it; not checked if its backbone is not a MobileOne.
 
     Raises:
-        InputError: Naming the setting and the channels that it needs.
+        InputError: A setting does not fit the backbone; the message names the right channels.
     """
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, MobileOne):
@@ -33,15 +33,15 @@ def check_channels(model_cfg: Mapping[str, Any], model: nn.Module) -> None:
             needed = _pick(given, index)
         except IndexError:
             raise InputError(
-                f'{path}: its in_index is {index}, but the backbone has {len(given)} outputs; set '
-                'in_index, or model.backbone.out_indices'
+                f'{path}: its in_index is {index}, but the backbone has {len(given)} outputs; change '
+                'in_index or model.backbone.out_indices'
             ) from None
         if wanted != needed:
             arch = model_cfg['backbone'].get('arch', 's0')
             size = f" of size '{arch}'" if isinstance(arch, str) else ''
             raise InputError(
-                f'{path}: got {wanted}, but the backbone{size} gives {needed}; set it to that, and '
-                'what stands behind it, or take the config of this size'
+                f'{path}: got {wanted}, but the backbone{size} gives {needed}; set it to {needed} and '
+                'adapt the layers after it, or use the config of this size'
             )
 
 
@@ -52,7 +52,7 @@ def _pick(given: Sequence[int], index: int | Sequence[int] | None) -> int | list
 
 
 def _settings(model: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Path and value of each ``in_channels`` that meets the backbone, with the outputs it is for."""
+    """Yield path and value of each ``in_channels`` on the backbone, and the index of its outputs."""
     neck, path = model.get('neck'), 'model.neck'
     several = False
     if isinstance(neck, (list, tuple)) and neck:
@@ -62,7 +62,7 @@ def _settings(model: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         if isinstance(wanted, (list, tuple)):
             yield f'{path}.in_channels', list(wanted), None
             return
-        # mmpretrain's pooling keeps the channels, so its head meets the backbone's last output.
+        # mmpretrain's pooling keeps the channels, so the head gets the backbone's last output.
         if several or not str(neck.get('type')).endswith('Pooling'):
             return
     elif neck is not None:

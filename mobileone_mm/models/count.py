@@ -1,53 +1,53 @@
-"""Parameters and MACs of any size, in closed form: nothing is built and nothing is run."""
+"""Parameters and MACs of any size in closed form, without building or running a network."""
 
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from .sizes import Arch, get_arch
+from .arguments import check_integer, check_sequence, is_integer
+from .sizes import Arch, get_arch, squeeze_channels
 
-#: A whole number, or an array of them: the formulas hold for both (``micro_search`` uses arrays).
-Whole: TypeAlias = Any
+#: An integer, or an integer array (``micro_search`` counts many networks at once).
+Integer: TypeAlias = Any
 
 
 class Counts(NamedTuple):
-    """What :func:`count` returns.
+    """The result of :func:`count`.
 
     Attributes:
         parameters_fused: Weights and biases of the deploy form.
-        parameters_unfused: Those of the training form, without BN's running statistics.
-        macs: Multiply-adds of the deploy form for one image. Biases, activations and pooling are
-            not counted, as in the paper's "FLOPs".
+        parameters_unfused: Weights and biases of the training form, without running statistics.
+        macs: Multiply-adds of the deploy form for one image, without biases, activations and
+            pooling, as in the paper's "FLOPs".
     """
 
-    parameters_fused: Whole
-    parameters_unfused: Whole
-    macs: Whole
+    parameters_fused: Integer
+    parameters_unfused: Integer
+    macs: Integer
 
 
 class Unit(NamedTuple):
-    """One unit of the backbone as the formulas see it.
+    """The properties of one unit that the formulas use.
 
     Attributes:
-        in_channels: Channels of the input; a depthwise unit has as many outputs.
-        out_channels: Channels of the output.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; a depthwise unit has ``in_channels``.
         kernel_size: 3 (stem and depthwise) or 1 (pointwise).
-        depthwise: Whether each output channel sees one input channel only.
+        depthwise: Whether each output channel depends on one input channel only.
         branches: Conv-BN branches with the full kernel (the paper's k).
-        identity: Whether the training form has the identity BN.
-        with_se: Whether squeeze-and-excitation follows.
-        pixels: Positions of the output.
+        identity: Whether the training form has the identity branch.
+        with_se: Whether the unit has squeeze-and-excitation.
+        pixels: Height times width of the output.
     """
 
-    in_channels: Whole
-    out_channels: Whole
+    in_channels: Integer
+    out_channels: Integer
     kernel_size: int
     depthwise: bool
     branches: int
-    identity: Whole
+    identity: Integer
     with_se: bool
     pixels: int
 
@@ -58,16 +58,16 @@ def count(
     input_size: int | Sequence[int] = 224,
     in_channels: int = 3,
 ) -> Counts:
-    """Count a backbone of stride 32 with a linear classifier on its last stage.
+    """Count a backbone of stride 32 and a linear classifier on its last stage.
 
-    A unit with kernel K, C inputs and D outputs at P positions has W weights: K·K·D if depthwise,
-    else K·K·C·D. It contributes:
+    A unit with kernel size K, C input channels, D output channels and P output pixels has W weights:
+    K·K·D if depthwise, else K·K·C·D. It contributes:
 
     - fused parameters: W + D;
-    - unfused: k·(W + 2D) for its k conv-BN branches; W/K² + 2D more for the 1x1 branch if K > 1;
-      2C more for the identity BN if there is one;
+    - unfused parameters: k·(W + 2D) for its k conv-BN branches, W/K² + 2D for the scale branch if
+      K > 1, 2C for the identity branch if there is one;
     - MACs: W·P;
-    - with squeeze-and-excitation of hidden width H: 2DH + H + D parameters to both forms, 2DH MACs.
+    - with squeeze-and-excitation of hidden width H: 2DH + H + D parameters in both forms, 2DH MACs.
 
     The classifier of N classes on D channels adds (D + 1)·N parameters and D·N MACs.
 
@@ -78,10 +78,10 @@ def count(
         in_channels: Channels of the image.
 
     Raises:
-        TypeError, ValueError: ``arch`` is not one, or a number is too small.
+        TypeError, ValueError: An argument is not allowed.
     """
-    _check_whole('num_classes', num_classes, 0)
-    _check_whole('in_channels', in_channels, 1)
+    check_integer('num_classes', num_classes, 0)
+    check_integer('in_channels', in_channels, 1)
     arch = get_arch(arch)
     units = list_units(
         (arch.stem_channels, *arch.channels),
@@ -95,24 +95,24 @@ def count(
 
 
 def list_units(
-    channels: Sequence[Whole],
+    channels: Sequence[Integer],
     num_blocks: Sequence[int],
     num_conv_branches: Sequence[int] = (1, 1, 1, 1),
     num_se_blocks: Sequence[int] = (0, 0, 0, 0),
     size: tuple[int, int] = (224, 224),
     in_channels: int = 3,
 ) -> list[Unit]:
-    """The units of a backbone in their order: the stem, then depthwise and pointwise in turn.
+    """List the units of a backbone in order: the stem, then depthwise and pointwise alternately.
 
     Args:
         channels: Output channels of the stem and of the four stages.
         num_blocks: Blocks of each stage.
-        num_conv_branches: k of each stage; the stem has one branch in every size.
+        num_conv_branches: Conv-BN branches of each stage (k); the stem always has one.
         num_se_blocks: Blocks with squeeze-and-excitation at the end of each stage.
         size: Height and width of the image.
         in_channels: Channels of the image.
     """
-    # Kernel 3, padding 1 and stride 2 halve a side and round up.
+    # Kernel size 3, padding 1 and stride 2 halve a side and round up.
     height, width = (math.ceil(side / 2) for side in size)
     units = [Unit(in_channels, channels[0], 3, False, 1, False, False, height * width)]
     stages = zip(num_blocks, num_conv_branches, num_se_blocks, strict=True)
@@ -128,7 +128,7 @@ def list_units(
 
 
 def count_units(units: Sequence[Unit], num_classes: int) -> Counts:
-    """Sum units, and a linear classifier on the last one; the formulas are those of :func:`count`."""
+    """Sum units and a linear classifier on the last one, with the formulas of :func:`count`."""
     features = units[-1].out_channels
     fused = unfused = (features + 1) * num_classes
     macs = features * num_classes
@@ -148,29 +148,7 @@ def count_units(units: Sequence[Unit], num_classes: int) -> Counts:
     return Counts(fused, unfused, macs)
 
 
-def squeeze_channels(channels: int, ratio: int = 16) -> int:
-    """Hidden width of squeeze-and-excitation.
-
-    ``channels // ratio``, rounded to the nearest multiple of 8, at least 8 and not more than a tenth
-    below, as in mmpretrain; for S4 this is the paper's width.
-    """
-    hidden = max(8, (channels // ratio + 4) // 8 * 8)
-    return hidden if hidden >= 0.9 * (channels // ratio) else hidden + 8
-
-
 def _height_and_width(input_size: int | Sequence[int]) -> tuple[int, int]:
-    sides: Any = [input_size] * 2 if isinstance(input_size, numbers.Integral) else input_size
-    if not isinstance(sides, Sequence) or isinstance(sides, str) or len(sides) != 2:
-        raise TypeError(
-            f'input_size: got {input_size!r}; a whole number or (height, width) is needed'
-        )
-    for side in sides:
-        _check_whole('input_size', side, 1)
-    return sides[0], sides[1]
-
-
-def _check_whole(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f'{name}: got {value!r}; a whole number of at least {low} is needed')
-    if value < low:
-        raise ValueError(f'{name}: got {value}; at least {low} is needed')
+    sides = [input_size] * 2 if is_integer(input_size) else input_size
+    height, width = check_sequence('input_size', sides, 2)
+    return check_integer('input_size', height, 1), check_integer('input_size', width, 1)

@@ -12,39 +12,39 @@ from .block import MobileOneBlock
 
 @WEIGHT_INITIALIZERS.register_module()
 class NearIdentityInit:
-    """Start a MobileOne near the identity, so that it learns from scratch within minutes.
+    """Initialise a MobileOne near the identity, so that it learns from scratch within minutes.
 
-    With the usual start (Kaiming kernels, BN scale 1, shift 0) each unit adds two or more branches of
-    equal strength, and ReLU then cuts the sum at its mean, over 43 units in a row without a way
-    around ReLU; such a net learns almost nothing in its first minutes. Here, in each unit that has an
-    identity branch, the conv and scale branches start with a small BN scale, and the BN of the
-    identity branch starts with a positive shift, so that ReLU lets most of its input through: the
-    unit begins as nearly ``x -> (x - mean) / std + shift``. Units without an identity branch, which
-    change width or resolution, keep the usual start. Both halves are needed. That the repeated cut is
-    the cause is inferred, not proved; the effect is measured (docs/results.md). Meant for short
-    training from scratch on small data; the ImageNet configs keep the paper's start.
+    The usual initialisation (Kaiming kernels, BN scale 1, shift 0) adds two or more branches of equal
+    strength in each unit, and ReLU removes half of the sum, in 43 consecutive units without a path
+    around ReLU. Such a network learns almost nothing in its first minutes. Here, in each unit with an
+    identity branch, the conv and scale branches get a small BN scale and the identity branch gets a
+    positive BN shift, so most values pass ReLU: the unit is nearly ``x -> (x - mean) / std + shift``.
+    Units without an identity branch, which change width or resolution, get the usual initialisation.
+    Both changes are needed. That the repeated ReLU is the cause is an inference; the effect is measured
+    (docs/results.md). It is meant for short training from scratch on small data; the ImageNet configs
+    use the paper's initialisation.
 
-    Used as ``init_cfg=dict(type='mobileone_mm.NearIdentityInit')``.
+    Use it as ``init_cfg=dict(type='mobileone_mm.NearIdentityInit')``.
 
     Args:
         branch_scale: BN scale of the conv and scale branches, at least 0.
         identity_shift: BN shift of the identity branch, in standard deviations of its input.
 
     Raises:
-        TypeError, ValueError: An argument is no number, or ``branch_scale`` is negative.
+        TypeError, ValueError: An argument is not a number, or ``branch_scale`` is negative.
     """
 
     def __init__(self, branch_scale: float = 0.2, identity_shift: float = 1.0) -> None:
         for name, value in (('branch_scale', branch_scale), ('identity_shift', identity_shift)):
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f'{name}: got {value!r}; a number is needed')
+                raise TypeError(f'{name}: got {value!r}; expected a number')
         if branch_scale < 0:
-            raise ValueError(f'branch_scale: got {branch_scale}; at least 0 is needed')
+            raise ValueError(f'branch_scale: got {branch_scale}; expected at least 0')
         self.branch_scale = branch_scale
         self.identity_shift = identity_shift
 
     def __call__(self, module: nn.Module) -> None:
-        """Initialise every convolution and BN of ``module``, then its units that have an identity."""
+        """Initialise all convolutions and BN layers, then the units with an identity branch."""
         for child in module.modules():
             if isinstance(child, nn.Conv2d):
                 nn.init.kaiming_normal_(child.weight, mode='fan_out', nonlinearity='relu')
@@ -56,8 +56,8 @@ class NearIdentityInit:
         for child in module.modules():
             if isinstance(child, MobileOneBlock) and not child.deploy:
                 self._near_identity(child)
-        if hasattr(module, '_params_init_info'):  # so that mmengine's log names the initialiser
-            update_init_info(module, f'{self!r}, usual start where there is no identity branch')
+        if hasattr(module, '_params_init_info'):  # mmengine logs the initialiser
+            update_init_info(module, f'{self!r}, Kaiming in units without an identity branch')
 
     def __repr__(self) -> str:
         return (

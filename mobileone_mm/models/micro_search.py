@@ -1,9 +1,8 @@
-"""The search that found ``mu0``, ``mu1`` and ``mu2``: our reconstruction of the micro models.
+"""The search that found ``mu0``, ``mu1`` and ``mu2``, our reconstruction of the micro models.
 
-The paper (arXiv 2206.04040) gives parameters and MACs of its micro models; its widths are not
-public. Many networks have these figures. The search looks through all small members of the family
-for three that have them together and that a reader would recognise as smaller S0s
-(docs/micro_models.md). Nothing in it is random.
+The paper (arXiv 2206.04040) gives parameters and MACs of its micro models, not their widths. Many
+networks have these figures. The search tries all small networks of the family for three that have
+the figures and a common shape similar to S0 (docs/micro_models.md). It is deterministic.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from ..errors import InputError
 from .count import Counts, count, count_units, list_units
 from .sizes import ARCHS, BASE_CHANNELS, Arch
 
-#: k of every unit of the three. It changes training only: the published figures are of the deploy
-#: form, so no search can find it. The reason for 3 is in docs/micro_models.md.
+#: Conv branches (k) of every unit. The published figures are those of the deploy form, which does not
+#: depend on k, so no search can find it. docs/micro_models.md gives the reason for 3.
 NUM_CONV_BRANCHES = 3
 
 
 @dataclass(frozen=True)
 class Target:
-    """Published figures of one micro model, and the last printed digit of each."""
+    """Published figures of one micro model, and the unit of the last printed digit of each."""
 
     parameters: float
     macs: float
@@ -42,14 +41,14 @@ TARGETS: dict[str, Target] = {
 
 @dataclass(frozen=True)
 class Criteria:
-    """What a family of three must satisfy, besides the fixed rules of :func:`search`.
+    """Conditions on a family of three, in addition to the fixed rules of :func:`search`.
 
     Attributes:
-        step: The multipliers are multiples of this, up to S0's largest (2); above 0.
-        min_growth: Least ratio of the channels of a stage to those of the stage before.
-        max_growth: Greatest such ratio; S0 to S4 have at most 4.
-        tolerance: Greatest relative deviation from each published figure.
-        as_printed: Whether the figures must also round to those printed.
+        step: Width factors are multiples of this, up to S0's largest (2); above 0.
+        min_growth: Smallest ratio of the channels of a stage to those of the stage before.
+        max_growth: Largest such ratio; S0 to S4 have at most 4.
+        tolerance: Largest relative deviation from each published figure.
+        as_printed: Whether the figures must also round to the printed ones.
     """
 
     step: float = 0.125
@@ -61,26 +60,26 @@ class Criteria:
 
 @dataclass(frozen=True)
 class Family:
-    """Three sizes with one depth pattern, by name, and their worst relative deviation."""
+    """Three sizes with one depth pattern by name, and their largest relative deviation."""
 
     archs: dict[str, Arch]
     worst_error: float
 
     @property
     def num_blocks(self) -> tuple[int, ...]:
-        """Blocks of each stage, common to the three."""
+        """Blocks of each stage, the same for all three sizes."""
         return next(iter(self.archs.values())).num_blocks
 
 
 def search(criteria: Criteria | None = None) -> list[Family]:
-    """Find every family that satisfies the criteria; the closest to the published figures first.
+    """Return all families that satisfy the criteria, those closest to the published figures first.
 
-    Fixed rules: one depth pattern for all three, in no stage deeper than S0, with most blocks at
-    stride 16, one at stride 32 and none fewer in stage 1 than in stage 0; no SE; channels a multiple
-    of 8; no stage narrower in a larger model than in a smaller one.
+    Fixed rules: one depth pattern for all three, in no stage deeper than S0, most blocks at stride 16,
+    one block at stride 32, at least as many blocks in stage 1 as in stage 0; no SE; channels are
+    multiples of 8; no stage of a larger model is narrower than that of a smaller one.
 
     Raises:
-        InputError: A criterion is not in its range.
+        InputError: A criterion is outside its range.
     """
     criteria = criteria or Criteria()
     _check(criteria)
@@ -100,7 +99,7 @@ def search(criteria: Criteria | None = None) -> list[Family]:
 
 
 def deviations(name: str, arch: Arch) -> tuple[float, float]:
-    """Relative deviation of fused parameters and of MACs from the figures published for ``name``."""
+    """Return the relative deviations of fused parameters and MACs from the published ``name``."""
     counts, target = count(arch), TARGETS[name]
     parameters = abs(counts.parameters_fused / target.parameters - 1)
     return parameters, abs(counts.macs / target.macs - 1)
@@ -109,16 +108,16 @@ def deviations(name: str, arch: Arch) -> tuple[float, float]:
 def _check(criteria: Criteria) -> None:
     if criteria.step <= 0 or any((base * criteria.step) % 8 for base in BASE_CHANNELS):
         raise InputError(
-            f'step: got {criteria.step}; a positive multiple of 0.125 is needed, '
-            'so that all channels are multiples of 8'
+            f'step: got {criteria.step}; expected a positive multiple of 0.125, so that all channels '
+            'are multiples of 8'
         )
     if not 0 < criteria.min_growth <= criteria.max_growth:
         raise InputError(
-            f'min_growth: got {criteria.min_growth}; above 0 and at most max_growth '
-            f'({criteria.max_growth}) is needed'
+            f'min_growth: got {criteria.min_growth}; expected a number above 0 and at most max_growth '
+            f'({criteria.max_growth})'
         )
     if criteria.tolerance < 0:
-        raise InputError(f'tolerance: got {criteria.tolerance}; at least 0 is needed')
+        raise InputError(f'tolerance: got {criteria.tolerance}; expected at least 0')
 
 
 def _depth_patterns() -> Iterator[tuple[int, ...]]:
@@ -129,7 +128,7 @@ def _depth_patterns() -> Iterator[tuple[int, ...]]:
 
 
 def _width_factors(criteria: Criteria) -> np.ndarray:
-    """All multipliers of the four stages that grow as asked: (number, 4)."""
+    """Return all width factors whose growth satisfies the criteria: (number, 4)."""
     largest = max(ARCHS['s0'].width_factor)
     steps = np.arange(1, int(largest / criteria.step + 1e-9) + 1) * criteria.step
     factors = np.stack(np.meshgrid(*[steps] * 4, indexing='ij'), axis=-1).reshape(-1, 4)
@@ -139,14 +138,14 @@ def _width_factors(criteria: Criteria) -> np.ndarray:
 
 
 def _count(num_blocks: tuple[int, ...], factors: np.ndarray) -> Counts:
-    """The counts of all networks of one depth pattern, each an array (number,)."""
+    """Count all networks of one depth pattern: each count is an array (number,)."""
     channels = (factors * BASE_CHANNELS).astype(np.int64).T
     units = list_units((np.minimum(64, channels[0]), *channels), num_blocks)
     return count_units(units, num_classes=1000)
 
 
 def _fits(counts: Counts, target: Target, criteria: Criteria) -> np.ndarray:
-    """Which networks have the published figures."""
+    """Return which networks have the published figures: (number,) of bool."""
     fits = np.ones(counts.macs.shape, dtype=bool)
     for found, published, digit in (
         (counts.parameters_fused, target.parameters, target.parameters_digit),
@@ -161,7 +160,7 @@ def _fits(counts: Counts, target: Target, criteria: Criteria) -> np.ndarray:
 def _nested(
     small: np.ndarray, middle: np.ndarray, large: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Triples, one row of each, in which no stage becomes narrower."""
+    """Yield one row of each array such that no stage becomes narrower."""
     for factors in middle:
         below = small[(small <= factors).all(1)]
         above = large[(large >= factors).all(1)]

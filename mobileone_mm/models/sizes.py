@@ -1,16 +1,19 @@
-"""Sizes of MobileOne, as a table of data.
+"""The sizes of MobileOne as a table.
 
 S0 to S4 are the paper's (arXiv 2206.04040, table 2). The widths of the paper's micro models are not
-public: ``mu0``, ``mu1`` and ``mu2`` are **this project's reconstruction**, found by
-``tools/analysis_tools/search_micro.py`` from the published parameters and MACs (docs/micro_models.md).
+public: ``mu0``, ``mu1`` and ``mu2`` are **this project's reconstruction**.
+``tools/analysis_tools/search_micro.py`` finds them from the published parameters and MACs
+(docs/micro_models.md).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
+
+from .arguments import check_integer, check_sequence
 
 BASE_CHANNELS = (64, 128, 256, 512)
 NUM_STAGES = len(BASE_CHANNELS)
@@ -18,7 +21,7 @@ NUM_STAGES = len(BASE_CHANNELS)
 
 @dataclass(frozen=True)
 class Arch:
-    """One size: four stages after a stem of one dense 3x3 unit.
+    """One size: a stem of one dense 3x3 unit, then four stages.
 
     A block is a depthwise 3x3 unit followed by a pointwise 1x1 unit. The field names are those of
     mmpretrain's ``arch`` dict.
@@ -27,7 +30,8 @@ class Arch:
         num_blocks: Blocks of each stage, at least 1.
         width_factor: Multiplier of the base channels (64, 128, 256, 512) of each stage.
         num_conv_branches: Conv-BN branches of each unit of a stage (the paper's k), at least 1.
-        num_se_blocks: Blocks at the end of each stage whose two units have squeeze-and-excitation.
+        num_se_blocks: Number of blocks at the end of each stage with squeeze-and-excitation in both
+            units.
     """
 
     num_blocks: tuple[int, ...]
@@ -53,22 +57,32 @@ ARCHS: dict[str, Arch] = {
     's2': Arch((2, 8, 10, 1), (1.5, 2.0, 2.5, 4.0)),
     's3': Arch((2, 8, 10, 1), (2.0, 2.5, 3.0, 4.0)),
     's4': Arch((2, 8, 10, 1), (3.0, 3.5, 3.5, 4.0), num_se_blocks=(0, 0, 5, 1)),
-    # our reconstruction
+    # this project's reconstruction
     'mu0': Arch((2, 4, 6, 1), (0.625, 0.625, 0.5, 0.75), num_conv_branches=(3, 3, 3, 3)),
     'mu1': Arch((2, 4, 6, 1), (0.75, 0.75, 1.0, 0.875), num_conv_branches=(3, 3, 3, 3)),
     'mu2': Arch((2, 4, 6, 1), (1.125, 0.875, 1.25, 1.0), num_conv_branches=(3, 3, 3, 3)),
 }
 
 
+def squeeze_channels(channels: int, ratio: int = 16) -> int:
+    """Return the hidden width of squeeze-and-excitation.
+
+    ``channels // ratio``, rounded to the nearest multiple of 8, at least 8 and at most a tenth smaller,
+    as in mmpretrain; for S4 this is the paper's width.
+    """
+    hidden = max(8, (channels // ratio + 4) // 8 * 8)
+    return hidden if hidden >= 0.9 * (channels // ratio) else hidden + 8
+
+
 def get_arch(arch: str | Mapping[str, Any] | Arch) -> Arch:
-    """Look a size up by name, or check one given as a dict.
+    """Return the size of a name, or check one that is given as a dict.
 
     Args:
-        arch: A name, an :class:`Arch`, or a dict with its fields; the last two fields may be left
-            out (one conv branch, no SE).
+        arch: A name, an :class:`Arch`, or a dict with its fields; the last two fields may be omitted
+            (one conv branch, no SE).
 
     Raises:
-        TypeError: ``arch`` is neither, or a field has the wrong type.
+        TypeError: ``arch`` has another type, or a field has the wrong type.
         ValueError: The name, a key or a value is not allowed.
     """
     if isinstance(arch, Arch):
@@ -76,53 +90,46 @@ def get_arch(arch: str | Mapping[str, Any] | Arch) -> Arch:
     if isinstance(arch, str):
         if arch.lower() not in ARCHS:
             raise ValueError(
-                f"arch: got '{arch}'; choose one of {', '.join(ARCHS)}, or give a dict with the keys "
+                f"arch: got '{arch}'; expected one of {', '.join(ARCHS)}, or a dict with the keys "
                 f'{", ".join(_KEYS)}'
             )
         return ARCHS[arch.lower()]
     if not isinstance(arch, Mapping):
-        raise TypeError(f'arch: got {type(arch).__name__}; a name or a dict is needed')
+        raise TypeError(f'arch: got {type(arch).__name__}; expected a name or a dict')
     unknown, missing = set(arch) - set(_KEYS), {'num_blocks', 'width_factor'} - set(arch)
     if unknown or missing:
-        problem = f'unknown key {sorted(unknown)[0]!r}' if unknown else f'no {sorted(missing)[0]!r}'
-        raise ValueError(f'arch: {problem}; the keys are {", ".join(_KEYS)}')
-    checked = Arch(**{key: _four(key, value) for key, value in arch.items()})
-    _check_values(checked)
+        problem = (
+            f'unknown key {sorted(unknown)[0]!r}'
+            if unknown
+            else f'missing key {sorted(missing)[0]!r}'
+        )
+        raise ValueError(f'arch: {problem}; expected the keys {", ".join(_KEYS)}')
+    checked = Arch(**{key: _read_field(key, value) for key, value in arch.items()})
+    if min(checked.channels) < 1:
+        raise ValueError(
+            f'arch.width_factor: got {list(checked.width_factor)}, which gives '
+            f'{list(checked.channels)} channels; expected at least 1 per stage'
+        )
+    pairs = zip(checked.num_se_blocks, checked.num_blocks, strict=True)
+    if any(se > blocks for se, blocks in pairs):
+        raise ValueError(
+            f'arch.num_se_blocks: got {list(checked.num_se_blocks)}; expected at most the blocks of '
+            f'each stage, {list(checked.num_blocks)}'
+        )
     return checked
 
 
 _KEYS = tuple(field.name for field in fields(Arch))
 
 
-def _four(key: str, value: Any) -> tuple[Any, ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise TypeError(f'arch.{key}: got {value!r}; a list of {NUM_STAGES} numbers is needed')
-    if len(value) != NUM_STAGES:
-        raise ValueError(
-            f'arch.{key}: got {len(value)} values; {NUM_STAGES} are needed, one a stage'
-        )
-    kinds = (int, float) if key == 'width_factor' else (int,)
-    if any(not isinstance(v, kinds) or isinstance(v, bool) for v in value):
-        name = 'numbers' if key == 'width_factor' else 'integers'
-        raise TypeError(f'arch.{key}: got {list(value)}; {name} are needed')
-    if not all(math.isfinite(v) for v in value):
-        raise ValueError(f'arch.{key}: got {list(value)}; finite numbers are needed')
-    return tuple(value)
-
-
-def _check_values(arch: Arch) -> None:
-    for key, low in (('num_blocks', 1), ('num_conv_branches', 1), ('num_se_blocks', 0)):
-        if min(getattr(arch, key)) < low:
-            raise ValueError(
-                f'arch.{key}: got {list(getattr(arch, key))}; at least {low} is needed'
-            )
-    if min(arch.channels) < 1:
-        raise ValueError(
-            f'arch.width_factor: got {list(arch.width_factor)}, which makes {list(arch.channels)} '
-            'channels; each stage needs at least one'
-        )
-    if any(se > blocks for se, blocks in zip(arch.num_se_blocks, arch.num_blocks, strict=True)):
-        raise ValueError(
-            f'arch.num_se_blocks: got {list(arch.num_se_blocks)}; at most the blocks of the stage, '
-            f'{list(arch.num_blocks)}'
-        )
+def _read_field(key: str, value: Any) -> tuple[Any, ...]:
+    name = f'arch.{key}'
+    values = check_sequence(name, value, NUM_STAGES)
+    if key != 'width_factor':
+        low = 0 if key == 'num_se_blocks' else 1
+        return tuple(check_integer(f'{name}[{i}]', v, low) for i, v in enumerate(values))
+    if any(not isinstance(v, (int, float)) or isinstance(v, bool) for v in values):
+        raise TypeError(f'{name}: got {list(values)}; expected numbers')
+    if not all(math.isfinite(v) for v in values):
+        raise ValueError(f'{name}: got {list(values)}; expected finite numbers')
+    return tuple(values)

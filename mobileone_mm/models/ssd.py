@@ -1,4 +1,4 @@
-"""Parts of SSD that need a repair on top of mmdet's; imports mmdet, so it loads on demand only."""
+"""Corrected parts of mmdet's SSD. The module imports mmdet, so the registry loads it on demand."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from ..registry import MODELS
 
 @MODELS.register_module()
 class SSDHead(_SSDHead):
-    """mmdet's SSD head, able to predict.
+    """mmdet's SSD head with a working prediction.
 
-    mmdet's prediction asks every anchor head for ``loss_cls``, the module that AnchorHead's
-    constructor builds. SSD's head skips that constructor, because it computes its losses by itself,
-    so in today's releases (mmdet 3.3.0, onedl-mmdetection 3.5.1) each validation and test ends in
-    an AttributeError. Arguments, weights and losses are mmdet's.
+    mmdet's prediction reads ``loss_cls`` of every anchor head, which AnchorHead's constructor sets.
+    SSDHead does not call that constructor, so with mmdet 3.3.0 and onedl-mmdetection 3.5.1 each
+    validation and test ends in an AttributeError. Arguments, weights and losses are mmdet's.
     """
 
     loss_cls = None
@@ -28,14 +27,14 @@ class SSDHead(_SSDHead):
 
 @MODELS.register_module()
 class SSDNeck(_SSDNeck):
-    """mmdet's SSD neck, which says what to do when BN meets a single value.
+    """mmdet's SSD neck with a clear error for batches of one image.
 
-    At 320 px the last level is one cell. In training, plain BN cannot normalise one image's single
-    cell, and PyTorch's message names only a tensor shape. Sequences of channels may be lists as well
-    as tuples, so that they can be given on a command line. Everything else is mmdet's.
+    At 320 px the last level is one cell. In training, BN cannot normalise the single cell of one
+    image, and PyTorch's message only names a tensor shape. Channels may also be lists, so that the
+    command line can set them. Everything else is mmdet's.
 
     Raises:
-        InputError: While training, a batch of one image reached a level of one cell.
+        InputError: In training, a batch of one image reaches a level of one cell.
     """
 
     def __init__(
@@ -44,13 +43,13 @@ class SSDNeck(_SSDNeck):
         super().__init__(tuple(in_channels), tuple(out_channels), **kwargs)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Feature maps of the backbone, then the extra levels, from fine to coarse."""
+        """Return the feature maps of the backbone and the extra levels, from fine to coarse."""
         try:
             return super().forward(inputs)
         except ValueError as error:
             if self.training and len(inputs[0]) == 1:
                 raise InputError(
                     'train_dataloader.batch_size: got a batch of 1 image, whose last level is one '
-                    'cell that BN cannot normalise; at least 2 images a process are needed'
+                    'cell that BN cannot normalise; expected at least 2 images per process'
                 ) from error
             raise

@@ -1,4 +1,4 @@
-"""Two forms, one function: the algebra of fusing, module surgery, and the proof of equality."""
+"""Fuse branches into one convolution, lift one convolution into branches, and compare both forms."""
 
 from __future__ import annotations
 

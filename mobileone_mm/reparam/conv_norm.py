@@ -1,9 +1,9 @@
-"""Convolutions (or linear layers) followed by a batch normalisation: finding and folding them.
+"""Find convolutions (or linear layers) that a batch normalisation follows, and fold the BN into them.
 
-PyTorch has ``fuse_conv_bn_eval`` and mmcv has ``fuse_conv_bn``; both work in the weights' own dtype,
-the latter folds whatever convolution came last before a BN in the order of registration, used or not,
-and turns a convolution that several BNs share into the product of all of them. Here a pair is a pair
-only if its parent says so, nothing else uses the convolution, and the arithmetic is float64.
+PyTorch has ``fuse_conv_bn_eval`` and mmcv has ``fuse_conv_bn``. Both compute in the dtype of the
+weights. mmcv's folds a BN into the convolution that was registered before it, even if the forward
+pass does not use it, and folds all BN layers that share a convolution into it. Here the parent must
+say that the BN follows, nothing else may use the convolution, and the arithmetic is float64.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .protocol import Reparameterizable
 
 
 class ConvNorm(NamedTuple):
-    """A layer and the BN behind it, by name.
+    """Names of a layer and of the BN that follows it.
 
     Attributes:
-        parent: The module that holds and runs both.
+        parent: The module that contains and runs both.
         layer: Convolution, transposed convolution or linear layer.
         norm: The BN.
     """
@@ -36,11 +36,11 @@ class ConvNorm(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What :func:`find_conv_norms` returns.
+    """The result of :func:`find_conv_norms`.
 
     Attributes:
-        pairs: What can be folded.
-        left: Names of BNs that cannot be, with the reason.
+        pairs: The pairs that can be folded.
+        left: Names of the BN layers that cannot be folded, with the reason.
     """
 
     pairs: list[ConvNorm]
@@ -48,7 +48,7 @@ class Found(NamedTuple):
 
 
 def outer_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """All modules outside re-parameterisable blocks, under each of their names."""
+    """Yield all modules outside re-parameterisable blocks, a shared one under each of its names."""
     inside: tuple[str, ...] = ('\0',)
     for name, module in model.named_modules(remove_duplicate=False):
         if name.startswith(inside):
@@ -60,11 +60,11 @@ def outer_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def find_conv_norms(model: nn.Module) -> Found:
-    """Find the layers outside re-parameterisable blocks that a BN follows at once.
+    """Find the layers outside re-parameterisable blocks that a BN follows directly.
 
-    A parent with mmcv's ``order`` (ConvModule) says what follows what. In a Sequential it is the
-    neighbour; any other parent must have exactly one layer that fits. That the parent really runs one
-    after the other is for the caller to prove.
+    mmcv's ConvModule has an ``order``, and in a Sequential the BN follows its neighbour. Any other
+    parent must have exactly one BN and one layer with the channels of the BN. The caller must prove
+    that the parent runs the two in this order.
     """
     modules = dict(outer_modules(model))
     pairs: list[ConvNorm] = []
@@ -87,19 +87,19 @@ def find_conv_norms(model: nn.Module) -> Found:
 
 
 def fold_norm(layer: nn.Module, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Kernel and bias (float64, CPU) of one layer equal to a layer and the BN behind it.
+    """Return kernel and bias (float64, CPU) of one layer equal to a layer and the BN after it.
 
     Args:
         layer: A convolution, a transposed convolution or a linear layer.
         norm: A BN with running statistics, in eval mode.
 
     Raises:
-        ValueError: The norm cannot be folded, or a weight holds NaN or Inf.
+        ValueError: The norm cannot be folded, or a weight contains NaN or Inf.
     """
     scale, shift = norm_to_affine(norm)
     weight: Tensor = layer.weight.detach().cpu().double()  # type: ignore[operator,union-attr,assignment]
     if isinstance(layer, _ConvTransposeNd):
-        # (in, out / groups, ...): the inputs of a group see its outputs only.
+        # (in, out / groups, ...): the inputs of a group are connected to its outputs only.
         inputs, outputs = weight.shape[0] // layer.groups, weight.shape[1]
         rows = scale.reshape(layer.groups, 1, outputs).expand(layer.groups, inputs, outputs)
         factor = rows.reshape(weight.shape[0], outputs, *[1] * (weight.ndim - 2))
@@ -110,22 +110,22 @@ def fold_norm(layer: nn.Module, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
         bias = bias + layer.bias.detach().cpu().double() * scale
     weight = weight * factor
     if not (bool(torch.isfinite(weight).all()) and bool(torch.isfinite(bias).all())):
-        raise ValueError('weight: holds NaN or Inf; the weights are broken')
+        raise ValueError('weight: contains NaN or Inf; the weights are corrupt')
     return weight, bias
 
 
 def folded_tensors(
     model: nn.Module, pairs: Iterable[ConvNorm], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Names and values of the kernels and biases that folding gives.
+    """Yield names and values of the folded kernels and biases.
 
     Args:
-        model: The model that holds the pairs; it is not changed.
-        pairs: As :func:`find_conv_norms` found them.
-        dtype: Of the result, by default that of the layer; the arithmetic is float64 in any case.
+        model: The model that contains the pairs; it is not changed.
+        pairs: Result of :func:`find_conv_norms`.
+        dtype: Dtype of the result, by default that of the layer; the arithmetic is always float64.
 
     Raises:
-        ValueError: A pair cannot be folded, or does not fit into the dtype.
+        ValueError: A pair cannot be folded, or a value overflows the dtype.
     """
     for pair in pairs:
         layer: Any = model.get_submodule(pair.layer)
@@ -133,28 +133,28 @@ def folded_tensors(
         for name, exact in zip(('weight', 'bias'), fold_norm(layer, norm), strict=True):
             value = exact.to(dtype or layer.weight.dtype)
             if not bool(torch.isfinite(value).all()):
-                raise ValueError(f'{pair.layer}: the folded {name} does not fit into {value.dtype}')
+                raise ValueError(f'{pair.layer}: the folded {name} overflows {value.dtype}')
             yield f'{pair.layer}.{name}', value
 
 
 def _layer_before(parent: nn.Module, norm: _BatchNorm) -> str:
-    """Name of the child that the norm follows, or why there is none."""
+    """Return the name of the child that the norm follows, or the reason why there is none."""
     children = parent._modules
     order = getattr(parent, 'order', None)
     if isinstance(order, (tuple, list)) and 'conv' in order and 'conv' in children:
         place = list(order).index('norm')
         before = list(order)[:place]
         if 'conv' not in before:
-            return 'stands before its convolution'
+            return 'precedes its convolution'
         if before[-1] != 'conv' and getattr(parent, 'with_activation', True):
-            return 'stands behind an activation'
+            return 'follows an activation'
         return 'conv'
     names = list(children)
     if isinstance(parent, nn.Sequential):
         place = next(i for i, name in enumerate(names) if children[name] is norm)
         if place and isinstance(children[names[place - 1]], (_ConvNd, nn.Linear)):
             return names[place - 1]
-        return 'is not behind a convolution'
+        return 'does not follow a convolution'
     fitting = [
         name
         for name, child in children.items()
@@ -162,17 +162,17 @@ def _layer_before(parent: nn.Module, norm: _BatchNorm) -> str:
     ]
     if len(fitting) == 1 and sum(isinstance(c, _BatchNorm) for c in children.values()) == 1:
         return fitting[0]
-    return 'is not behind a convolution of its own'
+    return 'does not follow a convolution of its own'
 
 
 def _obstacle(layer: nn.Module | None, norm: _BatchNorm) -> str | None:
-    """Why this layer and norm cannot be folded, if so."""
+    """Return why this norm cannot be folded into this layer, or None."""
     if not isinstance(layer, (_ConvNd, nn.Linear)):
-        return f'is behind a {type(layer).__name__}, which is no plain convolution'
+        return f'follows a {type(layer).__name__}, which is not a plain convolution'
     if not isinstance(layer.weight, nn.Parameter) or layer._forward_pre_hooks:
-        return 'is behind a layer whose weight is computed (spectral norm, parametrisation)'
+        return 'follows a layer whose weight is computed (spectral norm, parametrisation)'
     if _outputs(layer) != norm.num_features:
-        return 'stands before its convolution'
+        return 'precedes its convolution'
     try:
         norm_to_affine(norm)
     except ValueError as error:
@@ -183,7 +183,7 @@ def _obstacle(layer: nn.Module | None, norm: _BatchNorm) -> str | None:
 def _without_shared(
     modules: Mapping[str, nn.Module], pairs: list[ConvNorm], left: dict[str, str]
 ) -> Found:
-    """Leave pairs whose layer is also used with another norm, or with none."""
+    """Remove the pairs whose layer is also used with another norm or without one."""
     uses: dict[int, list[str]] = defaultdict(list)
     for name, module in modules.items():
         if isinstance(getattr(module, 'weight', None), Tensor):
@@ -196,7 +196,7 @@ def _without_shared(
         if len(users) == 1:
             kept.append(pair)
         elif None in users:
-            left[pair.norm] = 'is behind a convolution that is also used without it'
+            left[pair.norm] = 'follows a convolution that is also used without it'
         else:
             left[pair.norm] = f'shares its convolution with {len(users) - 1} other BN'
     return Found(kept, left)

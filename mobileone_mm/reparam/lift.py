@@ -1,4 +1,4 @@
-"""Arithmetic of lifting, the opposite of fusing: one kernel written into linear branches."""
+"""Arithmetic of lifting, the opposite of fusing: write one kernel into linear branches."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 KINDS = ('conv', 'scale', 'identity')
-# Spread of the differences between conv branches, relative to that of their kernels: equal branches
-# would get equal gradients and stay one branch for ever.
+# Standard deviation of the differences between conv branches, relative to that of their kernels. Equal
+# branches would get equal gradients and stay equal.
 _SPREAD = 0.1
 
 
 class LiftedBranch(NamedTuple):
-    """One branch, in float64.
+    """One branch in float64.
 
     Attributes:
-        kernel: Of the convolution; None for the identity branch.
-        norm: ``weight``, ``bias``, ``running_mean`` and ``running_var`` of the normalisation.
+        kernel: Kernel of the convolution; None for the identity branch.
+        norm: ``weight``, ``bias``, ``running_mean`` and ``running_var`` of the BN.
     """
 
     kernel: Tensor | None
@@ -33,25 +33,27 @@ def lift_kernel(
     eps: float,
     generator: torch.Generator | None = None,
 ) -> list[LiftedBranch]:
-    """Branches whose sum in eval mode is the convolution of a kernel and a bias.
+    """Return branches whose sum in eval mode is the convolution with a kernel and a bias.
 
-    Fusing is a sum, so there are many such branches. Here the scale branch takes half of the kernel's
-    centre, the identity branch half of what is left on its diagonal, and the conv branches share the
-    rest evenly, with small differences that cancel; the bias is the first branch's shift. Statistics
-    are neutral: mean 0, variance 1.
+    Fusing is a sum, so many sets of branches are possible. Here the scale branch gets half of the
+    kernel's centre, the identity branch half of the remaining diagonal, and the conv branches share
+    the rest equally, with small differences that cancel. The first branch gets the bias as its shift.
+    The running statistics are mean 0 and variance 1.
 
     Args:
         kernel: Shape (out, in / groups, k, k), k odd.
         bias: Shape (out,).
-        kinds: ``conv``, ``scale`` or ``identity`` for each branch, in any order; at least one conv.
-        eps: That of the batch normalisations.
-        generator: Of the differences.
+        kinds: ``conv``, ``scale`` or ``identity`` for each branch in any order; at least one conv.
+        eps: ε of the BN layers.
+        generator: Random generator of the differences.
 
     Raises:
-        ValueError: There is no conv branch, or an unknown kind.
+        ValueError: No branch is a conv branch, or a kind is unknown.
     """
     if 'conv' not in kinds or not set(kinds) <= set(KINDS):
-        raise ValueError(f'kinds: got {list(kinds)}; {", ".join(KINDS)} with at least one conv')
+        raise ValueError(
+            f'kinds: got {list(kinds)}; expected {", ".join(KINDS)}, at least one conv'
+        )
     rest = kernel.detach().to(device='cpu', dtype=torch.float64).clone()
     ones = torch.ones(len(rest), dtype=torch.float64)
     row, column = rest.shape[2] // 2, rest.shape[3] // 2
@@ -81,7 +83,7 @@ def lift_kernel(
 
 
 def _shares(kernel: Tensor, count: int, generator: torch.Generator | None) -> list[Tensor]:
-    """Kernels that differ a little and sum up to one."""
+    """Return kernels that differ slightly and whose sum is ``kernel``."""
     shares = [kernel / count for _ in range(count)]
     if count == 1:
         return shares
@@ -89,5 +91,5 @@ def _shares(kernel: Tensor, count: int, generator: torch.Generator | None) -> li
     noise -= noise.mean(0)
     spread = _SPREAD * float(kernel.std(correction=0)) / count
     shares = [share + spread * part for share, part in zip(shares, noise, strict=True)]
-    shares[-1] = kernel - torch.stack(shares[:-1]).sum(0)  # exact, whatever was rounded
+    shares[-1] = kernel - torch.stack(shares[:-1]).sum(0)  # the exact remainder
     return shares

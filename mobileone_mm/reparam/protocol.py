@@ -1,4 +1,4 @@
-"""What a module must offer to be re-parameterised."""
+"""The protocol of modules that can be re-parameterised."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Branch(NamedTuple):
-    """One linear branch: a convolution without bias, then a batch normalisation.
+    """One linear branch: a convolution without bias, followed by a batch normalisation.
 
     Attributes:
-        norm: BatchNorm or SyncBatchNorm over the branch's output.
-        weight: Kernel (out, in / groups, k, k) with odd k, at most the fused kernel's size and
+        norm: BatchNorm or SyncBatchNorm of the branch.
+        weight: Kernel (out, in / groups, k, k) with odd k, not larger than the fused kernel and
             centred in it; None for the identity branch.
     """
 
@@ -24,10 +24,10 @@ class Branch(NamedTuple):
 
 @runtime_checkable
 class Reparameterizable(Protocol):
-    """A module whose function in eval mode is one convolution, then what stays as it is.
+    """A module whose branches are equal to one convolution in eval mode.
 
-    Surgery asks a module for this protocol, not for a class of ours, so that other
-    re-parameterisable blocks fuse with the same code.
+    Fusing uses this protocol, not a class of this package, so that other re-parameterisable blocks
+    fuse with the same code.
     """
 
     deploy: bool
@@ -38,7 +38,7 @@ class Reparameterizable(Protocol):
         """Shape (out, in / groups, k, k) of the fused kernel."""
 
     def reparam_branches(self) -> Sequence[Branch]:
-        """The branches whose sum is fused; called in training form only."""
+        """Return the branches whose sum is fused; only called in training form."""
 
     def switch_to_deploy(self, weight: Tensor, bias: Tensor) -> None:
         """Replace the branches by one convolution with this kernel and bias."""

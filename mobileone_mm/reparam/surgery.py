@@ -1,4 +1,4 @@
-"""From training form to deploy form, for any module that contains re-parameterisable blocks."""
+"""Convert modules with re-parameterisable blocks from training form to deploy form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .protocol import Reparameterizable
 
 
 def unfused_blocks(model: nn.Module) -> Iterator[tuple[str, Reparameterizable]]:
-    """Blocks of the model that still have branches, with their names; a shared one comes once."""
+    """Yield names and blocks that have branches; a shared block once."""
     for name, module in model.named_modules():
         if isinstance(module, Reparameterizable) and not module.deploy:
             yield name, module
@@ -22,31 +22,31 @@ def unfused_blocks(model: nn.Module) -> Iterator[tuple[str, Reparameterizable]]:
 def reparameterize_model(model: nn.Module, inplace: bool = False) -> nn.Module:
     """Return the model with every re-parameterisable block fused into one convolution.
 
-    The function of the model in eval mode does not change. The arithmetic is in float64; results
-    take the dtype and device of the block's parameters. A block that can be trained stays
-    trainable, a frozen one stays frozen. A model that is fused already comes back as it is.
+    The function of the model in eval mode does not change. The arithmetic is float64; the results
+    have the dtype and device of the block's parameters. A trainable block stays trainable, a frozen
+    block stays frozen. A fused model is returned unchanged.
 
     Args:
-        model: Any module; blocks are found at any depth, modules that occur several times included.
-        inplace: Change the model itself and return it; else a copy is changed.
+        model: Any module; blocks at any depth are fused, including shared ones.
+        inplace: Change the model itself and return it, instead of a copy.
 
     Raises:
-        TypeError: ``model`` is no module.
-        ValueError: A block is in training mode (it then normalises by the statistics of the batch,
-            which no fixed kernel can express), or its weights cannot be fused.
+        TypeError: ``model`` is not a module.
+        ValueError: A block is in training mode (BN then uses the statistics of the batch, which no
+            fixed kernel can express), or its weights cannot be fused.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f'model: got {type(model).__name__}; a torch.nn.Module is needed')
+        raise TypeError(f'model: got {type(model).__name__}; expected a torch.nn.Module')
     for name, block in unfused_blocks(model):
         norms = [branch.norm for branch in block.reparam_branches()]
         if model.training or block.training or any(norm.training for norm in norms):
             raise ValueError(
                 f'model: {name or "the block"} is in training mode, where BN uses the statistics of '
-                'the batch and no single convolution is equal to it; call model.eval() first'
+                'the batch and the block is not equal to one convolution; call model.eval() first'
             )
     if not inplace:
         model = copy.deepcopy(model)
-    # Compute all before changing any: a block that cannot be fused must not leave half a model.
+    # Compute all kernels before any change: an error must not leave a model that is partly fused.
     fused = []
     for name, block in unfused_blocks(model):
         try:
@@ -59,12 +59,12 @@ def reparameterize_model(model: nn.Module, inplace: bool = False) -> nn.Module:
 
 
 def _fused_like(block: Reparameterizable) -> tuple[Tensor, Tensor]:
-    """Fused kernel and bias with dtype, device and memory format of the block's kernels."""
+    """Return the fused kernel and bias with dtype, device and memory format of the block."""
     branches = block.reparam_branches()
     like = next(branch.weight for branch in branches if branch.weight is not None)
     kernel, bias = (t.to(like.dtype) for t in fuse_branches(branches, block.kernel_shape))
     if not (bool(torch.isfinite(kernel).all()) and bool(torch.isfinite(bias).all())):
-        raise ValueError(f'weight: the fused kernel does not fit into {like.dtype}; use float32')
+        raise ValueError(f'weight: the fused kernel overflows {like.dtype}; use float32')
     if like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous():
         kernel = kernel.contiguous(memory_format=torch.channels_last)
     return kernel.to(like.device), bias.to(like.device)

@@ -1,1 +1,1 @@
-"""What mmengine's training lacks: exact resume, curricula, seeds by position, CPU process groups."""
+"""Additions to mmengine's training: exact resume, curricula, seeds by position, CPU process groups."""

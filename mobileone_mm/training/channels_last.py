@@ -1,4 +1,4 @@
-"""Weights and images with the channels last in memory, which many convolutions prefer."""
+"""The channels-last memory format (NHWC), in which many convolutions are faster, for a whole model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -17,54 +16,32 @@ from ..models.block import SubsampledConv2d
 KEY = 'channels_last'
 
 
-class ChannelsLastHook(Hook):
-    """Keeps checkpoints in torch's usual order, so that a run with the layout and one without can read
-    each other's; and converts what a resumed optimizer has read. The Runner registers it."""
-
-    priority = 'LOWEST'  # behind EMAHook, which puts its average into the checkpoint
-
-    def before_train(self, runner: Any) -> None:
-        """Give the optimizer's state the order of its parameters."""
-        state = getattr(getattr(runner.optim_wrapper, 'optimizer', None), 'state', {})
-        for parameter, entries in state.items():
-            for key, value in entries.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    entries[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:  # noqa: ARG002
-        """Put the tensors of a checkpoint into the usual order."""
-        for key in ('state_dict', 'ema_state_dict', 'optimizer'):
-            if key in checkpoint:
-                _put_in_usual_layout(checkpoint[key])
-
-
-def is_asked_for(setting: Any) -> bool:
-    """Whether a config asks for the layout.
+def is_enabled(setting: Any) -> bool:
+    """Return whether a config enables the format.
 
     Args:
-        setting: What the config has under ``channels_last``; None for nothing.
+        setting: The value of ``channels_last`` in the config; None if the key is absent.
 
     Raises:
-        InputError: It is neither True nor False.
+        InputError: The value is not a bool.
     """
     if setting is not None and not isinstance(setting, bool):
-        raise InputError(f'{KEY}: got {setting!r}; True or False is allowed')
+        raise InputError(f'{KEY}: got {setting!r}; expected True or False')
     return bool(setting)
 
 
 def use_channels_last(model: nn.Module, device: str) -> None:
-    """Convert a model: its convolutions' weights now, and what comes into its backbones at each call.
+    """Convert the weights of a model now, and the inputs of its backbones at each call.
 
-    Shapes, values and names stay; only the order in memory is another. Copies of the model are in
-    the same layout.
+    Shapes, values and names stay the same. Copies of the model have the same format.
 
     Args:
-        model: The model of a host, also inside wrappers; changed in place.
-        device: Where it will run.
+        model: The model of a host, possibly inside wrappers; changed in place.
+        device: Device that the model will run on.
 
     Raises:
-        InputError: It has no backbone with 2-D convolutions, or one whose gradient torch computes
-            wrongly on this device.
+        InputError: The model has no backbone with 2-D convolutions, or one whose gradient torch
+            computes incorrectly on this device.
     """
     backbones = [
         module
@@ -73,7 +50,7 @@ def use_channels_last(model: nn.Module, device: str) -> None:
     ]
     if not backbones:
         raise InputError(
-            f'{KEY}: {type(model).__name__} has no backbone with convolutions to convert; leave it out'
+            f'{KEY}: {type(model).__name__} has no backbone with 2-D convolutions; remove the setting'
         )
     if device == 'cpu':
         _check_strided(model)
@@ -83,36 +60,24 @@ def use_channels_last(model: nn.Module, device: str) -> None:
     _convert(model, torch.channels_last)
 
 
-def keep_layout(model: nn.Module) -> None:
-    """Convert the weights of a model once more, if it is one for channels_last: some are new."""
+def restore_format(model: nn.Module) -> None:
+    """Convert new weights of a model that uses channels_last; leave any other model unchanged."""
     if any(_converts(module) for module in model.modules()):
         _convert(model, torch.channels_last)
 
 
 @contextmanager
-def usual_layout(model: nn.Module) -> Iterator[None]:
-    """Within it, the weights are in torch's usual order.
+def contiguous_weights(model: nn.Module) -> Iterator[None]:
+    """Keep the weights contiguous inside the block, for their initialisation.
 
-    torch fills a weight with random numbers in the order of the memory: the same seed would start
-    another net.
+    torch fills a weight with random numbers in memory order, so with another format the same seed
+    would give another network.
     """
     _convert(model, torch.contiguous_format)
     try:
         yield
     finally:
-        keep_layout(model)
-
-
-def _put_in_usual_layout(content: Any) -> None:
-    """Exchange the tensors in nested dicts and lists, which the Runner has made for the file."""
-    if isinstance(content, (dict, list)):
-        for key, value in list(
-            content.items() if isinstance(content, dict) else enumerate(content)
-        ):
-            if isinstance(value, Tensor):
-                content[key] = value.contiguous()
-            else:
-                _put_in_usual_layout(value)
+        restore_format(model)
 
 
 def _to_channels_last(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -134,17 +99,17 @@ def _convolutions(module: nn.Module) -> Iterator[tuple[str, _ConvNd]]:
             yield name, part
 
 
-def _convert(model: nn.Module, layout: torch.memory_format) -> None:
+def _convert(model: nn.Module, memory_format: torch.memory_format) -> None:
     for _, convolution in _convolutions(model):
         weight = convolution.weight
-        # In place: optimizers and averages know the parameter.
-        weight.data = weight.data.to(memory_format=layout)
+        # In place: optimizers and averages hold the parameter.
+        weight.data = weight.data.to(memory_format=memory_format)
         if weight.grad is not None:
-            weight.grad = weight.grad.to(memory_format=layout)
+            weight.grad = weight.grad.to(memory_format=memory_format)
 
 
 def _check_strided(model: nn.Module) -> None:
-    """torch 2.13's CPU build: a wrong gradient, or a crash; see ``SubsampledConv2d``."""
+    """Refuse what torch 2.13's CPU build computes incorrectly; see ``SubsampledConv2d``."""
     for name, convolution in _convolutions(model):
         if (
             not isinstance(convolution, SubsampledConv2d)
@@ -155,6 +120,6 @@ def _check_strided(model: nn.Module) -> None:
         ):
             raise InputError(
                 f"{KEY}: '{name}' is a strided 1x1 convolution of {convolution.in_channels} channels, "
-                'whose gradient torch computes wrongly in this layout on a CPU; leave it out, or take '
-                'mobileone_mm.MobileOne'
+                'whose gradient torch computes incorrectly in this format on a CPU; remove the '
+                'setting, or use mobileone_mm.MobileOne'
             )

@@ -1,164 +1,276 @@
-"""A curriculum: resolution and strength of the augmentation rise from phase to phase."""
+"""The phases of a curriculum, and transforms that change with the phase."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
 
-import torch
-from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop
+from mmcv.transforms import BaseTransform
+from torch import Tensor
 
-from ..errors import InputError
-from ..registry import HOOKS
-from .averages import unwrapped
-from .seeding import seeded
+_KEYS = ('begin', 'resolution', 'strength')
+#: The attribute that holds the magnitude of each augmentation of mmpretrain; None if it has none.
+_MAGNITUDES = {
+    'AutoContrast': None,
+    'Brightness': 'magnitude',
+    'ColorTransform': 'magnitude',
+    'Contrast': 'magnitude',
+    'Equalize': None,
+    'Invert': None,
+    'Posterize': 'bits',
+    'Rotate': 'angle',
+    'Sharpness': 'magnitude',
+    'Shear': 'magnitude',
+    'Solarize': 'thr',
+    'SolarizeAdd': 'magnitude',
+    'Translate': 'magnitude',
+}
+#: Values of these attributes at which the image does not change; 0 for all others.
+_NEUTRAL = {'bits': 8, 'thr': 256}
 
 
-@HOOKS.register_module()
-class CurriculumHook(Hook):
-    """Trains in phases, each with its resolution and strength of augmentation.
+class Phase(NamedTuple):
+    """One phase of a curriculum.
 
-    mmpretrain's ``SwitchRecipeHook`` takes whole pipelines at fixed epochs. A key that it does not
-    know is dropped without a word (which is why the phases of mmpretrain's own MobileOne configs never
-    begin), a phase behind the end of the run is no error, and a shorter run needs other numbers. It
-    has no notion of a magnitude: each phase would have to spell out AutoAugment's 25 policies. So this
-    hook does not use it. Here phases are numbers:
-
-    - ``resolution`` sets ``scale`` of the pipeline's ``RandomResizedCrop``, and of a ``Resize`` to a
-      square without ``keep_ratio``; nothing else, and nothing of the validation.
-    - ``strength`` multiplies the magnitudes of mmpretrain's ``AutoAugment`` and ``RandAugment``;
-      see :func:`~mobileone_mm.training.phases.weakened`.
-
-    A switch is one number in shared memory, written while no batch is loaded: worker processes,
-    persistent or not, see it from the first image of the epoch. It follows from the epoch alone, so
-    that a resumed run and all processes are in the right phase.
-
-    Args:
-        phases: Dicts of ``begin`` (the first epoch of the phase, counted from 0), ``resolution``
-            (pixels) and ``strength`` (0 to 1). Either of the last two can be left out of all phases.
-        total: Length of the run, in epochs, that ``begin`` is meant for. In a run of another length
-            (``train_cfg.max_epochs``) phases become longer or shorter in proportion, rounded to whole
-            epochs, at least one epoch each. None takes them as they are.
-
-    Raises:
-        ValueError: The phases are malformed, unsorted, one is the same as the one before, or begins
-            after ``total``.
-        InputError: At the start of a run: a phase would not take effect, because it begins after the
-            end, the pipeline has nothing that it changes, or something behind that undoes it.
+    Attributes:
+        begin: First epoch, counted from 0.
+        resolution: Side of the square training images in pixels; None does not change it.
+        strength: Factor of the augmentation magnitudes, 0 to 1; None does not change them.
     """
 
-    priority = 'VERY_HIGH'
+    begin: int
+    resolution: int | None = None
+    strength: float | None = None
 
-    def __init__(self, phases: Sequence[Mapping[str, Any]], total: int | None = None) -> None:
-        from .phases import check_total, read_phases
+    def __str__(self) -> str:
+        parts = []
+        if self.resolution is not None:
+            parts.append(f'{self.resolution} px')
+        if self.strength is not None:
+            parts.append(f'strength {self.strength}')
+        return ', '.join(parts)
 
-        self.phases = read_phases(phases)
-        check_total(self.phases, total)
-        self.total = total
-        self._begins: list[int] = []
-        self._index = torch.zeros(1, dtype=torch.int64).share_memory_()
-        self._logged: int | None = None
 
-    def begins(self, max_epochs: int) -> list[int]:
-        """First epoch of each phase, counted from 0, in a run of so many epochs.
+def read_phases(phases: Sequence[Mapping[str, Any]]) -> tuple[Phase, ...]:
+    """Read phases from a config.
 
-        Raises:
-            InputError: A phase would begin after the end.
-        """
-        from .phases import first_epochs
-
-        try:
-            return first_epochs(self.phases, self.total, max_epochs)
-        except ValueError as error:
-            raise InputError(f'custom_hooks: CurriculumHook: {error}') from error
-
-    def before_train(self, runner: Any) -> None:
-        """Check the phases against the run and put them into the pipeline.
-
-        Raises:
-            InputError: See the class.
-        """
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            raise InputError(
-                'custom_hooks: CurriculumHook: its phases are counted in epochs, and train_cfg.type is '
-                f'{type(runner.train_loop).__name__}; EpochBasedTrainLoop is needed'
+    Raises:
+        ValueError: Naming the phase, the key, what came and what is allowed.
+    """
+    if not isinstance(phases, (list, tuple)) or not phases:
+        raise ValueError(f'phases: got {phases!r}; expected a list of dicts')
+    found = tuple(_read_phase(f'phases.{i}', phase) for i, phase in enumerate(phases))
+    if found[0].begin != 0:
+        raise ValueError(f'phases.0.begin: got {found[0].begin}; expected 0 for the first phase')
+    for index, (before, after) in enumerate(pairwise(found), 1):
+        where = f'phases.{index}'
+        if after.begin <= before.begin:
+            raise ValueError(
+                f'{where}.begin: got {after.begin}; expected more than in the phase before '
+                f'({before.begin})'
             )
-        self._begins = self.begins(runner.max_epochs)
-        self._install(runner)
-        self._switch(runner)
+        for key in _KEYS[1:]:
+            if (getattr(before, key) is None) != (getattr(after, key) is None):
+                raise ValueError(f'{where}.{key}: set it in all phases or in none')
+        if after[1:] == before[1:]:
+            raise ValueError(f'{where}: equals the phase before; remove it')
+    return found
 
-    def before_train_epoch(self, runner: Any) -> None:
-        self._switch(runner)
 
-    def use_phase(self, number: int) -> None:
-        """Put a phase in force, counted from 0, for all images that are loaded from now on."""
-        self._index.fill_(number)
-
-    def _switch(self, runner: Any) -> None:
-        number = sum(begin <= runner.epoch for begin in self._begins) - 1
-        self.use_phase(number)
-        if number != self._logged:
-            self._logged = number
-            runner.logger.info(
-                f'Curriculum: phase {number + 1} of {len(self.phases)} from epoch '
-                f'{self._begins[number] + 1}: {self.phases[number]}'
-            )
-
-    def _install(self, runner: Any) -> None:
-        from .phases import install
-
-        for hook in filter(_replaces_pipelines, runner.hooks):
-            raise InputError(
-                f'custom_hooks: CurriculumHook and {type(hook).__name__} both change the training '
-                'pipeline; leave one of them out'
-            )
-        dataset = runner.train_dataloader.dataset
-        try:
-            counts = install(dataset, self.phases, self._index)
-        except ValueError as error:
-            raise InputError(f'custom_hooks: CurriculumHook: strength: {error}') from error
-        wanted = (
-            ('resolution', 'RandomResizedCrop, or a Resize to a square without keep_ratio'),
-            ('strength', "mmpretrain's AutoAugment or RandAugment"),
+def _read_phase(where: str, phase: Any) -> Phase:
+    if not isinstance(phase, Mapping):
+        raise ValueError(f'{where}: got {phase!r}; expected a dict')
+    for key in phase:
+        if key not in _KEYS:
+            raise ValueError(f"{where}: unknown key '{key}'; expected {', '.join(_KEYS)}")
+    if 'begin' not in phase or len(phase) < 2:
+        raise ValueError(
+            f'{where}: got {phase!r}; expected begin, and resolution or strength or both'
         )
-        for (key, kinds), count in zip(wanted, counts, strict=True):
-            if getattr(self.phases[0], key) is not None and count == 0:
-                raise InputError(
-                    f'custom_hooks: CurriculumHook: {key}: the training pipeline has nothing that it '
-                    f'would change ({kinds}); leave it out of the phases'
-                )
-        if self.phases[0].resolution is not None:
-            self._check_sizes(runner, dataset)
+    begin, resolution, strength = (phase.get(key) for key in _KEYS)
+    if type(begin) is not int or begin < 0:
+        raise ValueError(f'{where}.begin: got {begin!r}; expected an epoch, an integer from 0')
+    if resolution is not None and (type(resolution) is not int or resolution < 1):
+        raise ValueError(f'{where}.resolution: got {resolution!r}; expected a number of pixels')
+    if strength is not None and (type(strength) not in (int, float) or not 0 <= strength <= 1):
+        raise ValueError(f'{where}.strength: got {strength!r}; expected 0 to 1')
+    return Phase(begin, resolution, strength)
 
-    def _check_sizes(self, runner: Any, dataset: Any) -> None:
-        """Load a sample in every phase: a crop or a padding may follow and undo the resolution."""
-        preprocessor = getattr(unwrapped(runner.model), 'data_preprocessor', None)
-        fixed = getattr(preprocessor, 'size', None)
-        if fixed is not None:
-            raise InputError(
-                f'custom_hooks: CurriculumHook: resolution: model.data_preprocessor.size pads to '
-                f'{fixed}; leave it out of the config'
+
+def check_total(phases: Sequence[Phase], total: int | None) -> None:
+    """Check ``total``, the number of epochs that the phases refer to; None is allowed.
+
+    Raises:
+        ValueError: It is not a number of epochs, or a phase begins after it.
+    """
+    if total is None:
+        return
+    if type(total) is not int or total < 1:
+        raise ValueError(f'total: got {total!r}; expected a number of epochs, an integer from 1')
+    for index, phase in enumerate(phases):
+        if phase.begin >= total:
+            raise ValueError(
+                f'phases.{index}.begin: got {phase.begin}; expected less than total ({total})'
             )
-        for number, phase in enumerate(self.phases):
-            self.use_phase(number)
-            with seeded(0):
-                sample = dataset[0]
-            inputs = sample.get('inputs') if isinstance(sample, Mapping) else None
-            if not isinstance(inputs, torch.Tensor):
+
+
+def first_epochs(phases: Sequence[Phase], total: int | None, max_epochs: int) -> list[int]:
+    """Return the first epoch of each phase in a run, counted from 0.
+
+    Args:
+        phases: The phases.
+        total: Number of epochs that the phases refer to. In a run of another length they are scaled in
+            proportion, rounded to whole epochs, with at least one epoch each. None uses them
+            unchanged.
+        max_epochs: Length of the run in epochs.
+
+    Raises:
+        ValueError: A phase would begin after the end.
+    """
+    begins: list[int] = []
+    for index, phase in enumerate(phases):
+        begin = phase.begin
+        if total is not None:
+            begin = math.floor(begin * max_epochs / total + 0.5)
+            begin = max(begin, begins[-1] + 1) if begins else begin
+        if begin >= max_epochs:
+            raise ValueError(
+                f'phases.{index}: would begin at epoch {begin + 1} of a run of {max_epochs}; remove '
+                'it, or train longer'
+            )
+        begins.append(begin)
+    return begins
+
+
+class Phased(BaseTransform):
+    """Apply one of several transforms, selected by a number in shared memory.
+
+    Data-loader workers have copies of the pipeline, and persistent workers keep them. They all read
+    ``index``, which the main process writes.
+
+    Args:
+        variants: The transform of each phase.
+        index: Number of the current phase, an integer tensor of one element in shared memory.
+    """
+
+    def __init__(self, variants: Sequence[Any], index: Tensor) -> None:
+        self.variants = tuple(variants)
+        self.index = index
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.variants)  # mmcv iterates over a transform to find random methods
+
+    def transform(self, results: dict) -> dict | None:
+        """Apply the transform of the current phase."""
+        return self.variants[int(self.index)](results)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.variants[int(self.index)]!r})'
+
+
+def install(dataset: Any, phases: Sequence[Phase], index: Tensor) -> tuple[int, int]:
+    """Replace transforms of a dataset by ones that change with the phase.
+
+    Args:
+        dataset: A dataset with mmengine's ``pipeline``, or a wrapper of one or several datasets.
+        phases: The phases.
+        index: Number of the current phase; see :class:`Phased`.
+
+    Returns:
+        Number of transforms that change with the resolution, and with the strength.
+
+    Raises:
+        ValueError: The magnitude of an augmentation is not known here.
+    """
+    counts = [0, 0]
+    for pipeline in _pipelines(dataset):
+        for owner, place, transform in _places(pipeline):
+            kind = 0 if _has_square_scale(transform) else 1 if _has_strength(transform) else None
+            if kind is None or phases[0][kind + 1] is None:
                 continue
-            size = tuple(inputs.shape[-2:])
-            if size != (phase.resolution, phase.resolution):
-                raise InputError(
-                    f'custom_hooks: CurriculumHook: resolution: images of phases.{number} are '
-                    f'{size[1]} x {size[0]}, not {phase.resolution} px; a later transform of the '
-                    'training pipeline changes their size'
-                )
+            change: Any = _resized if kind == 0 else weakened
+            owner[place] = Phased([change(transform, phase[kind + 1]) for phase in phases], index)
+            counts[kind] += 1
+    return counts[0], counts[1]
 
 
-def _replaces_pipelines(hook: Hook) -> bool:
-    """Whether a hook of mmdet, or of mmpretrain, puts another pipeline into the dataset."""
-    name = type(hook).__name__
-    recipes = getattr(hook, 'schedule', {}) if name == 'SwitchRecipeHook' else {}
-    replaced = any('train_pipeline' in recipe for recipe in recipes.values())
-    return replaced or name == 'PipelineSwitchHook'
+def weakened(transform: Any, strength: float) -> Any:
+    """Return a copy of mmpretrain's AutoAugment or RandAugment with smaller magnitudes.
+
+    The strength multiplies the magnitudes. For Solarize it multiplies the distance of the threshold
+    from 256, for Posterize the number of removed bits (rounded). AutoContrast, Equalize and Invert
+    have no magnitude.
+
+    Raises:
+        ValueError: The magnitude of an augmentation is not known here.
+    """
+    copied = copy.deepcopy(transform)
+    for part in _parts(copied):
+        name = type(part).__name__
+        if getattr(part, 'magnitude_range', None) is not None:
+            part.magnitude_level *= strength
+        elif name not in _MAGNITUDES:
+            raise ValueError(f'{type(transform).__name__}: {name} has no known magnitude')
+        elif (setting := _MAGNITUDES[name]) is not None:
+            whole = getattr(part, setting)
+            value = whole + (1 - strength) * (_NEUTRAL.get(setting, 0) - whole)
+            setattr(part, setting, round(value) if setting == 'bits' else value)
+    return copied
+
+
+def _resized(transform: Any, resolution: int) -> Any:
+    copied = copy.copy(transform)
+    copied.scale = (resolution, resolution)
+    return copied
+
+
+def _has_square_scale(transform: Any) -> bool:
+    """Return whether this transform makes every image a square of one size."""
+    scale = getattr(transform, 'scale', None)
+    kinds = {kind.__name__ for kind in type(transform).__mro__}
+    resizes = 'RandomResizedCrop' in kinds or (
+        'Resize' in kinds and not getattr(transform, 'keep_ratio', False)
+    )
+    return resizes and isinstance(scale, (list, tuple)) and len(set(scale)) == 1
+
+
+def _has_strength(transform: Any) -> bool:
+    return any(
+        kind.__name__ in ('AutoAugment', 'RandAugment')
+        and kind.__module__.startswith('mmpretrain.')
+        for kind in type(transform).__mro__
+    )
+
+
+def _pipelines(dataset: Any) -> Iterator[Any]:
+    """Yield the pipelines of a dataset and of all datasets inside it."""
+    if hasattr(dataset, 'pipeline'):
+        yield dataset.pipeline
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    for one in inner:
+        if one is not None:
+            yield from _pipelines(one)
+
+
+def _places(node: Any) -> Iterator[tuple[list, int, Any]]:
+    """Yield every transform in a pipeline or a wrapper of transforms, with its list and position."""
+    held = node if isinstance(node, list) else getattr(node, 'transforms', None)
+    if not isinstance(held, list):
+        if held is not None:
+            yield from _places(held)
+        return
+    for place, transform in enumerate(held):
+        yield held, place, transform
+        yield from _places(transform)
+
+
+def _parts(transform: Any) -> Iterator[Any]:
+    """Yield the augmentations inside a policy."""
+    held = getattr(transform, 'transforms', None)
+    if held is None:
+        yield transform
+    for part in held or ():
+        yield from _parts(part)

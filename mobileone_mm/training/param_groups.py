@@ -1,4 +1,4 @@
-"""Parameter groups: learning rates for parts of a model, without decay where there was none."""
+"""Parameter groups: learning rates for parts of a model that keep the rules for weight decay."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _NORMS = (_BatchNorm, _InstanceNorm, GroupNorm, LayerNorm)
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's constructor, whose ``lr_mult`` leaves the weight decay alone.
+    """mmengine's constructor, in which ``lr_mult`` does not change the weight decay.
 
     In mmengine an entry of ``custom_keys`` replaces all other rules for the parameters that it
-    matches (mmengine issue 846): ``custom_keys=dict(head=dict(lr_mult=10))`` beside
-    ``norm_decay_mult=0`` gives the norms and biases of the head full decay, and nothing says so.
-    Here ``norm_decay_mult``, ``bias_decay_mult``, ``dwconv_decay_mult`` and ``flat_decay_mult`` hold
-    for them too, unless the entry has a ``decay_mult`` of its own. Arguments are mmengine's.
+    matches (mmengine issue 846). With ``custom_keys=dict(head=dict(lr_mult=10))`` and
+    ``norm_decay_mult=0``, the norms and biases of the head get full decay without a message. Here
+    ``norm_decay_mult``, ``bias_decay_mult``, ``dwconv_decay_mult`` and ``flat_decay_mult`` apply to
+    them as well, unless the entry has its own ``decay_mult``. The arguments are mmengine's.
     """
 
     def add_params(
@@ -33,7 +33,7 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
         prefix: str = '',
         is_dcn_module: int | float | None = None,
     ) -> None:
-        """Add a group for each parameter of the module and of those below it."""
+        """Add a group for each parameter of the module and of its children."""
         own = {id(value): name for name, value in module.named_parameters(recurse=False)}
         start = len(params)
         super().add_params(params, module, prefix, is_dcn_module)
@@ -52,7 +52,7 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return any(key in name for key in self.paramwise_cfg.get('custom_keys', {}))
 
     def _decay_mult(self, module: nn.Module, name: str, parameter: Parameter) -> float | None:
-        """The multiplier of the first rule that the parameter falls under, in mmengine's order."""
+        """Return the multiplier of the first rule, in mmengine's order, that applies."""
         given: dict[str, Any] = self.paramwise_cfg
         depthwise = isinstance(module, nn.Conv2d) and module.in_channels == module.groups
         rules = (

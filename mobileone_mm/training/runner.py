@@ -1,15 +1,16 @@
-"""mmengine's Runner with exact resume, whole files and process groups on the CPU."""
+"""mmengine's Runner with exact resume, atomic files and process groups on the CPU."""
 
 from __future__ import annotations
 
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch.distributed as dist
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
+from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -17,46 +18,35 @@ from torch.utils.data import DataLoader
 from ..errors import InputError
 from ..files import atomic_text
 from . import channels_last
-from .averages import unwrapped
-from .resumed_schedules import schedule_settings, warn_of_taken
+from .resume import checked_resume
+from .run_model import unwrapped
 from .seeding import SeededSampler, seed_samples
-
-# What torch's and mmengine's parts raise about a state that is none of theirs.
-_MISFITS = (
-    AssertionError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 class Runner(MMEngineRunner):
-    """mmengine's Runner, repaired where it fails on this project's ground.
+    """mmengine's Runner with these corrections and additions.
 
-    - ``--launcher pytorch`` on machines without a GPU: mmengine calls ``torch.cuda.set_device``
-      whatever the backend, and hands DDP the ids of devices that are not there. Here the group is
-      made with gloo, and SyncBN, which needs GPUs, becomes BN.
-    - A resumed run is the unbroken run: see :mod:`mobileone_mm.training.seeding`.
-    - Config and checkpoints are written whole or not at all; a checkpoint is removed only after
-      its successor is there.
-    - The copy of the config is written by :meth:`write_config`, not in the constructor: a run that
-      is refused must not write over that of an earlier one, nor a test over that of the training.
-    - A model and its EMA in different forms are an error; mmengine swaps them by position.
-    - A loader that yields no batch is an error; mmengine would train nothing and report success.
-    - ``compile`` compiles the backbone. mmengine compiles the whole training step, whose optimizer
-      torch cannot trace (its parameter groups are mmengine's ConfigDicts), and which it would have to
-      compile anew for every learning rate.
+    - ``--launcher pytorch`` works on machines without a GPU. mmengine calls
+      ``torch.cuda.set_device`` for every backend and passes GPU ids to DDP. Here the process group
+      uses gloo, and BN replaces SyncBN, which needs GPUs.
+    - A resumed run equals the uninterrupted run: see :mod:`mobileone_mm.training.seeding`.
+    - Config and checkpoints are written completely or not at all; an old checkpoint is removed only
+      after the new one is written.
+    - :meth:`write_config` writes the copy of the config, not the constructor: a run that is refused
+      must not overwrite the config of an earlier run, nor a test the config of the training.
+    - A model and its EMA in different forms are an error; mmengine exchanges them by position.
+    - A dataloader without a batch is an error; mmengine would train nothing and report success.
+    - ``compile`` compiles the backbone. mmengine compiles the whole training step; torch cannot trace
+      its optimizer (the parameter groups are mmengine's ConfigDicts), and would compile it again for
+      every learning rate.
     - ``channels_last=True``: see :mod:`mobileone_mm.training.channels_last`.
     """
 
-    #: log folders of the Runners of this process, also of those whose constructor failed
+    #: Log folders of all Runners of this process, including those whose constructor failed.
     log_dirs: ClassVar[list[Path]] = []
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Join the other processes through gloo where there is no GPU, then do as mmengine does."""
+        """Join the process group through gloo if there is no GPU, then do what mmengine does."""
         if self.distributed and not dist.is_initialized() and get_device() == 'cpu':
             timeout = dict(env_cfg.get('dist_cfg', {})).get('timeout')
             join_cpu_group(timeout)
@@ -66,17 +56,15 @@ class Runner(MMEngineRunner):
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap the model for several processes; on the CPU without device ids and SyncBN.
 
-        Before that, as DDP lays its gradients out like the weights, into channels_last if asked for.
+        channels_last comes first: DDP gives its gradient buckets the memory format of the weights.
         """
         if self._channels_last:
             channels_last.use_channels_last(model, get_device())
-            self.logger.info(
-                'Channels last: the weights are converted, images before the backbone.'
-            )
+            self.logger.info('channels_last: weights and the inputs of the backbone are converted.')
         if not self.distributed or get_device() != 'cpu':
             return super().wrap_model(model_wrapper_cfg, model)
         if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
-            self.logger.info('SyncBN needs GPUs: on the CPU it is replaced by BN.')
+            self.logger.info('SyncBN needs GPUs; BN replaces it on the CPU.')
             model = revert_sync_batchnorm(model)
         self.cfg.pop('sync_bn', None)
         wrapper = dict(
@@ -89,23 +77,23 @@ class Runner(MMEngineRunner):
 
     @property
     def _channels_last(self) -> bool:
-        return channels_last.is_asked_for(self.cfg.get(channels_last.KEY))
+        return channels_last.is_enabled(self.cfg.get(channels_last.KEY))
 
     def _init_model_weights(self) -> None:
         if not self._channels_last:
             super()._init_model_weights()
             return
-        with channels_last.usual_layout(self.model):
+        with channels_last.contiguous_weights(self.model):
             super()._init_model_weights()
 
     @staticmethod
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """Build a loader whose augmentation depends on the seed and the place in the run alone.
+        """Build a dataloader whose augmentation depends only on the seed and the position in the run.
 
         Raises:
-            InputError: It would yield no batch.
+            InputError: The dataloader would yield no batch.
         """
         if not isinstance(dataloader, dict):
             return MMEngineRunner.build_dataloader(dataloader, seed, diff_rank_seed)
@@ -116,37 +104,38 @@ class Runner(MMEngineRunner):
         seed_samples(loader)
         if len(loader) == 0:
             raise InputError(
-                f'{len(loader.dataset)} images an epoch (repeated ones counted) are too few for one '  # type: ignore[arg-type]
-                f'batch of {loader.batch_size or "this size"} a process; lower batch_size or set '
-                'drop_last=False'
+                f'the dataloader has {len(loader.dataset)} images per epoch (repeats included), '  # type: ignore[arg-type]
+                f'fewer than one batch of {loader.batch_size or "this size"} per process; lower '
+                'batch_size or set drop_last=False'
             )
         return loader
 
     def load_or_resume(self) -> None:
-        """Load a checkpoint or resume from one.
-
-        mmengine takes the schedules of the checkpoint in the place of the config's, without a word: a
-        run that is resumed to be longer goes on at the rate where the old one ended. The log says so.
-
-        Raises:
-            InputError: The state of the run in it does not fit this run.
-        """
-        planned = schedule_settings(self)
-        try:
+        """Load a checkpoint or resume from one; see :func:`~.resume.checked_resume`."""
+        with checked_resume(self):
             super().load_or_resume()
-        except _MISFITS as error:
-            if isinstance(error, InputError) or not self._resume:
-                raise
-            reason = ' '.join(str(error).split())[:200]
-            raise InputError(
-                f"--resume: the state of the run in '{self._load_from}' does not fit this run "
-                f'({type(error).__name__}: {reason}); continue with the config that it began with, or '
-                'start anew from its weights with --cfg-options load_from=...'
-            ) from error
-        warn_of_taken(self, planned)
+
+    def resume(self, *args: Any, **kwargs: Any) -> None:
+        """Resume from a checkpoint; correct the iteration if an epoch has another length now.
+
+        mmengine takes the iteration from the checkpoint. With another batch size it is then that of
+        another epoch, and the ETA can become negative.
+        """
+        super().resume(*args, **kwargs)
+        loop = self.train_loop
+        if not isinstance(loop, EpochBasedTrainLoop):
+            return
+        first = loop.epoch * len(loop.dataloader)
+        if not first <= loop.iter < first + len(loop.dataloader):
+            self.logger.warning(
+                f'--resume: an epoch has {len(loop.dataloader)} iterations, and another number in the '
+                f'checkpoint; epoch {loop.epoch + 1} starts at iteration {first + 1}, not '
+                f'{loop.iter + 1}'
+            )
+            loop._iter = first
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
-        """Register mmengine's hooks, with the project's hooks in or beside their place."""
+        """Register mmengine's default hooks, with this package's CheckpointHook, and two more."""
         hooks = dict(hooks or {})
         checkpoint = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))
         if isinstance(checkpoint, dict) and checkpoint.get('type') == 'CheckpointHook':
@@ -156,10 +145,10 @@ class Runner(MMEngineRunner):
             ('average_check', 'mobileone_mm.AverageCheckHook'),
         ):
             if hooks.setdefault(name, dict(type=kind)) is None:
-                del hooks[name]  # switched off, as mmengine's own hooks can be
+                del hooks[name]  # None switches a default hook off, as in mmengine
         super().register_default_hooks(hooks)
         if self._channels_last:
-            self.register_hook(channels_last.ChannelsLastHook())
+            self.register_hook(dict(type='mobileone_mm.ChannelsLastHook'))
 
     def _maybe_compile(self, target: str) -> None:
         compile_cfg = self.cfg.get('compile')
@@ -167,25 +156,25 @@ class Runner(MMEngineRunner):
         if not compile_cfg or not isinstance(backbone, nn.Module):
             super()._maybe_compile(target)
             return
-        # In place: the names of the weights stay, and copies of the model are not compiled.
+        # In place: state-dict keys stay the same, and copies of the model are not compiled.
         backbone.compile(**({} if compile_cfg is True else compile_cfg))
-        self.logger.info('The backbone is compiled, which takes a while at its first call.')
+        self.logger.info('The backbone is compiled; its first iteration takes longer.')
 
     def dump_config(self) -> None:
-        """Nothing: mmengine calls it in the constructor, before anything is checked."""
+        """Do nothing: mmengine calls it in the constructor, before anything is checked."""
 
     def write_config(self, folder: str) -> None:
-        """Write the config into a folder, whole or not at all; the first process does."""
+        """Write the config into a folder atomically, in the main process."""
         if self.rank == 0:
             name = Path(self.cfg.filename).name if self.cfg.filename else f'{self.timestamp}.py'
             atomic_text(Path(folder, name).with_suffix('.py'), self.cfg.pretty_text)
 
 
 def join_cpu_group(timeout: float | None = None) -> None:
-    """Join the processes that torchrun started, through gloo.
+    """Join the process group of torchrun with the gloo backend.
 
     Args:
-        timeout: Seconds that a collective operation may take; None for torch's default.
+        timeout: Longest time of a collective operation in seconds; None for torch's default.
     """
     limit = None if timeout is None else timedelta(seconds=timeout)
     os.environ.setdefault('LOCAL_RANK', os.environ['RANK'])

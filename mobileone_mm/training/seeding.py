@@ -1,11 +1,11 @@
-"""Randomness as a function of the seed and the position in the run, so that a resumed run is exact.
+"""Random numbers as a function of the seed and the position in the run, so that a resume is exact.
 
 mmengine stores no random state in its checkpoints and seeds its data-loader workers once, when they
-start. After a resume the workers start again from the beginning, so that augmentation (and with it
-every weight) differs from the unbroken run; without persistent workers every epoch repeats the
-augmentation of the first. Storing states would need one per rank and worker, and the states inside
-running workers cannot be had. Here nothing is stored: each sample's and each iteration's generators
-are seeded from (seed, rank, epoch, position), which a resumed run knows.
+start. After a resume the workers start again, so the augmentation, and with it every weight, differs
+from the uninterrupted run. Without persistent workers every epoch repeats the augmentation of the
+first one. Stored states would be needed for each rank and each running worker, which torch cannot
+provide. Here nothing is stored: the generators of each sample and each iteration are seeded from
+(seed, rank, epoch, position), which a resumed run knows.
 """
 
 from __future__ import annotations
@@ -18,26 +18,24 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import get_rank
-from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import DataLoader, Sampler
 
 from ..errors import InputError
-from ..registry import HOOKS
 
-# Keeps the streams of samples and of iterations apart where their numbers agree.
-_SAMPLES, _ITERATIONS = 0, 1
+# The first part of a seed: samples and iterations with the same numbers get different seeds.
+SAMPLES, ITERATIONS = 0, 1
 
 
 def derived_seed(*numbers: int) -> int:
-    """A 63-bit seed from non-negative integers; different integers give unrelated seeds."""
+    """Return a 63-bit seed for non-negative integers; different integers give unrelated seeds."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return int(state[0]) >> 1
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run a block with Python's, NumPy's and torch's CPU generators seeded, then put them back."""
+    """Seed Python's, NumPy's and torch's CPU generators for a block, then restore their states."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seed_cpu(seed)
     try:
@@ -52,12 +50,12 @@ def seed_cpu(seed: int) -> None:
     """Seed Python's, NumPy's and torch's CPU generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    # Not torch.manual_seed: before CUDA starts, that records a stack trace at every call.
+    # Not torch.manual_seed: before CUDA starts, it records a stack trace at every call.
     torch.default_generator.manual_seed(seed)
 
 
 class SeededIndex(int):
-    """The index of a sample that carries the seed of its augmentation to the worker."""
+    """The index of a sample that carries the seed of its augmentation to a worker."""
 
     seed: int
 
@@ -71,12 +69,12 @@ class SeededIndex(int):
 
 
 class SeededSampler(Sampler):
-    """A sampler around another one that gives every index its seed.
+    """Add a seed to every index of another sampler.
 
     Args:
-        sampler: Config of the sampler that decides the order.
-        dataset: The dataset, handed on to it.
-        seed: Seed of the order, handed on to it.
+        sampler: Config of the sampler that gives the order.
+        dataset: The dataset, passed to that sampler.
+        seed: Seed of the order, passed to that sampler.
         sample_seed: Seed of the augmentation.
     """
 
@@ -88,19 +86,19 @@ class SeededSampler(Sampler):
         self.epoch = 0
         self._start = 0
         if hasattr(self.sampler, 'skip'):
-            # OneDL's loop looks for this method to find its place after a resume.
+            # OneDL's train loop calls this method to continue in the middle of an epoch.
             self.skip = self._skip
 
     def __iter__(self) -> Iterator[SeededIndex]:
         for position, index in enumerate(self.sampler, self._start):
-            key = (self.sample_seed, _SAMPLES, self.rank, self.epoch, position)
+            key = (self.sample_seed, SAMPLES, self.rank, self.epoch, position)
             yield SeededIndex(index, derived_seed(*key))
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the sampler which epoch comes next; order and augmentation depend on it."""
+        """Set the next epoch; order and augmentation depend on it."""
         self.epoch = epoch
         if hasattr(self.sampler, 'set_epoch'):
             self.sampler.set_epoch(epoch)
@@ -111,10 +109,10 @@ class SeededSampler(Sampler):
 
 
 class SeededItems:
-    """Fetches a batch of samples, each under the seed that its index carries.
+    """Load a batch of samples, each with the seed that its index carries.
 
-    torch's loader asks a dataset for ``__getitems__`` before it falls back on one index at a time;
-    as an attribute of the dataset it leaves its class, its wrappers and its pipeline alone.
+    torch's loader calls ``__getitems__`` of a dataset if there is one. As an attribute of the dataset
+    object it leaves the class, the wrappers and the pipeline unchanged.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -130,13 +128,13 @@ class SeededItems:
             with seeded(index.seed):
                 return self.dataset[int(index)]
         except (OSError, SyntaxError) as error:
-            # What Pillow raises for a broken mask names no file.
+            # Pillow's errors about a broken mask do not name the file.
             raise InputError(f'{self._name(int(index))} cannot be loaded: {error}') from error
         except Exception as error:
-            # mmengine has no class of its own for a dataset in which it finds nothing to load.
+            # mmengine raises a plain Exception if it can load none of many samples.
             if type(error) is Exception and 'annot find valid image' in str(error):
                 raise InputError(
-                    'no sample could be loaded, however many were tried; the log names the files'
+                    'no sample of many could be loaded; the log names the files'
                 ) from error
             raise
 
@@ -147,26 +145,7 @@ class SeededItems:
 
 
 def seed_samples(dataloader: DataLoader) -> None:
-    """Make a loader's dataset honour the seeds of :class:`SeededSampler`."""
+    """Make the dataset of a loader use the seeds of :class:`SeededSampler`."""
     dataset = dataloader.dataset
     if not hasattr(dataset, '__getitems__'):
         dataset.__getitems__ = SeededItems(dataset)  # type: ignore[attr-defined]
-
-
-@HOOKS.register_module()
-class IterationSeedHook(Hook):
-    """Seeds the generators of the main process before every training iteration.
-
-    What a model draws (dropout, batch augmentation) then depends on the seed and the iteration
-    alone, neither on the validation before it nor on a resume. Ranks share the stream unless
-    ``randomness.diff_rank_seed`` is set, as mmengine has it.
-    """
-
-    priority = 'VERY_HIGH'
-
-    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:  # noqa: ARG002
-        # runner.seed contains the rank if the ranks are to differ.
-        seed = derived_seed(runner.seed, _ITERATIONS, runner.iter)
-        seed_cpu(seed)
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(seed)

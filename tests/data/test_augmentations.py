@@ -16,7 +16,7 @@ from mmpretrain.datasets import transforms as host
 from mobileone_mm.config import settings
 from mobileone_mm.data import augmentations
 from mobileone_mm.data.auto_augment import AutoAugment, RandAugment
-from mobileone_mm.training.phases import weakened
+from mobileone_mm.training.curriculum import weakened
 
 RNG = np.random.default_rng(0)
 KINDS = {

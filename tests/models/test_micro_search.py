@@ -20,8 +20,9 @@ from mobileone_mm.cli.run import call_tool
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import ARCHS, Arch
 from mobileone_mm.models.block import SqueezeExcite
-from mobileone_mm.models.count import count, count_units, list_units, squeeze_channels
+from mobileone_mm.models.count import count, count_units, list_units
 from mobileone_mm.models.micro_search import TARGETS, Criteria, deviations, search
+from mobileone_mm.models.sizes import squeeze_channels
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = {  # fused, unfused, MACs
@@ -95,7 +96,9 @@ def test_counts_of_arrays_are_those_of_each_network():
         (dict(arch='s0', num_classes=10.0), TypeError, 'num_classes'),
         (dict(arch='s0', in_channels=0), ValueError, 'in_channels'),
         (dict(arch='s0', input_size=0), ValueError, 'input_size'),
-        (dict(arch='s0', input_size=(224, 224, 3)), TypeError, 'input_size'),
+        (dict(arch='s0', input_size=(224, 224, 3)), ValueError, 'input_size'),
+        (dict(arch='s0', input_size=(224, 0)), ValueError, 'input_size'),
+        (dict(arch='s0', input_size=2.5), TypeError, 'input_size'),
     ],
 )
 def test_count_refuses_bad_arguments(arguments, error, name):

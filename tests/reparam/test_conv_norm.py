@@ -59,12 +59,12 @@ def bundle(**kwargs):
 @pytest.mark.parametrize(
     ('module', 'reason'),
     [
-        (bundle(order=('conv', 'act', 'norm')), 'stands behind an activation'),
-        (bundle(order=('norm', 'conv', 'act')), 'stands before its convolution'),
-        (nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)), 'is not behind a convolution'),
-        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)), 'is not behind'),
+        (bundle(order=('conv', 'act', 'norm')), 'follows an activation'),
+        (bundle(order=('norm', 'conv', 'act')), 'precedes its convolution'),
+        (nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)), 'does not follow a convolution'),
+        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)), 'does not follow'),
         (Bundle(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)), 'no running'),
-        (Bundle(nn.PReLU(4), nn.BatchNorm2d(4)), 'is behind a PReLU'),
+        (Bundle(nn.PReLU(4), nn.BatchNorm2d(4)), 'follows a PReLU'),
         (
             Bundle(nn.utils.spectral_norm(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4)),
             'whose weight is computed',
@@ -122,7 +122,7 @@ def test_blocks_of_the_backbone_are_not_looked_into():
 def test_broken_numbers():
     conv, norm = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
     norm.running_var[0] = -1
-    assert 'must be positive' in find_conv_norms(Bundle(conv, norm)).left['bn']
+    assert 'expected running_var + eps above 0' in find_conv_norms(Bundle(conv, norm)).left['bn']
     norm.running_var[0] = 1
     with torch.no_grad():
         conv.weight[0] = float('nan')
@@ -132,5 +132,5 @@ def test_broken_numbers():
         conv.weight.fill_(1)
         norm.weight.fill_(1e6)
     model = Bundle(conv, norm)
-    with pytest.raises(ValueError, match='does not fit into torch.float16'):
+    with pytest.raises(ValueError, match='overflows torch.float16'):
         list(folded_tensors(model, find_conv_norms(model).pairs, torch.float16))

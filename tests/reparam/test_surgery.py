@@ -117,7 +117,7 @@ def test_kernel_too_large_for_half_precision_is_an_error():
     with torch.no_grad():
         model.stage1[0].branch_conv_list[0].norm.weight.fill_(6e4)
         model.stage1[0].branch_conv_list[0].norm.running_var.fill_(1e-4)
-    with pytest.raises(ValueError, match=r'does not fit into torch.float16; use float32'):
+    with pytest.raises(ValueError, match=r'overflows torch.float16; use float32'):
         reparameterize_model(model)
 
 

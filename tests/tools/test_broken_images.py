@@ -148,4 +148,4 @@ def test_every_image_broken(roots, tiny_config, tool, tmp_path, monkeypatch, cap
     options = ('--cfg-options', 'train_dataloader.dataset.dataset.max_refetch=20')
     run = ('train', tiny_config('det'), '--work-dir', tmp_path / 'run', '--no-validate')
     assert tool(*run, *options) == 2
-    assert 'no sample could be loaded' in capsys.readouterr().err
+    assert 'no sample of many could be loaded' in capsys.readouterr().err

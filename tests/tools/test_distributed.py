@@ -38,7 +38,7 @@ def test_train_in_two_processes(tiny_config, tmp_path):
     config = tiny_config('seg')
     result = torchrun('train', config, '--work-dir', tmp_path / 'run')
     assert result.returncode == 0, result.stderr[-3000:]
-    assert 'SyncBN needs GPUs: on the CPU it is replaced by BN.' in result.stdout
+    assert 'SyncBN needs GPUs; BN replaces it on the CPU.' in result.stdout
     scalars = next((tmp_path / 'run').glob('*/vis_data/scalars.json')).read_text().splitlines()
     rows = [json.loads(line) for line in scalars]
     # 6 images, 2 processes, 2 a batch, the last incomplete one dropped.

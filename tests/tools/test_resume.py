@@ -111,4 +111,6 @@ default_hooks = dict(checkpoint=dict(save_best=None))
     options = ('--cfg-options', f'train_cfg.max_epochs={epochs}')
     assert tool('train', *arguments, '--resume', *options) == 0
     out = ''.join(capfd.readouterr())
-    assert ('CosineAnnealingLR: the run goes on with the schedule' in out) is (epochs == 4)
+    assert ('CosineAnnealingLR: the run uses the schedule of its checkpoint' in out) is (
+        epochs == 4
+    )

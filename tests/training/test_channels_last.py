@@ -15,7 +15,11 @@ from torch import nn
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import mobileone
 from mobileone_mm.reparam.compare import randomize_
-from mobileone_mm.training.channels_last import keep_layout, use_channels_last, usual_layout
+from mobileone_mm.training.channels_last import (
+    contiguous_weights,
+    restore_format,
+    use_channels_last,
+)
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.reading import read_checkpoint
 
@@ -216,16 +220,16 @@ def test_the_start_is_the_same(make_runner):
 def test_layouts_of_copies():
     model = Classifier()
     before = copy.deepcopy(model.state_dict())
-    keep_layout(model)
+    restore_format(model)
     assert not any(is_last(value) for value in model.state_dict().values())
     use_channels_last(model, 'cpu')
     use_channels_last(model, 'cpu')
     assert len(model.backbone._forward_pre_hooks) == 1
     other = copy.deepcopy(model).eval()
     other.backbone.switch_to_deploy()
-    keep_layout(other)
+    restore_format(other)
     assert is_last(other.backbone.stage0.branch_reparam.weight)
-    with usual_layout(model):
+    with contiguous_weights(model):
         assert all(value.is_contiguous() for value in model.state_dict().values())
     assert any(is_last(value) for value in model.state_dict().values())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -239,14 +243,14 @@ def test_another_value(value, tiny_config, tool, tmp_path, capsys):
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     assert 'channels_last: got' in lines[0]
-    assert lines[0].endswith('True or False is allowed')
+    assert lines[0].endswith('expected True or False')
     assert not (tmp_path / 'run').exists()
 
 
 def test_nothing_to_convert():
     model = nn.Module()
     model.backbone = nn.Linear(3, 3)
-    with pytest.raises(InputError, match='Module has no backbone with convolutions to convert'):
+    with pytest.raises(InputError, match='Module has no backbone with 2-D convolutions'):
         use_channels_last(model, 'cpu')
 
 

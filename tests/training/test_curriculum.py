@@ -1,327 +1,258 @@
-"""Runs with a curriculum: it switches, resumes in the middle of a phase, and says what is wrong."""
+"""Phases as data, and transforms that change with them."""
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import subprocess
-import sys
-from pathlib import Path
+import copy
 
+import numpy as np
 import pytest
 import torch
-from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
-from mmengine.registry import HOOKS, OPTIM_WRAPPERS
+from mmcv.transforms import Compose, RandomApply, Resize
+from mmpretrain.datasets.transforms import AutoAugment, RandAugment, RandomResizedCrop
+from torch.utils.data import DataLoader, Dataset
 
-from mobileone_mm.weights.reading import read_checkpoint
+from mobileone_mm.data.auto_augment import AutoAugment as OurAutoAugment
+from mobileone_mm.hooks.curriculum import CurriculumHook
+from mobileone_mm.training.curriculum import Phased, first_epochs, install, read_phases, weakened
 
-ROOT = Path(__file__).resolve().parents[2]
-
-TRAIN = [sys.executable, ROOT / 'tools' / 'train.py']
-PIPELINE = """
-train_dataloader.update(batch_size=2, dataset=dict(pipeline=[
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=48),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='mobileone_mm.AutoAugment', policies='imagenet', hparams=dict(pad_val=114)),
-    dict(type='PackInputs'),
-]))
-train_cfg = dict(max_epochs=4)
-default_hooks = dict(checkpoint=dict(save_best=None))
-"""
-PHASES = """[
-    dict(begin=0, resolution=32, strength=0.3),
-    dict(begin=1, resolution=48, strength=0.7),
-    dict(begin=3, resolution=64, strength=1.0),
-]"""
-SIDES = [32, 48, 48, 64]
-WORKERS = 'train_dataloader.update(num_workers=2, persistent_workers=True, prefetch_factor=4)\n'
-
-
-def curriculum(phases=PHASES, more='', **settings):
-    given = ''.join(f', {key}={value!r}' for key, value in settings.items())
-    hook = f"dict(type='mobileone_mm.CurriculumHook', phases={phases}{given})"
-    return f'{PIPELINE}custom_hooks = [{hook}, {more}]\n'
-
-
-@HOOKS.register_module(force=True)
-class BatchProbe(Hook):
-    """Keeps what each epoch has seen."""
-
-    seen: list = []
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        self.seen.append((runner.epoch, data_batch['inputs'].clone()))
-
-
-@pytest.fixture
-def probe():
-    BatchProbe.seen.clear()
-    return "dict(type='mmengine.BatchProbe')"
-
-
-def lines_of(text):
-    return [line.partition(' - INFO - ')[2] for line in text.splitlines() if 'Curriculum: ' in line]
-
-
-def states(*files):
-    return [read_checkpoint(file)['state_dict'] for file in files]
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        assert torch.equal(value, second[key]), key
+PAPER = [
+    dict(begin=0, resolution=160, strength=0.3),
+    dict(begin=38, resolution=192, strength=0.7),
+    dict(begin=113, resolution=224, strength=1.0),
+]
 
 
 @pytest.mark.parametrize(
-    'loader',
+    ('total', 'max_epochs', 'begins'),
     [
-        pytest.param('', marks=pytest.mark.slow),
-        pytest.param(
-            'train_dataloader.update(num_workers=2, persistent_workers=False)\n',
-            marks=pytest.mark.slow,
-        ),
-        WORKERS,
-        pytest.param(
-            f"{WORKERS}train_dataloader.update(multiprocessing_context='spawn')\n",
-            marks=pytest.mark.slow,
-        ),
+        (300, 300, [0, 38, 113]),
+        (300, 30, [0, 4, 11]),
+        (300, 600, [0, 76, 226]),
+        (300, 4, [0, 1, 2]),
+        (300, 3, [0, 1, 2]),
+        (None, 300, [0, 38, 113]),
+        (None, 114, [0, 38, 113]),
     ],
-    ids=['none', 'new', 'persistent', 'spawned'],
 )
-def test_it_switches(loader, tiny_config, tool, probe, tmp_path, capfd):
-    config = tiny_config('cls', curriculum(more=probe) + loader)
-    assert tool('train', config, '--work-dir', tmp_path / 'run', '--no-validate') == 0
-    assert [epoch for epoch, _ in BatchProbe.seen] == [e for e in range(4) for _ in range(4)]
-    for epoch, batch in BatchProbe.seen:
-        assert batch.shape[-2:] == (SIDES[epoch], SIDES[epoch])
-    out = capfd.readouterr()
-    assert lines_of(out.out + out.err) == [
-        'Curriculum: phase 1 of 3 from epoch 1: 32 px, strength 0.3',
-        'Curriculum: phase 2 of 3 from epoch 2: 48 px, strength 0.7',
-        'Curriculum: phase 3 of 3 from epoch 4: 64 px, strength 1.0',
+def test_first_epochs(total, max_epochs, begins):
+    assert first_epochs(read_phases(PAPER), total, max_epochs) == begins
+
+
+@pytest.mark.parametrize(
+    ('total', 'max_epochs', 'number', 'epoch'), [(300, 2, 2, 3), (300, 1, 1, 2), (None, 30, 1, 39)]
+)
+def test_a_phase_behind_the_end(total, max_epochs, number, epoch):
+    line = f'phases.{number}: would begin at epoch {epoch} of a run of {max_epochs};'
+    with pytest.raises(ValueError, match=line):
+        first_epochs(read_phases(PAPER), total, max_epochs)
+
+
+def changed(index, **values):
+    phases = copy.deepcopy(PAPER)
+    phases[index].update(values)
+    return phases
+
+
+@pytest.mark.parametrize(
+    ('phases', 'line'),
+    [
+        ([], 'phases: got []; expected a list of dicts'),
+        (dict(begin=0), 'expected a list of dicts'),
+        ([3], 'phases.0: got 3; expected a dict'),
+        (
+            changed(1, pipeline=[]),
+            "phases.1: unknown key 'pipeline'; expected begin, resolution, strength",
+        ),
+        (
+            [dict(resolution=160)],
+            "phases.0: got {'resolution': 160}; expected begin, and resolution or strength",
+        ),
+        ([dict(begin=0)], "phases.0: got {'begin': 0}; expected begin, and"),
+        (changed(0, begin=1), 'phases.0.begin: got 1; expected 0 for the first phase'),
+        (
+            changed(2, begin=38),
+            'phases.2.begin: got 38; expected more than in the phase before (38)',
+        ),
+        (changed(2, begin=20), 'phases.2.begin: got 20; expected more than'),
+        (changed(1, begin=0.5), 'phases.1.begin: got 0.5; expected an epoch'),
+        (changed(1, begin=True), 'phases.1.begin: got True'),
+        (
+            changed(1, resolution='192'),
+            "phases.1.resolution: got '192'; expected a number of pixels",
+        ),
+        (changed(1, resolution=None), 'phases.1.resolution: set it in all phases or in none'),
+        (changed(1, strength=1.5), 'phases.1.strength: got 1.5; expected 0 to 1'),
+        (changed(1, strength=None), 'phases.1.strength: set it in all phases or in none'),
+        (changed(1, resolution=160, strength=0.3), 'phases.1: equals the phase before'),
+    ],
+)
+def test_malformed_phases(phases, line):
+    with pytest.raises(ValueError, match='phases') as caught:
+        CurriculumHook(phases)
+    assert line in str(caught.value)
+
+
+@pytest.mark.parametrize('total', [0, -3, 1.5, True, '300'])
+def test_malformed_total(total):
+    with pytest.raises(ValueError, match=f'total: got {total!r}; expected a number of epochs'):
+        CurriculumHook(PAPER, total=total)
+
+
+@pytest.mark.parametrize(('begin', 'total', 'number'), [(400, 300, 2), (300, 300, 2), (113, 20, 1)])
+def test_a_phase_behind_the_total(begin, total, number):
+    """The phase is named that lies outside, not the length that all the others fit."""
+    phases = changed(2, begin=begin)
+    line = f'phases.{number}.begin: got {phases[number]["begin"]}; expected less than total \\({total}\\)'
+    with pytest.raises(ValueError, match=line):
+        CurriculumHook(phases, total=total)
+
+
+def settings(policy):
+    """Names and settings of the augmentations of a policy."""
+    parts = [part for sub in policy.transforms for part in getattr(sub, 'transforms', [sub])]
+    keys = ('magnitude', 'angle', 'thr', 'bits', 'magnitude_level', 'prob', 'pad_val')
+    return [
+        (type(part).__name__, {key: vars(part)[key] for key in keys if key in vars(part)})
+        for part in parts
     ]
 
 
-def test_in_proportion_and_with_accumulation(tiny_config, tool, probe, tmp_path):
-    """Of a run of 40 epochs 4 are trained; the optimizer steps once in four iterations."""
-    phases = [dict(begin=b, resolution=r) for b, r in ((0, 32), (10, 48), (30, 64))]
-    config = tiny_config(
-        'cls',
-        curriculum(phases, probe, total=40) + 'optim_wrapper.update(accumulative_counts=4)\n',
-    )
-    assert tool('train', config, '--work-dir', tmp_path / 'run', '--no-validate') == 0
-    assert [batch.shape[-1] for _, batch in BatchProbe.seen[::4]] == SIDES
+def test_magnitudes_of_auto_augment():
+    whole = AutoAugment('imagenet')
+    before = settings(whole)
+    assert settings(weakened(whole, 1)) == before
+    seen = set()
+    for (name, old), (_, new) in zip(before, settings(weakened(whole, 0.3)), strict=True):
+        seen.add(name)
+        assert new['prob'] == old['prob']
+        if name == 'Solarize':
+            assert 256 - new['thr'] == pytest.approx(0.3 * (256 - old['thr']))
+        elif name == 'Posterize':
+            assert new['bits'] == {4: 7, 5: 7, 6: 7}[old['bits']]
+        elif name == 'Rotate':
+            assert new['angle'] == pytest.approx(0.3 * old['angle'])
+        elif name not in ('AutoContrast', 'Equalize', 'Invert'):
+            assert new['magnitude'] == pytest.approx(0.3 * old['magnitude'])
+    assert len(seen) == 10
+    assert settings(whole) == before  # it was a copy that changed
 
 
-@pytest.mark.slow
-def test_one_phase_is_the_plain_pipeline(tiny_config, tool, tmp_path):
-    """Bit by bit: the hook draws no random number and changes nothing else."""
-    phase = '[dict(begin=0, resolution=48, strength=1.0)]'
-    for name, extra in (('plain', PIPELINE), ('phase', curriculum(phase))):
-        config = tiny_config('cls', f'{extra}{WORKERS}train_cfg.update(max_epochs=2)\n', name)
-        arguments = ('--work-dir', tmp_path / name, '--no-validate')
-        assert tool('train', config, *arguments, '--cfg-options', 'custom_hooks=[]'
-                    if name == 'plain' else 'log_level=INFO') == 0  # fmt: skip
-    assert_same(*states(*(tmp_path / name / 'epoch_2.pth' for name in ('plain', 'phase'))))
+def test_no_strength_is_no_change():
+    """At strength 0 what has a magnitude leaves the image as it is."""
+    image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    policies = [
+        dict(type=kind, prob=1.0, **{key: value})
+        for kind, key, value in (
+            ('Rotate', 'angle', 30.0), ('Shear', 'magnitude', 0.3), ('Translate', 'magnitude', 0.4),
+            ('Solarize', 'thr', 30), ('SolarizeAdd', 'magnitude', 60), ('Posterize', 'bits', 2),
+            ('Contrast', 'magnitude', 0.8), ('ColorTransform', 'magnitude', 0.8),
+            ('Brightness', 'magnitude', 0.8), ('Sharpness', 'magnitude', 0.8),
+        )
+    ]  # fmt: skip
+    for policy in policies:
+        transform = AutoAugment([[policy]])
+        assert not np.array_equal(transform(dict(img=image.copy()))['img'], image), policy
+        weak = weakened(transform, 0)(dict(img=image.copy()))['img']
+        np.testing.assert_array_equal(weak, image, str(policy))
 
 
-KILL = """
-import os
-import signal
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-
-@HOOKS.register_module()
-class KillInPhase(Hook):
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.iter == int(os.environ.get('KILL_AFTER', -1)):
-            os.kill(os.getpid(), signal.SIGKILL)
-"""
+def test_magnitudes_of_rand_augment():
+    whole = RandAugment('timm_increasing', num_policies=2, magnitude_level=6)
+    for (name, old), (_, new) in zip(settings(whole), settings(weakened(whole, 0.7)), strict=True):
+        factor = 1 if name in ('AutoContrast', 'Equalize', 'Invert') else 0.7
+        assert new['magnitude_level'] == pytest.approx(factor * old['magnitude_level']), name
 
 
-def test_resume_in_the_middle_of_a_phase(tiny_config, tool, tmp_path, monkeypatch, capfd):
-    """Killed in the second epoch of the second phase: resumed, it ends like the unbroken run."""
-    (tmp_path / 'kill_in_phase.py').write_text(KILL)
-    monkeypatch.syspath_prepend(tmp_path)
-    ema = "dict(type='mmengine.EMAHook', momentum=0.1), dict(type='KillInPhase')"
-    imports = "custom_imports = dict(imports=['mobileone_mm', 'kill_in_phase'])\n"
-    config = tiny_config('cls', curriculum(more=ema) + WORKERS + imports)
-    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
-    assert tool('train', config, '--work-dir', whole, '--no-validate') == 0
-    result = subprocess.run(
-        [*TRAIN, config, '--work-dir', broken, '--no-validate'],
-        env={**os.environ, 'KILL_AFTER': '9', 'PYTHONPATH': f'{ROOT}{os.pathsep}{tmp_path}',
-             'OMP_NUM_THREADS': str(torch.get_num_threads())},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]
-    assert (broken / 'epoch_2.pth').exists()
-    assert not (broken / 'epoch_3.pth').exists()
-    capfd.readouterr()
-    assert tool('train', config, '--work-dir', broken, '--no-validate', '--resume') == 0
-    out = capfd.readouterr()
-    assert lines_of(out.out + out.err)[0] == (
-        'Curriculum: phase 2 of 3 from epoch 2: 48 px, strength 0.7'
-    )
-    assert_same(*states(whole / 'epoch_4.pth', broken / 'epoch_4.pth'))
+def test_an_unknown_augmentation():
+    policy = AutoAugment([[dict(type='Cutout', shape=8)]])
+    with pytest.raises(ValueError, match='AutoAugment: Cutout has no known magnitude'):
+        weakened(policy, 0.5)
 
 
-@OPTIM_WRAPPERS.register_module(force=True)
-class CpuAmp(OptimWrapper):
-    """bfloat16 on the CPU, for which mmengine's wrapper asks for a GPU."""
-
-    def optim_context(self, model):
-        return torch.autocast('cpu', torch.bfloat16)
-
-
-def test_bfloat16(tiny_config, tool, tmp_path, monkeypatch):
-    from mobileone_mm.models import mobileone
-
-    kinds = set()
-    forward = mobileone.MobileOne.forward
-
-    def spy(self, x):
-        outputs = forward(self, x)
-        kinds.add((self.training, outputs[0].dtype))
-        return outputs
-
-    monkeypatch.setattr(mobileone.MobileOne, 'forward', spy)
-    config = tiny_config('cls', curriculum() + "optim_wrapper.update(type='mmengine.CpuAmp')\n")
-    assert tool('train', config, '--work-dir', tmp_path / 'run', '--no-validate') == 0
-    assert kinds == {(True, torch.bfloat16)}
-    content = read_checkpoint(tmp_path / 'run' / 'epoch_4.pth')
-    assert all(torch.isfinite(v).all() and v.dtype != torch.bfloat16
-               for v in content['state_dict'].values())  # fmt: skip
-    losses = content['message_hub']['log_scalars']['train/loss'].data[0]
-    assert losses[-2:].mean() < losses[:2].mean()
+def test_hparams_arrive():
+    """The deviation from mmpretrain's class, and its reason."""
+    mean = [104, 116, 124]
+    theirs, ours = (kind('imagenet', dict(pad_val=mean)) for kind in (AutoAugment, OurAutoAugment))
+    rotates = [[s for n, s in settings(policy) if n == 'Rotate'] for policy in (theirs, ours)]
+    assert {s['pad_val'] for s in rotates[0]} == {128}
+    assert {s['pad_val'] for s in rotates[1]} == {tuple(mean)}
+    for (_, a), (_, b) in zip(settings(theirs), settings(ours), strict=True):
+        assert {**a, 'pad_val': 0} == {**b, 'pad_val': 0}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(('dynamic', 'graphs'), [('None', 2), ('False', 3)])
-def test_compiled(dynamic, graphs, tiny_config, tool, tmp_path):
-    """One compilation more at the first switch, or one for each resolution; the same weights."""
-    import torch._dynamo as dynamo
-    from torch._dynamo.utils import counters
+class Turned(Dataset):
+    """Black images with a white corner, turned by a quarter at full strength."""
 
-    compiled = f"compile = dict(backend='eager', dynamic={dynamic})\n"
-    # OneDL's Runner asks the loader for no last batch of another size; here all are of one size.
-    for name, extra in (('plain', ''), ('compiled', compiled)):
-        dynamo.reset()
-        counters.clear()
-        config = tiny_config('cls', curriculum() + extra, name)
-        assert tool('train', config, '--work-dir', tmp_path / name, '--no-validate') == 0
-        assert counters['stats']['unique_graphs'] == (graphs if extra else 0)
-        assert not counters['graph_break']
-    assert_same(*states(*(tmp_path / name / 'epoch_4.pth' for name in ('plain', 'compiled'))))
+    def __init__(self, *transforms):
+        policy = dict(type='Rotate', angle=90.0, prob=1.0, random_negative_prob=0.0)
+        self.pipeline = Compose(
+            [*transforms, RandomResizedCrop(16, (1.0, 1.0), (1.0, 1.0)), AutoAugment([[policy]])]
+        )
 
+    def __len__(self):
+        return 6
 
-def refusal(tool, capsys, config, *options):
-    """The one line of a refused run, which leaves nothing behind."""
-    work_dir = config.parent / 'refused'
-    more = ['--cfg-options', *options] if options else []
-    assert tool('train', config, '--work-dir', work_dir, '--no-validate', *more) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    assert not work_dir.exists()
-    return lines[0]
+    def __getitem__(self, index):
+        image = np.zeros((64, 64, 3), np.uint8)
+        image[:32, :32] = 255
+        return torch.from_numpy(self.pipeline(dict(img=image))['img'].copy())
 
 
-STRENGTH = '[dict(begin=0, strength=0.5), dict(begin=1, strength=1.0)]'
-SIZES = '[dict(begin=0, resolution=32), dict(begin=1, resolution=48)]'
+class Wrapper:
+    """Around several datasets, with transforms of its own, as mmdet's for mosaics has them."""
+
+    def __init__(self, *datasets):
+        self.datasets = list(datasets)
+        self.pipeline = [Resize((32, 32))]
 
 
-@pytest.mark.parametrize(
-    ('hook', 'extra', 'line'),
-    [
-        (
-            curriculum(),
-            'train_cfg.update(max_epochs=3)',
-            r'phases.2: would begin at epoch 4 of a run',
-        ),
-        (
-            curriculum(STRENGTH),
-            "train_dataloader['dataset']['pipeline'].pop(3)",
-            r"strength: the training pipeline has nothing that it would change \(mmpretrain's Auto",
-        ),
-        (
-            curriculum(SIZES),
-            "train_dataloader['dataset']['pipeline'][1].update(scale=(48, 32))",
-            r'resolution: the training pipeline has nothing that it would change \(RandomResizedCrop',
-        ),
-        (
-            curriculum(SIZES),
-            "train_dataloader['dataset']['pipeline'].insert(3, dict(type='CenterCrop', crop_size=32))",
-            r'resolution: images of phases.1 are 32 x 32, not 48 px; a later transform',
-        ),
-        (
-            curriculum(STRENGTH),
-            "policies = [[dict(type='Cutout', shape=3)]]\n"
-            "train_dataloader['dataset']['pipeline'][3].update(policies=policies)",
-            r'strength: AutoAugment: Cutout has no known magnitude',
-        ),
-        (
-            curriculum(),
-            "train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=8)",
-            r'its phases are counted in epochs, and train_cfg.type is IterBasedTrainLoop',
-        ),
-        (
-            curriculum(
-                more="dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=2, train_pipeline=[])])"
-            ),
-            '',
-            r'CurriculumHook and SwitchRecipeHook both change the training pipeline',
-        ),
-        (curriculum(phase=1), '', r"nothing reads 'custom_hooks.0.phase'; did you mean 'phases'"),
-        (
-            curriculum('[dict(begin=0, resolution=32), dict(begin=0, resolution=48)]'),
-            '',
-            r'custom_hooks.0: CurriculumHook: phases.1.begin: got 0; more than',
-        ),
-        (
-            curriculum('[dict(begin=0, pipeline=[])]'),
-            '',
-            r"custom_hooks.0: CurriculumHook: phases.0: has no 'pipeline'; allowed",
-        ),
-    ],
-)
-def test_what_cannot_take_effect(hook, extra, line, tiny_config, tool, capsys):
-    found = refusal(tool, capsys, tiny_config('cls', f'{hook}{extra}\n'))
-    assert re.search(line, found), found
+LOADERS = [
+    dict(num_workers=0),
+    dict(num_workers=2),
+    dict(num_workers=2, persistent_workers=True, prefetch_factor=4),
+]
 
 
-def test_padding_of_a_segmentor(tiny_config, tool, capsys):
-    text = """
-train_dataloader['dataset']['pipeline'][2:4] = [dict(type='Resize', scale=(64, 64))]
-custom_hooks = [dict(type='mobileone_mm.CurriculumHook', phases=[dict(begin=0, resolution=32)])]
-"""
-    line = refusal(tool, capsys, tiny_config('seg', text))
-    assert 'resolution: model.data_preprocessor.size pads to (64, 64)' in line
+@pytest.mark.parametrize('loader', LOADERS, ids=['none', 'new', 'persistent'])
+def test_workers_see_a_switch(loader):
+    """All images of an epoch are of its phase, none of the phase before."""
+    dataset = Turned()
+    phases = read_phases([dict(begin=i, resolution=8 * (i + 1), strength=i / 2) for i in range(3)])
+    index = torch.zeros(1, dtype=torch.int64).share_memory_()
+    assert install(dataset, phases, index) == (1, 1)
+    batches = DataLoader(dataset, batch_size=2, **loader)
+    for epoch in (0, 1, 2, 1):
+        index.fill_(epoch)
+        side = 8 * (epoch + 1)
+        seen = list(batches)
+        assert len(seen) == 3
+        for batch in seen:
+            assert batch.shape == (2, side, side, 3)
+            corner = batch[:, 1, 1, 0], batch[:, 1, -2, 0]
+            if epoch != 1:  # by half a turn of a quarter neither corner is clear-cut
+                assert bool((corner[epoch // 2] == 255).all())
+                assert bool((corner[1 - epoch // 2] == 0).all())
 
 
-@pytest.mark.slow
-def test_a_detector(tiny_config, tool, probe, tmp_path):
-    """Boxes follow the images: mmdet's Resize scales them."""
-    text = f"""
-custom_hooks = [dict(type='mobileone_mm.CurriculumHook', phases=[
-    dict(begin=0, resolution=256), dict(begin=1, resolution=320)]), {probe}]
-train_cfg = dict(max_epochs=2)
-"""
-    BatchProbe.seen.clear()
-    config = tiny_config('det', text.replace(probe, "dict(type='mmengine.SizeProbe')"))
-    assert tool('train', config, '--work-dir', tmp_path / 'run', '--no-validate') == 0
-    assert {side for epoch, side in BatchProbe.seen if epoch == 0} == {256}
-    assert {side for epoch, side in BatchProbe.seen if epoch == 1} == {320}
+def test_a_loop_that_stops_early_leaves_nothing_behind():
+    """Batches that were loaded ahead before a break are not those of the next epoch."""
+    dataset = Turned()
+    phases = read_phases([dict(begin=0, resolution=8), dict(begin=1, resolution=16)])
+    index = torch.zeros(1, dtype=torch.int64).share_memory_()
+    install(dataset, phases, index)
+    batches = DataLoader(dataset, batch_size=2, num_workers=2, persistent_workers=True)
+    assert next(iter(batches)).shape[1] == 8
+    index.fill_(1)
+    assert [batch.shape[1] for batch in batches] == [16, 16, 16]
 
 
-@HOOKS.register_module(force=True)
-class SizeProbe(Hook):
-    """The sides of a detector's images."""
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        BatchProbe.seen += [(runner.epoch, x.shape[-1]) for x in data_batch['inputs']]
-        for sample, x in zip(data_batch['data_samples'], data_batch['inputs'], strict=True):
-            assert sample.gt_instances.bboxes.tensor.max() <= x.shape[-1]
+def test_what_is_changed():
+    """Through wrappers of datasets and transforms; not a Resize that keeps the ratio, nor a strip."""
+    inner = Turned(RandomApply([Resize((32, 32))]), Resize((32, 32), keep_ratio=True))
+    strip = Turned(Resize((32, 16)))
+    phases = read_phases([dict(begin=0, resolution=8), dict(begin=1, resolution=16)])
+    assert install(Wrapper(inner, strip), phases, torch.zeros(1, dtype=torch.int64)) == (4, 0)
+    kinds = [type(t) for t in inner.pipeline.transforms]
+    assert kinds == [RandomApply, Resize, Phased, AutoAugment]
+    assert isinstance(inner.pipeline.transforms[0].transforms.transforms[0], Phased)
+    assert [type(t) for t in strip.pipeline.transforms] == [Resize, Phased, AutoAugment]

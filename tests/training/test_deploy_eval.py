@@ -323,7 +323,7 @@ def test_a_place_behind_other_hooks_is_refused(make_runner):
 def test_models_that_it_cannot_fuse_are_refused(make_runner):
     model = make_runner().model
     model.backbone = nn.Conv2d(3, 8, 1)
-    with pytest.raises(InputError, match='needs a MobileOne of this package'):
+    with pytest.raises(InputError, match='expects a MobileOne of this package'):
         make_runner(dict(type=DeployEvalHook), name='other', model=model).train()
 
 

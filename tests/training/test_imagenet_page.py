@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mobileone_mm.config.options import parse_value
 from mobileone_mm.config.read import load_config
-from mobileone_mm.training.curriculum import CurriculumHook
+from mobileone_mm.hooks.curriculum import CurriculumHook
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / 'docs' / 'imagenet.md').read_text()

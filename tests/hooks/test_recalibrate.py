@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from mobileone_mm import MobileOne, reparameterize_model
-from mobileone_mm.hooks.recalibrate import RecalibrateHook, recalibrate, training_jump
+from mobileone_mm.hooks.recalibrate import RecalibrateHook
 from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.training.recalibration import recalibrate, training_jump
 from mobileone_mm.weights.forms import lift_state
 
 
@@ -73,7 +74,7 @@ def test_nothing_to_measure():
 
 def test_num_batches():
     for wrong in (0, 1.5, True, 'x'):
-        with pytest.raises(ValueError, match='an integer from 1'):
+        with pytest.raises(ValueError, match='an integer of at least 1'):
             RecalibrateHook(num_batches=wrong)
 
 
@@ -112,7 +113,7 @@ def test_an_endless_sampler_is_left_as_it_was(tiny_config, tool, tmp_path):
         assert tool('train', config, '--work-dir', tmp_path / name, *options) == 0
         (log,) = (tmp_path / name).rglob('2*.log')
         if name == 'with':
-            assert 'normalisations measured on 2 batches' in log.read_text()
+            assert 'BN layers on 2 batches' in log.read_text()
             assert ' 0 normalisations' not in log.read_text()
         (file,) = (tmp_path / name).rglob('scalars.json')
         rows = [json.loads(line) for line in file.read_text().splitlines()]
@@ -141,7 +142,7 @@ param_scheduler = None
     assert tool('train', config, '--work-dir', lifted, '--no-validate', *options) == 0
     log = next(lifted.glob('*/*.log')).read_text()
     assert 'The weights are in deploy form' in log
-    assert 'normalisations measured on 1 batches' in log
+    assert 'BN layers on 1 batches' in log
     saved = torch.load(lifted / 'epoch_1.pth', weights_only=False)
     averaged, raw = saved['state_dict'], saved['ema_state_dict']
     key = 'backbone.stage1.0.branch_scale.norm.weight'

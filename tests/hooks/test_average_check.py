@@ -12,8 +12,9 @@ from mmengine.model import ExponentialMovingAverage
 
 from mobileone_mm import convert_to_deploy, reparameterize_model
 from mobileone_mm.errors import InputError
+from mobileone_mm.hooks.average_check import AverageCheckHook
 from mobileone_mm.hooks.deploy_eval import DeployEvalHook
-from mobileone_mm.training.averages import AverageCheckHook, check_averages
+from mobileone_mm.training.averages import check_averages
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.forms import fuse_state
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
@@ -208,7 +209,7 @@ def test_fine_tuning_a_deploy_form_from_a_file_with_ema(tiny_config, tool, tmp_p
         for key, value in wanted.items():
             assert torch.equal(state[key], value), key
     log = next(tuned.glob('*/*.log')).read_text()
-    assert 'The raw weights in the checkpoint are left out' in log
+    assert 'The raw weights in the checkpoint are not loaded' in log
     assert (
         tool('test', config, source, '--work-dir', tmp_path / 'test', '--cfg-options', options[0])
         == 0

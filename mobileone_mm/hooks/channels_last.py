@@ -1,0 +1,48 @@
+"""A hook that keeps the checkpoints of a channels-last run in the contiguous memory format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from torch import Tensor
+
+from ..registry import HOOKS
+
+
+@HOOKS.register_module()
+class ChannelsLastHook(Hook):
+    """Keep checkpoints contiguous, and convert the optimizer state that a resumed run has read.
+
+    A run with channels_last and one without can therefore read each other's checkpoints. The Runner
+    registers the hook if the config sets ``channels_last=True``.
+    """
+
+    priority = 'LOWEST'  # after EMAHook, which puts its average into the checkpoint
+
+    def before_train(self, runner: Any) -> None:
+        """Give the optimizer state the memory format of its parameters."""
+        state = getattr(getattr(runner.optim_wrapper, 'optimizer', None), 'state', {})
+        for parameter, entries in state.items():
+            for key, value in entries.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    entries[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:  # noqa: ARG002
+        """Make the tensors of a checkpoint contiguous."""
+        for key in ('state_dict', 'ema_state_dict', 'optimizer'):
+            if key in checkpoint:
+                _make_contiguous(checkpoint[key])
+
+
+def _make_contiguous(content: Any) -> None:
+    """Replace the tensors in nested dicts and lists, which the Runner has built for the file."""
+    if not isinstance(content, (dict, list)):
+        return
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in list(items):
+        if isinstance(value, Tensor):
+            content[key] = value.contiguous()
+        else:
+            _make_contiguous(value)

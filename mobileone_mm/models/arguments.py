@@ -1,0 +1,64 @@
+"""Checks of constructor arguments, with one message for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from operator import index
+from typing import Any
+
+
+def is_integer(value: Any) -> bool:
+    """Return whether a value is an integer (Python's, NumPy's or torch's) and not a bool."""
+    return hasattr(value, '__index__') and not isinstance(value, bool)
+
+
+def check_integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return an integer argument from ``low`` to ``high``; None is no upper limit.
+
+    Raises:
+        TypeError, ValueError: It is not an integer, or outside the range.
+    """
+    expected = (
+        f'an integer of at least {low}' if high is None else f'an integer from {low} to {high}'
+    )
+    if not is_integer(value):
+        raise TypeError(f'{name}: got {value!r}; expected {expected}')
+    number = index(value)
+    if number < low or (high is not None and number > high):
+        raise ValueError(f'{name}: got {number}; expected {expected}')
+    return number
+
+
+def check_sequence(name: str, value: Any, length: int) -> Sequence[Any]:
+    """Return a list or tuple of ``length`` numbers.
+
+    Raises:
+        TypeError, ValueError: It is not a sequence, or has another length.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f'{name}: got {value!r}; expected a list of {length} numbers')
+    if len(value) != length:
+        raise ValueError(f'{name}: got {len(value)} values; expected {length}')
+    return value
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """Return a bool argument.
+
+    Raises:
+        TypeError: It is not a bool.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f'{name}: got {value!r}; expected True or False')
+    return value
+
+
+def check_layer_cfg(name: str, value: Any) -> dict[str, Any]:
+    """Return a copy of a config dict of a layer.
+
+    Raises:
+        TypeError: It is not a dict with the key ``type``.
+    """
+    if not isinstance(value, Mapping) or 'type' not in value:
+        raise TypeError(f"{name}: got {value!r}; expected a dict with the key 'type'")
+    return dict(value)
