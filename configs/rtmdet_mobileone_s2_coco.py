@@ -1,12 +1,8 @@
-_base_ = [
-    './_base_/models/rtmdet_mobileone.py',
-    './_base_/datasets/coco_320.py',
-    './_base_/schedules/rtmdet_200e.py',
-    './_base_/runtime/mmdet.py',
-]
+_base_ = './rtmdet_mobileone_s1_coco.py'
 
 model = dict(
     backbone=dict(arch='s2', init_cfg=dict(checkpoint='mobileone_mm://s2-apple-unfused')),
+    # mmengine replaces a list as a whole. Only in_channels of the ChannelMapper differs from S1.
     neck=[
         dict(
             type='ChannelMapper',
@@ -28,5 +24,4 @@ model = dict(
             act_cfg=dict(type='ReLU'),
         ),
     ],
-    bbox_head=dict(in_channels=128, feat_channels=128),
 )

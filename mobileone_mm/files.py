@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -84,6 +86,41 @@ def atomic_write_all(writers: Mapping[str | os.PathLike[str], Write]) -> None:
             _remove(temporary)
         for folder in reversed(made):
             with suppress(OSError):  # somebody else may have put a file into it
+                folder.rmdir()
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str], argument: str) -> Iterator[Path]:
+    """Yield a temporary folder that is renamed to the given path at the end, or removed after an error.
+
+    Args:
+        path: New or empty folder.
+        argument: Name of the argument that gave the path, for messages.
+
+    Raises:
+        InputError: The folder is not empty, is a file, or cannot be written.
+    """
+    target = Path(path).expanduser().absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        kind = 'not empty' if target.is_dir() else 'a file'
+        raise InputError(f"{argument}: '{path}' is {kind}; expected a new or empty folder")
+    work = target.with_name(f'.{target.name}.{uuid.uuid4().hex[:12]}.tmp')
+    made = _missing_folders(target.parent)
+    try:
+        work.mkdir(parents=True)
+        yield work
+        for file in work.rglob('*'):
+            if file.is_file():
+                with file.open('rb') as stream:
+                    os.fsync(stream.fileno())
+        os.replace(work, target)
+        made = []
+    except OSError as error:
+        raise InputError(f"{argument}: cannot write '{target}': {_reason(error)}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        for folder in reversed(made):
+            with suppress(OSError):  # another program may have put a file into it
                 folder.rmdir()
 
 

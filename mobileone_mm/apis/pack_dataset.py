@@ -1,4 +1,4 @@
-"""Packing the data of a folder or of a config: what ``tools/dataset_converters/pack_dataset.py`` does."""
+"""Pack the data of a folder or of a config."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from ..config import settings
 from ..config.explain import config_faults
 from ..config.read import SUFFIXES, load_config
-from ..data.checks.loaders import check_data, leaves
-from ..data.packed.sources import items_of_dataset, items_of_folder
-from ..data.packed.writing import Item, write_pack
+from ..data.checks.loaders import check_data
+from ..data.datasets import leaves
+from ..data.packed.sources import Item, items_of_dataset, items_of_folder
+from ..data.packed.writing import write_pack
 from ..errors import InputError
 
 

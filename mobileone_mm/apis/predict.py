@@ -21,7 +21,7 @@ from torch import nn
 from ..config.explain import config_faults
 from ..config.read import load_config
 from ..config.settings import survive_broken_files, use_scope
-from ..data.checks.loaders import class_names, dataset_class, head_sizes, leaves
+from ..data.datasets import class_names, dataset_class, head_sizes, leaves
 from ..errors import InputError, one_line
 from ..files import atomic_text, atomic_write
 from ..inference.draw import Painter, save_image

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..config import settings
 from ..config.explain import config_faults
 from ..config.read import load_config
-from ..data.checks.loaders import check_data, leaves
+from ..data.checks.loaders import check_data
+from ..data.datasets import leaves
 from ..distill.teachers import describe
 from ..distill.view_files import (
     DamagedViewError,

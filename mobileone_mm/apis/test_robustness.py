@@ -15,7 +15,8 @@ from mmengine.registry import DATASETS
 from ..config import settings
 from ..config.explain import config_faults
 from ..config.read import load_config
-from ..data.checks.loaders import check_data, head_sizes, leaves
+from ..data.checks.loaders import check_data
+from ..data.datasets import head_sizes, leaves
 from ..data.loading import reported_files
 from ..errors import InputError
 from ..inference.results import check_output

@@ -13,7 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
-from ..data.checks.loaders import leaves
+from ..data.datasets import leaves
 from ..data.loading import report_file
 from ..errors import InputError
 from ..registry import TRANSFORMS

@@ -39,7 +39,8 @@ def data(tmp_path, fresh_mmengine):
 
 
 def pack(folder, names, labels=None):
-    from mobileone_mm.data.packed.writing import Item, write_pack
+    from mobileone_mm.data.packed.sources import Item
+    from mobileone_mm.data.packed.writing import write_pack
 
     sources = folder.with_name(f'{folder.name}_files')
     items = []
@@ -63,14 +64,14 @@ ABC, OTHER = ('ant', 'bee', 'fly'), ('ant', 'bug', 'fly')
 
 @pytest.mark.parametrize('kind', ['CustomDataset', 'mobileone_mm.PackedDataset'])
 def test_splits_with_other_classes(kind, data):
-    line = refused(data(ABC, OTHER, kind, heads=3), r'^val_dataloader.dataset: its labels are not')
-    assert re.search(r"'bee' is in train_dataloader.dataset \('[^']*/train[^']*'\) alone", line)
-    assert re.search(r"'bug' is in val_dataloader.dataset \('[^']*/val[^']*'\) alone", line)
+    line = refused(data(ABC, OTHER, kind, heads=3), r'^val_dataloader.dataset: its labels differ')
+    assert re.search(r"'bee' is only in train_dataloader.dataset \('[^']*/train[^']*'\)", line)
+    assert re.search(r"'bug' is only in val_dataloader.dataset \('[^']*/val[^']*'\)", line)
 
 
 @pytest.mark.parametrize('kind', ['CustomDataset', 'mobileone_mm.PackedDataset'])
 def test_a_class_that_one_split_lacks(kind, data):
-    refused(data(ABC, ABC[::2], kind, heads=3), r"'bee' is in train_dataloader.dataset \(")
+    refused(data(ABC, ABC[::2], kind, heads=3), r"'bee' is only in train_dataloader.dataset \(")
 
 
 @pytest.mark.parametrize('kind', ['CustomDataset', 'mobileone_mm.PackedDataset'])
@@ -138,7 +139,7 @@ def test_packed_and_folders(data, tmp_path):
     cfg['train_dataloader']['dataset'].update(
         type='mobileone_mm.PackedDataset', data_prefix='packed'
     )
-    refused(cfg, r"'bug' is in train\S+ \(.* alone, 'bee' is in val")
+    refused(cfg, r"'bug' is only in train\S+ \(.*, 'bee' is only in val")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_a_test_beside_other_training_data(data, capsys):
     MMLogger.get_instance('of_the_test', logger_name='of_the_test')
     check_data(cfg, ('test_dataloader',))
     shown = ''.join(capsys.readouterr())
-    assert 'test_dataloader.dataset: its labels are not those of train_dataloader.dataset' in shown
+    assert 'test_dataloader.dataset: its labels differ from those of train_dataloader.dataset' in shown
 
 
 def test_a_folder_that_is_no_class(data, tmp_path):
@@ -178,4 +179,4 @@ def test_a_folder_that_is_no_class(data, tmp_path):
 def test_class_list_that_is_no_text(data, tmp_path):
     cfg = data(ABC, ABC, 'mobileone_mm.PackedDataset', heads=3)
     (tmp_path / 'train' / 'classes.txt').write_bytes(b'\xff\xfe\xff')
-    refused(cfg, r"^train_dataloader.dataset: '.*classes.txt' is no readable list")
+    refused(cfg, r"^train_dataloader.dataset: '.*classes.txt' is not a readable list")

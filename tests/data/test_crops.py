@@ -55,7 +55,7 @@ def test_margin_ends_at_the_border(coco, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(by='colour'), "--by: got 'colour'; category or supercategory"),
+        (dict(by='colour'), "--by: got 'colour'; expected category or supercategory"),
         (dict(min_size=0), '--min-size: got 0'),
         (dict(margin=-1), '--margin: got -1'),
         (dict(classes=('dog',)), 'no category is named dog; known: bus/coach, cat'),
@@ -71,9 +71,9 @@ def test_wrong_arguments(arguments, message, coco, tmp_path):
 def test_wrong_files(coco, tmp_path, tool, capsys):
     annotations, images = coco
     assert tool('coco_crops', annotations, images, images) == 2
-    assert 'exists and is not empty' in capsys.readouterr().err
+    assert 'is not empty' in capsys.readouterr().err
     assert tool('coco_crops', images / 'a.png', images, tmp_path / 'out') == 2
-    assert 'is no COCO file' in capsys.readouterr().err
+    assert 'is not JSON' in capsys.readouterr().err
     assert tool('coco_crops', tmp_path / 'no.json', images, tmp_path / 'out') == 2
     assert 'no.json' in capsys.readouterr().err
     assert tool('coco_crops', annotations, tmp_path, tmp_path / 'out') == 2

@@ -33,7 +33,7 @@ def test_missing_root(task, variable, tiny_config, refused, monkeypatch, tmp_pat
     config = tiny_config(task)
     monkeypatch.setenv(variable, '/no/such/folder')
     line = refused(*train(config))
-    assert "'/no/such/folder' is no folder" in line
+    assert "'/no/such/folder' is not a folder" in line
     assert variable in line
     assert not (tmp_path / 'work_dirs').exists()
 
@@ -65,8 +65,8 @@ def without(table, key):
 @pytest.mark.parametrize(
     ('change', 'said'),
     [
-        (lambda table: 'version: 1', 'is no JSON'),
-        (lambda table: '{"images": [', 'is no JSON'),
+        (lambda table: 'version: 1', 'is not JSON'),
+        (lambda table: '{"images": [', 'is not JSON'),
         (lambda table: [1, 2], 'holds a list'),
         (lambda table: {'shapes': [], 'imagePath': 'a.jpg'}, "it has no list 'images'"),
         (lambda table: without(table, 'bbox'), "annotations[2] has no 'bbox'"),
@@ -143,7 +143,7 @@ def test_label_beyond_the_classes(tiny_config, roots, tmp_path, monkeypatch, ref
     line = refused(*train(tiny_config('cls')))
     assert 'line 3: label 1000' in line
     listed.write_text('image_without_label.jpg\n')
-    assert 'FILE LABEL is needed' in refused(*train(tiny_config('cls')))
+    assert 'expected FILE LABEL' in refused(*train(tiny_config('cls')))
     listed.write_text('gone/image.jpg 3\n')
     assert 'image.jpg' in refused(*train(tiny_config('cls')))
 

@@ -161,13 +161,13 @@ def test_detection_and_segmentation(task, tiny_config, tool, tmp_path, roots, mo
 def test_refused_packing(refused, tiny_config, tmp_path):
     config = tiny_config('cls')
     out = tmp_path / 'out'
-    assert 'is no folder' in refused('pack_dataset', tmp_path / 'none', out)
+    assert 'is not a folder' in refused('pack_dataset', tmp_path / 'none', out)
     assert 'no such file' in refused('pack_dataset', tmp_path / 'none.py', out)
     assert '--no-labels' in refused('pack_dataset', tmp_path, out)
     assert 'are for a config' in refused('pack_dataset', tmp_path, out, '--split', 'val')
     for size in ('0', '200K', '1.5', '-3'):
         line = refused('pack_dataset', config, out, '--shard-size', size)
-        assert f"--shard-size: got '{size}'; a whole number of MB, from 1, is needed" in line
+        assert f"--shard-size: got '{size}'; expected a whole number of MB from 1" in line
     assert f"OUT: '{tmp_path}' is not empty" in refused('pack_dataset', config, tmp_path)
     assert "has no 'val_dataloader'" in refused(
         'pack_dataset', config, out, '--split', 'val', '--cfg-options', 'val_dataloader=None'
@@ -179,16 +179,16 @@ def test_refused_packing(refused, tiny_config, tmp_path):
     [
         ('nothing there', 'IMAGENET_ROOT'),
         ('no shard', r'has no *.tar shards'),
-        ('no class', 'images without a class; pack it with classes'),
+        ('no class', 'images without a class; pack the dataset with classes'),
         ('large class', 'has an image of class 1000, but there are 1000 classes'),
-        ('damaged', 'is no tar file, compressed, or damaged'),
-        ('other list', 'labels.txt lists other images than there are'),
+        ('damaged', 'is not a tar file, is compressed or is damaged'),
+        ('other list', "labels.txt' does not fit the shards"),
         ('other labels', "labels.txt': '"),
         ('few names', "classes.txt' names 2 classes, but there is an image of class"),
         ('one name more', "classes.txt' names 1001 classes, 1000 classes are set"),
-        ('other names', 'val_dataloader.dataset: its labels are not those of train_dataloader'),
-        ('sampler', 'is PackedDataset without tar shards'),
-        ('ann_file', 'the classes are in the packed dataset'),
+        ('other names', 'val_dataloader.dataset: its labels differ from those of train_dataloader'),
+        ('sampler', 'got PackedDataset without tar shards'),
+        ('ann_file', 'the packed dataset has the classes'),
     ],
 )
 def test_refused_data(spoil, message, packed, tiny_config, refused, tmp_path, monkeypatch):

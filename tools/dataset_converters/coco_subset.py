@@ -13,21 +13,19 @@ import json
 from pathlib import Path
 
 from mobileone_mm.cli.run import ToolParser, run_tool
+from mobileone_mm.data.coco import read_coco
 from mobileone_mm.errors import InputError
 from mobileone_mm.files import atomic_text
 
 
 def subset(path: Path, num: int) -> dict:
-    """The first ``num`` images of a COCO file that have boxes, with their annotations."""
-    try:
-        table = json.loads(path.read_text())
-        boxes = [box for box in table['annotations'] if not box.get('iscrowd')]
-        with_boxes = {box['image_id'] for box in boxes}
-        images = [image for image in table['images'] if image['id'] in with_boxes]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"annotations: '{path}' is no COCO file with boxes") from error
+    """Return the first ``num`` images of a COCO file that have boxes, with their annotations."""
+    keys = {'images': ('id',), 'annotations': ('image_id',)}
+    table = read_coco(path, 'annotations', keys)
+    with_boxes = {box['image_id'] for box in table['annotations'] if not box.get('iscrowd')}
+    images = [image for image in table['images'] if image['id'] in with_boxes]
     if not 0 < num <= len(images):
-        raise InputError(f'--num: got {num}; 1 to {len(images)} is possible (images with boxes)')
+        raise InputError(f'--num: got {num}; expected 1 to {len(images)} (images with boxes)')
     chosen = {image['id'] for image in images[:num]}
     kept = [box for box in table['annotations'] if box['image_id'] in chosen]
     return {**table, 'images': images[:num], 'annotations': kept}

@@ -25,7 +25,7 @@ def megabytes(text: str) -> int:
     """
     if not (text.isascii() and text.isdigit() and int(text) >= 1):
         raise argparse.ArgumentTypeError(
-            f"got '{text}'; a whole number of MB, from 1, is needed, without a unit"
+            f"got '{text}'; expected a whole number of MB from 1, without a unit"
         )
     return int(text)
 

@@ -1,4 +1,4 @@
-"""COCO alone with the masks of ``tools/dataset_converters/coco_to_voc.py``, to pre-train for VOC; evaluated on VOC."""
+"""COCO with the masks of ``coco_to_voc.py``, for pre-training; evaluation is on VOC 2012."""
 
 _base_ = ['./voc2012_train.py']
 
@@ -12,19 +12,7 @@ train_dataloader = dict(
                 data_root='{{$COCO_ROOT:data/coco/}}',
                 data_prefix=dict(img_path='train2017', seg_map_path='voc21/train2017'),
                 ann_file='voc21/train2017.txt',
-                pipeline=[
-                    dict(type='mobileone_mm.LoadImage'),
-                    dict(type='LoadAnnotations'),
-                    dict(
-                        type='RandomResize',
-                        scale=(2048, 512),
-                        ratio_range=(0.5, 1.5),
-                        keep_ratio=True,
-                    ),
-                    dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
-                    dict(type='RandomFlip', prob=0.5),
-                    dict(type='PackSegInputs'),
-                ],
+                pipeline={{_base_.train_dataloader.dataset.pipeline}},
             ),
         ],
     ),

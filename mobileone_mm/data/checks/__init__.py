@@ -1,1 +1,1 @@
-"""Checks of the data before a run: what is missing or does not fit is named in one line."""
+"""Checks of the data before a run. Each error is one line that names what is missing or does not fit."""

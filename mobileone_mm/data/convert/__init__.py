@@ -1,1 +1,1 @@
-"""Datasets converted: VOC masks and single-object images from COCO annotations."""
+"""Convert datasets: VOC masks and images of single objects from COCO annotations."""

@@ -1,18 +1,18 @@
-"""Images of single objects, cut out of a COCO-format dataset, as a folder for each class."""
+"""Cut the objects out of a COCO-format dataset: one folder of images for each class."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from ...errors import InputError
-from ...files import atomic_write
+from ...files import atomic_folder
+from ..coco import read_coco
 
-BY = ('category', 'supercategory')
+BY = {'category': 'name', 'supercategory': 'supercategory'}
 
 
 def cut_objects(
@@ -26,81 +26,76 @@ def cut_objects(
 ) -> dict[str, int]:
     """Write every annotated object as an image ``out/<class>/<image>_<annotation>.jpg``.
 
-    Crowds are left out. Images keep their pixels (JPEG, quality 95).
+    Crowds are left out. The pixels are not resized (JPEG, quality 95).
 
     Args:
         annotations: COCO-format file with boxes.
         images: Folder of its images.
-        out: Folder to write; must not exist or be empty.
-        by: What the folders are named by, ``category`` or ``supercategory``.
+        out: New or empty folder.
+        by: The names of the folders, ``category`` or ``supercategory``.
         min_size: Least width and height of a box, in pixels.
-        margin: How much of the box's size is added on each side, from 0.
+        margin: Share of the box's size that is added on each side, from 0.
         classes: Names to keep; all if empty.
 
     Returns:
         Number of images by class, the most frequent first.
 
     Raises:
-        InputError: A file is missing or malformed, a name unknown, or ``out`` has something in it.
+        InputError: A file is missing or malformed, a name is unknown, or ``out`` is not empty. ``out``
+            is not written then.
     """
-    folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"out: '{folder}' exists and is not empty; choose another name")
     if by not in BY:
-        raise InputError(f"--by: got '{by}'; {' or '.join(BY)} is allowed")
+        raise InputError(f"--by: got '{by}'; expected {' or '.join(BY)}")
     if min_size < 1 or margin < 0:
         raise InputError(
-            f'--min-size: got {min_size}, --margin: got {margin}; at least 1 and 0 are needed'
+            f'--min-size: got {min_size}, --margin: got {margin}; expected at least 1 and 0'
         )
-    files, names, boxes = _read(Path(annotations), 'name' if by == 'category' else by)
+    keys = {
+        'images': ('id', 'file_name'),
+        'annotations': ('id', 'image_id', 'category_id', 'bbox'),
+        'categories': ('id', BY[by]),
+    }
+    table = read_coco(Path(annotations), 'annotations', keys)
+    files = {row['id']: row['file_name'] for row in table['images']}
+    names = {row['id']: row[BY[by]] for row in table['categories']}
     unknown = set(classes) - set(names.values())
     if unknown:
-        known = ', '.join(sorted(set(names.values())))
         raise InputError(
-            f'--classes: no {by} is named {", ".join(sorted(unknown))}; known: {known}'
+            f'--classes: no {by} is named {", ".join(sorted(unknown))}; '
+            f'known: {", ".join(sorted(set(names.values())))}'
         )
-    counts: Counter[str] = Counter()
-    for box in boxes:
-        name = names[box['category_id']]
-        x, y, width, height = box['bbox']
-        if min(width, height) < min_size or box.get('iscrowd') or (classes and name not in classes):
-            continue
-        path = Path(images, files[box['image_id']])
-        target = folder / name.replace('/', '_') / f'{path.stem}_{box["id"]}.jpg'
-        _cut(path, (x, y, x + width, y + height), margin, target)
-        counts[name] += 1
-    if not counts:
+    boxes: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in table['annotations']:
+        name = names.get(row['category_id'])
+        kept = name is not None and row['image_id'] in files and not row.get('iscrowd')
+        if kept and min(row['bbox'][2:]) >= min_size and (not classes or name in classes):
+            boxes[files[row['image_id']]].append(row)
+    if not boxes:
         raise InputError(f"--min-size: no box of '{annotations}' is {min_size} px wide and high")
+    counts: Counter[str] = Counter()
+    with atomic_folder(out, 'out') as folder:
+        for file, rows in boxes.items():
+            image = _read(Path(images, file))
+            for row in rows:
+                name = names[row['category_id']]
+                target = folder / name.replace('/', '_') / f'{Path(file).stem}_{row["id"]}.jpg'
+                target.parent.mkdir(exist_ok=True)
+                _crop(image, row['bbox'], margin).save(target, 'JPEG', quality=95)
+                counts[name] += 1
     return dict(counts.most_common())
 
 
-def _read(path: Path, name: str) -> tuple[dict[int, str], dict[int, str], list[dict[str, Any]]]:
-    """Files by image, names by category, and the boxes."""
+def _read(path: Path) -> Image.Image:
     try:
-        table = json.loads(path.read_text(encoding='utf-8'))
-        files = {image['id']: image['file_name'] for image in table['images']}
-        names = {kind['id']: kind[name] for kind in table['categories']}
-        boxes = [
-            dict(box, bbox=[float(number) for number in box['bbox']])
-            for box in table['annotations']
-            if box['image_id'] in files and box['category_id'] in names and len(box['bbox']) == 4
-        ]
+        with Image.open(path) as image:
+            return image.convert('RGB')
     except OSError as error:
-        raise InputError(f"annotations: '{path}' cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"annotations: '{path}' is no COCO file with boxes and {name}") from error
-    return files, names, boxes
+        raise InputError(f"images: '{path}' cannot be read: {error}") from error
 
 
-def _cut(path: Path, box: tuple[float, float, float, float], margin: float, target: Path) -> None:
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert('RGB')
-    except OSError as error:
-        raise InputError(f"images: '{path}' cannot be read; {error}") from error
-    across, down = margin * (box[2] - box[0]), margin * (box[3] - box[1])
-    left, top = max(0, round(box[0] - across)), max(0, round(box[1] - down))
-    right = min(image.width, round(box[2] + across))
-    bottom = min(image.height, round(box[3] + down))
-    crop = image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
-    atomic_write(target, lambda file: crop.save(file, 'JPEG', quality=95))
+def _crop(image: Image.Image, bbox: list[float], margin: float) -> Image.Image:
+    x, y, width, height = bbox
+    left, top = max(0, round(x - margin * width)), max(0, round(y - margin * height))
+    right = min(image.width, round(x + width + margin * width))
+    bottom = min(image.height, round(y + height + margin * height))
+    return image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))

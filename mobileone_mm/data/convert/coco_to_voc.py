@@ -1,7 +1,7 @@
-"""Masks of VOC's classes, painted from COCO's instances: more images for VOC segmentation.
+"""Paint masks of VOC's classes from COCO's instances: more images for VOC segmentation.
 
-No host has such a dataset; mmseg's COCO-Stuff has other labels. Masks are written once, as palette
-PNGs that can be looked at, and mmseg's own ``PascalVOCDataset`` reads them.
+No host has such a dataset; mmseg's COCO-Stuff has other labels. The masks are palette PNGs, which mmseg's
+``PascalVOCDataset`` reads and an image viewer shows.
 """
 
 from __future__ import annotations
@@ -14,19 +14,27 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from demo.generator.vocabulary import voc_palette
-
 from ...errors import InputError
 from ...files import atomic_text, atomic_write
-from ..checks.coco import read_coco
+from ..coco import check_references, read_coco
 
-#: COCO's names of VOC's classes, in VOC's order from 1 on
+#: COCO's names of VOC's classes, in VOC's order from 1
 COCO_NAMES = (
     'airplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
     'dining table', 'dog', 'horse', 'motorcycle', 'person', 'potted plant', 'sheep', 'couch',
     'train', 'tv',
 )  # fmt: skip
 IGNORE = 255
+
+
+def voc_palette() -> list[int]:
+    """Return VOC's 256 colors as 768 numbers: the bits of an index, distributed over R, G and B."""
+    bits = [[(index >> step) & 1 for step in range(9)] for index in range(256)]
+    return [
+        sum(row[channel + 3 * step] << (7 - step) for step in range(3))
+        for row in bits
+        for channel in range(3)
+    ]
 
 
 def write_voc_masks(
@@ -37,25 +45,26 @@ def write_voc_masks(
 ) -> tuple[int, int]:
     """Write ``FOLDER/NAME.png`` for each image with enough of VOC's classes, and ``FOLDER.txt``.
 
-    The list of names comes last: a run that was broken off leaves none, and can be started again.
+    The list of names is written last, so an interrupted run leaves no list and can be repeated.
 
     Args:
-        annotations: A file of COCO's form, with segmentations.
-        folder: Where the masks go.
-        min_pixels: Images with at most this many pixels of VOC's 20 classes are left out; 1000
-            as in torchvision and CVNets.
-        progress: Called with the number of images done and of all.
+        annotations: A COCO-format file with segmentations.
+        folder: Folder of the masks.
+        min_pixels: Images with at most this many pixels of VOC's 20 classes are left out; 1000 as in
+            torchvision and CVNets.
+        progress: Called with the number of finished images and the number of all images.
 
     Returns:
-        How many masks were written, and how many images the file has.
+        The number of masks, and the number of images in the file.
 
     Raises:
-        InputError: The file is not of COCO's form, or has none of the classes.
+        InputError: The file is not in COCO's format, or has none of the classes.
     """
     source, out = Path(annotations), Path(folder)
     if isinstance(min_pixels, bool) or min_pixels < 0:
-        raise InputError(f'--min-pixels: got {min_pixels}; at least 0 is needed')
+        raise InputError(f'--min-pixels: got {min_pixels}; expected at least 0')
     table = read_coco(source, 'annotations')
+    check_references(table, f"annotations: '{source}'")
     labels = {
         row['id']: COCO_NAMES.index(row['name']) + 1
         for row in table['categories']
@@ -65,20 +74,26 @@ def write_voc_masks(
         raise InputError(f"annotations: '{source}' has none of COCO's names of VOC's classes")
     rows = defaultdict(list)
     for row in table['annotations']:
-        if row['category_id'] in labels:
-            rows[row['image_id']].append(row)
+        rows[row['image_id']].append(row)
     names = []
     for done, image in enumerate(table['images']):
         if progress is not None:
             progress(done, len(table['images']))
-        mask = _paint(image, rows[image['id']], labels, source)
+        try:
+            shape = int(image['height']), int(image['width'])
+            mask = paint_voc_mask(shape, rows[image['id']], labels)
+        except Exception as error:  # pycocotools raises plain exceptions
+            raise InputError(
+                f"annotations: '{source}': the segmentations of image '{image['file_name']}' cannot be "
+                f'read ({type(error).__name__}: {error}); expected polygons or RLE'
+            ) from error
         if np.count_nonzero((mask > 0) & (mask != IGNORE)) > min_pixels:
-            names.append(str(Path(image['file_name']).with_suffix('').as_posix()))
+            names.append(Path(image['file_name']).with_suffix('').as_posix())
             _save(mask, out / f'{names[-1]}.png')
     if not names:
         raise InputError(
             f"annotations: no image of '{source}' has more than {min_pixels} pixels of VOC's "
-            'classes; lower --min-pixels'
+            'classes; use a lower --min-pixels'
         )
     atomic_text(out.with_name(f'{out.name}.txt'), '\n'.join(names) + '\n')
     return len(names), len(table['images'])
@@ -89,14 +104,14 @@ def paint_voc_mask(
 ) -> np.ndarray:
     """Paint the instances of an image.
 
-    Where instances of two classes overlap nobody knows which is in front, so those pixels are
-    ignored (255), as are crowds, whose outlines are rough, where no instance is. Instances of one
-    class may overlap. Everything else is background, other classes of COCO too.
+    Pixels in instances of two classes are ignored (255), because COCO does not tell which one is in front.
+    Crowds have rough outlines and are ignored where no instance is. Everything else, with the other classes
+    of COCO, is background.
 
     Args:
         shape: Height and width in pixels.
-        rows: Annotations of COCO's form, in any order.
-        labels: VOC's class of each category id; annotations of other categories are left out.
+        rows: COCO annotations, in any order.
+        labels: VOC's class of each category id; other categories are left out.
 
     Returns:
         (height, width) of uint8.
@@ -115,23 +130,8 @@ def paint_voc_mask(
     return mask
 
 
-def _paint(
-    image: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
-    labels: Mapping[int, int],
-    source: Path,
-) -> np.ndarray:
-    try:
-        return paint_voc_mask((int(image['height']), int(image['width'])), rows, labels)
-    except Exception as error:  # pycocotools raises plain ones
-        raise InputError(
-            f"annotations: '{source}': the segmentations of image '{image['file_name']}' cannot "
-            f'be read ({type(error).__name__}: {error}); polygons or RLE are needed'
-        ) from error
-
-
 def _pixels(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Pixels of an instance: polygons, or RLE in either of COCO's forms."""
+    """Return the pixels of polygons, or of RLE in one of COCO's two forms."""
     from pycocotools import mask as coco_mask
 
     if isinstance(segmentation, list):

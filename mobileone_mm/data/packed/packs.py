@@ -1,35 +1,32 @@
-"""Opening a packed dataset and reading images from it, by name."""
+"""Open packed datasets and read images by name."""
 
 from __future__ import annotations
 
 import errno
 import os
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...errors import InputError
-from .index import ShardIndex, digest, open_index
-from .tar_members import NO_LABEL, member_name
+from .shards import NO_LABEL, member_name, open_index
 
 CLASSES = 'classes.txt'
 LABELS = 'labels.txt'
 LMDB_FILE = 'data.mdb'
-# Processes may open 1024 files as a rule, and a dataset may have more shards.
-_MOST_OPEN = 128
+# A process may open 1024 files by default, and a dataset may have more shards.
+_MAX_OPEN = 128
 
 
 class Pack(ABC):
-    """A packed dataset that is open for reading; :func:`open_pack` makes it.
+    """A packed dataset that is open for reading. Use :func:`open_pack` to open one.
 
-    It can be handed to other processes by pickling or forking: handles are opened by the process
-    that reads.
+    It can be pickled and used after a fork: each process opens its own files.
 
     Args:
         folder: Absolute path.
@@ -43,132 +40,150 @@ class Pack(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The bytes of an image.
+        """Return the bytes of an image.
 
         Raises:
-            FileNotFoundError: There is none of that name.
+            FileNotFoundError: There is no image of that name.
             OSError: It cannot be read.
         """
 
     @abstractmethod
     def samples(self) -> Iterator[tuple[str, int]]:
-        """Name and class of each image, -1 without a class, in the order of the files."""
+        """Yield the name and the class (-1 for none) of each image, in the order of the files."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give open files back; the next reading opens them again."""
+        """Close open files. The next read opens them again."""
 
     @cached_property
     def classes(self) -> tuple[str, ...] | None:
-        """Names of the classes, if ``classes.txt`` names them.
+        """Names of the classes from ``classes.txt``; None without that file.
 
         Raises:
             InputError: The file cannot be read.
         """
         return read_classes(self.folder)
 
-    def listing(self) -> Iterator[tuple[str, int]] | None:
-        """Name and class of each image in the order of the dataset that was packed.
-
-        That is what ``labels.txt`` has, in lines ``NAME LABEL``; None without that file.
+    def listing(self) -> list[tuple[str, int]] | None:
+        """Return the lines ``NAME LABEL`` of ``labels.txt``, in the order of the source dataset.
 
         Raises:
-            InputError: The file is malformed.
+            InputError: A line is malformed.
         """
-        lines = _lines(self.folder / LABELS)
-        return None if lines is None else map(self._listed, enumerate(lines, 1))
+        lines, found = _lines(self.folder / LABELS), []
+        for number, line in enumerate(lines or (), 1):
+            name, _, label = line.rpartition(' ')
+            if not name or not label.removeprefix('-').isdigit() or int(label) < NO_LABEL:
+                raise InputError(
+                    f"'{self.folder / LABELS}', line {number}: got '{line[:60]}'; expected NAME LABEL"
+                )
+            found.append((name, int(label)))
+        return None if lines is None else found
 
-    def _listed(self, numbered: tuple[int, str]) -> tuple[str, int]:
-        row, line = numbered
-        name, _, label = line.rpartition(' ')
-        if not name or not label.removeprefix('-').isdigit() or int(label) < NO_LABEL:
+    def places(self, labels: Mapping[str, int], with_label: bool = True) -> dict[str, int] | None:
+        """Return the place of each image in ``labels.txt`` by name; None without that file.
+
+        Args:
+            labels: Class of each packed image by name, from :meth:`samples`.
+            with_label: Whether the classes are compared.
+
+        Raises:
+            InputError: The file lists other images, or other classes than the shards have.
+        """
+        listing = self.listing()
+        if listing is None:
+            return None
+        places = {name: place for place, (name, _) in enumerate(listing)}
+        where, advice = f"'{self.folder / LABELS}'", 'remove it, or pack the dataset again'
+        if places.keys() != labels.keys():
+            extra = [n for n in places if n not in labels] or [n for n in labels if n not in places]
+            line = f'line {places[extra[0]] + 1}: ' if extra[0] in places else ''
+            fault = 'is not in the shards' if line else 'is not listed'
             raise InputError(
-                f"'{self.folder / LABELS}', line {row}: got '{line[:60]}'; NAME LABEL is needed"
+                f"{where} does not fit the shards: {line}'{extra[0]}' {fault}; {advice}"
             )
-        return name, int(label)
+        other = [(n, label) for n, label in listing if label not in (NO_LABEL, labels[n])]
+        if other and with_label:
+            name, label = other[0]
+            raise InputError(
+                f"{where}: '{name}' has class {label}, but its .cls or .json member in the shards has "
+                f'{labels[name]} ({len(other)} of {len(labels)} images differ); the shards define the '
+                f'classes and this file the order: {advice}'
+            )
+        return places
 
     def _missing(self, name: str) -> FileNotFoundError:
         return FileNotFoundError(errno.ENOENT, 'no image of that name', f'{self.folder}!/{name}')
 
 
+class _File:
+    """A file that is open for reading by position, and closed with its last reference."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, 'descriptor'):
+            os.close(self.descriptor)
+
+
 class TarPack(Pack):
-    """Tar shards, read by position: one system call an image, without a shared file position."""
+    """Tar shards. One ``pread`` reads an image, so threads and forks need no file position."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.index: ShardIndex = open_index(folder)
-        self._order = np.argsort(self.index.digest, kind='stable')
-        self._sorted = self.index.digest[self._order]
-        self._stems = [Path(name).stem for name, _, _ in self.index.shards]
-        # Names that start anew in each shard are told apart by the shard's.
-        self._ambiguous = bool((self._sorted[1:] == self._sorted[:-1]).any())
-        self._handles: OrderedDict[int, int] = OrderedDict()
+        self.index = open_index(folder)
+        self._names = np.ascontiguousarray(self.index.rows['name'])
+        self._order = np.argsort(self._names, kind='stable')
+        names = self._names[self._order]
+        if (names[1:] == names[:-1]).any():
+            # The names start again in each shard: the name of the shard makes them unique.
+            stems = np.array([f'{Path(name).stem}/'.encode() for name in self.index.shards])
+            self._names = np.char.add(stems[self.index.shard], self._names)
+            self._order = np.argsort(self._names, kind='stable')
+        self.file = lru_cache(_MAX_OPEN)(lambda shard: _File(folder / self.index.shards[shard]))
 
     def samples(self) -> Iterator[tuple[str, int]]:
-        names = self.index.all_names()
-        if self._ambiguous:
-            shards = self.index.shard.tolist()
-            names = [
-                f'{self._stems[shard]}/{name}' for shard, name in zip(shards, names, strict=True)
-            ]
-        yield from zip(names, self.index.label.tolist(), strict=True)
+        names = (name.decode() for name in self._names.tolist())
+        return zip(names, self.index.rows['label'].tolist(), strict=True)
 
     def read(self, name: str) -> bytes:
         row = self._row(name)
-        offset, left = int(self.index.offset[row]), int(self.index.size[row])
+        file, (_, offset, left, _) = (
+            self.file(int(self.index.shard[row])),
+            self.index.rows[row].item(),
+        )
         parts = []
         while left:
-            part = os.pread(self.handle(int(self.index.shard[row])), left, offset)
+            part = os.pread(file.descriptor, left, offset)
             if not part:
                 raise OSError(errno.EIO, 'the shard is shorter than its index says', name)
             parts.append(part)
             offset, left = offset + len(part), left - len(part)
         return parts[0] if len(parts) == 1 else b''.join(parts)
 
-    def handle(self, shard: int) -> int:
-        """File descriptor of a shard, open for reading."""
-        found = self._handles.pop(shard, None)
-        if found is None:
-            if len(self._handles) >= _MOST_OPEN:
-                os.close(self._handles.popitem(last=False)[1])
-            found = os.open(self.folder / self.index.shards[shard][0], os.O_RDONLY | os.O_CLOEXEC)
-        self._handles[shard] = found
-        return found
-
     def close(self) -> None:
-        while self._handles:
-            os.close(self._handles.popitem()[1])
+        self.file.cache_clear()
 
     def _row(self, name: str) -> int:
-        row = self._find(name)
-        if row is None:
-            row = self._find(member_name(name))
-        if row is None:
-            raise self._missing(name)
-        return row
-
-    def _find(self, name: str) -> int | None:
-        stem, _, inner = name.partition('/') if self._ambiguous else ('', '', name)
-        mark = np.uint64(digest(inner))
-        place = int(self._sorted.searchsorted(mark))
-        while place < len(self._sorted) and self._sorted[place] == mark:
-            row = int(self._order[place])
-            stems_agree = not self._ambiguous or self._stems[self.index.shard[row]] == stem
-            if stems_agree and self.index.name(row) == inner:
+        for text in (name, member_name(name)):
+            key = np.array(text.encode(), self._names.dtype)  # cuts what is longer than all names
+            place = int(np.searchsorted(self._names, key, sorter=self._order))
+            row = int(self._order[place]) if place < len(self._order) else -1
+            if row >= 0 and self._names[row] == text.encode():
                 return row
-            place += 1
-        return None
+        raise self._missing(name)
 
 
 class LmdbPack(Pack):
-    """An LMDB: keys are names, values the bytes of the files; ``labels.txt`` has the classes."""
+    """An LMDB whose keys are names and whose values are files. ``labels.txt`` has the classes."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._environment: Any = None
 
     def samples(self) -> Iterator[tuple[str, int]]:
-        """Name and class of each image, in the order of ``labels.txt``.
+        """Yield the name and the class of each image, in the order of ``labels.txt``.
 
         Raises:
             InputError: That file is missing or malformed.
@@ -176,10 +191,10 @@ class LmdbPack(Pack):
         listing = self.listing()
         if listing is None:
             raise InputError(
-                f"'{self.folder}' has no {LABELS}, a line NAME LABEL for each image (the label "
-                '-1 without a class); tools/dataset_converters/pack_dataset.py writes it'
+                f"'{self.folder}' has no {LABELS} with a line NAME LABEL for each image (label -1 for "
+                'no class); tools/dataset_converters/pack_dataset.py writes it'
             )
-        yield from listing
+        return iter(listing)
 
     def read(self, name: str) -> bytes:
         with self._transaction(name) as transaction:
@@ -188,12 +203,9 @@ class LmdbPack(Pack):
             raise self._missing(name)
         return found
 
-    def require(self, name: str) -> None:
-        """Look an image up without reading it; errors are those of :meth:`read`."""
+    def __contains__(self, name: str) -> bool:
         with self._transaction(name) as transaction:
-            found = transaction.cursor().set_key(name.encode())
-        if not found:
-            raise self._missing(name)
+            return transaction.cursor().set_key(name.encode())
 
     @contextmanager
     def _transaction(self, name: str) -> Iterator[Any]:
@@ -219,13 +231,13 @@ _open: dict[str, Pack] = {}
 
 
 def open_pack(folder: str | os.PathLike[str]) -> Pack:
-    """Open a packed dataset, once in a process.
+    """Open a packed dataset, once in each process.
 
     Args:
-        folder: Folder of tar shards, or an LMDB.
+        folder: Folder of tar shards, or of an LMDB.
 
     Raises:
-        InputError: It is neither, or cannot be read; or the package ``lmdb`` is missing.
+        InputError: It is neither, or it cannot be read, or the package ``lmdb`` is missing.
     """
     path = os.path.realpath(os.path.expanduser(folder))
     if path not in _open:
@@ -234,25 +246,28 @@ def open_pack(folder: str | os.PathLike[str]) -> Pack:
 
 
 def read_pack(path: Path) -> Pack:
-    """Open a packed dataset anew, by its absolute path; see :func:`open_pack`."""
+    """Open a packed dataset again, by its absolute path; see :func:`open_pack`."""
     if not path.is_dir():
-        raise InputError(f"'{path}' is no folder; give one of tar shards, or an LMDB")
+        raise InputError(f"'{path}' is not a folder; expected a folder of tar shards, or an LMDB")
     if not (path / LMDB_FILE).exists():
         try:
             return TarPack(path)
         except OSError as error:
             raise InputError(f"'{path}' cannot be read: {error.strerror or error}") from error
-    try:
-        import lmdb  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"'{path}' is an LMDB, which the package lmdb reads: pip install lmdb"
-        ) from error
+    require_lmdb(f"'{path}' is an LMDB")
     return LmdbPack(path)
 
 
+def require_lmdb(reason: str) -> None:
+    """Raise InputError if the package ``lmdb`` is missing."""
+    try:
+        import lmdb  # noqa: F401
+    except ImportError as error:
+        raise InputError(f'{reason}: it needs the package lmdb: pip install lmdb') from error
+
+
 def read_classes(folder: Path) -> tuple[str, ...] | None:
-    """Names of the classes of a packed dataset, which is not opened; None without ``classes.txt``.
+    """Read the class names of a packed dataset; None without ``classes.txt``.
 
     Raises:
         InputError: The file cannot be read.
@@ -267,7 +282,7 @@ def _close_environments() -> None:
             pack.close()
 
 
-# LMDB allows no use of an environment behind a fork, and none to be opened twice in one process.
+# LMDB forbids the use of an environment after a fork, and a second environment in one process.
 if hasattr(os, 'register_at_fork'):
     os.register_at_fork(before=_close_environments)
 
@@ -278,5 +293,5 @@ def _lines(path: Path) -> list[str] | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"'{path}' is no readable list: {error}") from error
+        raise InputError(f"'{path}' is not a readable list: {error}") from error
     return [line for line in text.split('\n') if line]

@@ -1,9 +1,12 @@
-"""The order of training that a storage likes: shard by shard, shuffled within a window."""
+"""Training order for slow storage: shard by shard, shuffled within a window."""
 
 from __future__ import annotations
 
 import math
+import os
+import threading
 from collections.abc import Iterator
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -14,38 +17,36 @@ from torch.utils.data import Sampler
 from ...errors import InputError
 from ...registry import DATA_SAMPLERS
 from .packs import TarPack
-from .read_ahead import ReadAhead
+
+_PIECE = 8 << 20
 
 
 @DATA_SAMPLERS.register_module()
 class ShardSampler(Sampler):
-    """Goes through tar shards one after the other, for training.
+    """Sample tar shards one after the other, for training.
 
-    mmengine's ``DefaultSampler`` draws from all shards at once, so that a storage sees reads of
-    100 kB at random places of hundreds of GB. Here each epoch
+    mmengine's ``DefaultSampler`` draws from all shards at once: the storage sees reads of 100 kB at random
+    places of hundreds of GB. This sampler
 
-    1. shuffles the shards,
-    2. cuts the row of all their images into one part for each process,
-    3. shuffles each part within windows of ``window`` neighbours; where the windows begin is drawn
-       anew in each epoch.
+    1. shuffles the shards in each epoch,
+    2. splits the sequence of all their images into one part for each process,
+    3. shuffles each part within windows of ``window`` images. The start of the first window is random.
 
-    So a batch comes from a few thousand neighbours, and neighbours must not be alike:
-    ``tools/dataset_converters/pack_dataset.py`` shuffles what it packs. Everything else is as with ``DefaultSampler``:
-    each image once an epoch, the same number for each process, the order a function of seed and
-    epoch alone, which a resumed run knows.
+    A batch comes from a few thousand neighbours, so neighbours must not be similar:
+    ``tools/dataset_converters/pack_dataset.py`` shuffles the images. Everything else is as with
+    ``DefaultSampler``: each image once in an epoch, equally many for each process, and an order that
+    depends on seed and epoch only, so that resuming is exact.
 
     Args:
         dataset: A ``PackedDataset`` of tar shards.
-        shuffle: Must be True; an evaluation goes through its images in order with
-            ``DefaultSampler``, which mmengine's gathering of results relies on.
+        shuffle: Must be True. Evaluation uses ``DefaultSampler``: mmengine gathers results in its order.
         seed: Seed of the order, the same in all processes; None draws one.
-        round_up: Whether some images of the start are repeated at the end, so that all processes
-            have equally many.
-        window: Images that are shuffled together; 1 keeps the order within the shards.
-        read_ahead: Whether a thread reads the next window from start to end, in pieces of 8 MB,
-            while images of this one are taken: a slow storage then sees one sequential reader a
-            process, and the workers find the bytes in the page cache. It needs room there for two
-            windows a process (1 GB for 4096 images of ImageNet).
+        round_up: Whether images of the start are repeated at the end, so that all processes have
+            equally many.
+        window: Number of images that are shuffled together; 1 keeps the order within the shards.
+        read_ahead: Whether a thread reads the next window into the page cache, in pieces of 8 MB, while
+            the images of this window are used. A slow storage then sees one sequential reader in each
+            process. The page cache needs room for two windows (1 GB for 4096 images of ImageNet).
 
     Raises:
         InputError: The dataset has no tar shards, or an argument is out of range.
@@ -63,52 +64,48 @@ class ShardSampler(Sampler):
         pack = getattr(dataset, 'pack', None)
         if not isinstance(pack, TarPack):
             raise InputError(
-                f'ShardSampler: the dataset is {type(dataset).__name__} without tar shards; it is for '
-                'mobileone_mm.PackedDataset of shards, others take DefaultSampler'
+                f'ShardSampler: dataset: got {type(dataset).__name__} without tar shards; expected a '
+                'mobileone_mm.PackedDataset of shards; use DefaultSampler for other datasets'
             )
         if not shuffle:
-            raise InputError('ShardSampler: shuffle=False: use DefaultSampler, it keeps the order')
+            raise InputError(
+                'ShardSampler: shuffle: got False; use DefaultSampler without shuffling'
+            )
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-            raise InputError(f'ShardSampler: window: got {window!r}; an integer from 1 is needed')
+            raise InputError(f'ShardSampler: window: got {window!r}; expected an integer from 1')
         self.dataset, self.window, self.round_up = dataset, window, round_up
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
-        self._pack = pack
         self._rows = dataset.pack_rows()
-        self._read_ahead = ReadAhead(pack) if read_ahead else None
-        # The samples by row, and where in this order each shard that has any begins.
-        self._by_row = np.argsort(self._rows, kind='stable')
-        self._shards = pack.index.shard[self._rows[self._by_row]]
+        self._reader = ReadAhead(pack) if read_ahead else None
+        by_row = np.argsort(self._rows, kind='stable')
+        shard = pack.index.shard[self._rows[by_row]]
+        self._shards = np.split(by_row, np.flatnonzero(np.diff(shard)) + 1)
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator()
         generator.manual_seed(self.seed + self.epoch)
-        part = self._part(self._sequence(generator))
-        windows = self._windows(part, generator)
+        shuffled = torch.randperm(len(self._shards), generator=generator).tolist()
+        sequence = np.concatenate([self._shards[number] for number in shuffled])
+        part = np.take(sequence, np.arange(*self._bounds()), mode='wrap')
+        first = int(torch.randint(1, self.window + 1, (), generator=generator))
+        windows = np.split(part, range(first, len(part), self.window))
         for number, window in enumerate(windows):
             for near in windows[number + 1 : number + 2] if number else windows[:2]:
-                if self._read_ahead is not None:
-                    self._read_ahead.want(self._rows[near])
+                if self._reader is not None:
+                    self._reader.want(self._rows[near])
             order = torch.randperm(len(window), generator=generator).numpy()
             yield from window[order].tolist()
 
     def __len__(self) -> int:
-        """The number of samples of this process."""
+        """Return the number of samples of this process."""
         first, last = self._bounds()
         return last - first
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell which epoch comes next; the order depends on it."""
+        """Set the next epoch; the order depends on it."""
         self.epoch = epoch
-
-    def _sequence(self, generator: torch.Generator) -> np.ndarray:
-        """All samples, shard by shard in a random order of the shards."""
-        starts = np.flatnonzero(np.diff(self._shards, prepend=-1))
-        shards = np.split(self._by_row, starts[1:])
-        return np.concatenate(
-            [shards[number] for number in torch.randperm(len(shards), generator=generator).tolist()]
-        )
 
     def _bounds(self) -> tuple[int, int]:
         count = len(self._rows)
@@ -117,11 +114,48 @@ class ShardSampler(Sampler):
             return self.rank * size, (self.rank + 1) * size
         return self.rank * count // self.world_size, (self.rank + 1) * count // self.world_size
 
-    def _part(self, sequence: np.ndarray) -> np.ndarray:
-        first, last = self._bounds()
-        return np.take(sequence, np.arange(first, last), mode='wrap')
 
-    def _windows(self, part: np.ndarray, generator: torch.Generator) -> list[np.ndarray]:
-        first = int(torch.randint(1, self.window + 1, (), generator=generator))
-        cuts = range(first, len(part), self.window)
-        return np.split(part, cuts) if len(part) else []
+class ReadAhead:
+    """A thread that reads parts of tar shards into the page cache of the kernel.
+
+    ``posix_fadvise(WILLNEED)`` reads only the read-ahead size of the device, often 128 kB, and does not
+    report the rest.
+
+    Args:
+        pack: The shards.
+    """
+
+    def __init__(self, pack: TarPack) -> None:
+        self.pack = pack
+        self._wanted: SimpleQueue[np.ndarray] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ReadAhead, (self.pack,)
+
+    def want(self, rows: np.ndarray) -> None:
+        """Read the images of some rows in the background, after the rows of earlier calls."""
+        self._wanted.put(rows)
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._work, name='read-ahead', daemon=True)
+            self._thread.start()
+
+    def _work(self) -> None:
+        buffer = memoryview(bytearray(_PIECE))
+        while True:
+            rows = self._wanted.get()
+            shards = self.pack.index.shard[rows]
+            for shard in dict.fromkeys(shards.tolist()):
+                part = self.pack.index.rows[rows[shards == shard]]
+                position, end = (
+                    int(part['offset'].min()),
+                    int((part['offset'] + part['size']).max()),
+                )
+                try:
+                    file, count = self.pack.file(shard), 1
+                    while position < end and count:
+                        piece = buffer[: end - position]
+                        count = os.preadv(file.descriptor, [piece], position)
+                        position += count
+                except OSError:
+                    continue  # the loader meets the same error and reports it

@@ -1,61 +1,74 @@
-"""What there is to pack: a folder of images, or the dataset of a config."""
+"""The images to pack: those of a folder, or those of a dataset of a config."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.registry import DATASETS
 
 from ...errors import InputError
-from .tar_members import NO_LABEL
-from .writing import Item
+from .shards import NO_LABEL
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image to pack.
+
+    Attributes:
+        path: Path or address of the source, for mmengine's file functions.
+        name: Name in the pack, with folders.
+        label: Class, -1 for none.
+    """
+
+    path: str
+    name: str
+    label: int = NO_LABEL
 
 
 def items_of_folder(
     folder: str | os.PathLike[str], with_label: bool = True
 ) -> tuple[list[Item], tuple[str, ...] | None]:
-    """The images below a folder; one folder for each class, numbered by their sorted names.
+    """List the images below a folder, with one folder for each class in the order of their names.
 
     Args:
         folder: The folder.
         with_label: Whether the folders in it are classes.
 
     Returns:
-        The images, in mmpretrain's order, and the names of the classes.
+        The images in mmpretrain's order, and the class names.
 
     Raises:
-        InputError: There is no folder, or no image in it.
+        InputError: The folder does not exist, or has no image.
     """
     from mmpretrain.datasets import CustomDataset
 
     if not Path(folder).is_dir():
-        raise InputError(f"'{folder}' is no folder")
+        raise InputError(f"'{folder}' is not a folder")
     if with_label and not any(entry.is_dir() for entry in os.scandir(folder)):
-        raise InputError(
-            f"'{folder}' has no folder per class; give --no-labels, or a config, to pack it"
-        )
+        raise InputError(f"'{folder}' has no class folders; pass --no-labels, or a config")
     try:
         dataset = CustomDataset(data_root=str(folder), with_label=with_label, pipeline=[])
-    except RuntimeError as error:  # that is how it reports an empty folder
+    except RuntimeError as error:  # mmpretrain's error for an empty folder
         raise InputError(f"'{folder}' has no images in its folders") from error
     return _items(dataset), dataset.CLASSES
 
 
 def items_of_dataset(settings: Mapping[str, Any]) -> tuple[list[Item], tuple[str, ...] | None]:
-    """The images of a dataset, by its settings; the default scope must be set.
+    """List the images of a dataset, by its settings. The default scope must be set.
 
     Returns:
-        The images in its order, and the names of the classes if it has classes.
+        The images in the order of the dataset, and the class names if the images have classes.
 
     Raises:
-        InputError: It has no list of images, or several classes an image.
+        InputError: The dataset has no list of images, or an image has several classes.
     """
     dataset = DATASETS.build({**settings, 'pipeline': []})
     if not hasattr(dataset, 'get_data_info') or len(dataset) == 0:
-        raise InputError(f'{type(dataset).__name__}: no dataset with a list of images')
+        raise InputError(f'{type(dataset).__name__} has no list of images')
     items = _items(dataset)
     labelled = items[0].label != NO_LABEL
     return items, tuple(dataset.metainfo.get('classes') or ()) or None if labelled else None
@@ -69,13 +82,15 @@ def _items(dataset: Any) -> list[Item]:
         if not path:
             raise InputError(f'{type(dataset).__name__}: sample {index} has no img_path')
         if type(label) is not int:
-            raise InputError(f"'{path}': {label!r} as its class; one number an image can be packed")
+            raise InputError(
+                f"'{path}': got the class {label!r}; expected one number for each image"
+            )
         items.append(Item(path, _name(path, dataset), label))
     return items
 
 
 def _name(path: str, dataset: Any) -> str:
-    """The name below the folder of images, or below the root of the data."""
+    """Return the name below the folder of images, or below the data root."""
     for folder in (getattr(dataset, 'img_prefix', ''), getattr(dataset, 'data_root', '')):
         name = os.path.relpath(path, folder) if folder else '..'
         if not name.startswith('..'):

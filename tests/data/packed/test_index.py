@@ -9,10 +9,9 @@ import tarfile
 import numpy as np
 import pytest
 
-from mobileone_mm.data.packed import index as indexing
-from mobileone_mm.data.packed.index import FILE, open_index
+from mobileone_mm.data.packed import shards as indexing
 from mobileone_mm.data.packed.packs import TarPack, open_pack
-from mobileone_mm.data.packed.tar_members import member_name, read_samples
+from mobileone_mm.data.packed.shards import INDEX_FILE, member_name, open_index, read_samples
 from mobileone_mm.errors import InputError
 
 
@@ -65,12 +64,12 @@ def test_webdataset_reads_what_we_index(tmp_path, write_tar):
 @pytest.mark.parametrize(
     ('members', 'message'),
     [
-        ([('a.jpg', b'x'), ('a.png', b'x')], "'a' has two images, .png is the second"),
-        ([('a.jpg', b'x'), ('a.cls', b'cat')], "'a.cls' holds b'cat'; a class number from 0"),
+        ([('a.jpg', b'x'), ('a.png', b'x')], "'a' has a second image, .png"),
+        ([('a.jpg', b'x'), ('a.cls', b'cat')], "'a.cls' holds b'cat'; expected a class number from 0"),
         ([('a.jpg', b'x'), ('a.cls', b'-7')], "'a.cls' holds"),
         ([('a.jpg', b'x'), ('a.json', b'{"label": "cat"}')], "'a.json' holds"),
         ([('a.jpg', b'x'), ('a.json', b'[1]')], "'a.json' holds"),
-        ([('a.jpg', b'x'), ('a.cls', b'1'), ('a.json', b'{"label": 2}')], 'says class 2, another'),
+        ([('a.jpg', b'x'), ('a.cls', b'1'), ('a.json', b'{"label": 2}')], 'has class 2, another'),
     ],
 )
 def test_bad_members(members, message, tmp_path, write_tar):
@@ -78,7 +77,7 @@ def test_bad_members(members, message, tmp_path, write_tar):
     with pytest.raises(InputError, match='shard .*a.tar') as caught:
         open_index(tmp_path)
     assert message in str(caught.value)
-    assert not (tmp_path / FILE).exists()
+    assert not (tmp_path / INDEX_FILE).exists()
 
 
 @pytest.mark.parametrize('damage', ['text', 'gzip', 'cut in an image', 'cut in a header', 'noise'])
@@ -132,7 +131,7 @@ def test_index_is_kept_and_made_anew(tmp_path, monkeypatch, write_tar):
     assert read == ['s0.tar', 's1.tar', 's2.tar']
     again = open_index(tmp_path)
     assert len(read) == 3
-    assert np.array_equal(again.offset, first.offset)
+    assert np.array_equal(again.rows, first.rows)
 
     # One is replaced by another of the same size, one goes, one comes.
     write_tar(tmp_path / 's1.tar', [('new.jpg', b'yz')])
@@ -150,16 +149,16 @@ def test_index_is_kept_and_made_anew(tmp_path, monkeypatch, write_tar):
 def test_damaged_index(damage, tmp_path, write_tar):
     write_tar(tmp_path / 'a.tar', [('a.jpg', b'x' * 2000), ('b.jpg', b'y')])
     expected = rows(tmp_path)
-    path = tmp_path / FILE
+    path = tmp_path / INDEX_FILE
     content = path.read_bytes()
     if damage in ('other offsets', 'other version'):
         with np.load(path) as file:
             table = dict(file)
         if damage == 'other offsets':
-            table['offset'] = table['offset'] + 10**9
+            for rows_ in table.values():
+                rows_['offset'] += 10**9
         else:
-            head = table['head'].tobytes().replace(b'"version": 1', b'"version": 9')
-            table['head'] = np.frombuffer(head, np.uint8)
+            table = {'1' + key[1:]: rows_ for key, rows_ in table.items()}
         np.savez(path, **table)
     else:
         path.write_bytes({'empty': b'', 'text': b'no index', 'half': content[:300]}[damage])
@@ -175,7 +174,7 @@ def test_folder_that_cannot_be_written(tmp_path, monkeypatch, caplog, write_tar)
     monkeypatch.setattr(indexing, 'print_log', lambda text, *_: said.append(text))
     write_tar(tmp_path / 'a.tar', [('a.jpg', b'x')])
     assert len(rows(tmp_path)) == 1
-    assert 'cannot write: no permission; the index will be made again by each process' in said
+    assert 'cannot write: no permission; each process builds the index again' in said
 
 
 def test_shard_that_shrank(tmp_path, write_tar):
@@ -190,5 +189,5 @@ def test_shard_that_shrank(tmp_path, write_tar):
 def test_no_pack(tmp_path):
     with pytest.raises(InputError, match=r'has no \*\.tar shards'):
         open_pack(tmp_path)
-    with pytest.raises(InputError, match='is no folder'):
+    with pytest.raises(InputError, match='is not a folder'):
         open_pack(tmp_path / 'none')

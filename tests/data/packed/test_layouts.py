@@ -15,7 +15,7 @@ import torch
 from mmengine import fileio
 
 from mobileone_mm.data.packed.backend import PackedBackend
-from mobileone_mm.data.packed.packs import LmdbPack, TarPack, open_pack
+from mobileone_mm.data.packed.packs import LmdbPack, TarPack, open_pack, read_pack
 from mobileone_mm.inference.results import PredictionsCSV
 from mobileone_mm.training.runner import Runner
 
@@ -161,14 +161,13 @@ def test_kinds(form, layouts, build):
     assert form == 'lmdb' or len(pack.index.shards) > 1
 
 
-def test_few_open_files(layouts, build, monkeypatch):
-    monkeypatch.setattr('mobileone_mm.data.packed.packs._MOST_OPEN', 1)
-    dataset = build(layouts['shards'])
+def test_few_open_files(layouts, monkeypatch):
+    monkeypatch.setattr('mobileone_mm.data.packed.packs._MAX_OPEN', 1)
+    folder = Path(layouts['shards']['data_root'], 'train')
+    pack = read_pack(folder)
     before = len(os.listdir('/proc/self/fd'))
-    dataset.pack.close()
-    for index in range(len(dataset)):
-        dataset[index]
-    assert len(dataset.pack._handles) == 1
+    for name, _ in pack.samples():
+        pack.read(name)
     assert len(os.listdir('/proc/self/fd')) <= before + 1
 
 

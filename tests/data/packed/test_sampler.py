@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from mmengine.registry import DATA_SAMPLERS
 
-from mobileone_mm.data.packed import read_ahead
+from mobileone_mm.data.packed import sampler as sampling
 from mobileone_mm.data.packed.packs import TarPack
-from mobileone_mm.data.packed.read_ahead import ReadAhead
+from mobileone_mm.data.packed.sampler import ReadAhead
 from mobileone_mm.errors import InputError
 
 SIZES = (5, 9, 1, 7, 11, 4)
@@ -134,22 +134,22 @@ def test_read_ahead(dataset, monkeypatch):
         seen.append((os.readlink(f'/proc/self/fd/{handle}'), offset, offset + count))
         return count
 
-    monkeypatch.setattr(read_ahead.os, 'preadv', preadv)
-    monkeypatch.setattr(read_ahead, '_PIECE', 2000)
+    monkeypatch.setattr(sampling.os, 'preadv', preadv)
+    monkeypatch.setattr(sampling, '_PIECE', 2000)
     each = sampler(dataset, window=8, read_ahead=True)
     assert sorted(each) == list(range(len(dataset)))
     deadline = time.monotonic() + 20
     index = dataset.pack.index
-    names = [str(dataset.pack.folder / name) for name, _, _ in index.shards]
+    names = [str(dataset.pack.folder / name) for name in index.shards]
 
     def missing():
         return [
             row
-            for row in range(len(index))
+            for row in range(len(index.shard))
             if not any(
                 path == names[index.shard[row]]
-                and start <= index.offset[row]
-                and index.offset[row] + index.size[row] <= end
+                and start <= index.rows[row]['offset']
+                and index.rows[row]['offset'] + index.rows[row]['size'] <= end
                 for path, start, end in merged(seen)
             )
         ]
@@ -191,9 +191,9 @@ def test_read_ahead_survives_a_lost_shard(tmp_path, write_tar):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(window=0), 'window: got 0; an integer from 1'),
+        (dict(window=0), 'window: got 0; expected an integer from 1'),
         (dict(window=2.5), 'window: got 2.5'),
-        (dict(shuffle=False), 'shuffle=False: use DefaultSampler'),
+        (dict(shuffle=False), 'shuffle: got False; use DefaultSampler'),
     ],
 )
 def test_bad_arguments(options, message, dataset):
@@ -202,5 +202,5 @@ def test_bad_arguments(options, message, dataset):
 
 
 def test_only_for_shards():
-    with pytest.raises(InputError, match='the dataset is list without tar shards'):
+    with pytest.raises(InputError, match='dataset: got list without tar shards'):
         sampler([1, 2])

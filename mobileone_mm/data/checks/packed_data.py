@@ -1,0 +1,85 @@
+"""Check a packed dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from ...errors import InputError
+from ..datasets import DatasetConfig
+from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack
+from .listed import MAX_LOOKUPS
+
+
+def check_packed(dataset: DatasetConfig, num_classes: int | None) -> None:
+    """Check that a packed dataset can be opened, and its classes against the model's.
+
+    If the index of tar shards is missing, it is built here.
+
+    Raises:
+        InputError: The dataset is empty or unreadable, its lists do not fit its images, or it has other
+            classes.
+    """
+    folder = pack_folder(dataset)
+    with_label = bool(dataset.settings.get('with_label', True))
+    try:
+        pack = open_pack(folder)
+        labels = dict(pack.samples())
+        pack.places(labels, with_label)
+        if isinstance(pack, LmdbPack):
+            _look_up(pack, list(labels))
+        if not labels:
+            raise InputError(f"the dataset is empty: '{folder}' has no image")
+        if with_label:
+            _check_classes(folder, labels.values(), pack.classes, num_classes)
+    except InputError as error:
+        raise InputError(f'{dataset.path}: {error}') from error
+
+
+def pack_folder(dataset: DatasetConfig) -> Path:
+    """Return the folder of a packed dataset, by its settings."""
+    prefix = dataset.settings.get('data_prefix') or dataset.settings.get('split') or ''
+    return Path(dataset.root, str(prefix)).expanduser()
+
+
+def _look_up(pack: LmdbPack, names: Sequence[str]) -> None:
+    """Look for the listed images in an LMDB, or for evenly spaced ones of a long list."""
+    for name in names[:: max(1, len(names) // MAX_LOOKUPS)]:
+        try:
+            found = name in pack
+        except OSError as error:
+            raise InputError(f"'{pack.folder}' cannot be read: {error.strerror}") from error
+        if not found:
+            raise InputError(
+                f"'{pack.folder}': {LABELS} lists '{name}', which the LMDB does not have; pack the "
+                'dataset again'
+            )
+
+
+def _check_classes(
+    folder: Path,
+    labels: Collection[int],
+    classes: Sequence[str] | None,
+    num_classes: int | None,
+) -> None:
+    greatest = max(labels)
+    if min(labels) < 0:
+        raise InputError(f"'{folder}' has images without a class; pack the dataset with classes")
+    if num_classes is not None and greatest >= num_classes:
+        raise InputError(
+            f"'{folder}' has an image of class {greatest}, but there are {num_classes} classes "
+            '(model.head.num_classes, metainfo.classes); classes start at 0'
+        )
+    if classes is None:
+        return
+    names = f"'{folder / CLASSES}' names {len(classes)} classes"
+    if greatest >= len(classes):
+        raise InputError(
+            f'{names}, but there is an image of class {greatest}; give a line for each class from 0, or '
+            'pack the dataset again'
+        )
+    if num_classes is not None and len(classes) != num_classes:
+        raise InputError(
+            f'{names}, {num_classes} classes are set (model.head.num_classes, metainfo.classes); set '
+            f'{len(classes)}, or pack all classes'
+        )

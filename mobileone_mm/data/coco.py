@@ -1,0 +1,87 @@
+"""Read annotation files in COCO's format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+# The keys that mmdet reads, by table.
+MMDET_KEYS = {
+    'images': ('id', 'file_name', 'height', 'width'),
+    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
+    'categories': ('id', 'name'),
+}
+
+
+def read_coco(
+    file: Path, argument: str, keys: Mapping[str, Sequence[str]] = MMDET_KEYS
+) -> dict[str, Any]:
+    """Read an annotation file and check the keys of its rows.
+
+    Args:
+        file: The JSON file.
+        argument: Name of the argument that gave the file, for messages.
+        keys: The keys that each row of a table needs, by table.
+
+    Raises:
+        InputError: The file is missing or not JSON, or a table or a key is missing.
+    """
+    where = f"{argument}: '{file}'"
+    try:
+        table = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f'{where} does not exist') from None
+    except OSError as error:
+        raise InputError(f'{where} cannot be read: {error.strerror}') from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{where} is not JSON: {error}') from error
+    if not isinstance(table, dict):
+        raise InputError(
+            f'{where} holds a {type(table).__name__}; expected a dict with {", ".join(keys)} '
+            "(COCO's format)"
+        )
+    for name, needed in keys.items():
+        rows = table.get(name)
+        if not isinstance(rows, list):
+            raise InputError(f"{where} is not in COCO's format: it has no list '{name}'")
+        for index, row in enumerate(rows):
+            fault = _row_fault(row, needed)
+            if fault:
+                raise InputError(f'{where}: {name}[{index}]{fault}')
+    return table
+
+
+def check_references(table: Mapping[str, Any], where: str) -> None:
+    """Check that every annotation has its own id, and an image and a category in the file.
+
+    Raises:
+        InputError: Naming the first annotation that has none.
+    """
+    rows = table['annotations']
+    for key, target in (('image_id', 'images'), ('category_id', 'categories')):
+        known = {row['id'] for row in table[target]}
+        for index, row in enumerate(rows):
+            if row[key] not in known:
+                raise InputError(
+                    f'{where}: annotations[{index}].{key} {row[key]} is not in {target}'
+                )
+    if len({row['id'] for row in rows}) != len(rows):
+        raise InputError(f'{where}: annotation ids are not unique')
+
+
+def _row_fault(row: Any, needed: Sequence[str]) -> str:
+    if not isinstance(row, dict):
+        return f' is a {type(row).__name__}; expected a dict'
+    missing = [key for key in needed if key not in row]
+    if missing:
+        return f" has no '{missing[0]}'"
+    box = row['bbox'] if 'bbox' in needed else (0, 0, 0, 0)
+    if len(box) != 4 if isinstance(box, (list, tuple)) else True:
+        return f'.bbox: got {str(box)[:60]}; expected [x, y, width, height]'
+    if not all(isinstance(number, (int, float)) for number in box):
+        return f'.bbox: got {str(box)[:60]}; expected four numbers'
+    return ''

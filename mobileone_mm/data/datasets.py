@@ -1,0 +1,132 @@
+"""Datasets as a config describes them: their class, their class list and their files."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import DATASETS
+
+# Heads whose num_classes is that of the dataset. That of a region proposal head is not.
+HEADS = ('auxiliary_head', 'bbox_head', 'decode_head', 'head')
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """One dataset of a config, without its wrappers.
+
+    Attributes:
+        path: Dotted path in the config.
+        settings: Its arguments.
+        kind: Its class.
+    """
+
+    path: str
+    settings: Mapping
+    kind: type
+
+    @cached_property
+    def bases(self) -> tuple[str, ...]:
+        """Names of the class and of its base classes."""
+        return tuple(base.__name__ for base in inspect.getmro(self.kind))
+
+    @cached_property
+    def classes(self) -> tuple[str, ...] | None:
+        """The class list in force, see :func:`class_names`."""
+        return class_names(self.settings, self.kind)
+
+    @property
+    def root(self) -> str:
+        """The data root; empty if it is not set."""
+        return self.settings.get('data_root') or ''
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the dataset reads its annotations from a local disk."""
+        return _is_local(self.settings.get('backend_args')) and '://' not in self.root
+
+    @property
+    def loads_local_images(self) -> bool:
+        """Whether all loading transforms read from a local disk. Each has its own ``backend_args``."""
+        pipeline = self.settings.get('pipeline') or ()
+        return all(_is_local(t.get('backend_args')) for t in pipeline if isinstance(t, Mapping))
+
+    def joined(self, name: str | None) -> Path | None:
+        """Return a path below the data root, as mmengine's datasets do; None for an empty name."""
+        return Path(self.root, name) if name else None
+
+    def prefix(self, key: str) -> str:
+        """Return an entry of ``data_prefix``."""
+        return (self.settings.get('data_prefix') or {}).get(key) or ''
+
+
+def datasets_of(cfg: Mapping, loader: str) -> Iterator[DatasetConfig]:
+    """Yield the datasets of a loader whose class is known. The default scope must be set."""
+    settings = cfg.get(loader)
+    if isinstance(settings, Mapping):
+        for path, dataset in leaves(settings.get('dataset'), f'{loader}.dataset'):
+            kind = dataset_class(dataset)
+            if kind is not None:
+                yield DatasetConfig(path, dataset, kind)
+
+
+def leaves(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
+    """Yield the path and the settings of each dataset inside wrappers (repeat, concatenate, mix)."""
+    if not isinstance(node, Mapping):
+        return
+    if isinstance(node.get('dataset'), Mapping):
+        yield from leaves(node['dataset'], f'{path}.dataset')
+    elif isinstance(node.get('datasets'), (list, tuple)):
+        for index, inner in enumerate(node['datasets']):
+            yield from leaves(inner, f'{path}.datasets.{index}')
+    else:
+        yield path, node
+
+
+def dataset_class(dataset: Mapping) -> type | None:
+    """Return the class of a dataset's settings; None if it is unknown, which building reports."""
+    kind = dataset.get('type')
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(dataset.get('_scope_')) as registry:
+            kind = registry.get(kind)
+    return kind if inspect.isclass(kind) else None
+
+
+def class_names(dataset: Mapping, kind: type) -> tuple[str, ...] | None:
+    """Return the class list in force: that of the config, else that of the class, else None."""
+    metainfo = dataset.get('metainfo')
+    classes = metainfo.get('classes') if isinstance(metainfo, Mapping) else None
+    if classes is None:
+        classes = dataset.get('classes')  # mmpretrain's older argument
+    if isinstance(classes, str):
+        try:
+            names = Path(classes).read_text(encoding='utf-8').splitlines()
+        except OSError:
+            names = [classes]
+        classes = [name.strip() for name in names if name.strip()]
+    if classes is None:
+        classes = getattr(kind, 'METAINFO', {}).get('classes')
+    return None if classes is None else tuple(classes)
+
+
+def head_sizes(node: Any, path: str = 'model') -> Iterator[tuple[str, int]]:
+    """Yield the path and the value of ``num_classes`` of each head in a model's config."""
+    if not isinstance(node, Mapping):
+        return
+    for key in ('roi_head', *HEADS):
+        heads = node.get(key)
+        listed = isinstance(heads, (list, tuple))
+        for index, head in enumerate(heads if listed else [heads]):
+            if isinstance(head, Mapping):
+                place = f'{path}.{key}.{index}' if listed else f'{path}.{key}'
+                if head.get('num_classes') is not None:
+                    yield f'{place}.num_classes', head['num_classes']
+                yield from head_sizes(head, place)
+
+
+def _is_local(backend: Any) -> bool:
+    return not isinstance(backend, Mapping) or backend.get('backend', 'local') in ('local', 'disk')

@@ -1,0 +1,196 @@
+"""Tar shards in WebDataset's layout: their samples, and the stored index of where each image is."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from mmengine.logging import print_log
+
+from ...errors import InputError
+from ...files import atomic_write
+
+IMAGES = ('jpg', 'jpeg', 'png', 'webp', 'bmp', 'ppm', 'pgm', 'tif', 'tiff')
+NO_LABEL = -1
+INDEX_FILE = 'index.npz'
+_VERSION = 2
+# WebDataset's rule: the key ends at the first dot of the file name. Folders belong to the key.
+_MEMBER = re.compile(r'^((?:.*/)?[^./][^./]*)\.([^/]*)$', re.DOTALL)
+_MAX_LABEL_BYTES = 1 << 20
+
+
+class Sample(NamedTuple):
+    """The member name of an image, its first byte and size in the tar file, and its class."""
+
+    name: str
+    offset: int
+    size: int
+    label: int
+
+
+class ShardIndex(NamedTuple):
+    """The samples of all shards, in the order of the shards and of the members.
+
+    Attributes:
+        shards: File name of each shard.
+        shard: Index into ``shards``, by sample.
+        rows: Structured array with the fields ``name`` (UTF-8), ``offset``, ``size`` and ``label``.
+    """
+
+    shards: tuple[str, ...]
+    shard: np.ndarray
+    rows: np.ndarray
+
+
+def member_name(name: str) -> str:
+    """Return the name of a file in a shard, with underscores for the dots before the suffix."""
+    folder, slash, file = name.rpartition('/')
+    stem, dot, suffix = file.rpartition('.')
+    return folder + slash + (stem.replace('.', '_') + dot + suffix if stem else file)
+
+
+def open_index(folder: Path) -> ShardIndex:
+    """Return the index of the shards in a folder, and store it as ``index.npz``.
+
+    The size and the modification time of each shard are stored too. Only the headers of new and changed
+    shards are read. If the folder is read-only, each process reads all headers.
+
+    Raises:
+        InputError: There is no shard, or a shard cannot be read.
+    """
+    paths = sorted(folder.glob('*.tar'))
+    if not paths:
+        raise InputError(
+            f"'{folder}' has no *.tar shards; tools/dataset_converters/pack_dataset.py writes shards"
+        )
+    keys = [f'{_VERSION}/{p.name}/{p.stat().st_size}/{p.stat().st_mtime_ns}' for p in paths]
+    stored = _load(folder / INDEX_FILE)
+    fresh = sum(key not in stored for key in keys)
+    if fresh:
+        print_log(f'Reading the headers of {fresh} shards for the index.', 'current')
+    parts = [
+        stored[key] if key in stored else _table(read_samples(path))
+        for key, path in zip(keys, paths, strict=True)
+    ]
+    if list(stored) != keys:
+        table = dict(zip(keys, parts, strict=True))
+        try:
+            atomic_write(folder / INDEX_FILE, lambda file: np.savez(file, **table))
+        except InputError as error:
+            print_log(f'{error}; each process builds the index again', 'current', logging.WARNING)
+    shard = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
+    return ShardIndex(tuple(path.name for path in paths), shard, np.concatenate(parts))
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    """Return the stored rows by shard; empty if the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            table = {key: file[key] for key in file}
+        valid = all(_is_valid(rows, int(key.split('/')[2])) for key, rows in table.items())
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
+        return {}
+    return table if valid else {}
+
+
+def _is_valid(rows: np.ndarray, shard_size: int) -> bool:
+    """Return whether the rows have the right fields and every image is inside the shard."""
+    if rows.dtype != _dtype(rows.dtype['name'].itemsize) or rows.ndim != 1:
+        return False
+    first, size = rows['offset'], rows['size']
+    return bool(((first >= 0) & (size >= 0) & (first + size <= shard_size)).all())
+
+
+def _table(samples: Iterable[Sample]) -> np.ndarray:
+    rows = [sample._replace(name=sample.name.encode()) for sample in samples]  # type: ignore[arg-type]
+    return np.array(rows, _dtype(max((len(row.name) for row in rows), default=1)))
+
+
+def _dtype(name_bytes: int) -> np.dtype:
+    numbers = [(field, np.int64) for field in ('offset', 'size', 'label')]
+    return np.dtype([('name', f'S{name_bytes}'), *numbers])
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """Yield the samples of a tar file in its order. Only headers and labels are read, not images.
+
+    Raises:
+        InputError: The file is not a tar file or is truncated, or a label cannot be read.
+        OSError: The file cannot be opened.
+    """
+    with path.open('rb') as file:
+        length = path.stat().st_size
+        key: str | None = None
+        image: Sample | None = None
+        label = NO_LABEL
+        for member in _members(path, file):
+            found = _MEMBER.match(member.name)
+            if not member.isreg() or found is None:
+                continue
+            if member.offset_data + member.size > length:
+                raise _damaged(path, f"'{member.name}' is truncated")
+            if found[1] != key:
+                if image is not None:
+                    yield image._replace(label=label)
+                key, image, label = found[1], None, NO_LABEL
+            suffix = found[2].lower()
+            if suffix in ('cls', 'json'):
+                label = _label(path, file, member, suffix, label)
+            elif suffix in IMAGES:
+                if image is not None:
+                    raise InputError(
+                        f"shard '{path}': '{key}' has a second image, .{suffix}; a sample has one image"
+                    )
+                image = Sample(member.name, member.offset_data, member.size, NO_LABEL)
+        if image is not None:
+            yield image._replace(label=label)
+
+
+def _members(path: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    try:
+        with tarfile.open(fileobj=file, mode='r:') as tar:
+            yield from tar
+            # tarfile takes a damaged header for the end of the archive, except for the first header.
+            file.seek(tar.offset)
+            if file.read(tarfile.BLOCKSIZE).strip(b'\0'):
+                raise _damaged(path, f'no header at byte {tar.offset}')
+    except (tarfile.TarError, EOFError, UnicodeError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _label(path: Path, file: BinaryIO, member: tarfile.TarInfo, suffix: str, earlier: int) -> int:
+    """Read the class of a ``.cls`` or ``.json`` member; ``earlier`` comes from the other member."""
+    if member.size > _MAX_LABEL_BYTES:
+        raise _damaged(path, f"'{member.name}' is too large for a label")
+    file.seek(member.offset_data)
+    content = file.read(member.size)
+    try:
+        label: Any = int(content) if suffix == 'cls' else json.loads(content)
+        if suffix == 'json':
+            label = label.get('label', label.get('cls', earlier))
+        if type(label) is not int or label < NO_LABEL:
+            raise ValueError(label)
+    except (ValueError, AttributeError):
+        raise InputError(
+            f"shard '{path}': '{member.name}' holds {content[:40]!r}; expected a class number from 0 "
+            "(in .json as 'label' or 'cls')"
+        ) from None
+    if NO_LABEL not in (earlier, label) and label != earlier:
+        raise InputError(
+            f"shard '{path}': '{member.name}' has class {label}, another member has {earlier}"
+        )
+    return label
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"shard '{path}' is not a tar file, is compressed or is damaged: {reason}; "
+        'pack it again without compression, or remove it'
+    )
