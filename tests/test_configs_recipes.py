@@ -171,7 +171,7 @@ def test_options_of_the_page():
         return {key: _literal(value) for key, _, value in pairs}
 
     path = ROOT / 'configs' / 'deeplabv3_mobileone_s2_voc.py'
-    scratch = options('## From scratch', '(the last line')
+    scratch = options('## From scratch', 'The last line')
     cfg = load_config(path, scratch, needs=('optim_wrapper',))
     assert cfg.model.backbone.init_cfg == dict(type='mobileone_mm.NearIdentityInit')
     assert cfg.optim_wrapper.paramwise_cfg.custom_keys == {}
