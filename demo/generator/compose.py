@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .canvas import Sprite
-from .objects import DRAWINGS, draw
+from .drawings import DRAWINGS, draw
 from .scenes import PLACES, Light, Scene, paint_scene
 from .texture import blend, disc
 
@@ -56,6 +56,13 @@ class DrawnImage:
     image: np.ndarray
     instances: list[Instance]
     stuff: np.ndarray
+
+    def painted(self, indices: Mapping[str, int], background: int | None = None) -> np.ndarray:
+        """Return a mask with an index for each class, over ``stuff`` or over a constant."""
+        mask = self.stuff.copy() if background is None else np.full_like(self.stuff, background)
+        for instance in self.instances:
+            mask[instance.mask] = indices[instance.name]
+        return mask
 
 
 @dataclass

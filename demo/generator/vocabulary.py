@@ -1,7 +1,7 @@
-"""What is drawn, and how COCO, ImageNet, VOC and ADE20K call it.
+"""The drawn classes, and their names and numbers in COCO, ImageNet, VOC and ADE20K.
 
-The images carry the official names and numbers, so that the official configs (80, 1000, 21 and
-150 classes) read them unchanged: nothing but the data root differs from real data.
+The official configs (80, 1000, 21 and 150 classes) read the drawn images unchanged: only the data root
+differs from real data.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Thing:
-    """One kind of drawn object under the names of four datasets.
+    """A class of drawn objects.
 
     Attributes:
         name: COCO's category name.
-        wnid: ImageNet's folder name; None where ImageNet-1k has no such class.
+        wnid: ImageNet's folder name; None if ImageNet-1k has no such class.
         imagenet: ImageNet-1k's class index, 0 to 999.
-        voc: VOC's class index, 1 to 20; None where VOC has no such class.
+        voc: VOC's class index, 1 to 20; None if VOC has no such class.
         ade: ADE20K's challenge index, 1 to 150; 0 is ADE20K's "other".
     """
 
@@ -28,7 +28,7 @@ class Thing:
     ade: int = 0
 
 
-# In COCO's order, so that labels counted over CLASSES alone and over all 80 names sort alike.
+# In COCO's order: CLASSES alone and all 80 names give labels of the same order.
 THINGS = (
     Thing('airplane', 'n02690373', 404, voc=1, ade=91),
     Thing('bus', 'n04146614', 779, voc=6, ade=81),
@@ -44,7 +44,7 @@ CLASSES = tuple(BY_NAME)
 IMAGENET_CLASSES = tuple(thing.name for thing in THINGS if thing.wnid)
 VOC_CLASSES = tuple(thing.name for thing in THINGS if thing.voc)
 
-# ADE20K's indices of the surfaces that the scenes are made of.
+# ADE20K's indices of the surfaces in the scenes.
 ADE_STUFF = {
     'building': 2,
     'sky': 3,
@@ -76,10 +76,10 @@ _COCO_UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 
 def coco_categories() -> list[dict]:
-    """All 80 categories of COCO 2017 with their official ids (1 to 90 with gaps).
+    """Return all 80 categories of COCO 2017 with their official ids (1 to 90 with gaps).
 
-    mmdet numbers labels by the categories that it *finds* in the annotation file. A file that
-    lists only the drawn ones would shift every label of an 80-class config, hence all 80.
+    mmdet numbers labels by the categories in the annotation file: with the drawn categories only, every
+    label of an 80-class config would be shifted.
     """
     ids = (number for number in range(1, 91) if number not in _COCO_UNUSED_IDS)
     return [
@@ -87,14 +87,3 @@ def coco_categories() -> list[dict]:
         for group, names in _COCO_GROUPS.items()
         for name in names.split(', ')
     ]
-
-
-def voc_palette() -> list[int]:
-    """VOC's 256 colours as 768 numbers: the bits of an index spread over red, green and blue."""
-    palette = []
-    for index in range(256):
-        for channel in range(3):
-            # Bits channel, channel + 3 and channel + 6 of the index, the lowest as the highest.
-            bits = (index >> channel + 3 * step & 1 for step in range(3))
-            palette.append(sum(bit << (7 - step) for step, bit in enumerate(bits)))
-    return palette

@@ -1,0 +1,309 @@
+"""Write drawn images in the layouts of COCO, ImageNet, VOC 2012 and ADE20K's challenge.
+
+All makers take the number of images, the side of the square images in pixels, a seed and the classes to
+draw, and return the folder. A folder is written completely or not at all. A second call with the same
+arguments changes nothing. InputError: an argument is out of range, or the folder holds something else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from mobileone_mm.data.convert.coco_to_voc import IGNORE, voc_palette
+from mobileone_mm.errors import InputError
+from mobileone_mm.files import atomic_folder
+
+from .compose import DrawnImage, compose
+from .outlines import polygon_area, polygons
+from .vocabulary import BY_NAME, CLASSES, IMAGENET_CLASSES, VOC_CLASSES, coco_categories
+
+# Raise it when the same arguments give other images or files.
+VERSION = 1
+STAMP = 'synthetic.json'
+# A part of every image's seed, so that the splits share no random stream. COCO's image ids use it too.
+SPLITS = {'train': 0, 'val': 1, 'unseen': 2}
+_IDS_PER_SPLIT = 1_000_000
+_COCO_HEAD = {
+    'info': {
+        'description': 'Drawn images with exact boxes and masks',
+        'version': '1.0',
+        'year': 2026,
+        'contributor': 'mobileone_mm',
+        'url': '',
+        'date_created': '2026/01/01',
+    },
+    'licenses': [
+        {
+            'id': 1,
+            'name': 'Apache License 2.0',
+            'url': 'https://www.apache.org/licenses/LICENSE-2.0',
+        }
+    ],
+}
+_COCO_IMAGE = {
+    'license': 1,
+    'coco_url': '',
+    'flickr_url': '',
+    'date_captured': '2026-01-01 00:00:00',
+}
+Draw = Callable[[str], Iterator[DrawnImage]]
+
+
+def make_coco(
+    root: str | Path,
+    num_train: int = 300,
+    num_val: int = 50,
+    size: int = 320,
+    seed: int = 0,
+    classes: tuple[str, ...] = CLASSES,
+) -> Path:
+    """Write ``{train,val}2017/*.jpg`` and ``annotations/instances_{train,val}2017.json``.
+
+    The category list has COCO's 80 names and ids, so that an 80-class config fits.
+    """
+
+    def write(folder: Path, draw: Draw) -> None:
+        (folder / 'annotations').mkdir()
+        for split in ('train', 'val'):
+            (folder / f'{split}2017').mkdir()
+            file = folder / 'annotations' / f'instances_{split}2017.json'
+            _write_coco(folder / f'{split}2017', file, split, draw)
+
+    counts = {'num_train': num_train, 'num_val': num_val}
+    return _make(root, write, 'coco', counts, size, seed, classes, CLASSES)
+
+
+def make_images(
+    root: str | Path,
+    num: int = 12,
+    size: int = 320,
+    seed: int = 0,
+    classes: tuple[str, ...] = CLASSES,
+) -> Path:
+    """Write unseen images ``*.jpg`` and their annotations ``instances.json``.
+
+    With the same seed they share no random stream with the train and val images of the other makers.
+    """
+
+    def write(folder: Path, draw: Draw) -> None:
+        _write_coco(folder, folder / 'instances.json', 'unseen', draw)
+
+    return _make(root, write, 'images', {'num': num}, size, seed, classes, CLASSES)
+
+
+def _write_coco(folder: Path, file: Path, split: str, draw: Draw) -> None:
+    category_ids = {category['name']: category['id'] for category in coco_categories()}
+    first_id = SPLITS[split] * _IDS_PER_SPLIT + 1
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, drawn in enumerate(draw(split), first_id):
+        name = f'{image_id:012d}.jpg'
+        save_jpeg(drawn.image, folder / name)
+        height, width = drawn.stuff.shape
+        size = {'width': width, 'height': height}
+        images.append({'id': image_id, 'file_name': name, **size, **_COCO_IMAGE})
+        for instance in drawn.instances:
+            rings = polygons(instance.mask)
+            row = {
+                'id': len(annotations) + first_id,
+                'image_id': image_id,
+                'category_id': category_ids[instance.name],
+                'bbox': list(instance.box),
+                'area': sum(map(polygon_area, rings)),
+                'segmentation': rings,
+                'iscrowd': 0,
+            }
+            annotations.append(row)
+    tables = {'images': images, 'annotations': annotations, 'categories': coco_categories()}
+    text = json.dumps({**_COCO_HEAD, **tables}, separators=(',', ':'))
+    file.write_text(text + '\n', encoding='utf-8')
+
+
+def make_imagenet(
+    root: str | Path,
+    num_train: int = 300,
+    num_val: int = 50,
+    size: int = 256,
+    seed: int = 0,
+    classes: tuple[str, ...] = IMAGENET_CLASSES,
+) -> Path:
+    """Write ``{train,val}/<wnid>/*.JPEG`` and ``meta/{train,val}.txt`` (file and class index).
+
+    Each image has one object. The class indices are those of ImageNet-1k, so that a 1000-class config
+    fits. They differ from the order of the few folders, so the labels must come from ``meta``.
+    """
+
+    def write(folder: Path, draw: Draw) -> None:
+        (folder / 'meta').mkdir()
+        for split in ('train', 'val'):
+            lines = []
+            for index, drawn in enumerate(draw(split)):
+                thing = BY_NAME[drawn.instances[0].name]
+                file = f'{thing.wnid}/{thing.wnid}_{split}_{index:06d}.JPEG'
+                save_jpeg(drawn.image, folder / split / file)
+                lines.append(f'{file} {thing.imagenet}\n')
+            (folder / 'meta' / f'{split}.txt').write_text(''.join(lines), encoding='utf-8')
+
+    counts, one = (
+        {'num_train': num_train, 'num_val': num_val},
+        {'count': (1, 1), 'side': (0.45, 0.8)},
+    )
+    return _make(root, write, 'imagenet', counts, size, seed, classes, IMAGENET_CLASSES, one)
+
+
+def make_voc(
+    root: str | Path,
+    num_train: int = 200,
+    num_val: int = 40,
+    size: int = 320,
+    seed: int = 0,
+    classes: tuple[str, ...] = VOC_CLASSES,
+) -> Path:
+    """Write ``JPEGImages``, ``SegmentationClass`` and ``ImageSets/Segmentation/{train,val}.txt``.
+
+    ``root`` stands for ``VOCdevkit/VOC2012``. The masks are palette PNGs: 0 is background, 255 a border
+    of two pixels around every object, and the rest are VOC's class indices.
+    """
+
+    def write(folder: Path, draw: Draw) -> None:
+        (folder / 'SegmentationClass').mkdir()
+        (folder / 'ImageSets' / 'Segmentation').mkdir(parents=True)
+        for split in ('train', 'val'):
+            names = []
+            for index, drawn in enumerate(draw(split)):
+                names.append(f'synthetic_{split}_{index:06d}')
+                save_jpeg(drawn.image, folder / 'JPEGImages' / f'{names[-1]}.jpg')
+                mask = Image.fromarray(_voc_mask(drawn))
+                mask.putpalette(voc_palette())
+                mask.save(folder / 'SegmentationClass' / f'{names[-1]}.png')
+            listing = folder / 'ImageSets' / 'Segmentation' / f'{split}.txt'
+            listing.write_text('\n'.join(names) + '\n', encoding='utf-8')
+
+    counts = {'num_train': num_train, 'num_val': num_val}
+    return _make(root, write, 'voc', counts, size, seed, classes, VOC_CLASSES)
+
+
+def make_ade(
+    root: str | Path,
+    num_train: int = 200,
+    num_val: int = 40,
+    size: int = 320,
+    seed: int = 0,
+    classes: tuple[str, ...] = CLASSES,
+) -> Path:
+    """Write ``{images,annotations}/{training,validation}``.
+
+    ``root`` stands for ``ADEChallengeData2016``. The masks have the challenge's indices: 1 to 150 for
+    objects, sky, sea, grass and other surfaces, and 0 for objects that ADE20K does not name.
+    """
+
+    def write(folder: Path, draw: Draw) -> None:
+        for split, name in (('train', 'training'), ('val', 'validation')):
+            (folder / 'annotations' / name).mkdir(parents=True)
+            for index, drawn in enumerate(draw(split), 1):
+                stem = f'ADE_{split}_{index:08d}'
+                save_jpeg(drawn.image, folder / 'images' / name / f'{stem}.jpg')
+                mask = drawn.painted({thing.name: thing.ade for thing in BY_NAME.values()})
+                Image.fromarray(mask).save(folder / 'annotations' / name / f'{stem}.png')
+
+    counts = {'num_train': num_train, 'num_val': num_val}
+    return _make(root, write, 'ade', counts, size, seed, classes, CLASSES)
+
+
+def _voc_mask(drawn: DrawnImage) -> np.ndarray:
+    """Return VOC's class indices; 255 where two regions meet, one pixel on each side."""
+    owner = np.zeros_like(drawn.stuff)
+    for number, instance in enumerate(drawn.instances, start=1):
+        owner[instance.mask] = number
+    regions = Image.fromarray(owner)
+    highest, lowest = (
+        np.asarray(regions.filter(rank(3)))
+        for rank in (ImageFilter.MaxFilter, ImageFilter.MinFilter)
+    )
+    classes = drawn.painted({t.name: t.voc or 0 for t in BY_NAME.values()}, background=0)
+    return np.where(highest != lowest, np.uint8(IGNORE), classes)
+
+
+def draw_images(
+    split: str, num: int, size: int, seed: int, classes: tuple[str, ...], **options: Any
+) -> Iterator[DrawnImage]:
+    """Yield ``num`` images of a split (a key of ``SPLITS``); ``options`` are those of ``compose``.
+
+    An image depends on seed, split and its own number only. The classes take turns as the first object,
+    so that every class occurs if there are as many images as classes.
+    """
+    for index in range(num):
+        rng = np.random.default_rng([seed, SPLITS[split], index])
+        yield compose(rng, size, classes[index % len(classes)], classes, **options)
+
+
+def save_jpeg(image: np.ndarray, path: Path) -> None:
+    """Write uint8 RGB (H, W, 3) as JPEG of quality 92 without chroma subsampling."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, 'JPEG', quality=92, subsampling=0)
+
+
+def _make(
+    root: str | Path,
+    write: Callable[[Path, Draw], None],
+    layout: str,
+    counts: dict[str, int],
+    size: int,
+    seed: int,
+    classes: tuple[str, ...],
+    known: tuple[str, ...],
+    options: dict[str, Any] | None = None,
+) -> Path:
+    """Check the arguments and let ``write`` fill the folder, unless it was made with the same stamp."""
+    ranges = {'size': (size, 32, 4096), 'seed': (seed, 0, 2**32 - 1)}
+    ranges |= {name: (count, 1, 999_999) for name, count in counts.items()}
+    for name, (value, low, high) in ranges.items():
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise InputError(f'{name}: got {value!r}; expected a whole number from {low} to {high}')
+    if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(known):
+        raise InputError(f'classes: got {list(classes)}; expected different names of {list(known)}')
+
+    def draw(split: str) -> Iterator[DrawnImage]:
+        num = counts.get(f'num_{split}') or counts['num']
+        return draw_images(split, num, size, seed, classes, **options or {})
+
+    stamp = {'generator': 'demo.generator', 'version': VERSION, 'layout': layout, **counts}
+    stamp |= {'size': size, 'seed': seed, 'classes': list(classes)}
+    root = Path(root).expanduser().resolve()
+    if not _is_made(root, stamp):
+        try:
+            with atomic_folder(root, 'root') as folder:
+                write(folder, draw)
+                text = json.dumps(stamp, indent=1)
+                (folder / STAMP).write_text(text + '\n', encoding='utf-8')
+        except InputError:
+            if not _is_made(root, stamp):  # another process may have made it in the meantime
+                raise
+    return root
+
+
+def _is_made(root: Path, stamp: dict[str, Any]) -> bool:
+    """Return whether the folder holds this dataset; False if it does not exist or is empty."""
+    if not root.is_dir() or not any(root.iterdir()):
+        return False
+    try:
+        found = json.loads((root / STAMP).read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or found.get('generator') != stamp['generator']:
+        raise InputError(
+            f'root: {root} is not empty and not made by this generator; expected a new or empty folder'
+        )
+    differing = sorted(k for k in {*found, *stamp} if found.get(k) != stamp.get(k))
+    if differing:
+        raise InputError(
+            f'root: {root} was made with other values of {", ".join(differing)}; delete it, or choose '
+            'another folder'
+        )
+    return True
