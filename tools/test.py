@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int | None:
     args = vars(parser.parse_args(argv))
     args.pop('local_rank')
 
-    from mobileone_mm.apis.train import evaluate
+    from mobileone_mm.apis.test import evaluate
 
     evaluate(**args)
     return 0

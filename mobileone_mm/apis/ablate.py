@@ -20,13 +20,12 @@ from mmengine.config import Config
 from demo.run import ALLOCATOR
 
 from ..benchmark.ablation_report import draw, summarise, table
-from ..config.read import load_config
 from ..errors import InputError
 from ..files import atomic_text
 from ..training.folders import check_writable
 from .train import prepare_training
 
-_NEEDS = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'val_dataloader', 'val_evaluator')
+_NEEDS = ('val_dataloader', 'val_evaluator')
 
 
 @dataclass(frozen=True)
@@ -163,11 +162,13 @@ def _configure(
     """The config of a variant; what a run would refuse before it is built is refused here."""
     merged = {**(common or {}), **options}
     try:
-        prepare_training(config, cfg_options=merged, work_dir=tempfile.gettempdir())
-        # Read again: preparing adapts a config to this machine, which each run does for itself.
-        return load_config(config, merged, needs=_NEEDS)
+        prepared = prepare_training(config, merged, work_dir=tempfile.gettempdir())
     except InputError as error:
         raise InputError(f"variant '{name}': {error}") from error
+    for key in _NEEDS:
+        if prepared.written.get(key) is None:
+            raise InputError(f"variant '{name}': the config has no '{key}'")
+    return prepared.written  # each run adapts the config to its machine by itself
 
 
 def _best_metric(cfg: Config) -> str:

@@ -12,12 +12,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, HOOKS
 
-from ..config import settings
-from ..config.read import load_config
-from ..data.checks.loaders import check_data
 from ..data.loading import read_image
 from ..errors import InputError
 from ..inference.draw import Painter, save_image
+from ..runs.prepare import TRAIN_IMAGES, prepare
 from ..training.curriculum import install
 from ..training.folders import check_writable
 from ..training.seeding import derived_seed, seeded
@@ -61,11 +59,8 @@ def browse(
         raise InputError(f'--num: got {num}; at least 1 is needed')
     if mode not in MODES:
         raise InputError(f"--mode: got '{mode}'; {' or '.join(MODES)} is allowed")
-    cfg = load_config(config, cfg_options, needs=('train_dataloader', 'train_cfg'))
-    settings.use_scope(cfg)
-    check_data(cfg, ('train_dataloader',))
+    cfg = prepare(config, cfg_options, TRAIN_IMAGES).cfg
     check_writable(out_dir, '--out-dir')
-    settings.survive_broken_files(cfg)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     painter, rgb = Painter(dataset.metainfo), _loads_rgb(cfg)
     sheets = []

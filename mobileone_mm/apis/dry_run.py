@@ -22,10 +22,11 @@ from ..benchmark.schedules import Group, Point, curriculum, follow, parameter_gr
 from ..errors import InputError
 from ..models.channels import check_channels
 from ..reparam import reparameterize_model
+from ..runs.running import running
 from ..training.folders import check_writable
 from ..training.launch import is_main_process
 from ..training.run_model import unwrapped
-from .train import amend_pipelines, prepare_training, running
+from .train import prepare_training
 
 WARM_UP, STEPS = 2, 6
 _CURVE = 400
@@ -97,7 +98,6 @@ def dry_run(
     out: str | None = None,
     work_dir: str | None = None,
     resume: str | None = None,
-    stop_at_broken_images: bool = False,
     launcher: str = 'none',
     **flags: Any,
 ) -> Plan:
@@ -111,7 +111,6 @@ def dry_run(
         out: The drawing, a ``.png``; by default ``plan.png`` in the work dir.
         work_dir: Folder of the run; nothing else is written there.
         resume: Must be None: the plan is that of the whole run.
-        stop_at_broken_images: As for a training.
         launcher: As for a training; the first process writes.
         **flags: Other arguments of :func:`~mobileone_mm.apis.train.prepare_training`.
 
@@ -125,10 +124,10 @@ def dry_run(
         raise InputError('--dry-run: shows the plan of the whole run; leave --resume out')
     if out and Path(out).suffix.lower() != '.png':
         raise InputError(f"--dry-run: got '{out}'; the drawing is a .png file")
-    cfg = prepare_training(config, work_dir, launcher=launcher, **flags)
+    prepared = prepare_training(config, launcher=launcher, work_dir=work_dir, **flags)
+    cfg = prepared.cfg
     image = Path(out).expanduser() if out else Path(cfg.work_dir, 'plan.png')
     check_writable(image.parent, '--dry-run')
-    amend_pipelines(cfg, stop_at_broken_images)
     # A plan needs no weights, and nobody wants its log.
     cfg.load_from, cfg.resume, cfg.log_level = None, False, 'WARNING'
     cfg.visualizer = {**cfg.get('visualizer', dict(type='Visualizer')), 'vis_backends': None}
@@ -136,7 +135,7 @@ def dry_run(
         cfg.work_dir = folder
         hook = _PlanHook()
         try:
-            with running(cfg, launcher) as runner:
+            with running(prepared, launcher) as runner:
                 check_channels(cfg.model, unwrapped(runner.model))
                 runner.register_hook(hook)
                 runner.train()
@@ -147,7 +146,7 @@ def dry_run(
         raise RuntimeError('the run ended before its plan was made')
     if is_main_process():
         draw(plan, image, Path(config).stem)
-        print(f'{report(plan, str(config))}\n\nDrawn in {image}')
+        print(f'{prepared.table()}\n\n{report(plan, str(config))}\n\nDrawn in {image}')
     return plan
 
 

@@ -25,11 +25,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from torch.utils.data import DataLoader
 
-from ..config import settings
 from ..config.explain import config_faults
-from ..config.read import load_config
-from ..data.checks.loaders import check_data
 from ..errors import InputError
+from ..runs.prepare import TRAIN_IMAGES, prepare
 from ..training import channels_last
 from ..training.launch import select_device
 from ..training.runner import Runner
@@ -100,9 +98,10 @@ def measure_input(
     """
     num_workers = _checked(num_workers, num, repeats)
     select_device(device)
-    configs = {'this': _prepared(config, cfg_options)}
+    configs = {'this': prepare(config, cfg_options, TRAIN_IMAGES).cfg}
     if against:
-        configs['against'] = _prepared(config, {**(cfg_options or {}), **against})
+        options = {**(cfg_options or {}), **against}
+        configs['against'] = prepare(config, options, TRAIN_IMAGES).cfg
     pipelines = []
     for name, cfg in configs.items():
         with config_faults(cfg):
@@ -127,16 +126,6 @@ def _checked(num_workers: Sequence[int], num: int, repeats: int) -> list[int]:
         if value < least:
             raise InputError(f'{name}: got {value}; at least {least} is needed')
     return numbers
-
-
-def _prepared(config: str | Path, options: Mapping[str, Any] | None) -> Config:
-    cfg = load_config(config, options, needs=(LOADER,))
-    settings.use_scope(cfg)
-    check_data(cfg, (LOADER,))
-    settings.fit_loaders(cfg)
-    settings.survive_broken_files(cfg)
-    settings.use_faster_transforms(cfg)
-    return cfg
 
 
 class _Pipeline:

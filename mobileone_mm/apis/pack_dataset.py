@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import settings
 from ..config.explain import config_faults
-from ..config.read import SUFFIXES, load_config
-from ..data.checks.loaders import check_data
-from ..data.datasets import leaves
+from ..config.read import SUFFIXES
+from ..config.tree import datasets
 from ..data.packed.sources import Item, items_of_dataset, items_of_folder
 from ..data.packed.writing import write_pack
 from ..errors import InputError
+from ..runs.prepare import Purpose, prepare
 
 
 def pack_dataset(
@@ -71,10 +70,8 @@ def _of_config(
     path: Path, split: str, options: Mapping[str, Any] | None
 ) -> tuple[list[Item], tuple[str, ...] | None]:
     loader = f'{split}_dataloader'
-    cfg = load_config(path, options, needs=(loader,))
-    settings.use_scope(cfg)
-    check_data(cfg, (loader,))
-    found = list(leaves(cfg[loader].get('dataset'), f'{loader}.dataset'))
+    cfg = prepare(path, options, Purpose(needs=(loader,), loaders=(loader,))).cfg
+    found = list(datasets(cfg, loader))
     if len(found) != 1:
         raise InputError(
             f"config '{path}': {loader} has {len(found)} datasets; one can be packed at a time"

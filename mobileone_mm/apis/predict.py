@@ -1,4 +1,4 @@
-"""Predictions for images: drawn, and as data."""
+"""Predicts images: drawings, label maps and a JSON file."""
 
 from __future__ import annotations
 
@@ -12,25 +12,18 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import print_log
-from mmengine.registry import MODELS, TRANSFORMS
-from torch import nn
 
-from ..config.explain import config_faults
-from ..config.read import load_config
-from ..config.settings import survive_broken_files, use_scope
-from ..data.datasets import class_names, dataset_class, head_sizes, leaves
 from ..errors import InputError, one_line
 from ..files import atomic_text, atomic_write
 from ..inference.draw import Painter, save_image
 from ..inference.images import find_images, result_names, with_progress, with_suffix
+from ..inference.model import init_model, prediction_pipeline
 from ..inference.records import label_map, record_of, task_of
+from ..runs.prepare import PREDICT, prepare
 from ..training.folders import check_writable
 from ..training.launch import select_device
-from ..weights.fit import checkpoint_for
-from ..weights.unwrap import read_weights
 
 # What one broken image can raise in a pipeline; the others are predicted all the same.
 _IMAGE_FAULTS = (OSError, ValueError, cv2.error)
@@ -38,10 +31,10 @@ _IMAGE_FAULTS = (OSError, ValueError, cv2.error)
 
 @dataclass
 class Predictions:
-    """What :func:`predict` found out.
+    """The result of :func:`predict`.
 
     Attributes:
-        records: One dict an image that was read, in the order of the inputs.
+        records: One dict for each image that was read, in the order of the inputs.
         unreadable: Images that could not be read, with the reason.
     """
 
@@ -68,7 +61,7 @@ def predict(
     Args:
         config: Path of the config.
         checkpoint: Path of the weights; they must be those of the config's model.
-        inputs: Files, folders (with what is below them) and patterns.
+        inputs: Files, folders (searched with all folders below them) and patterns.
         out_dir: The output folder.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
         score_thr: Lowest score of a box, 0 to 1.
@@ -77,18 +70,18 @@ def predict(
         no_vis: Do not draw.
 
     Raises:
-        InputError: Something that the user gave does not fit, or no image could be read.
+        InputError: Anything that the user gave does not fit, or no image could be read.
     """
     if not 0 <= score_thr <= 1:
-        raise InputError(f'--score-thr: got {score_thr}; 0 to 1 is allowed')
+        raise InputError(f'--score-thr: got {score_thr}; expected 0 to 1')
     if batch_size < 1:
-        raise InputError(f'--batch-size: got {batch_size}; 1 or more is allowed')
+        raise InputError(f'--batch-size: got {batch_size}; expected at least 1')
     chosen = select_device(device)
-    cfg = load_config(config, cfg_options)
+    # A broken image is reported and left out, not replaced.
+    cfg = prepare(config, cfg_options, PREDICT, stop_at_broken_images=True).cfg
     images = find_images(inputs, leave_out=[Path(out_dir, name) for name in ('vis', 'masks')])
     model, meta = init_model(cfg, checkpoint, chosen)
-    with config_faults(cfg):
-        load, pipeline = prediction_pipeline(cfg)
+    load, pipeline = prediction_pipeline(cfg)
     check_writable(out_dir, '--out-dir')
     writer = _Writer(Path(out_dir), images, meta, score_thr, draw=not no_vis)
     result = writer.predictions
@@ -107,99 +100,6 @@ def predict(
     return result
 
 
-def init_model(
-    cfg: Config, checkpoint: str | Path, device: str = 'cpu'
-) -> tuple[nn.Module, dict[str, Any]]:
-    """Build the model of a config with the weights of a checkpoint, in evaluation mode.
-
-    Args:
-        cfg: The config; its host becomes the default scope.
-        checkpoint: Path of the weights.
-        device: Where the model goes.
-
-    Returns:
-        The model, and ``classes`` and ``palette`` as far as the checkpoint or the config has them.
-
-    Raises:
-        InputError: The config or the checkpoint does not fit.
-    """
-    weights = read_weights(checkpoint)
-    use_scope(cfg)
-    settings = cfg.model.copy()
-    if cfg.get('data_preprocessor') is not None:
-        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with config_faults(cfg):
-        model = MODELS.build(settings)
-    checkpoint_for(model, weights).load(model)
-    return model.to(device).eval(), data_meta(cfg, weights.meta)
-
-
-def data_meta(cfg: Config, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Names and colours of the classes: the checkpoint's, else those of the config's datasets.
-
-    A list that is not as long as the model's heads is no list of its classes, and is left out.
-    """
-    sizes = {size for _, size in head_sizes(cfg.model)}
-    for meta in _metas(cfg, stored):
-        classes, palette = meta.get('classes'), meta.get('palette')
-        if isinstance(classes, (list, tuple)) and (not sizes or len(classes) in sizes):
-            fits = _is_palette(palette, len(classes))
-            return {'classes': classes, 'palette': palette if fits else None}
-    return {}
-
-
-def _is_palette(palette: Any, count: int) -> bool:
-    # A file can hold anything there, and drawing would fail on it.
-    try:
-        colors = np.asarray(palette)
-    except ValueError:
-        return False
-    if not isinstance(palette, (list, tuple)) or colors.dtype.kind not in 'iu':
-        return False
-    return colors.shape == (count, 3) and bool(((colors >= 0) & (colors < 256)).all())
-
-
-def _metas(cfg: Config, stored: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    info = stored.get('dataset_meta')
-    if isinstance(info, Mapping):
-        yield {str(key).lower(): value for key, value in info.items()}
-    for loader in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
-        for _, dataset in leaves((cfg.get(loader) or {}).get('dataset'), loader):
-            kind = dataset_class(dataset)
-            if kind is not None:
-                meta = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
-                yield {**meta, 'classes': class_names(dataset, kind)}
-
-
-def prediction_pipeline(cfg: Config) -> tuple[Any, Compose]:
-    """The loading transform of a config's test pipeline, and the rest without annotations.
-
-    Raises:
-        InputError: The config has no test pipeline, or it does not begin with loading a file.
-    """
-    found = [dataset.get('pipeline') for _, dataset in
-             leaves((cfg.get('test_dataloader') or {}).get('dataset'), '')]  # fmt: skip
-    pipeline = next(filter(None, [*found, cfg.get('test_pipeline')]), None)
-    if not pipeline:
-        raise InputError(
-            "config: has neither 'test_dataloader' with a pipeline nor 'test_pipeline'"
-        )
-    holder = Config(dict(tta_pipeline=[dict(step) for step in pipeline]))
-    survive_broken_files(holder, stop=True)
-    steps = [step for step in holder.tta_pipeline if not _is(step, 'Load', 'Annotations')]
-    if not _is(steps[0], 'Load', ''):
-        raise InputError(
-            f'config: the test pipeline begins with {steps[0].get("type")}, not loading'
-        )
-    return TRANSFORMS.build(steps[0]), Compose(steps[1:])
-
-
-def _is(step: Mapping, start: str, end: str) -> bool:
-    kind = step.get('type')
-    name = (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rpartition('.')[2]
-    return name.startswith(start) and name.endswith(end)
-
-
 @dataclass
 class _Item:
     index: int
@@ -214,7 +114,7 @@ def _batches(
     size: int,
     unreadable: dict[str, str],
 ) -> Iterator[list[_Item]]:
-    """Read and prepare images; neighbours of the same shape go together."""
+    """Read and prepare images; put neighbours of the same shape into one batch."""
     batch: list[_Item] = []
     for index, path in enumerate(with_progress(images, 'Predicting')):
         try:
@@ -242,7 +142,7 @@ def _to_rgb(image: np.ndarray) -> np.ndarray:
 
 
 class _Writer:
-    """Collects predictions, and writes images, masks and the JSON file."""
+    """Collects predictions, and writes drawings, label maps and the JSON file."""
 
     def __init__(
         self, folder: Path, images: Sequence[Path], meta: dict, score_thr: float, draw: bool

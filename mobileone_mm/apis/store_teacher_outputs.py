@@ -13,11 +13,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
 from torch import Tensor
 
-from ..config import settings
 from ..config.explain import config_faults
-from ..config.read import load_config
-from ..data.checks.loaders import check_data
-from ..data.datasets import leaves
+from ..config.tree import datasets
 from ..distill.teachers import describe
 from ..distill.view_files import (
     DamagedViewError,
@@ -34,6 +31,7 @@ from ..distill.view_files import (
 from ..distill.views import FixedView, split_pipeline, with_fields
 from ..errors import InputError
 from ..inference.images import with_progress
+from ..runs.prepare import TEACHERS, prepare
 from ..training.folders import check_writable
 from ..training.launch import select_device
 from ..training.runner import Runner
@@ -95,12 +93,9 @@ def store_teacher_outputs(
     """
     _check_numbers(views=views, first_view=first_view, topk=topk, seed=seed, batch_size=batch_size)
     chosen = select_device(device)
-    cfg = load_config(config, cfg_options, needs=('train_dataloader',))
+    cfg = prepare(config, cfg_options, TEACHERS).cfg
     if 'outputs' in cfg.model:
         cfg.model.outputs = None
-    settings.use_scope(cfg)
-    check_data(cfg, ('train_dataloader',))
-    settings.survive_broken_files(cfg)
     model = _teaching_model(cfg)
     classes = model.num_classes
     if topk > classes:
@@ -141,7 +136,7 @@ class _Storing:
         batch_size: int | None,
         device: str,
     ) -> None:
-        found = list(leaves(cfg.train_dataloader.dataset, 'train_dataloader.dataset'))
+        found = list(datasets(cfg, 'train_dataloader'))
         if len(found) != 1:
             raise InputError(
                 f'train_dataloader.dataset: joins {len(found)} datasets; store the outputs of one'

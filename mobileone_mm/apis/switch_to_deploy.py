@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config.read import load_config
 from ..deploy.convert import prepare_conversion
 from ..deploy.pair import Conversion
 from ..errors import InputError, ProofError
 from ..inference.images import find_images
+from ..inference.model import data_meta
+from ..runs.prepare import READ, TEST, Purpose, prepare
 from ..weights.published import local_file
-from .predict import data_meta
-from .train import evaluate
+from .test import evaluate
 
 #: greatest difference of a metric, relative to it or to 1: what rounding moves across a threshold
 METRIC_TOLERANCE = 1e-3
@@ -48,8 +48,7 @@ def switch_to_deploy(
         InputError: Anything that the user gave does not fit, mistyped keys of the config included.
         ProofError: The two forms differ; nothing is written.
     """
-    needs = ('test_dataloader', 'test_cfg', 'test_evaluator') if data else ()
-    cfg = load_config(Path(config), cfg_options, needs)
+    cfg = prepare(config, cfg_options, Purpose(needs=TEST.needs) if data else READ).cfg
     checkpoint = local_file(checkpoint)
     conversion = prepare_conversion(
         config,

@@ -12,13 +12,13 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
-from ..config import settings
 from ..config.explain import config_faults
-from ..config.read import load_config
+from ..config.tree import datasets
 from ..data.checks.loaders import check_data
-from ..data.datasets import head_sizes, leaves
+from ..data.datasets import head_sizes
 from ..data.loading import reported_files
 from ..errors import InputError
+from ..inference.model import init_model
 from ..inference.results import check_output
 from ..reparam import reparameterize_model
 from ..robustness.counting import count_right, own_images
@@ -27,10 +27,9 @@ from ..robustness.pipeline import Corruption, EvaluatedImages, TestPipeline, kee
 from ..robustness.plan import OWN_SETS, Evaluation, make_plan
 from ..robustness.records import Counts, Records, digest, images_digest, model_digest
 from ..robustness.report import plot, summarise, table
-from ..training.folders import set_work_dir
+from ..runs.prepare import ROBUSTNESS, prepare
 from ..training.launch import select_device
 from ..training.runner import Runner
-from .predict import init_model
 
 
 def evaluate_robustness(
@@ -79,18 +78,12 @@ def evaluate_robustness(
         raise InputError(f'--seed: got {seed}; 0 or more is allowed')
     if batch_size is not None and batch_size < 1:
         raise InputError(f'--batch-size: got {batch_size}; 1 or more is allowed')
-    cfg = load_config(config, cfg_options, needs=('test_dataloader',))
-    settings.use_scope(cfg)
+    cfg = prepare(config, cfg_options, ROBUSTNESS, work_dir=work_dir, batch_size=batch_size).cfg
     plan = make_plan(root, sets, corruptions, severities, own=_has_data(cfg))
     classes = _check_classifier(cfg, {evaluation.set: None for evaluation in plan})
     if any(evaluation.set in OWN_SETS for evaluation in plan):
         check_data(cfg, ('test_dataloader',))
-    set_work_dir(cfg, work_dir, config)
     out = _check_out(out or str(Path(cfg.work_dir, 'robustness.json')), [config, checkpoint])
-    settings.survive_broken_files(cfg)
-    settings.fit_loaders(cfg)
-    if batch_size is not None:
-        cfg.test_dataloader.batch_size = batch_size
     session = _Session(cfg, checkpoint, chosen, seed, classes)
     about = {'config': str(config), 'checkpoint': str(checkpoint), 'seed': seed}
     records = Records(out, session.digest, about, fresh)
@@ -108,7 +101,7 @@ def evaluate_robustness(
 
 
 def _has_data(cfg: Config) -> bool:
-    roots = [data.get('data_root') for _, data in leaves(cfg.test_dataloader.get('dataset'), '')]
+    roots = [data.get('data_root') for _, data in datasets(cfg, 'test_dataloader')]
     return any(root and os.path.isdir(root) for root in roots)
 
 
@@ -144,8 +137,8 @@ class _Session:
         self, cfg: Config, checkpoint: str | Path, device: str, seed: int, classes: int | None
     ) -> None:
         self.cfg, self.seed, self.classes = cfg, seed, classes
-        datasets = [data for _, data in leaves(cfg.test_dataloader.get('dataset'), '')]
-        steps = datasets[0].get('pipeline') if len(datasets) == 1 else None
+        found = [data for _, data in datasets(cfg, 'test_dataloader')]
+        steps = found[0].get('pipeline') if len(found) == 1 else None
         if not steps:
             raise InputError("test_dataloader.dataset: one dataset with a 'pipeline' is needed")
         with config_faults(cfg):

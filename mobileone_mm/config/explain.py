@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import Registry
 
 from ..errors import InputError, one_line
-from .keys import named_arguments
 from .spelling import mistyped
+from .tree import arguments_of, walk
 
-# The errors by which constructors refuse their arguments; hosts use assert for that. Anything else
-# that a constructor raises is a fault of the program and keeps its traceback.
+# The errors by which constructors refuse their arguments; the hosts also use assert. Any other error
+# of a constructor is a fault of the program and keeps its traceback.
 REFUSALS = (TypeError, ValueError, KeyError, AssertionError, FileNotFoundError, NotImplementedError)
 
 _UNEXPECTED = re.compile(r"(?:(\w+)\.)?__init__\(\) got an unexpected keyword argument '(\w+)'")
@@ -27,92 +26,95 @@ _UNREGISTERED = re.compile(r'^\'?"?(\S+) is not in the (\S+) registry')
 
 
 @contextmanager
-def config_faults(cfg: Config) -> Iterator[None]:
-    """Within it, a refusal while something is built from the config becomes a line with its path.
+def config_faults(cfg: Config, built: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Turn a refusal while something is built from the config into one line with its path.
+
+    Args:
+        cfg: The config.
+        built: Says whether everything is built; from then on errors keep their traceback.
 
     Raises:
-        InputError: Instead of what a constructor raised about its arguments.
+        InputError: Instead of the error that a constructor raised about its arguments.
     """
     try:
         yield
     except InputError:
         raise
     except REFUSALS as error:
-        frame = _build_frame(error)
+        if built():
+            raise
         if found := _PREFIX.match(one_line(error)):
             raise InputError(
-                f"init_cfg: prefix: got '{found[1]}', with which no key of the checkpoint begins; "
-                "'backbone' fits the files of classifiers, or leave it out"
+                f"init_cfg: prefix: got '{found[1]}', but no key of the checkpoint begins with it; "
+                "'backbone' fits the checkpoints of classifiers, or leave it out"
             ) from error
+        frame = _build_frame(error)
         if frame is None:
             raise
         raise InputError(_describe(cfg, frame, error)) from error
 
 
 def _build_frame(error: BaseException | None) -> FrameType | None:
-    """The innermost call of the registry that was building when the error was raised."""
+    """Return the innermost call of the registry that was building when the error was raised."""
     found = None
     trace = error.__traceback__ if error else None
     while trace is not None:
-        code = trace.tb_frame.f_code
-        if code.co_name == 'build_from_cfg' and isinstance(
-            trace.tb_frame.f_locals.get('cfg'), Mapping
+        frame = trace.tb_frame
+        if frame.f_code.co_name == 'build_from_cfg' and isinstance(
+            frame.f_locals.get('cfg'), Mapping
         ):
-            found = trace.tb_frame
+            found = frame
         trace = trace.tb_next
     if found is None and error is not None:
-        # mmengine raises the errors of hooks anew, which leaves the origin in the context.
+        # mmengine raises the errors of hooks again; the first error is in the context.
         return _build_frame(error.__context__)
     return found
 
 
 def _describe(cfg: Config, frame: FrameType, error: BaseException) -> str:
-    node = frame.f_locals['cfg']
-    cls = frame.f_locals.get('obj_cls')
+    node, cls = frame.f_locals['cfg'], frame.f_locals.get('obj_cls')
     text = one_line(error)
-    unexpected, missing = _UNEXPECTED.search(text), _MISSING.search(text)
     kind = getattr(cls, '__name__', node.get('type'))
+    path = _path_of(cfg, node)
     if cls is None and (found := _UNREGISTERED.search(text)):
-        path = path_of(cfg, node) or 'config'
-        return (
-            f"{path}.type: '{found[1]}' is not known{_meant(found[1], frame)} ({found[2]} registry)"
-        )
-    if unexpected:
-        key = unexpected[2]
-        path = _path_of_key(cfg, node, key)
-        known = named_arguments(cls) if inspect.isclass(cls) and key in node else set()
-        near = mistyped(key, known)
-        hint = f"; did you mean '{near}'?" if near else ''
-        return f"{path}: {unexpected[1] or kind} has no argument '{key}'{hint}"
-    path = path_of(cfg, node) or 'config'
-    if missing:
+        hint = _did_you_mean(found[1], _registered(frame.f_locals.get('registry')))
+        return f"{path or 'config'}.type: '{found[1]}' is unknown{hint} ({found[2]} registry)"
+    if unexpected := _UNEXPECTED.search(text):
+        name, key = unexpected.groups()
+        known = arguments_of(cls) if inspect.isclass(cls) and key in node else set()
+        where = _path_of_key(cfg, node, path, key)
+        return f"{where}: {name or kind} has no argument '{key}'{_did_you_mean(key, known)}"
+    path = path or 'config'
+    if missing := _MISSING.search(text):
         return f'{path}: {kind} needs the argument {missing[1]}'
     if isinstance(error, FileNotFoundError):
         return f'{path}: {kind}: no such file: {error.filename or text}'
-    return f'{path}: {kind}: {text or type(error).__name__}'
+    return f'{path}: {kind}: {text}'
 
 
-def _meant(name: str, frame: FrameType) -> str:
+def _registered(registry: Registry | None) -> set[str]:
     names: set[str] = set()
-    registry = frame.f_locals.get('registry')
     while isinstance(registry, Registry):
         names |= set(registry.module_dict)
         for scope, child in registry.children.items():
             names |= {f'{scope}.{key}' for key in child.module_dict}
         registry = registry.parent
-    near = mistyped(name, names)
+    return names
+
+
+def _did_you_mean(name: str, known: set[str]) -> str:
+    near = mistyped(name, known)
     return f"; did you mean '{near}'?" if near else ''
 
 
-def path_of(cfg: Config, node: Mapping) -> str | None:
-    """Dotted path of a dict in a config: the one of its type that agrees with it most.
+def _path_of(cfg: Config, node: Mapping) -> str | None:
+    """Return the path of the dict in a config that has the same type and most values in common.
 
-    Hosts add keys before they build (a detector hands ``train_cfg`` to its head) and take others
-    away (an optimizer wrapper loses its optimizer), so that no dict need be equal. None if the
-    config has none of this type.
+    Hosts add keys before they build (a detector passes ``train_cfg`` to its head) and remove others
+    (an optimizer wrapper loses its optimizer), so that no dict need be equal.
     """
     best, most = None, -1
-    for path, other in _dicts(cfg._cfg_dict, ''):
+    for path, other in walk(cfg._cfg_dict):
         if 'type' in other and other['type'] == node.get('type'):
             same = sum(key in other and other[key] == value for key, value in node.items())
             if same > most:
@@ -120,22 +122,10 @@ def path_of(cfg: Config, node: Mapping) -> str | None:
     return best
 
 
-def _path_of_key(cfg: Config, node: Mapping, key: str) -> str:
-    path = path_of(cfg, node)
+def _path_of_key(cfg: Config, node: Mapping, path: str | None, key: str) -> str:
     if path is not None and key in node:
         return path
-    # The argument may stand in a part that the constructor hands on, such as norm_cfg, or in the
+    # The argument can stand in a part that the constructor passes on, such as norm_cfg, or in the
     # config of what builds this node, such as a hook.
-    start = (node, path) if path is not None else (cfg._cfg_dict, '')
-    inner = [inside for inside, part in _dicts(*start) if key in part]
-    return inner[0] if inner else path or 'config'
-
-
-def _dicts(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
-    if isinstance(node, Mapping):
-        yield path or 'config', node
-        for key, value in node.items():
-            yield from _dicts(value, f'{path}.{key}' if path else str(key))
-    elif isinstance(node, (list, tuple)):
-        for index, value in enumerate(node):
-            yield from _dicts(value, f'{path}.{index}')
+    start = (cfg._cfg_dict, '') if path is None else (node, path)
+    return next((inside for inside, part in walk(*start) if key in part), path) or 'config'

@@ -1,7 +1,8 @@
-"""Reading a config with its command-line overrides, strictly."""
+"""Reads a config with its overrides from the command line, strictly."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import re
@@ -11,52 +12,68 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.config.config import DELETE_KEY
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import MMLogger
 
-from ..data.checks.loaders import ROOT_VARIABLES
 from ..errors import InputError, one_line
-from .keys import TOP_LEVEL_KEYS, check_keys
-from .merge import merge_options
+from .check import TOP_LEVEL_KEYS, check_keys, check_numbers
 from .spelling import did_you_mean, mistyped
-from .values import check_values
+from .tree import arguments_of, class_of
 
-_VARIABLE = re.compile(r'env variable `(\w+)`')
+#: environment variables from which the configs take their data roots, by dataset class
+ROOT_VARIABLES = {
+    'CocoDataset': 'COCO_ROOT',
+    'ImageNet': 'IMAGENET_ROOT',
+    'PackedDataset': 'IMAGENET_ROOT',
+    'PascalVOCDataset': 'VOC_ROOT',
+    'ADE20KDataset': 'ADE_ROOT',
+    'CustomDataset': 'FOLDER_ROOT',  # after ImageNet, which is a CustomDataset, too
+}
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+_VARIABLE = re.compile(r'env variable `(\w+)`')
 
 
 def load_config(
     path: str | Path, options: Mapping[str, Any] | None = None, needs: Sequence[str] = ()
 ) -> Config:
-    """Read a config, merge overrides into it and check its keys.
+    """Read a config, merge overrides into it and check its keys and numbers.
 
     Args:
-        path: A file of one of mmengine's formats.
-        options: What ``--cfg-options`` gave, by dotted key.
-        needs: Top-level keys that it must have besides ``model``.
+        path: A file in one of mmengine's formats.
+        options: The overrides of ``--cfg-options``, by dotted key.
+        needs: Top-level keys that the config must have besides ``model``.
 
     Raises:
-        InputError: It is no config, cannot be read, has a key that nothing would read or a number
-            that cannot be.
+        InputError: The file is no config or cannot be read, or the config has a key that nothing
+            would read or a number out of range.
     """
     cfg = _read(Path(path).expanduser())
     if options:
-        check_options(cfg, options)
-        _merge(cfg, options)
+        for name in options:
+            _check_option(cfg, name, options)
+        try:
+            _merge(cfg, options)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f'--cfg-options: {one_line(error)}') from error
     check_keys(cfg, training='optim_wrapper' in needs)
-    check_values(cfg)
+    check_numbers(cfg)
     for key in ('model', *needs):
         if cfg.get(key) is None:
-            raise InputError(f"config '{path}': has no '{key}'; is it a base file, or no config?")
-        if key == 'model' and not (isinstance(cfg.model, Mapping) and 'type' in cfg.model):
-            raise InputError(f"config '{path}': 'model' is no dict with a 'type'")
+            raise InputError(f"config '{path}': has no '{key}'; give the config of a whole run")
+    if not (isinstance(cfg.model, Mapping) and 'type' in cfg.model):
+        raise InputError(f"config '{path}': 'model' is not a dict with a 'type'")
     return cfg
 
 
 def _read(path: Path) -> Config:
-    _know_mmseg()
+    try:
+        metadata.distribution('mmsegmentation')
+    except metadata.PackageNotFoundError:
+        # mmengine looks for this distribution at `_base_ = 'mmseg::...'`; OneDL's has another name.
+        MODULE2PACKAGE['mmseg'] = 'mmseg'
     if os.name == 'nt':
-        # mmengine puts the values into Python source, where a backslash means something else.
+        # mmengine puts the values into Python source, where a backslash begins an escape sequence.
         for name in set(ROOT_VARIABLES.values()) & set(os.environ):
             os.environ[name] = os.environ[name].replace('\\', '/')
     if path.is_dir():
@@ -64,35 +81,44 @@ def _read(path: Path) -> Config:
     if not path.is_file():
         raise InputError(f"config '{path}': no such file; check the path")
     if path.suffix not in SUFFIXES:
-        raise InputError(f"config '{path}': is no config; {', '.join(SUFFIXES)} files are")
-    said = _SayOnce()
+        raise InputError(f"config '{path}': is not a config ({', '.join(SUFFIXES)})")
+    filter_ = _SayOnce()
     logger = MMLogger.get_current_instance()
-    logger.addFilter(said)
+    logger.addFilter(filter_)
     try:
         return Config.fromfile(path)
-    except Exception as error:  # a config is a program: anything can go wrong in it
-        used = ''.join(f", {name}='{os.environ[name]}'" for name in said.variables())
+    except Exception as error:  # a config is a program: any error can occur in it
+        if hint := _import_hint(path, error):
+            raise InputError(f"config '{path}': {hint}") from error
+        used = ''.join(f", {name}='{os.environ[name]}'" for name in filter_.variables())
         raise InputError(
             f"config '{path}': cannot be read ({type(error).__name__}: {one_line(error)[:300]})"
-            + (f'; from the environment it took {used[2:]}' if used else '')
+            + (f'; it uses these environment variables: {used[2:]}' if used else '')
         ) from error
     finally:
-        logger.removeFilter(said)
+        logger.removeFilter(filter_)
 
 
-def _know_mmseg() -> None:
-    """Let ``_base_ = 'mmseg::...'`` find mmseg under OneDL's name of the distribution.
-
-    mmengine looks for a distribution mmsegmentation, and says that it is not installed.
-    """
-    try:
-        metadata.distribution('mmsegmentation')
-    except metadata.PackageNotFoundError:
-        MODULE2PACKAGE['mmseg'] = 'mmseg'
+def _import_hint(path: Path, error: BaseException) -> str:
+    """Return what to do about a module of ``custom_imports`` that Python does not find, or ''."""
+    missing = error.__cause__ if isinstance(error, ImportError) else None
+    while missing is not None and not isinstance(missing, ModuleNotFoundError):
+        missing = missing.__cause__ or missing.__context__
+    name = str(getattr(missing, 'name', None) or '')
+    if not name:
+        return ''
+    top, folder = name.partition('.')[0], path.absolute().parent
+    beside = folder.joinpath(f'{top}.py').is_file() or folder.joinpath(top).is_dir()
+    place = f"it is in '{folder}', the folder of the config: " if beside else ''
+    folder_shown = f"'{folder}'" if beside else 'the folder that has it'
+    return (
+        f"custom_imports: Python does not find the module '{name}'; {place}add {folder_shown} to the "
+        'environment variable PYTHONPATH'
+    )
 
 
 class _SayOnce(logging.Filter):
-    """Passes a message once: mmengine tells of a variable for each place in each base file."""
+    """Passes each message once: mmengine names a variable for each place in each base file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,47 +131,52 @@ class _SayOnce(logging.Filter):
         return new
 
     def variables(self) -> list[str]:
-        """Names of the environment variables that the config took."""
+        """Return the names of the environment variables that the config uses."""
         found = _VARIABLE.findall(' '.join(self._messages))
         return [name for name in dict.fromkeys(found) if name in os.environ]
 
 
 def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
-    try:
-        merge_options(cfg, options)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f'--cfg-options: {one_line(error)}') from error
+    """Merge overrides as mmengine does; ``_delete_=True`` empties items of lists, too.
+
+    mmengine deletes keys of dicts alone, so that a transform in the middle of a pipeline could not be
+    replaced by another one (``pipeline.2._delete_=True pipeline.2.type=RandomFlip``).
+    """
+    rest = copy.deepcopy(dict(options))  # mmengine removes `_delete_` from what it merges
+    for name in list(rest):
+        *path, last = name.split('.')
+        if last == DELETE_KEY and path and path[-1].isdigit() and rest.pop(name):
+            node: Any = cfg._cfg_dict
+            for key in path[:-1]:
+                node = node[int(key)] if isinstance(node, (list, tuple)) else node[key]
+            if not isinstance(node, list) or int(path[-1]) >= len(node):
+                raise KeyError(f'{".".join(path)} is not an item of a list in the config')
+            node[int(path[-1])] = {}
+    cfg.merge_from_dict(rest)
 
 
-def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Reject overrides of keys that the config does not have and that look mistyped.
+def _check_option(cfg: Config, name: str, options: Mapping[str, Any]) -> None:
+    """Reject an override whose key the config does not have and that looks mistyped.
 
     A key that is new at the end of its path may be an argument that the config leaves at its
-    default; its constructor judges it. One that stands beside its correct spelling, or below
-    something that is no dict or list, is an error: mmengine would add it in silence.
-
-    Raises:
-        InputError: Naming the override and what was probably meant.
+    default; the constructor checks it. A key next to its correct spelling, or below something that
+    is not a dict or list, is an error: mmengine would add it without a message.
     """
-    for name in options:
-        _check_option(cfg, name)
-
-
-def _check_option(cfg: Config, name: str) -> None:
     node: Any = cfg._cfg_dict
     done: list[str] = []
     for key in name.split('.'):
         where = '.'.join(done) or 'the config'
         if isinstance(node, Mapping):
             if key not in node:
-                _check_new_key(name, key, node, where, top=not done)
+                kind = options.get(f'{where}.type', node.get('type'))
+                _check_new_key(cfg, name, key, {**node, 'type': kind}, where)
                 return
             node = node[key]
         elif isinstance(node, (list, tuple)):
             if not key.isdigit() or int(key) >= len(node):
                 raise InputError(
-                    f"--cfg-options {name}: '{key}' is no index of {where}, which has {len(node)} "
-                    'items, counted from 0'
+                    f"--cfg-options {name}: '{key}' is not an index of {where}, which has "
+                    f'{len(node)} items, counted from 0'
                 )
             node = node[int(key)]
         elif node is None:
@@ -155,15 +186,18 @@ def _check_option(cfg: Config, name: str) -> None:
         done.append(key)
 
 
-def _check_new_key(name: str, key: str, node: Mapping, where: str, top: bool) -> None:
-    known = {str(other) for other in node}
-    if top and key in TOP_LEVEL_KEYS:
+def _check_new_key(cfg: Config, name: str, key: str, node: Mapping, where: str) -> None:
+    known = {str(other) for other in node} - ({'type'} if key == 'dtype' else set())  # with --amp
+    if where == 'the config':
+        if key not in TOP_LEVEL_KEYS:
+            known |= TOP_LEVEL_KEYS
+            hint = did_you_mean(key, known) if mistyped(key, known) else ''
+            raise InputError(f"--cfg-options {name}: {where} has no '{key}'{hint}")
         return
-    if top:
-        known |= TOP_LEVEL_KEYS
-        hint = did_you_mean(key, known) if mistyped(key, known) else ''
-        raise InputError(f"--cfg-options {name}: {where} has no '{key}'{hint}")
-    # `lr` beside `lr_mult` is no typing error, so only near names of other length classes count.
-    near = mistyped(key, known - {'type'} if key == 'dtype' else known)  # of AmpOptimWrapper
-    if near:
+    near = mistyped(key, known)
+    if near is None:
+        return
+    # A near name can be another argument, such as class_weight beside loss_weight.
+    cls = class_of(node, cfg.get('default_scope'))
+    if cls is None or key not in arguments_of(cls):
         raise InputError(f"--cfg-options {name}: {where} has no '{key}'; did you mean '{near}'?")

@@ -11,6 +11,8 @@ from typing import Any
 
 from mmengine.registry import DATASETS
 
+from ..config.tree import datasets
+
 # Heads whose num_classes is that of the dataset. That of a region proposal head is not.
 HEADS = ('auxiliary_head', 'bbox_head', 'decode_head', 'head')
 
@@ -66,25 +68,10 @@ class DatasetConfig:
 
 def datasets_of(cfg: Mapping, loader: str) -> Iterator[DatasetConfig]:
     """Yield the datasets of a loader whose class is known. The default scope must be set."""
-    settings = cfg.get(loader)
-    if isinstance(settings, Mapping):
-        for path, dataset in leaves(settings.get('dataset'), f'{loader}.dataset'):
-            kind = dataset_class(dataset)
-            if kind is not None:
-                yield DatasetConfig(path, dataset, kind)
-
-
-def leaves(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
-    """Yield the path and the settings of each dataset inside wrappers (repeat, concatenate, mix)."""
-    if not isinstance(node, Mapping):
-        return
-    if isinstance(node.get('dataset'), Mapping):
-        yield from leaves(node['dataset'], f'{path}.dataset')
-    elif isinstance(node.get('datasets'), (list, tuple)):
-        for index, inner in enumerate(node['datasets']):
-            yield from leaves(inner, f'{path}.datasets.{index}')
-    else:
-        yield path, node
+    for path, dataset in datasets(cfg, loader):
+        kind = dataset_class(dataset)
+        if kind is not None:
+            yield DatasetConfig(path, dataset, kind)
 
 
 def dataset_class(dataset: Mapping) -> type | None:

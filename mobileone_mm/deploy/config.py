@@ -17,40 +17,25 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from ..config.merge import merge_options
+from ..config.read import load_config as read_config
+from ..config.tree import walk
 from ..errors import InputError
 from ..models import MobileOne
 
 #: where a setting stands below ``model``
 Place: TypeAlias = tuple[str | int, ...]
 #: settings of one run on one machine
-RUN_KEYS = ('channels_last', 'load_from', 'resume', 'work_dir', 'launcher')
+RUN_KEYS = ('changes', 'channels_last', 'load_from', 'resume', 'work_dir', 'launcher')
 _ENVIRONMENT = re.compile(r'\{\{[\'"]?\s*\$(\w+)\s*:\s*(\S*?)\s*[\'"]?\}\}')
 
 
 def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config of mmengine and merge options into it.
+    """Read a config, merge options into it and replace a distilling model by its student.
 
     Raises:
-        InputError: There is no such file, it is no config, or has no model.
+        InputError: The file is no config or cannot be read.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        problem = 'is a folder' if path.is_dir() else 'no such file'
-        raise InputError(f"config '{path}': {problem}; give a config file (.py, .json, .yaml)")
-    try:
-        config = Config.fromfile(path)
-        if options:
-            merge_options(config, options)
-    except Exception as error:  # a config is a program, anything can go wrong in it
-        raise InputError(
-            f"config '{path}': cannot be read ({type(error).__name__}: {_line(error)})"
-        ) from error
-    if not isinstance(config.get('model'), Mapping):
-        raise InputError(
-            f"config '{path}': has no model; give the config that the net was trained by"
-        )
-    return student_form(config)
+    return student_form(read_config(Path(path), options))
 
 
 def student_form(config: Config) -> Config:
@@ -158,6 +143,9 @@ def deploy_form(config: Config, without: Sequence[Place] = ()) -> Config:
     content = copy.deepcopy(config.to_dict())
     for key in RUN_KEYS:
         content.pop(key, None)
+    for _, node in walk(content):
+        if node.get('persistent_workers') and not node.get('num_workers'):
+            node['persistent_workers'] = False  # torch refuses it without workers
     _switch(content['model'])
     for place in without:
         node = content['model']

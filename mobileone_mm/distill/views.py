@@ -13,7 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
-from ..data.datasets import leaves
+from ..config.tree import datasets
 from ..data.loading import report_file
 from ..errors import InputError
 from ..registry import TRANSFORMS
@@ -164,7 +164,7 @@ def use_stored_outputs(cfg: Config) -> None:
                 f'custom_hooks.{index}: changes the training pipeline during the run, and stored '
                 'outputs are of one; leave the hook or model.outputs out'
             )
-    for path, dataset in leaves(cfg.train_dataloader.dataset, 'train_dataloader.dataset'):
+    for path, dataset in datasets(cfg, 'train_dataloader'):
         pipeline = dataset.get('pipeline') or []
         if any('StoredView' in str(step.get('type')) for step in pipeline):
             continue

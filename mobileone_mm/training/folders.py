@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from ..errors import InputError
@@ -20,20 +19,6 @@ from .launch import is_main_process
 from .runner import Runner
 
 _STEP = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
-
-
-def set_work_dir(cfg: Config, work_dir: str | None, config: str | Path) -> None:
-    """Set the work dir: the flag, else the config's, else ``work_dirs/<name of the config>``.
-
-    Raises:
-        InputError: The folder cannot be written.
-    """
-    if work_dir is not None:
-        cfg.work_dir = work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs', Path(config).stem))
-    cfg.work_dir = str(Path(cfg.work_dir).expanduser())
-    check_writable(cfg.work_dir, '--work-dir')
 
 
 def check_writable(folder: str | Path, name: str) -> None:
@@ -70,26 +55,37 @@ def check_writable(folder: str | Path, name: str) -> None:
         _remove_empty(missing)
 
 
-class FirstIteration(Hook):
-    """Knows whether a run has got through its first iteration, and writes the config then."""
+class Progress(Hook):
+    """Knows how far a run has come, and writes the config after its first iteration.
 
-    done = False
+    Attributes:
+        started: Everything is built, and the first loop runs.
+        done: The first iteration is done.
+    """
+
+    priority = 'LOWEST'  # the other hooks prepare the run at its start
+    started = done = False
+
+    def before_train(self, runner: Any) -> None:  # noqa: ARG002
+        self.started = True
+
+    before_test = before_train
 
     def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
-        self._note(runner, training=True)
+        self._write(runner, runner.work_dir)
 
     def after_test_iter(self, runner: Any, *_: Any, **__: Any) -> None:
-        self._note(runner, training=False)
+        # A test often runs in the work dir of the training, whose config must stay.
+        self._write(runner, runner.log_dir)
 
-    def _note(self, runner: Any, training: bool) -> None:
+    def _write(self, runner: Any, folder: str) -> None:
         if not self.done and isinstance(runner, Runner):
-            # A test often runs in the work dir of the training, whose config must stay.
-            runner.write_config(runner.work_dir if training else runner.log_dir)
+            runner.write_config(folder)
         self.done = True
 
 
 @contextmanager
-def nothing_left_behind(folder: str | Path) -> Iterator[FirstIteration]:
+def nothing_left_behind(folder: str | Path) -> Iterator[Progress]:
     """Within it, a run that is refused before its first iteration takes its log along.
 
     mmengine's Runner starts a log before it builds the model and reads the checkpoint: a mistyped
@@ -104,11 +100,11 @@ def nothing_left_behind(folder: str | Path) -> Iterator[FirstIteration]:
     """
     missing = _missing_folders(Path(folder).expanduser())
     known = len(Runner.log_dirs)
-    first = FirstIteration()
+    progress = Progress()
     try:
-        yield first
+        yield progress
     except Exception as error:
-        if user_fault(error) is not None and not first.done and is_main_process():
+        if user_fault(error) is not None and not progress.done and is_main_process():
             for log_dir in Runner.log_dirs[known:]:
                 shutil.rmtree(log_dir, ignore_errors=True)
             _remove_empty(missing)

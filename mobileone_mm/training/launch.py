@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import torch
 import torch.distributed as dist
+from mmengine.device import utils
 
 from ..errors import InputError
 
@@ -63,33 +64,42 @@ def check_launcher(launcher: str) -> None:
     os.environ.setdefault('LOCAL_RANK', os.environ.get(local, '0'))
 
 
+# The device that mmengine found at its import, and the GPU that was current before a call chose one.
+_MACHINE_DEVICE = utils.DEVICE
+_gpu_before: int | None = None
+
+
 def select_device(device: str | None) -> str:
     """Make mmengine use a device in this process, and name it.
 
-    mmengine takes the first accelerator that it finds when it is imported, and offers no argument.
+    mmengine takes the first accelerator that it finds at its import, and offers no argument. A call
+    is independent of earlier ones.
 
     Args:
-        device: ``cpu``, ``cuda`` or ``cuda:N``; None for mmengine's choice.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None for the accelerator of the machine, else the CPU.
 
     Raises:
-        InputError: It is no device, or the machine does not have it.
+        InputError: The name is no device, or the machine does not have the device.
     """
-    from mmengine.device import utils
-
-    if device is None:
-        return utils.DEVICE
+    global _gpu_before
+    asked = device or _MACHINE_DEVICE
     try:
-        chosen = torch.device(device)
+        chosen = torch.device(asked)
     except RuntimeError:
-        raise InputError(f"--device: got '{device}'; cpu, cuda or cuda:N is allowed") from None
+        raise InputError(f"--device: got '{device}'; expected cpu, cuda or cuda:N") from None
     if chosen.type == 'cuda':
-        _check_cuda(device, chosen.index)
+        if device is not None:
+            _check_cuda(device, chosen.index)
         if chosen.index is not None:
+            _gpu_before = torch.cuda.current_device() if _gpu_before is None else _gpu_before
             torch.cuda.set_device(chosen.index)
-    elif chosen.type not in ('cpu', utils.DEVICE):
-        raise InputError(f"--device: got '{device}'; this machine has {utils.DEVICE}")
+        elif _gpu_before is not None:
+            torch.cuda.set_device(_gpu_before)
+            _gpu_before = None
+    elif chosen.type not in ('cpu', _MACHINE_DEVICE):
+        raise InputError(f"--device: got '{device}'; this machine has {_MACHINE_DEVICE}")
     utils.DEVICE = chosen.type
-    return device
+    return asked
 
 
 def _check_cuda(device: str, index: int | None) -> None:

@@ -8,8 +8,9 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS
 
-from mobileone_mm.apis.predict import init_model
+
 from mobileone_mm.config import settings
+from mobileone_mm.inference.model import init_model
 from mobileone_mm.config.read import load_config
 from mobileone_mm.robustness.corruptions import as_stored, corrupt, generator
 from mobileone_mm.robustness.counting import own_images

@@ -9,7 +9,8 @@ import torch
 from mmengine.registry import MODELS
 
 from mobileone_mm import load_weights, reparameterize_model
-from mobileone_mm.apis.train import evaluate, train
+from mobileone_mm.apis.test import evaluate
+from mobileone_mm.apis.train import train
 from mobileone_mm.config import settings
 from mobileone_mm.config.read import load_config
 from mobileone_mm.hooks.recalibrate import recalibrate

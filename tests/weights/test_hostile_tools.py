@@ -253,7 +253,7 @@ def test_a_file_that_disappears_while_it_is_read(run, state, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ('name', 'reader'),
     [
-        ('test', 'mobileone_mm.apis.train.read_any'),
+        ('test', 'mobileone_mm.runs.prepare.read_weights'),
         ('switch_to_deploy', 'mobileone_mm.deploy.convert.read_checkpoint'),
     ],
 )

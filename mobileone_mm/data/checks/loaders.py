@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from ...config.read import ROOT_VARIABLES
 from ...errors import InputError
 from ..datasets import DatasetConfig, datasets_of, head_sizes
 from .classes import (
@@ -25,15 +26,6 @@ from .labels import check_labels
 from .mask_files import check_masks
 from .packed_data import check_packed
 
-# The environment variables from which the configs read their data roots.
-ROOT_VARIABLES = {
-    'CocoDataset': 'COCO_ROOT',
-    'ImageNet': 'IMAGENET_ROOT',
-    'PackedDataset': 'IMAGENET_ROOT',
-    'PascalVOCDataset': 'VOC_ROOT',
-    'ADE20KDataset': 'ADE_ROOT',
-    'CustomDataset': 'FOLDER_ROOT',  # after ImageNet, which is a CustomDataset
-}
 # The check of the files of a dataset, by the name of its class or of a base class.
 FILE_CHECKS = {
     'CocoDataset': check_coco,

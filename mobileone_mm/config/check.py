@@ -1,0 +1,272 @@
+"""Checks of a config for what the hosts ignore or report late.
+
+Most mistyped keys end in a TypeError of the constructor that gets them (see
+:mod:`mobileone_mm.config.explain`). These checks are for the places where the hosts read a dict by
+``get`` and ignore the other keys, and for values whose error would name neither the key nor the config.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, OPTIMIZERS, Registry
+from mmengine.runner import Priority, Runner, get_priority
+
+from ..errors import InputError
+from .spelling import did_you_mean, mistyped
+from .tree import arguments_of, mapping, type_name, walk
+
+# Arguments of the Runner, keys that it looks up in the config, and keys that the tools look up.
+TOP_LEVEL_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
+    'activation_checkpointing', 'changes', 'channels_last', 'compile', 'custom_imports',
+    'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn',
+    'test_pipeline', 'train_pipeline', 'tta_model', 'tta_pipeline',
+}  # fmt: skip
+_DEFAULT_HOOKS = frozenset(
+    {
+        'checkpoint', 'logger', 'param_scheduler', 'runtime_info', 'sampler_seed', 'timer',
+        'visualization',
+    }
+)  # fmt: skip
+_ENV_KEYS = frozenset({'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'})
+_AUTO_SCALE_KEYS = frozenset({'base_batch_size', 'enable'})
+_PARAMWISE_KEYS = frozenset(
+    {
+        'bias_decay_mult', 'bias_lr_mult', 'bypass_duplicate', 'custom_keys', 'dcn_offset_lr_mult',
+        'dwconv_decay_mult', 'flat_decay_mult', 'norm_decay_mult',
+    }
+)  # fmt: skip
+#: constructors of optimizers that read ``paramwise_cfg`` as mmengine does
+_CONSTRUCTORS = ('DefaultOptimWrapperConstructor', 'mobileone_mm.OptimWrapperConstructor')
+_CUSTOM_KEYS = frozenset({'decay_mult', 'lr_mult'})
+_RECIPE_KEYS = frozenset({'action_epoch', 'batch_augments', 'loss', 'train_pipeline'})
+# Keys that the models of the three hosts look up in their train_cfg and test_cfg.
+_MODEL_CFG_KEYS = frozenset(
+    {
+        'allowed_border', 'assigner', 'augments', 'crop_size', 'debug', 'mask_thr_binary',
+        'max_per_image', 'max_per_img', 'min_bbox_size', 'mode', 'neg_pos_ratio', 'nms', 'nms_pre',
+        'pos_weight', 'probs', 'rcnn', 'rpn', 'rpn_proposal', 'sampler', 'score_thr',
+        'smoothl1_beta', 'stride',
+    }
+)  # fmt: skip
+#: packages of mmengine's visualizer back ends that pip does not install with it
+_BACKEND_PACKAGES = {
+    'AimVisBackend': 'aim',
+    'ClearMLVisBackend': 'clearml',
+    'DVCLiveVisBackend': 'dvclive',
+    'MLflowVisBackend': 'mlflow',
+    'NeptuneVisBackend': 'neptune',
+    'TensorboardVisBackend': 'tensorboard',
+    'WandbVisBackend': 'wandb',
+}
+
+
+class _Number(NamedTuple):
+    integer: bool = True
+    least: int = 1
+    never: bool = False  # -1 stands for never
+
+    def allows(self, value: Any) -> bool:
+        kinds = (int,) if self.integer else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            return False
+        return value >= self.least or (self.never and value == -1)
+
+    def __str__(self) -> str:
+        kind = 'an integer' if self.integer else 'a number'
+        return f'{kind} of at least {self.least}{", or -1 for never" if self.never else ""}'
+
+
+_COUNT, _FROM_ZERO, _REAL = _Number(), _Number(least=0), _Number(integer=False, least=0)
+_NUMBERS = {
+    **{f'{part}_dataloader.batch_size': _COUNT for part in ('train', 'val', 'test')},
+    **{f'{part}_dataloader.num_workers': _FROM_ZERO for part in ('train', 'val', 'test')},
+    # mmengine accepts whole floats such as 1e5 here.
+    'train_cfg.max_epochs': _Number(integer=False),
+    'train_cfg.max_iters': _Number(integer=False),
+    'train_cfg.val_begin': _FROM_ZERO,
+    'train_cfg.val_interval': _Number(integer=False),
+    'optim_wrapper.accumulative_counts': _COUNT,
+    'optim_wrapper.optimizer.lr': _REAL,
+    'optim_wrapper.optimizer.weight_decay': _REAL,
+    'default_hooks.checkpoint.interval': _Number(never=True),
+    'default_hooks.checkpoint.max_keep_ckpts': _Number(never=True),
+    'default_hooks.logger.interval': _COUNT,
+    'randomness.seed': _FROM_ZERO,
+}
+
+
+def check_numbers(cfg: Config) -> None:
+    """Check the numbers that every run has; an absent number or None is allowed.
+
+    Raises:
+        InputError: Naming the setting, the value and what is allowed.
+    """
+    for path, allowed in _NUMBERS.items():
+        node: Any = cfg._cfg_dict
+        for key in path.split('.'):
+            node = mapping(node).get(key)
+        if node is not None and not allowed.allows(node):
+            raise InputError(f'{path}: got {node!r}; expected {allowed}')
+
+
+def check_keys(cfg: Config, training: bool = True) -> None:
+    """Check the parts of a config whose unknown keys the hosts ignore.
+
+    Variables of the user are allowed: at the top level, and in ``train_cfg`` and ``test_cfg`` of
+    models, only a name that differs from a known one by a typing error is rejected.
+
+    Args:
+        cfg: The config.
+        training: Whether to check the optimizer and the recipes, too. Some of the hosts' own configs
+            have keys there that nothing reads; they do no harm to a test.
+
+    Raises:
+        InputError: Naming the path of the key and the probable meaning.
+    """
+    for key in cfg._cfg_dict:
+        _check_near('', key, TOP_LEVEL_KEYS)
+    for name in mapping(cfg.get('default_hooks')):
+        _check_near('default_hooks.', name, _DEFAULT_HOOKS)
+    _check_closed('env_cfg', cfg.get('env_cfg'), _ENV_KEYS)
+    _check_closed('auto_scale_lr', cfg.get('auto_scale_lr'), _AUTO_SCALE_KEYS)
+    if training:
+        _check_paramwise(mapping(cfg.get('optim_wrapper')))
+        for index, hook in enumerate(cfg.get('custom_hooks') or ()):
+            if type_name(hook).rpartition('.')[2] == 'SwitchRecipeHook':
+                for place, recipe in enumerate(hook.get('schedule') or ()):
+                    _check_closed(f'custom_hooks.{index}.schedule.{place}', recipe, _RECIPE_KEYS)
+    for path, node in walk(cfg.get('model'), 'model'):
+        if path.endswith(('.train_cfg', '.test_cfg')):
+            for key in node:
+                _check_near(f'{path}.', key, _MODEL_CFG_KEYS)
+
+
+def check_parts(cfg: Config, evaluator: str | None = None) -> None:
+    """Check hooks, optimizer, visualizer and metrics of a run.
+
+    The default scope must be that of the config.
+
+    Args:
+        cfg: The config.
+        evaluator: The evaluator of the run, ``val_evaluator`` or ``test_evaluator``.
+
+    Raises:
+        InputError: Naming the path, the value and what is allowed.
+    """
+    for path, hook in _hooks(cfg):
+        _check_hook(path, hook)
+    name = mapping(mapping(cfg.get('optim_wrapper')).get('optimizer')).get('type')
+    if isinstance(name, str) and _find(OPTIMIZERS, name) is None:
+        hint = _hint(OPTIMIZERS, name) or '; torch.optim has the usual optimizers'
+        raise InputError(f"optim_wrapper.optimizer.type: unknown optimizer '{name}'{hint}")
+    _check_back_ends(cfg)
+    if evaluator is not None:
+        _check_topk(cfg, evaluator)
+
+
+def _hooks(cfg: Config) -> Iterator[tuple[str, Any]]:
+    for name, hook in mapping(cfg.get('default_hooks')).items():
+        yield f'default_hooks.{name}', hook
+    for index, hook in enumerate(cfg.get('custom_hooks') or ()):
+        yield f'custom_hooks.{index}', hook
+
+
+def _check_hook(path: str, hook: Any) -> None:
+    """Check the type, priority and argument names of a hook.
+
+    Some hooks of the hosts take any keyword and use it late or never.
+    """
+    if not isinstance(hook, (Mapping, Hook)) and hook is not None:
+        raise InputError(
+            f"{path}: got {str(hook)[:60]!r}; expected a dict with 'type', on the command line "
+            '"[dict(type=\'X\')]"'
+        )
+    node = mapping(hook)
+    try:
+        get_priority(node.get('priority', 'NORMAL'))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f'{path}.priority: got {node["priority"]!r}; expected 0 to 100 or one of '
+            f'{", ".join(level.name for level in Priority)}'
+        ) from error
+    kind = node.get('type')
+    cls = _find(HOOKS, kind) if isinstance(kind, str) else kind
+    if isinstance(kind, str) and cls is None:
+        hint = _hint(HOOKS, kind) or '; import the module that registers it with custom_imports'
+        raise InputError(f"{path}.type: unknown hook '{kind}'{hint}")
+    if inspect.isclass(cls):
+        known = arguments_of(cls)
+        for key in set(node) - known - {'type', 'priority'}:
+            _check_near(f'{path}.', key, known)
+
+
+def _check_back_ends(cfg: Config) -> None:
+    back_ends = mapping(cfg.get('visualizer')).get('vis_backends')
+    for index, node in enumerate(back_ends if isinstance(back_ends, (list, tuple)) else ()):
+        name = type_name(node).rpartition('.')[2]
+        package = _BACKEND_PACKAGES.get(name)
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise InputError(
+                f'visualizer.vis_backends.{index}.type: {name} needs the package {package}, which is '
+                f'not installed; run `pip install {package}` or remove the back end'
+            )
+
+
+def _check_topk(cfg: Config, evaluator: str) -> None:
+    """Check ``topk`` of a classifier's head and evaluator against the number of classes.
+
+    mmpretrain fails at the end of the first evaluation, after an epoch of training.
+    """
+    head = mapping(mapping(cfg.get('model')).get('head'))
+    number = head.get('num_classes')
+    if not isinstance(number, int):
+        return
+    for path, node in (('model.head', head), *walk(cfg.get(evaluator), evaluator)):
+        topk = node.get('topk')
+        if topk is not None and max([topk] if isinstance(topk, int) else topk) > number:
+            raise InputError(
+                f'{path}.topk: got {topk}, but the model has {number} classes; set it to (1,)'
+            )
+
+
+def _check_paramwise(wrapper: Mapping) -> None:
+    if wrapper.get('constructor', _CONSTRUCTORS[0]) not in _CONSTRUCTORS:
+        return
+    path = 'optim_wrapper.paramwise_cfg'
+    paramwise = mapping(wrapper.get('paramwise_cfg'))
+    _check_closed(path, paramwise, _PARAMWISE_KEYS)
+    for name, item in mapping(paramwise.get('custom_keys')).items():
+        # Other keys become settings of the parameter group, which an optimizer or a hook may read.
+        for key in mapping(item):
+            _check_near(f'{path}.custom_keys.{name}.', key, _CUSTOM_KEYS)
+
+
+def _check_closed(path: str, node: Any, known: Collection[str]) -> None:
+    for key in mapping(node):
+        if key not in known:
+            raise InputError(f"config: {path} has no '{key}'{did_you_mean(key, known)}")
+
+
+def _check_near(prefix: str, key: str, known: Collection[str]) -> None:
+    meant = None if key in known else mistyped(key, known)
+    if meant:
+        raise InputError(
+            f"config: nothing reads '{prefix}{key}'; did you mean '{meant}'? "
+            '(rename it if it is a variable of your own)'
+        )
+
+
+def _find(root: Registry, name: str) -> Any:
+    with root.switch_scope_and_registry(None) as registry:
+        return registry.get(name)
+
+
+def _hint(root: Registry, name: str) -> str:
+    with root.switch_scope_and_registry(None) as registry:
+        return did_you_mean(name, set(registry.module_dict) | set(root.module_dict))

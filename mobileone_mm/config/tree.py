@@ -1,0 +1,108 @@
+"""Walks over configs: dicts with their paths, datasets inside wrappers, classes behind types."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import mmengine.registry
+from mmengine.registry import DefaultScope, Registry
+
+_ROOTS = [found for found in vars(mmengine.registry).values() if isinstance(found, Registry)]
+
+
+def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield every dict of a config with its dotted path, outer dicts first.
+
+    A dict may be changed as soon as it is yielded; its new content is walked next.
+    """
+    if isinstance(node, Mapping):
+        yield path, node
+    for key, value in _items(node):
+        yield from walk(value, _join(path, key))
+
+
+def flatten(node: Any, path: str = '') -> dict[str, Any]:
+    """Map the dotted path of every value that is not a filled dict, list or tuple to the value."""
+    items = _items(node)
+    if not items:
+        return {path: node}
+    found: dict[str, Any] = {}
+    for key, value in items:
+        found.update(flatten(value, _join(path, key)))
+    return found
+
+
+def datasets(cfg: Mapping, loader: str) -> Iterator[tuple[str, Any]]:
+    """Yield the datasets of a loader with their paths, those inside wrappers instead of the wrappers."""
+    yield from _leaves(mapping(cfg.get(loader)).get('dataset'), f'{loader}.dataset')
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(node, Mapping):
+        return
+    if isinstance(node.get('dataset'), Mapping):
+        yield from _leaves(node['dataset'], f'{path}.dataset')
+    elif isinstance(node.get('datasets'), (list, tuple)):
+        for index, inner in enumerate(node['datasets']):
+            yield from _leaves(inner, f'{path}.datasets.{index}')
+    else:
+        yield path, node
+
+
+def mapping(node: Any) -> Mapping:
+    """Return a dict as it is, and an empty one for anything else."""
+    return node if isinstance(node, Mapping) else {}
+
+
+def type_name(node: Any) -> str:
+    """Return the ``type`` of a dict as a string, with its scope; the class name if it is a class."""
+    kind = mapping(node).get('type', '')
+    return kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+
+
+def class_of(node: Any, scope: str | None = None) -> type | None:
+    """Return the class that the ``type`` of a dict names, from whichever registry has it.
+
+    Args:
+        node: A dict of a config.
+        scope: The default scope of the config; None for the default scope of the process.
+
+    Returns:
+        The class; None if no registry knows it.
+    """
+    kind = mapping(node).get('type')
+    if not isinstance(kind, str):
+        return kind if inspect.isclass(kind) else None
+    for root in _ROOTS:
+        with DefaultScope.overwrite_default_scope(scope):
+            try:
+                with root.switch_scope_and_registry(None) as registry:
+                    found = registry.get(kind)
+            except (ImportError, KeyError):  # the host of the type is not installed
+                continue
+        if inspect.isclass(found):
+            return found
+    return None
+
+
+def arguments_of(cls: type) -> set[str]:
+    """Return the names of the arguments that a class and its base classes spell out."""
+    names: set[str] = set()
+    for base in inspect.getmro(cls):
+        init = vars(base).get('__init__')
+        if inspect.isfunction(init):
+            kinds = inspect.signature(init).parameters.values()
+            names |= {p.name for p in kinds if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    return names - {'self'}
+
+
+def _items(node: Any) -> list[tuple[Any, Any]]:
+    if isinstance(node, Mapping):
+        return list(node.items())
+    return list(enumerate(node)) if isinstance(node, (list, tuple)) else []
+
+
+def _join(path: str, key: Any) -> str:
+    return f'{path}.{key}' if path else str(key)

@@ -1,0 +1,106 @@
+"""The trained model of a config, its classes and its test pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import MODELS, TRANSFORMS
+from torch import nn
+
+from ..config.explain import config_faults
+from ..config.tree import datasets, mapping, type_name
+from ..data.datasets import datasets_of, head_sizes
+from ..errors import InputError
+from ..weights.fit import checkpoint_for
+from ..weights.unwrap import read_weights
+
+
+def init_model(
+    cfg: Config, checkpoint: str | Path, device: str = 'cpu'
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the model of a config with the weights of a checkpoint, in evaluation mode.
+
+    Args:
+        cfg: The config; its host must be the default scope.
+        checkpoint: Path of the weights.
+        device: Where the model goes.
+
+    Returns:
+        The model, and ``classes`` and ``palette`` if the checkpoint or the config has them.
+
+    Raises:
+        InputError: The config or the checkpoint does not fit.
+    """
+    weights = read_weights(checkpoint)
+    settings = cfg.model.copy()
+    if cfg.get('data_preprocessor') is not None:
+        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with config_faults(cfg):
+        model = MODELS.build(settings)
+    checkpoint_for(model, weights).load(model)
+    return model.to(device).eval(), data_meta(cfg, weights.meta)
+
+
+def data_meta(cfg: Config, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return names and colours of the classes: the checkpoint's, else those of the config's datasets.
+
+    ``stored`` is the ``meta`` of a checkpoint. A list whose length differs from the model's heads does not name its classes, and is left out.
+    """
+    sizes = {size for _, size in head_sizes(cfg.model)}
+    for meta in _metas(cfg, stored):
+        classes, palette = meta.get('classes'), meta.get('palette')
+        if isinstance(classes, (list, tuple)) and (not sizes or len(classes) in sizes):
+            fits = _is_palette(palette, len(classes))
+            return {'classes': classes, 'palette': palette if fits else None}
+    return {}
+
+
+def _is_palette(palette: Any, count: int) -> bool:
+    # A file can hold anything there, and drawing would fail on it.
+    try:
+        colors = np.asarray(palette)
+    except ValueError:
+        return False
+    if not isinstance(palette, (list, tuple)) or colors.dtype.kind not in 'iu':
+        return False
+    return colors.shape == (count, 3) and bool(((colors >= 0) & (colors < 256)).all())
+
+
+def _metas(cfg: Config, stored: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield {str(key).lower(): value for key, value in mapping(stored.get('dataset_meta')).items()}
+    for loader in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
+        for dataset in datasets_of(cfg, loader):
+            own = getattr(dataset.kind, 'METAINFO', {})
+            given = mapping(dataset.settings.get('metainfo'))
+            yield {**own, **given, 'classes': dataset.classes}
+
+
+def prediction_pipeline(cfg: Config) -> tuple[Any, Compose]:
+    """Build the loading transform of a config's test pipeline, and the rest without annotations.
+
+    Raises:
+        InputError: The config has no test pipeline, or it does not begin with loading a file.
+    """
+    found = [dataset.get('pipeline') for _, dataset in datasets(cfg, 'test_dataloader')]
+    pipeline = next(filter(None, [*found, cfg.get('test_pipeline')]), None)
+    if not pipeline:
+        raise InputError(
+            "config: has neither 'test_dataloader' with a pipeline nor 'test_pipeline'"
+        )
+    names = [type_name(step).rpartition('.')[2] for step in pipeline]
+    if not names[0].startswith('Load') or names[0].endswith('Annotations'):
+        raise InputError(
+            f'config: the test pipeline begins with {names[0]}; expected a Load transform'
+        )
+    rest = [
+        step
+        for step, name in zip(pipeline[1:], names[1:], strict=True)
+        if not (name.startswith('Load') and name.endswith('Annotations'))
+    ]
+    with config_faults(cfg):
+        return TRANSFORMS.build(pipeline[0]), Compose(rest)

@@ -1,0 +1,278 @@
+"""The changes that the tools make in a config, each in place.
+
+:mod:`mobileone_mm.runs.prepare` has their order and their names.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+
+from ..config.tree import datasets, mapping, type_name, walk
+from ..distill.views import use_stored_outputs
+from ..errors import InputError
+from ..training.folders import latest_checkpoint
+from ..weights.reading import read_checkpoint
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+#: transforms of mmpretrain that have a faster twin of the same name and result here
+FASTER = ('RandAugment', 'RandomResizedCrop')
+_IMAGE_LOADERS = ('LoadImage', 'LoadImageFromFile', 'mmcv.LoadImageFromFile', 'mobileone_mm.LoadImage')  # fmt: skip
+_MASK_LOADERS = ('mmseg.LoadAnnotations', 'mobileone_mm.LoadSegAnnotations')
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the command line asks for besides ``--cfg-options``.
+
+    Attributes:
+        config: Path of the config, after which the default work dir is named.
+        work_dir: Folder of the run.
+        checkpoint: Weights to test.
+        resume: Checkpoint to continue from, or ``auto`` for the latest of the work dir.
+        no_validate: Do not evaluate during training.
+        amp: Mixed precision.
+        auto_scale_lr: Scale the learning rate with the batch size.
+        tensorboard: Write curves and drawn predictions for TensorBoard.
+        tta: Test-time augmentation.
+        batch_size: Batch size of the test set, in place of the config's.
+        stop_at_broken_images: End the run at an image or mask that cannot be read.
+    """
+
+    config: str | Path = ''
+    work_dir: str | None = None
+    checkpoint: str | Path | None = None
+    resume: str | None = None
+    no_validate: bool = False
+    amp: bool = False
+    auto_scale_lr: bool = False
+    tensorboard: bool = False
+    tta: bool = False
+    batch_size: int | None = None
+    stop_at_broken_images: bool = False
+
+
+def no_validate(cfg: Config, flags: Flags) -> None:
+    """Train without evaluation."""
+    if flags.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+
+
+def amp(cfg: Config, flags: Flags) -> None:
+    """Train in mixed precision.
+
+    Raises:
+        InputError: There is no GPU, or nothing to train.
+    """
+    if not flags.amp:
+        return
+    if get_device() == 'cpu':
+        raise InputError('--amp: mixed precision needs a GPU, and this run uses none; leave it out')
+    wrapper = cfg.get('optim_wrapper')
+    if not isinstance(wrapper, dict):
+        raise InputError("--amp: the config has no 'optim_wrapper'")
+    wrapper['type'] = 'AmpOptimWrapper'
+    wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def auto_scale_lr(cfg: Config, flags: Flags) -> None:
+    """Scale the learning rate with the batch size.
+
+    Raises:
+        InputError: The config does not name the batch size of its learning rate.
+    """
+    if not flags.auto_scale_lr:
+        return
+    scale = cfg.get('auto_scale_lr')
+    if not isinstance(scale, dict) or not scale.get('base_batch_size'):
+        raise InputError(
+            "--auto-scale-lr: the config has no 'auto_scale_lr' with 'base_batch_size'; set it to "
+            'the batch size that the learning rate is for'
+        )
+    scale['enable'] = True
+
+
+def tensorboard(cfg: Config, flags: Flags) -> None:
+    """Write curves, schedules and drawn predictions for TensorBoard, through the visualizer."""
+    if not flags.tensorboard:
+        return
+    visualizer = cfg.get('visualizer') or ConfigDict(type='Visualizer', name='visualizer')
+    visualizer['vis_backends'] = _with_types(
+        visualizer.get('vis_backends'), dict(type='TensorboardVisBackend')
+    )
+    cfg.visualizer = visualizer
+    cfg.custom_hooks = _with_types(
+        cfg.get('custom_hooks'),
+        dict(type='mobileone_mm.ScheduleLogHook'),
+        dict(type='mobileone_mm.PredictionSamplesHook'),
+    )
+
+
+def tta(cfg: Config, flags: Flags) -> None:
+    """Wrap the model and replace the pipeline for test-time augmentation.
+
+    Raises:
+        InputError: The config does not say how.
+    """
+    if not flags.tta:
+        return
+    for key in ('tta_model', 'tta_pipeline'):
+        if not cfg.get(key):
+            raise InputError(f"--tta: the config has no '{key}'")
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    for _, dataset in datasets(cfg, 'test_dataloader'):
+        dataset['pipeline'] = cfg.tta_pipeline
+
+
+def workers(cfg: Config, flags: Flags) -> None:
+    """Set what depends on the machine, and what mmpretrain's own tool sets in its loaders.
+
+    mmpretrain's configs rely on its tool for ``collate_fn``, pinned memory and persistent workers.
+    torch refuses persistent workers without workers, and warns of pinned memory without a GPU.
+    """
+    host_defaults = cfg.get('default_scope') == 'mmpretrain'
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if not isinstance(loader, dict):
+            continue
+        if host_defaults:
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+            loader.setdefault('pin_memory', True)
+            loader.setdefault('persistent_workers', True)
+        if not loader.get('num_workers'):
+            loader['persistent_workers'] = False
+        if get_device() == 'cpu':
+            loader['pin_memory'] = False
+    if flags.batch_size is not None:
+        cfg.test_dataloader.batch_size = flags.batch_size
+
+
+def work_dir(cfg: Config, flags: Flags) -> None:
+    """Set the work dir: the flag, else the config's, else ``work_dirs/<name of the config>``."""
+    found = flags.work_dir or cfg.get('work_dir') or Path('work_dirs', Path(flags.config).stem)
+    cfg.work_dir = str(Path(found).expanduser())
+
+
+def load_from(cfg: Config, flags: Flags) -> None:
+    """Test the given weights."""
+    cfg.load_from, cfg.resume = str(flags.checkpoint), False
+
+
+def resume(cfg: Config, flags: Flags) -> None:
+    """Continue a run: from a file, or from the latest checkpoint of the work dir.
+
+    mmengine finds the latest checkpoint by a small file that holds an absolute path; in a moved
+    folder, or after a kill at the wrong moment, it starts anew. Here the checkpoint with the highest
+    number counts then. A run without a fixed seed continues with the seed that it drew.
+
+    Raises:
+        InputError: The file cannot be read, or is not a checkpoint of the Runner.
+    """
+    asked, given = '--resume', flags.resume
+    if given is None:
+        if not cfg.get('resume'):
+            return
+        given = cfg.get('load_from') or 'auto'
+        asked = 'resume=True in the config (set resume=False to start anew)'
+    found = latest_checkpoint(cfg.work_dir) if given == 'auto' else str(given)
+    cfg.load_from, cfg.resume = found, found is not None
+    if found is None:
+        return
+    meta = read_checkpoint(found).get('meta')
+    if not isinstance(meta, Mapping) or 'iter' not in meta or 'epoch' not in meta:
+        raise InputError(
+            f"{asked}: '{found}' has weights but no state of a run; start from it with "
+            '--cfg-options load_from=...'
+        )
+    for key in ('epoch', 'iter', 'seed'):
+        value = meta.get(key)
+        if not (type(value) is int and value >= 0) and not (key == 'seed' and value is None):
+            raise InputError(
+                f"{asked}: '{found}' is damaged: its {key} is {value!r}, not an integer of at least 0; "
+                'give an earlier checkpoint'
+            )
+    randomness = cfg.setdefault('randomness', ConfigDict())
+    if randomness.get('seed') is None and meta.get('seed') is not None:
+        randomness['seed'] = meta['seed']
+
+
+def broken_files(cfg: Config, flags: Flags) -> None:
+    """Replace the hosts' loading transforms by ones that survive a broken file.
+
+    See :class:`~mobileone_mm.data.loading.LoadImage` for images and
+    :class:`~mobileone_mm.data.masks.LoadSegAnnotations` for mmseg's masks. Where the config names
+    these transforms itself, its ``on_error`` holds, except with ``stop_at_broken_images``.
+    """
+    head = mapping(cfg.get('model')).get('decode_head')
+    head = mapping(head[-1] if isinstance(head, (list, tuple)) and head else head)
+    # A bare LoadAnnotations is mmseg's only in mmseg's scope: mmdet has one of that name, too.
+    masks = (*_MASK_LOADERS, *(['LoadAnnotations'] if cfg.get('default_scope') == 'mmseg' else ()))
+    for training, step in _steps(cfg, _IMAGE_LOADERS):
+        _replace(step, 'LoadImage', 'skip' if training else 'blank', flags)
+    for training, step in _steps(cfg, masks):
+        _replace(step, 'LoadSegAnnotations', 'skip' if training else 'ignore', flags)
+        step.setdefault('num_classes', head.get('num_classes'))
+        step.setdefault('ignore_index', head.get('ignore_index', 255))
+
+
+def _replace(step: Any, name: str, on_error: str, flags: Flags) -> None:
+    step['type'] = f'mobileone_mm.{name}'
+    step['on_error'] = 'raise' if flags.stop_at_broken_images else step.get('on_error', on_error)
+
+
+def stored_outputs(cfg: Config, flags: Flags) -> None:  # noqa: ARG001
+    """Read stored outputs of the teachers instead of running them, if the model names a folder.
+
+    This comes before :func:`faster_transforms`: a stored view names the transforms of the config as
+    the user wrote them.
+    """
+    if cfg.model.get('outputs'):  # of a distilling classifier
+        use_stored_outputs(cfg)
+
+
+def faster_transforms(cfg: Config, flags: Flags) -> None:  # noqa: ARG001
+    """Replace transforms of mmpretrain by faster ones with the same result.
+
+    See :class:`~mobileone_mm.data.cropping.RandomResizedCrop` and
+    :class:`~mobileone_mm.data.auto_augment.RandAugment`. mmpretrain's AutoAugment stays: the one here
+    is another one, which respects ``hparams``.
+    """
+    scopes = ('', 'mmpretrain.') if cfg.get('default_scope') == 'mmpretrain' else ('mmpretrain.',)
+    for _, step in _steps(cfg, [f'{scope}{name}' for scope in scopes for name in FASTER]):
+        step['type'] = f'mobileone_mm.{type_name(step).rpartition(".")[2]}'
+
+
+def _steps(cfg: Config, names: Collection[str]) -> Iterator[tuple[bool, Any]]:
+    """Yield the transforms of these types, and whether they are for training."""
+    others = ('tta_pipeline', *(() if cfg.get('test_dataloader') else ('test_pipeline',)))
+    for key in (*LOADERS, 'custom_hooks', *others):
+        for _, node in walk(cfg.get(key)):
+            if type_name(node) in names:
+                yield key in ('train_dataloader', 'custom_hooks'), node
+
+
+def checks(cfg: Config, flags: Flags) -> None:
+    """Add the hooks that check the checkpoint and the stored outputs of a run."""
+    own = ('mobileone_mm.CheckpointCheckHook', 'mobileone_mm.TeacherOutputsCheckHook')
+    # A config that a run has written has the hooks of that run.
+    hooks = [hook for hook in cfg.get('custom_hooks') or () if type_name(hook) not in own]
+    if cfg.get('load_from'):
+        whole = bool(cfg.get('resume') or flags.checkpoint)
+        hooks.append(dict(type=own[0], whole=whole, resume=bool(cfg.get('resume'))))
+    if flags.checkpoint is None and cfg.model.get('outputs'):
+        hooks.append(dict(type=own[1]))
+    if hooks or cfg.get('custom_hooks'):
+        cfg.custom_hooks = hooks
+
+
+def _with_types(given: Any, *wanted: dict[str, Any]) -> list[Any]:
+    """Return a list with a dict for each type that it does not have yet."""
+    nodes = list(given or [])
+    names = [type_name(node).rpartition('.')[2] for node in nodes]
+    return nodes + [node for node in wanted if node['type'].rpartition('.')[2] not in names]

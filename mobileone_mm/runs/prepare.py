@@ -1,0 +1,233 @@
+"""The config pass: every tool reads its config here once, changes it once and checks it once.
+
+The changes have one order and one name each. A user switches a change off by its name, in the config
+(``changes = dict(faster_transforms=False)``) or on the command line
+(``--cfg-options changes.faster_transforms=False``). What was changed is logged when a run starts, and
+stands under the same key in the config that the run writes.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from ..config.check import check_parts
+from ..config.read import load_config
+from ..config.spelling import did_you_mean
+from ..config.tree import flatten, mapping
+from ..data.checks.loaders import check_data
+from ..errors import InputError
+from ..training.folders import check_writable
+from ..training.launch import is_first_process
+from ..weights.published import PREFIX
+from ..weights.unwrap import read_weights
+from . import changes as steps
+from .changes import Flags
+
+#: every change, in the order in which the changes are made
+CHANGES: dict[str, Callable[[Config, Flags], None]] = {
+    'no_validate': steps.no_validate,
+    'amp': steps.amp,
+    'auto_scale_lr': steps.auto_scale_lr,
+    'tensorboard': steps.tensorboard,
+    'tta': steps.tta,
+    'workers': steps.workers,
+    'work_dir': steps.work_dir,
+    'resume': steps.resume,
+    'load_from': steps.load_from,
+    'broken_files': steps.broken_files,
+    'stored_outputs': steps.stored_outputs,
+    'faster_transforms': steps.faster_transforms,
+    'checks': steps.checks,
+}
+#: changes without which a run has no folder or no weights
+_REQUIRED = ('work_dir', 'load_from')
+_SHOWN = 90  # letters of the first change in the table
+_HOSTS = {
+    'mmpretrain': 'mmpretrain (onedl-mmpretrain',
+    'mmdet': 'mmdet (onedl-mmdetection',
+    'mmseg': 'mmsegmentation (onedl-mmsegmentation',
+}
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a tool needs of a config.
+
+    Attributes:
+        needs: Top-level keys that the config must have besides ``model``.
+        loaders: Loaders whose data is checked.
+        changes: Names of the changes that are made, of :data:`CHANGES`.
+        evaluator: Evaluator of a run of the Runner; None if the tool has no such run.
+    """
+
+    needs: tuple[str, ...] = ()
+    loaders: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    evaluator: str | None = None
+
+
+READ = Purpose()
+TRAIN = Purpose(
+    needs=('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    loaders=('train_dataloader', 'val_dataloader'),
+    changes=tuple(name for name in CHANGES if name not in ('tta', 'load_from')),
+    evaluator='val_evaluator',
+)
+TEST = Purpose(
+    needs=('test_dataloader', 'test_cfg', 'test_evaluator'),
+    loaders=('test_dataloader',),
+    changes=('tta', 'workers', 'work_dir', 'load_from', 'broken_files', 'checks'),
+    evaluator='test_evaluator',
+)
+PREDICT = Purpose(changes=('broken_files',))
+#: the training images as the model gets them
+TRAIN_IMAGES = Purpose(
+    needs=('train_dataloader',),
+    loaders=('train_dataloader',),
+    changes=('workers', 'broken_files', 'faster_transforms'),
+)
+#: the training images, with the transforms as the user wrote them
+TEACHERS = Purpose(
+    needs=('train_dataloader',), loaders=('train_dataloader',), changes=('broken_files',)
+)
+#: the tool checks the test data itself, if it uses the data
+ROBUSTNESS = Purpose(needs=('test_dataloader',), changes=('workers', 'work_dir', 'broken_files'))
+
+
+@dataclass
+class Prepared:
+    """A config that is ready for its purpose.
+
+    Attributes:
+        cfg: The config with all changes; ``cfg.changes`` lists them.
+        changes: What each change did, one ``path: old -> new`` a value; None if it is switched off.
+        written: The config as the user wrote it, with the overrides and without the changes.
+    """
+
+    cfg: Config
+    written: Config
+    changes: dict[str, list[str] | None] = field(default_factory=dict)
+
+    def table(self) -> str:
+        """Return the changes as a short table, one line each."""
+        width = max(map(len, self.changes), default=0)
+        lines = [f'  {name:{width}}  {_short(done)}' for name, done in self.changes.items()]
+        title = 'Changes of the config (to switch one off: --cfg-options changes.NAME=False):'
+        return '\n'.join([title, *lines]) if lines else 'The config is used without changes.'
+
+
+def prepare(
+    path: str | Path,
+    options: Mapping[str, Any] | None = None,
+    purpose: Purpose = READ,
+    **flags: Any,
+) -> Prepared:
+    """Read a config once, change it once and check it once.
+
+    The default scope of the process becomes that of the config.
+
+    Args:
+        path: Path of the config.
+        options: Overrides of ``--cfg-options``, by dotted key.
+        purpose: What the config is for.
+        **flags: Attributes of :class:`~mobileone_mm.runs.changes.Flags` besides ``config``.
+
+    Raises:
+        InputError: Anything that the user gave does not fit.
+    """
+    cfg = load_config(path, options, purpose.needs)
+    _use_scope(cfg.get('default_scope'))
+    off = _switched_off(cfg)
+    prepared = Prepared(cfg, written=copy.deepcopy(cfg))
+    given = Flags(config=path, **flags)
+    before = flatten(cfg.to_dict())
+    for name, change in CHANGES.items():
+        if name not in purpose.changes:
+            continue
+        if name in off:
+            prepared.changes[name] = None
+            continue
+        change(cfg, given)
+        after = flatten(cfg.to_dict())
+        if done := _differences(before, after):
+            prepared.changes[name] = done
+        before = after
+    if prepared.changes:
+        cfg.changes = {name: done or False for name, done in prepared.changes.items()}
+    if purpose.evaluator is not None:
+        check_parts(cfg, purpose.evaluator)
+        if cfg.get('load_from') and not cfg.get('resume'):
+            _check_readable(str(cfg.load_from))
+    if is_first_process():
+        check_data(cfg, purpose.loaders)
+    if 'work_dir' in purpose.changes:
+        check_writable(cfg.work_dir, '--work-dir')
+    return prepared
+
+
+def _check_readable(checkpoint: str) -> None:
+    # mmengine downloads other addresses when it loads them.
+    if '://' not in checkpoint or checkpoint.startswith(PREFIX):
+        read_weights(checkpoint)
+
+
+def _use_scope(scope: str | None) -> None:
+    """Make the config's host the default scope of this process.
+
+    Raises:
+        InputError: The host is not installed.
+    """
+    if scope is None:
+        return
+    if importlib.util.find_spec(scope) is None:
+        name = f'{_HOSTS[scope]} in the OneDL distribution)' if scope in _HOSTS else scope
+        raise InputError(
+            f"config: default_scope is '{scope}', which is not installed; install {name}"
+        )
+    DefaultScope.get_instance(f'{scope}-{datetime.now().timestamp()}', scope_name=scope)
+
+
+def _switched_off(cfg: Config) -> set[str]:
+    given = mapping(cfg.get('changes'))
+    for name, value in given.items():
+        if name not in CHANGES:
+            raise InputError(f"config: changes has no '{name}'{did_you_mean(name, CHANGES)}")
+        # A config that a run has written lists what was changed.
+        if not isinstance(value, (bool, list)):
+            raise InputError(f'changes.{name}: got {value!r}; expected False or True')
+        if value is False and name in _REQUIRED:
+            raise InputError(f'changes.{name}: got False; a run needs this change, remove the line')
+    return {name for name, value in given.items() if value is False}
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return a line for each value that is new, other or gone."""
+    lines = []
+    for path in dict.fromkeys([*before, *after]):
+        old, new = before.get(path, _ABSENT), after.get(path, _ABSENT)
+        if old is not new and (type(old) is not type(new) or old != new):
+            lines.append(f'{path}: {_value(old)} -> {_value(new)}')
+    return lines
+
+
+_ABSENT = object()
+
+
+def _value(value: Any) -> str:
+    return 'none' if value is _ABSENT else str(value)
+
+
+def _short(done: list[str] | None) -> str:
+    if done is None:
+        return 'switched off'
+    first = done[0] if len(done[0]) <= _SHOWN else f'{done[0][: _SHOWN - 3]}...'
+    return first + (f' (and {len(done) - 1} more)' if len(done) > 1 else '')

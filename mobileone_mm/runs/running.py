@@ -1,0 +1,58 @@
+"""The Runner of a prepared config, alone or with other processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mmengine.registry import RUNNERS
+
+from ..config.explain import config_faults
+from ..data.loading import reported_files
+from ..training.atomic_files import use_atomic_files
+from ..training.folders import nothing_left_behind
+from ..training.launch import leave_group, wait_for_others
+from ..training.runner import Runner
+from ..weights.mmengine_loader import use_safe_loader
+from .prepare import Prepared
+
+
+@contextmanager
+def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
+    """Build the Runner of a config, and clean up after it.
+
+    Until the first loop starts, an error of a constructor becomes one line with its path in the
+    config; from then on errors of the hosts keep their traceback.
+
+    Args:
+        prepared: The config.
+        launcher: Who started the processes.
+
+    Raises:
+        InputError: Something cannot be built from the config.
+    """
+    cfg = prepared.cfg
+    cfg.launcher = launcher
+    os.environ.setdefault('LOCAL_RANK', '0')
+    use_safe_loader()
+    use_atomic_files()
+    try:
+        with (
+            nothing_left_behind(cfg.work_dir) as progress,
+            config_faults(cfg, built=lambda: progress.started),
+        ):
+            runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+            runner.logger.info(prepared.table())
+            runner.register_hook(progress)
+            try:
+                yield runner
+            finally:
+                runner.visualizer.close()  # TensorBoard and the like write what is left
+            if count := reported_files(reset=True):
+                runner.logger.warning(
+                    f'{count} files could not be read; the log names each of them.'
+                )
+            wait_for_others()
+    finally:
+        leave_group()
