@@ -1,4 +1,4 @@
-"""Pack the data of a folder or of a config."""
+"""Packs the images of a folder or of a config into few large files."""
 
 from __future__ import annotations
 

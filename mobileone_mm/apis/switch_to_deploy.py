@@ -48,7 +48,7 @@ def switch_to_deploy(
         InputError: Anything that the user gave does not fit, mistyped keys of the config included.
         ProofError: The two forms differ; nothing is written.
     """
-    cfg = prepare(config, cfg_options, Purpose(needs=TEST.needs) if data else READ).cfg
+    cfg = prepare(Path(config), cfg_options, Purpose(needs=TEST.needs) if data else READ).cfg
     checkpoint = local_file(checkpoint)
     conversion = prepare_conversion(
         config,

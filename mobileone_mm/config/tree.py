@@ -35,7 +35,7 @@ def flatten(node: Any, path: str = '') -> dict[str, Any]:
 
 
 def datasets(cfg: Mapping, loader: str) -> Iterator[tuple[str, Any]]:
-    """Yield the datasets of a loader with their paths, those inside wrappers instead of the wrappers."""
+    """Yield the datasets of a loader with their paths; of wrappers, the datasets inside."""
     yield from _leaves(mapping(cfg.get(loader)).get('dataset'), f'{loader}.dataset')
 
 

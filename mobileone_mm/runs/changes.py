@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,9 @@ from ..weights.reading import read_checkpoint
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 #: transforms of mmpretrain that have a faster twin of the same name and result here
 FASTER = ('RandAugment', 'RandomResizedCrop')
-_IMAGE_LOADERS = ('LoadImage', 'LoadImageFromFile', 'mmcv.LoadImageFromFile', 'mobileone_mm.LoadImage')  # fmt: skip
+_IMAGE_LOADERS = frozenset(
+    {'LoadImage', 'LoadImageFromFile', 'mmcv.LoadImageFromFile', 'mobileone_mm.LoadImage'}
+)
 _MASK_LOADERS = ('mmseg.LoadAnnotations', 'mobileone_mm.LoadSegAnnotations')
 
 

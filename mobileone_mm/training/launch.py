@@ -64,9 +64,8 @@ def check_launcher(launcher: str) -> None:
     os.environ.setdefault('LOCAL_RANK', os.environ.get(local, '0'))
 
 
-# The device that mmengine found at its import, and the GPU that was current before a call chose one.
-_MACHINE_DEVICE = utils.DEVICE
-_gpu_before: int | None = None
+_MACHINE_DEVICE = utils.DEVICE  # what mmengine found at its import
+_gpu_before: list[int] = []  # the GPU that was current before a call chose one
 
 
 def select_device(device: str | None) -> str:
@@ -81,7 +80,6 @@ def select_device(device: str | None) -> str:
     Raises:
         InputError: The name is no device, or the machine does not have the device.
     """
-    global _gpu_before
     asked = device or _MACHINE_DEVICE
     try:
         chosen = torch.device(asked)
@@ -91,11 +89,10 @@ def select_device(device: str | None) -> str:
         if device is not None:
             _check_cuda(device, chosen.index)
         if chosen.index is not None:
-            _gpu_before = torch.cuda.current_device() if _gpu_before is None else _gpu_before
+            _gpu_before[:] = _gpu_before or [torch.cuda.current_device()]
             torch.cuda.set_device(chosen.index)
-        elif _gpu_before is not None:
-            torch.cuda.set_device(_gpu_before)
-            _gpu_before = None
+        elif _gpu_before:
+            torch.cuda.set_device(_gpu_before.pop())
     elif chosen.type not in ('cpu', _MACHINE_DEVICE):
         raise InputError(f"--device: got '{device}'; this machine has {_MACHINE_DEVICE}")
     utils.DEVICE = chosen.type

@@ -1,13 +1,13 @@
-"""Mistyped keys against variables of one's own."""
+"""Keys and parts of a config that the hosts check late or never."""
 
 from __future__ import annotations
 
 import pytest
 from mmengine.config import Config
 
-from mobileone_mm.config.keys import TOP_LEVEL_KEYS, check_keys, named_arguments
-from mobileone_mm.config.read import check_options, load_config
+from mobileone_mm.config.check import TOP_LEVEL_KEYS, check_keys, check_parts
 from mobileone_mm.config.spelling import edit_distance, mistyped
+from mobileone_mm.config.tree import arguments_of
 from mobileone_mm.errors import InputError
 
 
@@ -55,45 +55,7 @@ def test_variables_of_public_configs_are_allowed(name):
     check_keys(Config({name: dict(), 'model': dict(type='X', test_cfg=dict(my_own=1))}))
 
 
-def options(**values):
-    check_options(
-        Config(dict(model=dict(backbone=dict(arch='s0', depths=[1, 2]), neck=None))), values
-    )
-
-
-@pytest.mark.parametrize(
-    'name',
-    [
-        'model.backbone.arch',
-        'model.backbone.frozen_stages',
-        'model.backbone.depths.1',
-        'model.backbone.init_cfg.checkpoint',
-        'model.neck.type',
-        'randomness.seed',
-        'load_from',
-        'work_dir',
-    ],
-)
-def test_options_that_are_allowed(name):
-    options(**{name: 1})
-
-
-@pytest.mark.parametrize(
-    'name',
-    [
-        'model.backbon.arch',
-        'model.backbone.depths.2',
-        'model.backbone.arch.x',
-        'my_variable',
-        'modl.x',
-    ],
-)
-def test_options_that_are_not(name):
-    with pytest.raises(InputError, match=f'--cfg-options {name}'):
-        options(**{name: 1})
-
-
-def test_named_arguments():
+def test_arguments_of_a_class():
     class Base:
         def __init__(self, a, *args, b=1, **kwargs):
             pass
@@ -102,12 +64,25 @@ def test_named_arguments():
         def __init__(self, c, **kwargs):
             super().__init__(**kwargs)
 
-    assert named_arguments(Child) == {'a', 'b', 'c'}
+    assert arguments_of(Child) == {'a', 'b', 'c'}
 
 
-def test_bases_of_the_hosts_by_name(tmp_path):
-    """``mmseg::`` too, which mmengine looks for under another name than OneDL's."""
-    pytest.importorskip('mmseg')
-    path = tmp_path / 'own.py'
-    path.write_text("_base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'\n")
-    assert load_config(path).model.decode_head.type == 'FCNHead'
+@pytest.mark.parametrize(
+    ('name', 'package'),
+    [
+        ('WandbVisBackend', 'wandb'),
+        ('MLflowVisBackend', 'mlflow'),
+        ('mmengine.ClearMLVisBackend', 'clearml'),
+        ('TensorboardVisBackend', 'tensorboard'),
+    ],
+)
+def test_back_end_without_its_package(name, package, monkeypatch):
+    """mmengine finds out when it writes the config, with a traceback, in the first process alone."""
+    cfg = Config(
+        dict(visualizer=dict(vis_backends=[dict(type='LocalVisBackend'), dict(type=name)]))
+    )
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(InputError, match=rf'vis_backends\.1\.type: .* needs the package {package}'):
+        check_parts(cfg)
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: name)
+    check_parts(cfg)

@@ -13,9 +13,9 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 from mmpretrain.datasets import transforms as host
 
-from mobileone_mm.config import settings
 from mobileone_mm.data import augmentations
 from mobileone_mm.data.auto_augment import AutoAugment, RandAugment
+from mobileone_mm.runs.changes import Flags, faster_transforms
 from mobileone_mm.training.curriculum import weakened
 
 RNG = np.random.default_rng(0)
@@ -143,7 +143,7 @@ def test_takes_the_place_of_the_host():
     augment = dict(type='RandAugment', policies='timm_increasing', num_policies=2)
     loader = dict(dataset=dict(pipeline=[dict(type='AutoAugment', policies='imagenet'), augment]))
     cfg = Config(dict(default_scope='mmpretrain', train_dataloader=copy.deepcopy(loader)))
-    settings.use_faster_transforms(cfg)
+    faster_transforms(cfg, Flags())
     kinds = [transform.type for transform in cfg.train_dataloader.dataset.pipeline]
     assert kinds == ['AutoAugment', 'mobileone_mm.RandAugment']
     built = TRANSFORMS.build(dict(cfg.train_dataloader.dataset.pipeline[1], magnitude_level=6))

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 from mmpretrain.datasets.transforms import RandomResizedCrop as HostCrop
 
-from mobileone_mm.config import settings
+from mobileone_mm.runs.changes import Flags, faster_transforms
 
 
 def images():
@@ -67,11 +67,11 @@ def test_takes_the_place_of_the_host():
     crop = dict(type='RandomResizedCrop', scale=48)
     loader = dict(dataset=dict(dataset=dict(pipeline=[dict(type='LoadImage'), crop])))
     cfg = Config(dict(default_scope='mmpretrain', train_dataloader=copy.deepcopy(loader)))
-    settings.use_faster_transforms(cfg)
+    faster_transforms(cfg, Flags())
     changed = cfg.train_dataloader.dataset.dataset.pipeline
     assert changed[1] == dict(type='mobileone_mm.RandomResizedCrop', scale=48)
     assert changed[0].type == 'LoadImage'
 
     other = Config(dict(default_scope='mmdet', train_dataloader=copy.deepcopy(loader)))
-    settings.use_faster_transforms(other)
+    faster_transforms(other, Flags())
     assert other.train_dataloader.dataset.dataset.pipeline[1].type == 'RandomResizedCrop'

@@ -8,13 +8,11 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS
 
-
-from mobileone_mm.config import settings
 from mobileone_mm.inference.model import init_model
-from mobileone_mm.config.read import load_config
 from mobileone_mm.robustness.corruptions import as_stored, corrupt, generator
 from mobileone_mm.robustness.counting import own_images
 from mobileone_mm.robustness.pipeline import EvaluatedImages, TestPipeline
+from mobileone_mm.runs.prepare import prepare
 
 CASES = [('gaussian_noise', 2), ('gaussian_noise', 5), ('glass_blur', 3), ('snow', 3), ('frost', 3),
          ('fog', 3)]  # fmt: skip
@@ -28,8 +26,7 @@ def test_accuracy_is_that_on_another_implementations_images(real_data, monkeypat
     """The other one has the photographs of frost; all images are stored as JPEG, as published."""
     peer = pytest.importorskip('imagecorruptions', exc_type=ImportError)
     monkeypatch.setenv('IMAGENET_ROOT', str(real_data / 'imagenet'))
-    cfg = load_config('configs/mobileone_s0_in1k.py', {'model.backbone.deploy': True})
-    settings.use_scope(cfg)
+    cfg = prepare('configs/mobileone_s0_in1k.py', {'model.backbone.deploy': True}).cfg
     weights = real_data / 'weights' / 'mobileone_s0_apple_fused.pth'
     model, _ = init_model(cfg, weights)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)

@@ -1,32 +1,127 @@
-"""Flags merged into configs."""
+"""The config pass: the order, the record and the switches of the changes; each change by itself."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.device import utils
 
-from mobileone_mm.config import settings
 from mobileone_mm.errors import InputError
+from mobileone_mm.runs import changes
+from mobileone_mm.runs.changes import Flags
+from mobileone_mm.runs.prepare import CHANGES, PREDICT, TRAIN, prepare
+
+FASTER = 'mobileone_mm.RandomResizedCrop'
+
+
+@pytest.fixture
+def prepared(tiny_config, tmp_path, fresh_mmengine):
+    config = tiny_config('cls')
+
+    def run(*off, **flags):
+        options = {f'changes.{name}': False for name in off}
+        return prepare(config, options, TRAIN, work_dir=str(tmp_path / 'run'), **flags)
+
+    return run
+
+
+def steps(cfg, loader='train_dataloader'):
+    return [step.type for step in cfg[loader].dataset.pipeline]
+
+
+def test_changes_are_named_and_stand_in_the_config(prepared):
+    found = prepared()
+    assert list(found.changes) == ['workers', 'work_dir', 'broken_files', 'faster_transforms']
+    assert steps(found.cfg)[:2] == ['mobileone_mm.LoadImage', FASTER]
+    assert found.cfg.changes == found.changes
+    assert found.changes['faster_transforms'] == [
+        f'train_dataloader.dataset.pipeline.1.type: RandomResizedCrop -> {FASTER}'
+    ]
+    assert steps(found.written)[:2] == ['LoadImageFromFile', 'RandomResizedCrop']
+    assert found.written.get('work_dir') is None
+    table = found.table()
+    assert 'changes.NAME=False' in table
+    assert all(len(line) < 160 for line in table.splitlines())
+    assert [line.split()[0] for line in table.splitlines()[1:]] == list(found.changes)
+
+
+@pytest.mark.parametrize('name', [*CHANGES])
+def test_each_change_is_switched_off_by_its_name(name, prepared):
+    if name in ('work_dir', 'load_from'):
+        with pytest.raises(InputError, match=f'{name}: got False; a run needs this change'):
+            prepared(name)
+        return
+    found = prepared(name)
+    if name not in TRAIN.changes:
+        assert name not in found.changes
+        return
+    assert found.changes[name] is None
+    assert f'{name}  ' in found.table()
+    assert 'switched off' in found.table()
+    assert found.cfg.changes[name] is False
+    assert (steps(found.cfg)[0] == 'LoadImageFromFile') is (name == 'broken_files')
+    assert (steps(found.cfg)[1] == 'RandomResizedCrop') is (name == 'faster_transforms')
+    assert ('collate_fn' in found.cfg.train_dataloader) is (name != 'workers')
+
+
+def test_a_dumped_config_gives_the_same_run(prepared, tmp_path):
+    first = prepared('broken_files', no_validate=True).cfg
+    first.dump(tmp_path / 'dumped.py')
+    again = prepare(tmp_path / 'dumped.py', {}, TRAIN)
+    assert again.changes == {'broken_files': None}
+    assert {**again.cfg.to_dict(), 'changes': 0} == {**first.to_dict(), 'changes': 0}
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        ({'changes.worker': False}, "changes has no 'worker'; did you mean 'workers'"),
+        ({'changes.workers': 'no'}, "changes.workers: got 'no'; expected False or True"),
+    ],
+)
+def test_names_that_are_no_changes(options, said, tiny_config):
+    with pytest.raises(InputError, match=said):
+        prepare(tiny_config('cls'), options, PREDICT)
+
+
+def test_order():
+    """Work dir, then the checkpoint in it, then its hook; stored outputs name the host's transforms."""
+    order = list(CHANGES)
+    for first, second in (
+        ('work_dir', 'resume'),
+        ('resume', 'checks'),
+        ('broken_files', 'stored_outputs'),
+        ('stored_outputs', 'faster_transforms'),
+    ):
+        assert order.index(first) < order.index(second)
+
+
+def test_home(tmp_path, monkeypatch):
+    for name in ('HOME', 'USERPROFILE'):
+        monkeypatch.setenv(name, str(tmp_path))
+    cfg = Config(dict())
+    changes.work_dir(cfg, Flags(work_dir='~/run'))
+    assert cfg.work_dir == str(tmp_path / 'run')
+
+
+@pytest.mark.parametrize('own', [None, 5])
+def test_resume_takes_the_seed_that_was_drawn(own, tmp_path):
+    torch.save({'meta': {'iter': 3, 'epoch': 1, 'seed': 77}, 'state_dict': {}}, tmp_path / 'a.pth')
+    cfg = Config(dict(work_dir=str(tmp_path), randomness=dict(seed=own)))
+    changes.resume(cfg, Flags(resume=str(tmp_path / 'a.pth')))
+    assert (cfg.load_from, cfg.resume) == (str(tmp_path / 'a.pth'), True)
+    assert cfg.randomness.seed == (own or 77)
 
 
 def test_nothing_to_resume(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path)))
-    assert settings.set_resume(cfg, 'auto') is None
-    assert cfg.resume is False
+    changes.resume(cfg, Flags(resume='auto'))
+    assert (cfg.load_from, cfg.resume) == (None, False)
 
 
-def test_resume_takes_the_seed_that_was_drawn(tmp_path):
-    torch.save({'meta': {'iter': 3, 'epoch': 1, 'seed': 77}, 'state_dict': {}}, tmp_path / 'a.pth')
-    cfg = Config(dict(work_dir=str(tmp_path)))
-    assert settings.set_resume(cfg, tmp_path / 'a.pth') == str(tmp_path / 'a.pth')
-    assert cfg.randomness.seed == 77
-    cfg = Config(dict(work_dir=str(tmp_path), randomness=dict(seed=5)))
-    settings.set_resume(cfg, tmp_path / 'a.pth')
-    assert cfg.randomness.seed == 5
-
-
-def test_image_loaders():
+@pytest.mark.parametrize('stop', [False, True])
+def test_broken_files(stop):
     step = dict(type='LoadImageFromFile')
     ours = dict(type='mobileone_mm.LoadImage', on_error='raise')
     other = dict(type='LoadImageFromNDArray')
@@ -38,26 +133,62 @@ def test_image_loaders():
             custom_hooks=[dict(type='SwitchRecipeHook', schedule=[dict(train_pipeline=[step])])],
         )
     )
-    settings.survive_broken_files(cfg)
+    changes.broken_files(cfg, Flags(stop_at_broken_images=stop))
     first, second = cfg.train_dataloader.dataset.datasets[0].pipeline
-    assert first == dict(type='mobileone_mm.LoadImage', on_error='skip')
+    found = [
+        first,
+        cfg.val_dataloader.dataset.pipeline[0],
+        cfg.test_dataloader.dataset.pipeline[0],
+        cfg.custom_hooks[0].schedule[0].train_pipeline[0],
+    ]
+    assert {node.type for node in found} == {'mobileone_mm.LoadImage'}
+    expected = ['raise'] * 4 if stop else ['skip', 'blank', 'raise', 'skip']
+    assert [node.on_error for node in found] == expected
     assert second == other
-    assert cfg.val_dataloader.dataset.pipeline[0].on_error == 'blank'
-    assert cfg.test_dataloader.dataset.pipeline[0].on_error == 'raise'
-    assert cfg.custom_hooks[0].schedule[0].train_pipeline[0].on_error == 'skip'
-    settings.survive_broken_files(cfg, stop=True)
-    assert cfg.val_dataloader.dataset.pipeline[0].on_error == 'raise'
 
 
-def test_workers_that_are_not_there():
-    cfg = Config(dict(train_dataloader=dict(num_workers=0, persistent_workers=True)))
-    settings.fit_loaders(cfg)
-    assert cfg.train_dataloader.persistent_workers is False
+def test_workers_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(utils, 'DEVICE', 'cuda')
+    loader = dict(num_workers=0, persistent_workers=True, pin_memory=True)
+    cfg = Config(dict(train_dataloader=loader))
+    changes.workers(cfg, Flags())
+    assert cfg.train_dataloader == dict(loader, persistent_workers=False)
+    monkeypatch.setattr(utils, 'DEVICE', 'cpu')
+    changes.workers(cfg, Flags())
+    assert cfg.train_dataloader.pin_memory is False
 
 
 def test_auto_scale_lr():
     cfg = Config(dict(auto_scale_lr=dict(base_batch_size=64)))
-    settings.set_auto_scale_lr(cfg)
+    changes.auto_scale_lr(cfg, Flags(auto_scale_lr=True))
     assert cfg.auto_scale_lr.enable is True
     with pytest.raises(InputError, match='--auto-scale-lr'):
-        settings.set_auto_scale_lr(Config(dict(auto_scale_lr=dict(enable=False))))
+        changes.auto_scale_lr(Config(dict()), Flags(auto_scale_lr=True))
+
+
+def test_tensorboard_adds_what_is_missing():
+    hook = dict(type='mobileone_mm.PredictionSamplesHook', num=3)
+    backend = dict(type='TensorboardVisBackend')
+    visualizer = dict(type='Visualizer', vis_backends=[backend])
+    cfg = Config(dict(visualizer=visualizer, custom_hooks=[hook]))
+    changes.tensorboard(cfg, Flags(tensorboard=True))
+    assert cfg.visualizer.vis_backends == [backend]
+    assert cfg.custom_hooks == [hook, dict(type='mobileone_mm.ScheduleLogHook')]
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'flags', 'hook'),
+    [
+        (dict(), {}, None),
+        (dict(load_from='a'), {}, dict(whole=False, resume=False)),
+        (dict(load_from='a', resume=True), {}, dict(whole=True, resume=True)),
+        (dict(load_from='a', resume=False), dict(checkpoint='a'), dict(whole=True, resume=False)),
+    ],
+)
+def test_checks_of_the_checkpoint(cfg, flags, hook):
+    """The hook of an earlier run, which a dumped config has, is replaced."""
+    kind = 'mobileone_mm.CheckpointCheckHook'
+    other = dict(type='EMAHook')
+    given = Config(dict(cfg, model={}, custom_hooks=[dict(type=kind, whole=0, resume=0), other]))
+    changes.checks(given, Flags(**flags))
+    assert given.custom_hooks == [other, *([dict(hook, type=kind)] if hook else [])]

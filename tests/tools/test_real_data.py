@@ -11,11 +11,10 @@ from mmengine.registry import MODELS
 from mobileone_mm import load_weights, reparameterize_model
 from mobileone_mm.apis.test import evaluate
 from mobileone_mm.apis.train import train
-from mobileone_mm.config import settings
-from mobileone_mm.config.read import load_config
 from mobileone_mm.hooks.recalibrate import recalibrate
 from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.models.block import statistics_unchanged
+from mobileone_mm.runs.prepare import ROBUSTNESS, prepare
 from mobileone_mm.training.runner import Runner
 
 QUICK = {'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False,
@@ -68,9 +67,8 @@ def test_published_s0_in_every_form(real_data, tmp_path, monkeypatch, fresh_mmen
     """Fused, lifted, fused again: the same class for each of 640 images; then in training mode."""
     monkeypatch.setenv('IMAGENET_ROOT', str(real_data / 'imagenet'))
     file = str(real_data / 'weights' / 'mobileone_s0_apple_fused.pth')
-    cfg = load_config('configs/mobileone_s0_in1k.py', {**QUICK, 'test_dataloader.batch_size': 64})
-    settings.use_scope(cfg)
-    settings.fit_loaders(cfg)
+    options = {**QUICK, 'test_dataloader.batch_size': 64}
+    cfg = prepare('configs/mobileone_s0_in1k.py', options, ROBUSTNESS).cfg
     loader = Runner.build_dataloader(cfg.test_dataloader)
 
     def model(deploy):

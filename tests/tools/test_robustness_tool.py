@@ -8,20 +8,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mobileone_mm.config import settings
 from mobileone_mm.robustness.corruptions import CORRUPTIONS
 from mobileone_mm.robustness.layouts import wnids
+from mobileone_mm.runs.prepare import prepare
 
 
 @pytest.fixture
 def given(tiny_config, tmp_path, fresh_mmengine):
     """Config and checkpoint of an untrained classifier of 1000 classes."""
     config = tiny_config('cls')
-    cfg = Config.fromfile(config)
-    settings.use_scope(cfg)
+    cfg = prepare(config).cfg
     torch.manual_seed(0)
     torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / 'net.pth')
     return config, tmp_path / 'net.pth'
@@ -135,8 +133,7 @@ def test_a_model_of_other_classes(given, tiny_config, tool, tmp_path, refused):
     config = tiny_config(
         'cls', 'model.update(head=dict(num_classes=1001, in_channels=32))', 'other'
     )
-    cfg = Config.fromfile(config)
-    settings.use_scope(cfg)
+    cfg = prepare(config).cfg
     torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / 'other.pth')
     for wnid in wnids()[::5]:
         (tmp_path / 'imagenet-a' / wnid).mkdir(parents=True)

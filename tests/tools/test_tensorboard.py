@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import cv2
 import numpy as np
 import pytest
-from mmengine.config import Config
 
-from mobileone_mm.config import settings
-from mobileone_mm.errors import InputError
 from mobileone_mm.hooks.prediction_samples import PredictionSamplesHook
 
 METRICS = {'cls': 'accuracy/top1', 'det': 'coco/bbox_mAP', 'seg': 'mIoU'}
@@ -62,29 +57,6 @@ def test_samples_are_spread_and_the_same_each_time(tiny_config, tool, tmp_path):
     names = sorted(path.name for path in (tmp_path / 'run').rglob('vis_image/*.png'))
     assert [name.split('_')[1] for name in names] == ['000000', '000000', '000007', '000007']
     assert {name.rpartition('_')[2] for name in names} == {'2.png', '4.png'}
-
-
-def test_without_tensorboard(monkeypatch):
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(InputError, match='pip install tensorboard'):
-        settings.set_tensorboard(Config(dict()))
-
-
-def test_named_once():
-    cfg = Config(
-        dict(
-            visualizer=dict(type='Visualizer', vis_backends=[dict(type='TensorboardVisBackend')]),
-            custom_hooks=[dict(type='mobileone_mm.PredictionSamplesHook', num=3)],
-        )
-    )
-    pytest.importorskip('tensorboard')
-    settings.set_tensorboard(cfg)
-    assert len(cfg.visualizer.vis_backends) == 1
-    assert [hook.type for hook in cfg.custom_hooks] == [
-        'mobileone_mm.PredictionSamplesHook',
-        'mobileone_mm.ScheduleLogHook',
-    ]
-    assert cfg.custom_hooks[0].num == 3
 
 
 @pytest.mark.parametrize('arguments', [dict(num=0), dict(num=True), dict(score_thr=2)])
