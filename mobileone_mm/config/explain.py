@@ -31,7 +31,8 @@ def config_faults(cfg: Config, built: Callable[[], bool] = lambda: False) -> Ite
 
     Args:
         cfg: The config.
-        built: Says whether everything is built; from then on errors keep their traceback.
+        built: Says whether everything is built. From then on only the refusal of a dict that stands in
+            the config becomes a line, such as a pipeline that a hook builds at a later epoch.
 
     Raises:
         InputError: Instead of the error that a constructor raised about its arguments.
@@ -41,15 +42,13 @@ def config_faults(cfg: Config, built: Callable[[], bool] = lambda: False) -> Ite
     except InputError:
         raise
     except REFUSALS as error:
-        if built():
-            raise
         if found := _PREFIX.match(one_line(error)):
             raise InputError(
                 f"init_cfg: prefix: got '{found[1]}', but no key of the checkpoint begins with it; "
                 "'backbone' fits the checkpoints of classifiers, or leave it out"
             ) from error
         frame = _build_frame(error)
-        if frame is None:
+        if frame is None or (built() and not _has(cfg, frame.f_locals['cfg'])):
             raise
         raise InputError(_describe(cfg, frame, error)) from error
 
@@ -90,6 +89,10 @@ def _describe(cfg: Config, frame: FrameType, error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return f'{path}: {kind}: no such file: {error.filename or text}'
     return f'{path}: {kind}: {text}'
+
+
+def _has(cfg: Config, node: Mapping) -> bool:
+    return any(other == node for _, other in walk(cfg._cfg_dict))
 
 
 def _registered(registry: Registry | None) -> set[str]:

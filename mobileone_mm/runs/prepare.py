@@ -50,7 +50,7 @@ CHANGES: dict[str, Callable[[Config, Flags], None]] = {
 }
 #: changes without which a run has no folder or no weights
 _REQUIRED = ('work_dir', 'load_from')
-_SHOWN = 90  # letters of the first change in the table
+_SHOWN = 100  # letters of the first change in the table
 _HOSTS = {
     'mmpretrain': 'mmpretrain (onedl-mmpretrain',
     'mmdet': 'mmdet (onedl-mmdetection',
