@@ -27,7 +27,10 @@ def build(node, built, error=None):
     [
         (dict(norm_evl=True), "has no argument 'norm_evl'; did you mean 'norm_eval'"),
         (dict(arch='s9'), 's9'),
-        (dict(type='mobileone_mm.MobileOn'), "type: 'mobileone_mm.MobileOn' is unknown; did you mean"),
+        (
+            dict(type='mobileone_mm.MobileOn'),
+            "type: 'mobileone_mm.MobileOn' is unknown; did you mean",
+        ),
     ],
 )
 def test_a_refusal_of_what_stands_in_the_config(change, said, built):

@@ -1,4 +1,4 @@
-"""A Runner of a prepared config: what its log and its dumped config tell, and whose errors are lines."""
+"""A Runner of a prepared config: its log, its dumped config, and errors of the hosts."""
 
 from __future__ import annotations
 
