@@ -1,0 +1,262 @@
+"""One file means one network: every wrapping, naming and form gives the same outputs at every door.
+
+Weights and BN statistics are random. The outputs on one image are compared in float64 with those of
+the source network. A decoy, another random network, stands wherever a file holds a second set of
+weights; a door that takes it, or leaves the model at its random start, is far outside the tolerance.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mobileone_mm import convert_to_deploy, load_weights
+from mobileone_mm.apis.predict import init_model
+from mobileone_mm.apis.train import evaluate, train
+from mobileone_mm.config.read import load_config
+from mobileone_mm.reparam import reparameterize_model
+from mobileone_mm.reparam.compare import randomize_
+from mobileone_mm.weights.convert import convert_weights
+from mobileone_mm.weights.names import SCHEMES, to_scheme
+
+State = dict[str, Tensor]
+TOLERANCE = 1e-4  # of float32 kernels, relative to the scale of the output
+FORMS = ('train', 'deploy')
+
+
+def below(prefix: str, state: State) -> State:
+    return {prefix + key: value for key, value in state.items()}
+
+
+def backbone_below(prefix: str, state: State) -> State:
+    """The backbone below a prefix, the classifier as it is."""
+    heads = tuple(f'{scheme.classifier}.' for scheme in SCHEMES.values())
+    return {
+        key if key.startswith(heads) else prefix + key.removeprefix('backbone.'): value
+        for key, value in state.items()
+    }
+
+
+# By name: the weights and the decoy, both in one naming -> what the file holds.
+WRAPPINGS: dict[str, Callable[[State, State], dict[str, Any]]] = {
+    'none': lambda s, d: s,
+    'module.': lambda s, d: below('module.', s),
+    '_orig_mod.': lambda s, d: below('_orig_mod.', s),
+    'model.': lambda s, d: below('model.', s),
+    'backbone.': lambda s, d: backbone_below('backbone.', s),
+    'encoder.': lambda s, d: backbone_below('encoder.', s),
+    'state_dict': lambda s, d: {'epoch': 3, 'state_dict': s},
+    'model': lambda s, d: {'epoch': 3, 'model': s},
+    'state_dict + state_dict_ema': lambda s, d: {'state_dict': d, 'state_dict_ema': s},
+    'model + model_ema': lambda s, d: {'model': d, 'model_ema': s, 'optimizer': {}},
+    'state_dict + ema_state_dict, not of mmengine': lambda s, d: {
+        'state_dict': d,
+        'ema_state_dict': s,
+    },
+    "mmengine's EMAHook": lambda s, d: {
+        'meta': {},
+        'message_hub': {},
+        'state_dict': s,
+        'ema_state_dict': {**below('module.', d), 'steps': torch.tensor(3)},
+    },
+    "mmengine's averaged model": lambda s, d: {
+        'state_dict': {**below('module.', s), 'steps': torch.tensor(3)}
+    },
+    'state_dict of module._orig_mod.': lambda s, d: {'state_dict': below('module._orig_mod.', s)},
+    'model in state_dict': lambda s, d: {'state_dict': {'model': below('module.', s)}},
+    'module in ema': lambda s, d: {'model': below('module.', d), 'ema': {'module': s}},
+    'backbone._orig_mod. in state_dict': lambda s, d: {
+        'state_dict': backbone_below('backbone._orig_mod.', s)
+    },
+    'model.encoder. with a loss': lambda s, d: {
+        'state_dict': backbone_below('model.encoder.', s),
+    },
+}
+
+
+# The model of `tiny_config('cls')`, which the tools take.
+ARCH = dict(num_blocks=(1, 2, 1, 1), width_factor=(0.25, 0.125, 0.0625, 0.0625))
+CLASSES = 1000
+MODEL = dict(
+    type='ImageClassifier',
+    backbone=dict(type='mobileone_mm.MobileOne', arch=ARCH, out_indices=(3,)),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=CLASSES, in_channels=32, loss=dict(type='CrossEntropyLoss'), topk=(1,)),
+)
+
+
+@cache
+def built(form: str, seed: int | None = None) -> nn.Module:
+    """A classifier; with random weights and statistics if a seed is given."""
+    from mmpretrain.registry import MODELS
+
+    settings = copy.deepcopy(MODEL)
+    settings['backbone']['deploy'] = form == 'deploy' and seed is None
+    model = MODELS.build(settings)
+    if seed is not None:
+        model = randomize_(model, seed=seed).eval()
+        model = reparameterize_model(model) if form == 'deploy' else model
+    return model
+
+
+class Doors:
+    """Each method loads a file as one door of the package does, and returns the model."""
+
+    def __init__(self, config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.config, self.folder = config, folder
+        self.loaded: list[nn.Module] = []
+
+        def load_only(runner: Runner) -> dict[str, float]:
+            runner.call_hook('before_run')
+            runner.load_or_resume()
+            self.loaded.append(runner.model)
+            return {}
+
+        monkeypatch.setattr(Runner, 'test', load_only)
+        monkeypatch.setattr(Runner, 'train', load_only)
+        monkeypatch.setattr('mobileone_mm.apis.train.write_metrics', lambda *_: None)
+
+    @staticmethod
+    def build(form: str = 'train') -> nn.Module:
+        return copy.deepcopy(built(form))
+
+    def load_weights(self, file: Path) -> nn.Module:
+        model = self.build()
+        load_weights(model, file)
+        return model
+
+    def load_weights_deploy(self, file: Path) -> nn.Module:
+        model = self.build('deploy')
+        load_weights(model, file)
+        return model
+
+    def load_weights_backbone(self, file: Path) -> nn.Module:
+        model = self.build()
+        load_weights(model.backbone, file)
+        return model.backbone
+
+    def init_cfg(self, file: Path) -> nn.Module:
+        model = self.build()
+        model.init_cfg = dict(type='Pretrained', checkpoint=str(file))
+        model.init_weights()
+        return model
+
+    def init_cfg_backbone(self, file: Path) -> nn.Module:
+        model = self.build()
+        model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(file))
+        model.backbone.init_weights()
+        return model.backbone
+
+    def init_cfg_prefix(self, file: Path) -> nn.Module:
+        model = self.build()
+        init = dict(type='Pretrained', checkpoint=str(file), prefix='backbone')
+        model.backbone.init_cfg = init
+        model.backbone.init_weights()
+        return model.backbone
+
+    def test(self, file: Path) -> nn.Module:
+        evaluate(self.config, file, str(self.folder / 'test'), device='cpu')
+        return self.loaded[-1]
+
+    def load_from(self, file: Path) -> nn.Module:
+        options = dict(load_from=str(file))
+        train(self.config, str(self.folder / 'train'), cfg_options=options, device='cpu')
+        return self.loaded[-1]
+
+    def predict(self, file: Path) -> nn.Module:
+        return init_model(load_config(self.config), file)[0]
+
+    def switch_to_deploy(self, file: Path) -> nn.Module:
+        out = self.folder / 'out.pth'
+        convert_to_deploy(self.config, file, out)
+        return init_model(Config.fromfile(out.with_suffix('.py')), out)[0]
+
+    def convert_weights(self, file: Path) -> nn.Module:
+        convert_weights(file, self.folder / 'named.pth', 'mmpretrain')
+        model = self.build()
+        load_weights(model, self.folder / 'named.pth')
+        return model
+
+    def teacher(self, file: Path) -> nn.Module:
+        from mobileone_mm.distill.normalization import Normalization
+        from mobileone_mm.distill.teachers import Teacher
+
+        spec = dict(model=MODEL, checkpoint=str(file))
+        return Teacher(spec, Normalization(), CLASSES).model
+
+
+DOORS = [name for name in vars(Doors) if not name.startswith('_') and name != 'build']
+#: doors that take one form only, or execute a config and check data: fewer of them by default
+SLOW = ('switch_to_deploy', 'test', 'load_from')
+
+
+@pytest.fixture
+def doors(tiny_config, fresh_mmengine, tmp_path, monkeypatch) -> Doors:
+    from mobileone_mm.weights.mmengine_loader import use_safe_loader
+
+    use_safe_loader()
+    return Doors(tiny_config('cls'), tmp_path, monkeypatch)
+
+
+@torch.no_grad()
+def outputs(model: nn.Module) -> list[Tensor]:
+    """Features, and logits of a whole classifier, of one image in float64."""
+    model = copy.deepcopy(model).double().eval()
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).double()
+    if not hasattr(model, 'backbone'):
+        return list(model(image))
+    return [*model.backbone(image), model(image, mode='tensor')]
+
+
+@cache
+def outputs_of(seed: int) -> list[Tensor]:
+    return outputs(built('train', seed))
+
+
+def combinations(every: bool) -> list[tuple[str, str, str, str]]:
+    """Wrapping, form, naming and door: all, or a mix in which every wrapping meets every door."""
+    if every:
+        return list(itertools.product(WRAPPINGS, FORMS, SCHEMES, DOORS))
+    schemes = list(SCHEMES)
+    return [
+        (wrapping, FORMS[(w + d) % 2], schemes[(w + d // 2) % len(schemes)], door)
+        for w, wrapping in enumerate(WRAPPINGS)
+        for d, door in enumerate(DOORS)
+    ]
+
+
+def check(doors: Doors, wrapping: str, form: str, scheme: str, door: str) -> None:
+    if door == 'switch_to_deploy':
+        form = 'train'
+    states = [to_scheme(built(form, seed).state_dict(), scheme) for seed in (1, 2)]
+    file = doors.folder / 'file.pth'
+    torch.save(WRAPPINGS[wrapping](*states), file)
+    found = outputs(getattr(doors, door)(file))
+    expected, wrong = (outputs_of(seed)[: len(found)] for seed in (1, 2))
+    for one, other, far in zip(found, expected, wrong, strict=True):
+        scale = other.abs().max()
+        assert (one - other).abs().max() <= TOLERANCE * scale
+        assert (far - other).abs().max() > 100 * TOLERANCE * scale
+
+
+@pytest.mark.parametrize(('wrapping', 'form', 'scheme', 'door'), combinations(every=False))
+def test_one_file_is_one_network(doors, wrapping, form, scheme, door):
+    check(doors, wrapping, form, scheme, door)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('door', DOORS)
+@pytest.mark.parametrize('wrapping', WRAPPINGS)
+def test_every_combination(doors, wrapping, door):
+    for form, scheme in itertools.product(FORMS, SCHEMES):
+        check(doors, wrapping, form, scheme, door)
