@@ -50,8 +50,8 @@ def test_a_model_that_is_fused_under_its_average(make_runner, when, update_buffe
     ema = dict(type='EMAHook', update_buffers=update_buffers)
     runner = make_runner(ema, Fuse(when), kind=Runner)
     with pytest.raises(InputError, match=(
-        r'^EMAHook: the model is in deploy form, its average in training form \(they differ from '
-        r"'backbone\.stage0\.branch\S+' on\); .*DeployEvalHook"
+        r'^EMAHook: the model is in deploy form, its average in training form \(the first '
+        r"difference is 'backbone\.stage0\.branch\S+'\); .*DeployEvalHook"
     )) as caught:  # fmt: skip
         runner.train()
     assert '\n' not in str(caught.value)

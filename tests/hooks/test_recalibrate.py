@@ -9,6 +9,7 @@ import torch
 
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.hooks.recalibrate import RecalibrateHook
+from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.reparam.compare import max_difference, randomize_
 from mobileone_mm.training.recalibration import recalibrate, training_jump
 from mobileone_mm.weights.forms import lift_state
@@ -67,14 +68,47 @@ def test_jump_changes_nothing(lifted):
     assert all(n.momentum == 0.1 for n in model.modules() if isinstance(n, torch.nn.BatchNorm2d))
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_a_large_mean_keeps_its_small_variance(dtype):
+    """Mean 1000, standard deviation 0.1: float32 sums of squares would lose the variance."""
+    block = MobileOneBlock(4, 4, 1, with_identity=True).train()
+    scale = 0.1 if dtype is torch.float32 else 8.0  # bfloat16 has a step of 4 at 1000
+    batches = [(1000 + scale * torch.randn(8, 4, 16, 16)).to(dtype) for _ in range(3)]
+    with torch.autocast('cpu', torch.bfloat16, enabled=dtype is torch.bfloat16):
+        assert recalibrate(block, batches) == 2
+    values = torch.cat(batches).double()
+    torch.testing.assert_close(
+        block.branch_norm.running_var.double(), values.var((0, 2, 3)), rtol=1e-3, atol=0
+    )
+    torch.testing.assert_close(
+        block.branch_norm.running_mean.double(), values.mean((0, 2, 3)), rtol=1e-6, atol=0
+    )
+
+
+def test_what_is_not_measured():
+    """Frozen BN, BN without scale or statistics, and BN with one value per channel."""
+    block = MobileOneBlock(4, 4, 3, num_convs=4, with_identity=True)
+    frozen = block.branch_conv_list[0].norm.requires_grad_(False)
+    block.branch_conv_list[1].norm = plain = torch.nn.BatchNorm2d(4, affine=False)
+    assert recalibrate(block, [torch.rand(1, 4, 1, 1)]) == 0
+    block.branch_conv_list[2].norm = untracked = torch.nn.BatchNorm2d(4, track_running_stats=False)
+    assert recalibrate(block, [torch.rand(1, 4, 2, 1)]) == 3
+    for norm in (frozen, plain):
+        assert torch.equal(norm.running_var, torch.ones(4))
+    assert untracked.running_var is None
+    assert not block.branch_norm._forward_pre_hooks
+
+
 def test_nothing_to_measure():
     fused = MobileOne('mu0', deploy=True)
     assert recalibrate(fused, [torch.rand(2, 3, 32, 32)]) == 0
 
 
 def test_num_batches():
+    assert RecalibrateHook().num_batches == 50
+    assert RecalibrateHook(1).num_batches == 1
     for wrong in (0, 1.5, True, 'x'):
-        with pytest.raises(ValueError, match='an integer of at least 1'):
+        with pytest.raises((TypeError, ValueError), match='an integer of at least 1'):
             RecalibrateHook(num_batches=wrong)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -112,6 +113,8 @@ def test_outputs_come_in_the_order_of_out_indices():
     assert shuffled.out_channels == (64, 16, 32)
     assert shuffled.out_strides == (32, 2, 8)
     assert MobileOne(TINY, out_indices=2).out_indices == (2,)
+    assert MobileOne(TINY, out_indices='stem').out_indices == ('stem',)
+    assert MobileOne(TINY, out_indices=list(np.arange(-4, 0))).out_indices == (0, 1, 2, 3)
 
 
 def hand_built(model, x):
@@ -327,8 +330,42 @@ def passed_by_relu(model):
     return sum(shares) / len(shares)
 
 
+def test_near_identity_from_other_values():
+    """Each value is set, whatever it was, and a branch scale of 0 is allowed."""
+    block = MobileOneBlock(16, 16, 3, with_identity=True, with_se=True)
+    deploy = MobileOneBlock(16, 16, 3, deploy=True)
+    plain = MobileOneBlock(16, 16, 3, with_identity=True, norm_cfg=dict(type='BN', affine=False))
+    for module in (block, deploy, plain):
+        for parameter in module.parameters():
+            torch.nn.init.constant_(parameter, 7.0)
+        NearIdentityInit(branch_scale=0, identity_shift=-2)(module)
+    for branch in block.reparam_branches():
+        identity = branch.weight is None
+        assert set(branch.norm.weight.tolist()) == {1.0 if identity else 0.0}
+        assert set(branch.norm.bias.tolist()) == {-2.0 if identity else 0.0}
+    for conv in (m for m in [*block.modules(), *deploy.modules()] if isinstance(m, nn.Conv2d)):
+        fan_out = conv.weight[:, 0].numel()
+        assert conv.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.2)
+        assert conv.bias is None or not conv.bias.any()
+    assert repr(NearIdentityInit()) == 'NearIdentityInit(branch_scale=0.2, identity_shift=1.0)'
+
+
+def test_near_identity_is_named_in_the_log():
+    backbone = MobileOne(TINY, init_cfg=dict(type='mobileone_mm.NearIdentityInit'))
+    backbone._params_init_info = {
+        p: dict(init_info='', tmp_mean_value=0) for p in backbone.parameters()
+    }
+    NearIdentityInit()(backbone)
+    infos = {info['init_info'] for info in backbone._params_init_info.values()}
+    assert any('NearIdentityInit(branch_scale=0.2' in info for info in infos)
+
+
 def test_near_identity_arguments():
-    for bad, error in ((dict(branch_scale=-1), ValueError), (dict(identity_shift='1'), TypeError)):
+    for bad, error in (
+        (dict(branch_scale=-0.1), ValueError),
+        (dict(branch_scale=True), TypeError),
+        (dict(identity_shift='1'), TypeError),
+    ):
         with pytest.raises(error, match=next(iter(bad))):
             NearIdentityInit(**bad)
 
@@ -364,7 +401,20 @@ def test_near_identity_arguments():
         (dict(in_channels=0), ValueError, 'in_channels: got 0; expected an integer of at least 1'),
         (dict(in_channels='3'), TypeError, "in_channels: got '3'"),
         (dict(out_indices=(4,)), ValueError, r'out_indices: got 4; expected 0 to 3'),
+        (dict(out_indices=(-5,)), ValueError, r'out_indices: got -5; expected 0 to 3'),
+        (dict(out_indices='stage'), ValueError, "out_indices: got 'stage'"),
+        (dict(out_indices=(True,)), ValueError, 'out_indices: got True'),
         (dict(out_indices=()), TypeError, 'out_indices'),
+        (dict(out_indices=2.0), TypeError, 'out_indices'),
+        (dict(output_stride=True), ValueError, 'output_stride: got True'),
+        (dict(output_stride=16, dilations=(1, 1, 1, 2)), ValueError, 'given together'),
+        (dict(arch=dict(TINY, width_factor='1111')), TypeError, "arch.width_factor: got '1111'"),
+        (dict(arch=dict(TINY, width_factor=[1, 1, 1, True])), TypeError, 'expected numbers'),
+        (dict(arch=dict(TINY, width_factor=[1, 1, 1, float('inf')])), ValueError, 'finite'),
+        (dict(arch=dict(TINY, num_se_blocks=[-1, 0, 0, 0])), ValueError, 'got -1; .* at least 0'),
+        (dict(arch=dict(TINY, num_conv_branches=[0] * 4)), ValueError, 'got 0; .* at least 1'),
+        (dict(frozen_stages=-2), ValueError, 'frozen_stages: got -2'),
+        (dict(strides=(0, 2, 2, 2)), ValueError, r'strides\[0\]: got 0'),
         (dict(out_indices=(1, -3)), ValueError, 'names a stage twice'),
         (dict(strides=(2, 2, 2)), ValueError, 'strides: got 3 values; expected 4'),
         (
