@@ -1,20 +1,20 @@
-"""The two errors that a tool turns into an exit code."""
+"""The two errors that become exit codes of the tools."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the tools exit with code 2.
+    """An argument of the user cannot be used; the tools exit with code 2.
 
-    The message is one line: the argument, what came, what is allowed, what to do.
+    The message is one line: the argument, its value, what is allowed, what to do.
     """
 
 
 class ProofError(RuntimeError):
-    """Two forms of a model that must be equal are not; the tools exit with code 1, nothing written."""
+    """Two forms of a model differ; the tools write nothing and exit with code 1."""
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error on one line; a KeyError without the quotes that Python adds."""
+    """Return the message of an error in one line, for a KeyError without Python's quotes."""
     text = error.args[0] if len(error.args) == 1 and isinstance(error, KeyError) else error
     return ' '.join(str(text).split()) or type(error).__name__

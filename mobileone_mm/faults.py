@@ -1,4 +1,4 @@
-"""Faults that the user can mend, told from faults of the program."""
+"""Tell faults that the user can correct from faults of the program."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 from .errors import InputError, one_line
 
-# Errors of the file system that say what the user can change; they keep their file name.
+# Errors of the file system that the user can correct.
 _FILE_FAULTS = {
     errno.ENOSPC: 'the disk is full; free some space or choose another folder',
     errno.EDQUOT: 'the disk quota is used up; free some space or choose another folder',
@@ -15,13 +15,13 @@ _FILE_FAULTS = {
     errno.EACCES: 'no permission',
     errno.EPERM: 'no permission',
     errno.ENOTDIR: 'a part of the path is a file, not a folder',
-    errno.EISDIR: 'it is a folder, a file is needed',
+    errno.EISDIR: 'it is a folder; give a file',
     errno.ENOENT: 'no such file or folder',
     errno.EEXIST: 'a file of that name is in the way',
 }
-# torch's message where a map of one cell meets a batch of one image.
+# torch's message for a feature map of 1 x 1 in a batch of one image.
 _BN_OF_ONE = 'Expected more than 1 value per channel when training'
-# The last line of the traceback that a data-loader worker sends home inside its message.
+# A worker of a data loader puts its traceback into the message; its last line has the error.
 _WORKER_MARK = 'Original Traceback (most recent call last):'
 _WORKER_LAST_LINE = re.compile(r'^(?:\w+\.)*(\w+): (.*)$')
 _SHARED_MEMORY = re.compile(
@@ -31,11 +31,7 @@ _OS_ERROR_TEXT = re.compile(r'^\[Errno (\d+)\] [^:]*(?:: (.*))?$')
 
 
 def user_fault(error: BaseException) -> str | None:
-    """One line about a fault that the user can mend, or None for a fault of the program.
-
-    Errors that come out of a data-loader worker arrive with the worker's traceback in their
-    message; the line is taken from its end.
-    """
+    """Return one line about a fault that the user can correct, or None for a fault of the program."""
     kind, message = _of_worker(error)
     if isinstance(error, InputError):
         return message or one_line(error)

@@ -1,4 +1,4 @@
-"""What a training pipeline makes of its images: contact sheets with labels, boxes and masks."""
+"""Draws contact sheets of the training images as the pipeline outputs them, with their labels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, HOOKS
 
+from ..config.tree import mapping, type_name
 from ..data.loading import read_image
 from ..errors import InputError
 from ..inference.draw import Painter, save_image
@@ -34,19 +35,17 @@ def browse(
     seed: int = 0,
     cfg_options: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Draw what the model will be trained on, before it is trained.
+    """Draw what the model will be trained on: one sheet, or one for each phase of a curriculum.
 
-    The hosts' browsers show one image a file or window, each host with options of its own, and
-    none the phases of a curriculum.
-
-    Images are drawn at the size that the model gets; a sheet for each phase of a curriculum.
+    The browsers of the hosts show one image per file or window, have different options, and show no
+    phases. Images have the size that the model gets.
 
     Args:
         config: Path of the config.
         out_dir: Folder of the sheets.
-        num: Images a sheet, spread evenly over the training set; at least 1.
-        mode: ``transformed``: after the pipeline; ``concat``: the file's image beside it.
-        seed: Of the augmentation.
+        num: Images per sheet, spread evenly over the training set; at least 1.
+        mode: ``transformed`` shows images after the pipeline; ``concat`` also the image of the file.
+        seed: Seed of the augmentation.
         cfg_options: Overrides by dotted key.
 
     Returns:
@@ -56,9 +55,9 @@ def browse(
         InputError: Anything that the user gave does not fit.
     """
     if num < 1:
-        raise InputError(f'--num: got {num}; at least 1 is needed')
+        raise InputError(f'--num: got {num}; expected at least 1')
     if mode not in MODES:
-        raise InputError(f"--mode: got '{mode}'; {' or '.join(MODES)} is allowed")
+        raise InputError(f"--mode: got '{mode}'; expected {' or '.join(MODES)}")
     cfg = prepare(config, cfg_options, TRAIN_IMAGES).cfg
     check_writable(out_dir, '--out-dir')
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
@@ -71,29 +70,24 @@ def browse(
 
 
 def _phases(cfg: Config, dataset: Any, name: str) -> Iterator[tuple[str, str]]:
-    """Name and caption of each sheet; the dataset is in its phase until the next is asked for."""
-    hooks = [
-        HOOKS.build(hook)
-        for hook in cfg.get('custom_hooks') or []
-        if str(hook.get('type')).endswith('CurriculumHook')
-    ]
-    if not hooks:
+    """Yield name and caption of each sheet; the dataset stays in its phase until the next one."""
+    hooks = cfg.get('custom_hooks') or []
+    found = next((hook for hook in hooks if type_name(hook).endswith('CurriculumHook')), None)
+    if found is None:
         yield name, name
         return
-    hook = hooks[0]
+    hook = HOOKS.build(found)
     begins = hook.begins(cfg.train_cfg.max_epochs)
     index = torch.zeros(1, dtype=torch.int64)
     install(dataset, hook.phases, index)
     for number, (begin, phase) in enumerate(zip(begins, hook.phases, strict=True)):
         index.fill_(number)
-        yield (
-            f'{name}_phase_{number + 1}',
-            f'{name}, phase {number + 1} of {len(begins)}, from epoch {begin + 1}: {phase}',
-        )
+        caption = f'{name}, phase {number + 1} of {len(begins)}, from epoch {begin + 1}: {phase}'
+        yield f'{name}_phase_{number + 1}', caption
 
 
 def contact_sheet(images: Sequence[np.ndarray], caption: str) -> np.ndarray:
-    """Images of any sizes in rows and columns, below a line of text.
+    """Put images of any sizes in rows and columns, below a line of text.
 
     Args:
         images: Each height x width x 3, RGB, 8 bits.
@@ -128,7 +122,7 @@ def _samples(dataset: Any, num: int, seed: int) -> Iterator[Mapping[str, Any]]:
 
 
 def _shown(painter: Painter, sample: Mapping[str, Any], mode: str, rgb: bool) -> np.ndarray:
-    """The labelled image, beside the file's if asked for."""
+    """Draw the labels of a sample, with the image of the file beside it in mode ``concat``."""
     inputs = sample['inputs']
     if inputs.is_floating_point():  # normalised by the pipeline itself
         low, high = inputs.min(), inputs.max()
@@ -146,8 +140,6 @@ def _shown(painter: Painter, sample: Mapping[str, Any], mode: str, rgb: bool) ->
 
 
 def _loads_rgb(cfg: Config) -> bool:
-    """Whether the pipeline's images are RGB; the hosts' loaders give BGR unless told otherwise."""
-    preprocessor = (
-        cfg.get('model', {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    )
-    return bool(preprocessor.get('rgb_to_bgr'))
+    """Return whether the images are RGB; the loading transforms of the hosts give BGR by default."""
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    return bool(mapping(preprocessor).get('rgb_to_bgr'))

@@ -1,1 +1,1 @@
-"""The command line: arguments, exit codes, error lines."""
+"""The command line of the tools: arguments, exit codes and error lines."""

@@ -1,4 +1,4 @@
-"""Command-line arguments that the tools have in common, under OpenMMLab's names."""
+"""Command-line arguments that the tools share, with OpenMMLab's names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .run import ToolParser
 def tool_parser(
     description: str | None, checkpoint: bool = True, device: str | None = None
 ) -> argparse.ArgumentParser:
-    """A parser with CONFIG, CHECKPOINT, ``--cfg-options`` and ``--device``.
+    """Make a parser with CONFIG, CHECKPOINT, ``--cfg-options`` and ``--device``.
 
     Args:
-        description: What the tool does, usually its docstring.
-        checkpoint: Whether it takes a checkpoint.
+        description: The docstring of the tool.
+        checkpoint: Whether the tool has the argument CHECKPOINT.
         device: Default of ``--device``; None for the GPU if there is one.
     """
     parser = ToolParser(description=description)
@@ -42,7 +42,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a Runner: ``--work-dir``, ``--launcher`` and what launchers append."""
     parser.add_argument('--work-dir', help='folder of the run (default: work_dirs/<config>)')
     parser.add_argument(
-        '--launcher', choices=LAUNCHERS, default='none', help='who starts processes'
+        '--launcher', choices=LAUNCHERS, default='none', help='what starts the processes'
     )
-    # torch.distributed.launch appends it; the environment has the same number.
+    # torch.distributed.launch appends it; the environment has the same value.
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)

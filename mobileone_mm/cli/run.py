@@ -23,10 +23,7 @@ EXIT_PIPE = 141
 
 
 class ToolParser(argparse.ArgumentParser):
-    """argparse with errors of one line, and flags that must be spelled out.
-
-    A mistyped flag is an error, not an abbreviation of another one.
-    """
+    """Reports errors in one line and accepts no abbreviated flags, which may be mistyped ones."""
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
@@ -40,18 +37,18 @@ def run_tool(main: Main) -> NoReturn:
     """Run a tool's ``main`` and end the process with its exit code.
 
     Exit codes: 0 done; 1 a proof of equality failed and nothing was written; 2 bad input, with one
-    line on stderr; 130 interrupted by the user. Faults of the program itself keep their traceback;
-    with the environment variable ``MOBILEONE_MM_TRACEBACK`` set, all do.
+    line on stderr; 130 interrupted by the user. Faults of the program keep their traceback; with the
+    environment variable ``MOBILEONE_MM_TRACEBACK`` all errors do.
     """
-    # A handler that cannot write its log file would print a traceback for every record; the full
-    # disk is reported once, in one line, by the file that matters.
+    # With a full disk a log handler would print a traceback for every record. The file that the tool
+    # writes reports the full disk once.
     logging.raiseExceptions = False
     code = call_tool(main)
     with suppress(OSError):
         sys.stdout.flush()
     if 'TORCHELASTIC_RUN_ID' in os.environ:
-        # torchrun started this process. gloo's threads may outlive its group, and the interpreter's
-        # own way out then aborts ("terminate called without an active exception") after all is done.
+        # torchrun started this process. Threads of gloo can outlive their group, and a usual exit then
+        # aborts with "terminate called without an active exception" after the work is done.
         logging.shutdown()
         os._exit(code)
     sys.exit(code)
@@ -69,7 +66,7 @@ def call_tool(main: Main, argv: list[str] | None = None) -> int:
         _report('interrupted')
         return EXIT_INTERRUPT
     except BrokenPipeError:
-        # The reader of our output went away (`| head`); Python would complain again at its exit.
+        # The reader of our output closed it (`| head`); Python would report that again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     except Exception as error:
@@ -87,7 +84,7 @@ def call_tool(main: Main, argv: list[str] | None = None) -> int:
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Whether an error came of Ctrl-C, of which a bare `except:` (mmengine's config) makes others."""
+    """Return whether Ctrl-C caused an error; a bare `except:` in mmengine raises another one."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True
@@ -104,7 +101,7 @@ def _report(message: str) -> None:
 
 
 def _another_process_reports() -> bool:
-    # Before the processes are joined each finds the same fault by itself: one line is enough.
+    # Before the processes join a group each finds the same fault; one line is enough.
     import torch.distributed as dist
 
     joined = dist.is_available() and dist.is_initialized()

@@ -1,1 +1,1 @@
-"""Configs: read, override, check, change; faults of a config explained in one line."""
+"""Read, merge, check and explain configs."""

@@ -21,7 +21,6 @@ REFUSALS = (TypeError, ValueError, KeyError, AssertionError, FileNotFoundError, 
 
 _UNEXPECTED = re.compile(r"(?:(\w+)\.)?__init__\(\) got an unexpected keyword argument '(\w+)'")
 _MISSING = re.compile(r'missing \d+ required (?:positional|keyword-only) arguments?: (.*)$')
-_PREFIX = re.compile(r'^(\S+) is not in the pretrained model')  # mmengine's assert
 _UNREGISTERED = re.compile(r'^\'?"?(\S+) is not in the (\S+) registry')
 
 
@@ -42,11 +41,6 @@ def config_faults(cfg: Config, built: Callable[[], bool] = lambda: False) -> Ite
     except InputError:
         raise
     except REFUSALS as error:
-        if found := _PREFIX.match(one_line(error)):
-            raise InputError(
-                f"init_cfg: prefix: got '{found[1]}', but no key of the checkpoint begins with it; "
-                "'backbone' fits the checkpoints of classifiers, or leave it out"
-            ) from error
         frame = _build_frame(error)
         if frame is None or (built() and not _has(cfg, frame.f_locals['cfg'])):
             raise

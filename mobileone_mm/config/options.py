@@ -7,15 +7,13 @@ import ast
 from typing import Any
 
 _CLOSING = {'(': ')', '[': ']', '{': '}'}
-_WORDS = {'true': True, 'false': False}
 
 
 class ConfigOptions(argparse.Action):
-    """KEY=VALUE pairs as a dict, in the place of mmengine's ``DictAction``.
+    """Collect KEY=VALUE pairs in a dict, in place of mmengine's ``DictAction``.
 
-    That one takes every space out of a value, so that class names and paths with spaces change
-    without a word, knows no dicts, and recurses without end at ``dict(a=1,b=2)``. Whatever else it
-    takes gives the same here. See :func:`parse_value`.
+    mmengine removes every space from a value, so that class names and paths change without a message;
+    it knows no dicts, and recurses without end at ``dict(a=1,b=2)``. Other values give the same here.
     """
 
     def __call__(
@@ -29,7 +27,7 @@ class ConfigOptions(argparse.Action):
         for pair in values or ():
             key, equals, value = pair.partition('=')
             if not key or not equals:
-                parser.error(f"{option_string}: got '{pair}'; KEY=VALUE is needed")
+                parser.error(f"{option_string}: got '{pair}'; expected KEY=VALUE")
             try:
                 options[key] = parse_value(value)
             except ValueError as error:
@@ -38,60 +36,54 @@ class ConfigOptions(argparse.Action):
 
 
 def parse_value(text: str) -> Any:
-    """The value that a text of the command line stands for.
+    """Parse a value of the command line.
 
-    Lists, tuples and dicts in Python's writing, ``dict(a=1)`` included; lists without quotes around
-    their words (``[a, b]``) or without brackets (``1,2,3``); numbers, True, False, None; else text. A
-    single value in parentheses is a tuple.
+    Allowed are lists, tuples and dicts as in Python, ``dict(a=1)`` included; lists whose strings have
+    no quotes (``[a, b]``) or that have no brackets (``1,2,3``); numbers, True, False and None. Anything
+    else is a string. A single value in parentheses is a tuple.
 
     Raises:
-        ValueError: Brackets do not fit, or what is written like a dict is none.
+        ValueError: The brackets are unbalanced, or the text looks like a dict and is not one.
     """
     text = text.strip().strip('\'"')
-    found = _literal(text)
-    if found is not None:
-        return found
+    if text.startswith(('[', '(', '{', 'dict(')):
+        try:
+            value = _evaluate(ast.parse(text, mode='eval').body)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = None
+        if isinstance(value, tuple) and not _is_bracketed(text):
+            return list(value)  # (1,2),(3,4): commas without brackets around them make lists
+        if isinstance(value, (list, tuple, dict)):
+            return value
     if text.startswith(('{', 'dict(')) and not text.startswith('{{'):  # {{$NAME}} is mmengine's
         raise ValueError(
-            f'got {text[:80]}; that is no dict in Python (texts in it need quotes: "dict(type=\'X\')")'
+            f'got {text[:80]}, which is not a dict in Python (quote its strings: "dict(type=\'X\')")'
         )
-    bracketed = text.startswith(('(', '[')) and _closes_at(text) == len(text) - 1
+    bracketed = text.startswith(('(', '[')) and _is_bracketed(text)
     if not bracketed and ',' not in text:
         return _single(text)
-    _check_brackets(text)
+    for opening, closing in _CLOSING.items():
+        if text.count(opening) != text.count(closing):
+            raise ValueError(f'got {text[:80]}; its brackets {opening}{closing} are unbalanced')
     pieces = _split(text[1:-1] if bracketed else text)
-    if pieces == [text]:  # all commas stand in brackets that belong to a longer text
+    if pieces == [text]:  # all commas are inside brackets that belong to a longer string
         return _single(text)
     parts = [parse_value(piece) for piece in pieces]
     return tuple(parts) if bracketed and text[0] == '(' else parts
 
 
-def _literal(text: str) -> Any:
-    """A list, tuple or dict in Python's writing; None for anything else."""
-    if not text.startswith(('[', '(', '{', 'dict(')):
-        return None
-    try:
-        value = _evaluate(ast.parse(text, mode='eval').body)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
-    if isinstance(value, tuple) and _closes_at(text) < len(text) - 1:
-        return list(value)  # (1,2),(3,4): commas without brackets around them make lists
-    return value if isinstance(value, (list, tuple, dict)) else None
-
-
 def _evaluate(node: ast.AST) -> Any:
+    """Evaluate a literal with calls of ``dict``; raise ValueError for anything else."""
     if isinstance(node, ast.List):
         return [_evaluate(item) for item in node.elts]
     if isinstance(node, ast.Tuple):
         return tuple(_evaluate(item) for item in node.elts)
-    if isinstance(node, ast.Dict):
-        if None in node.keys:
-            raise ValueError('** in a dict')
+    if isinstance(node, ast.Dict) and None not in node.keys:
         pairs = zip(node.keys, node.values, strict=True)
         return {ast.literal_eval(key): _evaluate(value) for key, value in pairs if key is not None}
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
         if node.args or any(word.arg is None for word in node.keywords):
-            raise ValueError('dict() of something else than keywords')
+            raise ValueError('dict() with arguments that are not keywords')
         return {str(word.arg): _evaluate(word.value) for word in node.keywords}
     return ast.literal_eval(node)
 
@@ -102,31 +94,26 @@ def _single(text: str) -> Any:
             return kind(text)
         except ValueError:
             continue
-    return None if text == 'None' else _WORDS.get(text.lower(), text)
+    return None if text == 'None' else {'true': True, 'false': False}.get(text.lower(), text)
 
 
-def _check_brackets(text: str) -> None:
-    for opening, closing in _CLOSING.items():
-        if text.count(opening) != text.count(closing):
-            raise ValueError(f'got {text[:80]}, where brackets {opening}{closing} do not fit')
+def _split(text: str) -> list[str]:
+    """Split at the commas that are in no bracket."""
+    parts, depth = [''], 0
+    for char in text:
+        depth += (char in _CLOSING) - (char in _CLOSING.values())
+        if char == ',' and depth == 0:
+            parts.append('')
+        else:
+            parts[-1] += char
+    return parts if parts[-1].strip() else parts[:-1]
 
 
-def _closes_at(text: str) -> int:
-    """Where the bracket at the start of a text closes."""
+def _is_bracketed(text: str) -> bool:
+    """Return whether the bracket at the start of a text closes at its end."""
     depth = 0
     for place, char in enumerate(text):
         depth += (char in _CLOSING) - (char in _CLOSING.values())
         if depth == 0:
-            return place
-    return -1
-
-
-def _split(text: str) -> list[str]:
-    """The parts between commas that stand in no bracket."""
-    parts, start, depth = [], 0, 0
-    for place, char in enumerate(text):
-        depth += (char in _CLOSING) - (char in _CLOSING.values())
-        if char == ',' and depth == 0:
-            parts.append(text[start:place])
-            start = place + 1
-    return parts if not text[start:].strip() else [*parts, text[start:]]
+            return place == len(text) - 1
+    return False

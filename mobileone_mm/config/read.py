@@ -19,7 +19,7 @@ from mmengine.logging import MMLogger
 from ..errors import InputError, one_line
 from .check import TOP_LEVEL_KEYS, check_keys, check_numbers
 from .spelling import did_you_mean, mistyped
-from .tree import arguments_of, class_of
+from .tree import arguments_of, class_of, mapping
 
 #: environment variables from which the configs take their data roots, by dataset class
 ROOT_VARIABLES = {
@@ -58,11 +58,11 @@ def load_config(
             raise InputError(f'--cfg-options: {one_line(error)}') from error
     check_keys(cfg, training='optim_wrapper' in needs)
     check_numbers(cfg)
+    if cfg.get('model') is not None and 'type' not in mapping(cfg.model):
+        raise InputError(f"config '{path}': 'model' is not a dict with a 'type'")
     for key in ('model', *needs):
         if cfg.get(key) is None:
             raise InputError(f"config '{path}': has no '{key}'; give the config of a whole run")
-    if not (isinstance(cfg.model, Mapping) and 'type' in cfg.model):
-        raise InputError(f"config '{path}': 'model' is not a dict with a 'type'")
     return cfg
 
 

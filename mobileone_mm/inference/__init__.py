@@ -1,1 +1,1 @@
-"""Predictions: as plain data, as drawings, as metrics files; the images that a user names."""
+"""Trained models, the images to predict, and predictions as data, drawings and files."""

@@ -1,4 +1,4 @@
-"""Drawing predictions: boxes and masks, areas, or the best classes."""
+"""Draw predictions and labels: boxes and masks, areas, or the best classes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _IGNORED = 255
 
 
 class Painter:
-    """Draws what a model says onto images, for all three tasks.
+    """Draws predictions and labels of all three tasks onto images, with mmengine's visualizer.
 
-    mmengine's visualizer does the drawing. The hosts' own ones write small boxes' labels at 5
-    points, hide the image under its areas, and look for the middle of an area for seconds.
+    The visualizers of the hosts write the labels of small boxes at 5 points, hide the image under its
+    areas, and need seconds to find the middle of an area.
 
     Args:
         meta: ``classes`` and, if there is one, ``palette`` of the dataset.
@@ -44,14 +44,9 @@ class Painter:
         self._visualizer = Visualizer()
 
     def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        """Draw the predictions of a sample.
+        """Draw the predictions of a sample, which must be at the size of the image.
 
-        Args:
-            image: The image, height x width x 3, RGB, 8 bits.
-            sample: The sample, with predictions at the image's size.
-
-        Returns:
-            An image of the same form; small ones are enlarged.
+        The image is height x width x 3, RGB, 8 bits; so is the result. Small images are enlarged.
         """
         larger, scale = _enlarged(image)
         self._visualizer.set_image(larger)
@@ -67,15 +62,9 @@ class Painter:
         return self._visualizer.get_image()
 
     def draw_truth(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        """Draw what a sample of a pipeline is labelled with.
+        """Draw the labels of a sample: ``gt_label``, ``gt_instances`` or ``gt_sem_seg``.
 
-        Args:
-            image: The image after the pipeline; as in :meth:`draw`.
-            sample: Its sample, with ``gt_label``, ``gt_instances`` or ``gt_sem_seg`` at the
-                image's size. Pixels that no loss counts (class 255) are dark.
-
-        Returns:
-            An image of the same form; small ones are enlarged.
+        As :meth:`draw`, with the image after the pipeline. Ignored pixels (class 255) are dark.
         """
         larger, scale = _enlarged(image)
         self._visualizer.set_image(larger)
@@ -94,10 +83,10 @@ class Painter:
         return self._visualizer.get_image()
 
     def colour(self, label: int) -> tuple[int, int, int]:
-        """The RGB colour of a class: the dataset's, else one of a circle of hues."""
+        """Return the RGB colour of a class: that of the dataset, else a hue of its own."""
         if label < len(self.palette):
             return self.palette[label]  # type: ignore[return-value]
-        # Steps of the golden section keep neighbours apart, whatever their number.
+        # Steps of the golden section keep neighbours apart for any number of classes.
         hue = round(180 * (label * 0.618034 % 1))
         hsv = np.array([[[hue, 200, 230]]], np.uint8)
         return tuple(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist())
@@ -106,7 +95,7 @@ class Painter:
         side = min(self._visualizer.width, self._visualizer.height)
         font, line = max(9, round(side / 42)), max(2, round(side / 240))
         order = range(len(shown.labels))
-        if 'scores' in shown:  # the best last, on top of the others
+        if 'scores' in shown:  # the best box last, on top of the others
             order = shown.scores.argsort(stable=True).tolist()
         for index in order:
             label = int(shown.labels[index])
@@ -114,15 +103,14 @@ class Painter:
             if 'masks' in shown:
                 self._mask(np.asarray(shown.masks[index], dtype=np.uint8), scale, colour)
             box = np.asarray(shown.bboxes[index], dtype=np.float64) * scale
-            # Beyond the border mmengine warns, and draws nothing of that side.
+            # mmengine warns of a side beyond the border and does not draw it.
             box = box.clip(0, np.tile([self._visualizer.width - 1, self._visualizer.height - 1], 2))
             self._visualizer.draw_bboxes(box, edge_colors=colour, line_widths=line)
             text = class_name(self.classes, label)
             if 'scores' in shown:
                 text += f' {float(shown.scores[index]):.0%}'
             inside = box[1] < 2 * font
-            # A letter is about 0.8 font sizes wide; the text must not run off the image.
-            left = max(0, min(box[0], self._visualizer.width - 0.8 * font * len(text))) + line
+            left = max(0, min(box[0], self._visualizer.width - _width(text, font))) + line
             self._visualizer.draw_texts(
                 text,
                 np.array([[left, box[1] + line if inside else box[1] - line]]),
@@ -165,36 +153,41 @@ class Painter:
         self._visualizer.set_image(blended.round().astype(np.uint8))
         for label in found:
             place = _deepest_point(labels == label)
-            if place is not None:
-                text = class_name(self.classes, label)
-                font = max(9, round(min(image.shape[:2]) / 40))
-                half = 0.4 * font * len(text)  # a letter is about 0.8 font sizes wide
-                x = min(max(place[0], half), max(half, image.shape[1] - half))
-                self._visualizer.draw_texts(
-                    text,
-                    np.array([[x, place[1]]]),
-                    colors='white',
-                    font_sizes=font,
-                    horizontal_alignments='center',
-                    vertical_alignments='center',
-                    bboxes=[_DARK],
-                )
+            if place is None:
+                continue
+            text = class_name(self.classes, label)
+            font = max(9, round(min(image.shape[:2]) / 40))
+            half = _width(text, font) / 2
+            x = min(max(place[0], half), max(half, image.shape[1] - half))
+            self._visualizer.draw_texts(
+                text,
+                np.array([[x, place[1]]]),
+                colors='white',
+                font_sizes=font,
+                horizontal_alignments='center',
+                vertical_alignments='center',
+                bboxes=[_DARK],
+            )
 
 
 def _enlarged(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """The image at a size that text can be read on, and how much larger it is."""
+    """Return the image at a size at which text is legible, and the factor."""
     scale = max(1.0, _SMALLEST_SIDE / min(image.shape[:2]))
     size = round(image.shape[1] * scale), round(image.shape[0] * scale)
     return (cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image), scale
 
 
+def _width(text: str, font: int) -> float:
+    return 0.8 * font * len(text)  # of a letter, in font sizes
+
+
 def _short(name: str) -> str:
-    """ImageNet's names list synonyms, which run off the image."""
+    """Return the first of the synonyms in a class name of ImageNet."""
     return name.partition(',')[0]
 
 
 def _deepest_point(area: np.ndarray) -> tuple[int, int] | None:
-    """x and y of the pixel of an area that is farthest from its border; None for a tiny area."""
+    """Return x and y of the pixel farthest from the border of an area; None for a tiny area."""
     depth = cv2.distanceTransform(np.pad(area, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     if depth[y, x] < max(3, min(area.shape) / 60):
@@ -203,10 +196,7 @@ def _deepest_point(area: np.ndarray) -> tuple[int, int] | None:
 
 
 def save_image(image: np.ndarray, path: Path) -> Path:
-    """Write an RGB image under its name, JPEG or PNG; other formats become PNG.
-
-    Returns:
-        The name that it has; ``.png`` is added to that of another format.
+    """Write an RGB image as JPEG or PNG and return its path; other formats get the suffix ``.png``.
 
     Raises:
         InputError: It cannot be written.
@@ -224,21 +214,18 @@ def save_image(image: np.ndarray, path: Path) -> Path:
 class DrawHook(Hook):
     """Draws the predictions of a test into a folder.
 
-    The hosts' hooks differ: mmpretrain's draws one image in 5000, mmdet's writes images of the
-    same name over each other and ends the run at an image that cannot be read.
+    Of the hosts' hooks, mmpretrain's draws one image in 5000; mmdet's overwrites images of the same
+    name, and ends the run at an image that cannot be read.
 
     Args:
-        folder: Where the images go.
-        score_thr: Lowest score of a box that is drawn.
+        folder: Folder of the drawings.
+        score_thr: Lowest score of a drawn box.
     """
 
     priority = 'LOW'
 
     def __init__(self, folder: str | Path, score_thr: float = 0.3) -> None:
-        self.folder = Path(folder)
-        self.score_thr = score_thr
-        self._painter: Painter | None = None
-        self._names: dict[str, Path] = {}
+        self.folder, self.score_thr = Path(folder), score_thr
 
     def before_test_epoch(self, runner: Any) -> None:
         dataset = runner.test_dataloader.dataset
@@ -248,7 +235,6 @@ class DrawHook(Hook):
         self._painter = Painter(dataset.metainfo, self.score_thr)
 
     def after_test_iter(self, *_: Any, outputs: Sequence[Any] = (), **__: Any) -> None:
-        assert self._painter is not None
         for sample in outputs:
             path = str(sample.img_path)
             try:

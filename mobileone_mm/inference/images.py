@@ -1,11 +1,11 @@
-"""Which images the user means, and what their results are called."""
+"""Find the images that a user names, and name their results."""
 
 from __future__ import annotations
 
 import glob
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ T = TypeVar('T')
 
 
 def with_progress(items: Collection[T], title: str) -> Iterator[T]:
-    """The items one by one, with a bar on a terminal (standard error); none elsewhere."""
+    """Yield the items, with a progress bar if standard error is a terminal."""
     from rich.console import Console
     from rich.progress import track
 
@@ -30,89 +30,77 @@ def find_images(
     leave_out: Sequence[str | os.PathLike[str]] = (),
     argument: str = 'INPUT',
 ) -> list[Path]:
-    """The images that files, folders and patterns stand for, each once, in a fixed order.
+    """Find the images of files, folders and patterns, each once, in the order of the inputs.
 
-    Folders are searched with all folders below them, for the usual suffixes; what begins with a dot
-    is left out. In patterns ``**`` stands for any folders. The order is that of the inputs, and by
-    name within each.
+    Folders are searched with all folders below them, in the order of names, for the usual suffixes;
+    names that begin with a dot are skipped. In patterns ``**`` stands for any folders.
 
     Args:
         inputs: Files, folders and patterns.
-        leave_out: Folders that are not searched: where the results of an earlier call are. An image
-            in them that is named itself counts all the same.
+        leave_out: Folders that are not searched, with the results of an earlier call. An image in
+            them counts if it is an input itself.
         argument: Name of the argument, for the message.
 
     Raises:
-        InputError: One of them stands for no image.
+        InputError: There is no image for one of the inputs.
     """
     found: dict[Path, None] = {}
     hidden = {Path(folder).resolve() for folder in leave_out}
     for entry in inputs:
-        named = Path(entry).expanduser().is_file()
-        images = [f for f in _of_input(entry) if named or hidden.isdisjoint(f.resolve().parents)]
+        path = Path(entry).expanduser()
+        images = [path] if path.is_file() else [
+            image for image in _search(path) if hidden.isdisjoint(image.resolve().parents)
+        ]  # fmt: skip
         if not images:
-            raise InputError(f"{argument} '{entry}': {_why_none(entry)}")
+            raise InputError(f"{argument} '{entry}': {_why_none(path)}")
         found.update(dict.fromkeys(images))
     return list(found)
 
 
-def _of_input(entry: str) -> Iterable[Path]:
-    path = Path(entry).expanduser()
-    if path.is_file():
-        return [path]
+def _search(path: Path) -> list[Path]:
+    """Return the images of a folder, or of a pattern; a pattern of folders means their images."""
+    found = [path] if path.is_dir() else map(Path, sorted(glob.glob(str(path), recursive=True)))
+    matches = [match for match in found if match.is_dir() or match.suffix.lower() in SUFFIXES]
+    files = [match for match in matches if match.is_file()]
+    return files or [
+        file
+        for folder in matches
+        for file in sorted(folder.rglob('*'))
+        if file.suffix.lower() in SUFFIXES
+        and not any(part.startswith('.') for part in file.relative_to(folder).parts)
+        and file.is_file()
+    ]
+
+
+def _why_none(path: Path) -> str:
     if path.is_dir():
-        return _in_folder(path)
-    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-    files = [match for match in matches if match.is_file() and match.suffix.lower() in SUFFIXES]
-    # A pattern that names folders means their images, as the folder itself does.
-    return files or [file for match in matches if match.is_dir() for file in _in_folder(match)]
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    files = []
-    for base, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith('.'))
-        files += [
-            Path(base, name)
-            for name in sorted(names)
-            if not name.startswith('.') and Path(name).suffix.lower() in SUFFIXES
-        ]
-    return files
-
-
-def _why_none(entry: str) -> str:
-    if Path(entry).expanduser().is_dir():
         return f'the folder has no images ({", ".join(sorted(SUFFIXES))})'
-    if glob.has_magic(entry):
-        return 'the pattern matches no image'
-    return 'no such file or folder'
+    return 'the pattern matches no image' if glob.has_magic(str(path)) else 'no such file or folder'
 
 
 def result_names(images: Sequence[Path]) -> list[PurePath]:
-    """Relative names for the results of images, no two the same.
+    """Return relative names for the results of images, no two the same.
 
-    An image keeps its name, below the folders that tell it from an image of the same name
-    elsewhere: with ``a/1.jpg`` and ``b/1.jpg`` that is both paths, with ``a/1.jpg`` and ``b/2.jpg``
-    ``1.jpg`` and ``2.jpg``.
+    An image keeps its name. Where two have one name, the folders that differ come before it:
+    ``a/1.jpg`` and ``b/1.jpg`` keep both parts, ``a/1.jpg`` and ``b/2.jpg`` become ``1.jpg`` and
+    ``2.jpg``.
     """
     absolute = [Path(os.path.abspath(image)) for image in images]
-    # Some file systems take names that differ in case alone for the same.
-    names = Counter(path.name.casefold() for path in absolute)
-    if all(count == 1 for count in names.values()):
+    # Some file systems do not distinguish upper and lower case.
+    if len({path.name.casefold() for path in absolute}) == len(absolute):
         return [PurePath(path.name) for path in absolute]
-    paths = Counter(str(path).casefold() for path in absolute)
-    try:
-        common = Path(os.path.commonpath([path.parent for path in absolute]))
-    except ValueError:  # on two drives
-        common = None
-    if common is None or any(count > 1 for count in paths.values()):
-        width = len(str(len(absolute)))
-        return [PurePath(f'{n:0{width}d}_{path.name}') for n, path in enumerate(absolute, 1)]
-    return [PurePath(path.relative_to(common)) for path in absolute]
+    if len({str(path).casefold() for path in absolute}) == len(absolute):
+        try:
+            common = os.path.commonpath([path.parent for path in absolute])
+            return [PurePath(path.relative_to(common)) for path in absolute]
+        except ValueError:  # on two drives
+            pass
+    width = len(str(len(absolute)))
+    return [PurePath(f'{n:0{width}d}_{path.name}') for n, path in enumerate(absolute, 1)]
 
 
 def with_suffix(names: Sequence[PurePath], suffix: str) -> list[PurePath]:
-    """The names with another suffix; the old one stays in it where two would be the same."""
+    """Return the names with another suffix, which is appended where two names would be the same."""
     stems = Counter(name.with_suffix('') for name in names)
     return [
         name.with_suffix(suffix) if stems[name.with_suffix('')] == 1

@@ -1,4 +1,4 @@
-"""What a test leaves behind: predictions as CSV or pickle, metrics as JSON."""
+"""Files of a test: predictions as CSV or pickle, metrics as JSON."""
 
 from __future__ import annotations
 
@@ -18,58 +18,45 @@ from ..files import atomic_text
 from ..training.folders import check_writable
 
 FORMATS = ('.csv', '.json', '.pkl', '.pickle')
+_COLUMNS = ('file', 'label_index', 'predicted_index', 'probability')
 
 
 class PredictionsCSV(BaseMetric):
-    """Writes a classifier's predictions, one line an image: file, label, prediction, probability.
-
-    Files are named below the folder of images; the label is empty where there is none.
+    """Writes a classifier's predictions, one line for each image; the label is empty without one.
 
     Args:
         path: The CSV file.
-        folder: The folder of images.
+        folder: The folder of images, below which the files are named.
     """
 
     def __init__(self, path: str | Path, folder: str = '') -> None:
         super().__init__(collect_device='cpu')
-        self.path = path
-        self.folder = folder
+        self.path, self.folder = path, folder
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ARG002
-        """Take the predictions of a batch.
+        """Collect the predictions of a batch.
 
         Raises:
-            InputError: The model is no classifier.
+            InputError: The model is not a classifier.
         """
         for sample in data_samples:
             if 'pred_score' not in sample:
                 raise InputError(f'--out {self.path}: a CSV is for classifiers; use .pkl')
-            score = sample['pred_score']
+            score, label = sample['pred_score'], sample.get('gt_label')
             best = int(score.argmax())
-            label = sample.get('gt_label')
-            self.results.append(
-                dict(
-                    file=self._name(str(sample.get('img_path', ''))),
-                    label_index='' if label is None else ' '.join(str(int(v)) for v in label),
-                    predicted_index=best,
-                    probability=f'{float(score[best]):.6f}',
-                )
-            )
+            labels = '' if label is None else ' '.join(str(int(value)) for value in label)
+            name = self._name(str(sample.get('img_path', '')))
+            self.results.append((name, labels, best, f'{float(score[best]):.6f}'))
 
-    def compute_metrics(self, results: list[dict]) -> dict:
+    def compute_metrics(self, results: list) -> dict:
         """Write the file; there is no metric to report."""
         text = io.StringIO()
-        columns = ('file', 'label_index', 'predicted_index', 'probability')
-        writer = csv.DictWriter(text, columns, lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(results)
+        csv.writer(text, lineterminator='\n').writerows([_COLUMNS, *results])
         atomic_text(self.path, text.getvalue())
         return {}
 
     def _name(self, path: str) -> str:
-        if not self.folder:
-            return path
-        name = os.path.relpath(path, self.folder)
+        name = os.path.relpath(path, self.folder) if self.folder else path
         return path if name.startswith('..') else Path(name).as_posix()
 
 
@@ -81,11 +68,10 @@ def check_output(out: str | Path, inputs: Sequence[str | Path] = ()) -> None:
         inputs: Files that it must not be.
 
     Raises:
-        InputError: The format is unknown, it is an input, or the folder cannot be written.
+        InputError: The format is unknown, the file is an input, or the folder cannot be written.
     """
-    suffix = Path(out).suffix
-    if suffix not in FORMATS:
-        raise InputError(f"--out: got '{out}'; a name that ends in {', '.join(FORMATS)} is allowed")
+    if Path(out).suffix not in FORMATS:
+        raise InputError(f"--out: got '{out}'; expected a name that ends in {', '.join(FORMATS)}")
     if Path(out).is_dir():
         raise InputError(f"--out: '{out}' is a folder; give the name of a file")
     if any(os.path.realpath(out) == os.path.realpath(path) for path in inputs):
@@ -94,29 +80,25 @@ def check_output(out: str | Path, inputs: Sequence[str | Path] = ()) -> None:
 
 
 def add_output(runner: Any, out: str | None) -> None:
-    """Make a test write its predictions, if the output's format is one of predictions."""
+    """Make a test write its predictions, unless the output file is for metrics."""
     if not out or out.endswith('.json'):
         return
-    metrics = runner.test_evaluator.metrics
+    metric: Any
     if out.endswith('.csv'):
-        dataset = runner.test_dataloader.dataset
-        metrics.append(PredictionsCSV(out, getattr(dataset, 'img_prefix', '')))
+        metric = PredictionsCSV(out, getattr(runner.test_dataloader.dataset, 'img_prefix', ''))
     elif runner.cfg.get('default_scope') == 'mmdet':
         from mmdet.evaluation import DumpDetResults
 
-        metrics.append(DumpDetResults(out_file_path=out))
+        metric = DumpDetResults(out_file_path=out)
     else:
-        metrics.append(DumpResults(out_file_path=out))
+        metric = DumpResults(out_file_path=out)
+    runner.test_evaluator.metrics.append(metric)
 
 
 def write_metrics(runner: Any, metrics: dict, out: str | None) -> None:
-    """Write the metrics, if the output's format is JSON."""
+    """Write the metrics, if the output file is for metrics."""
     if out and out.endswith('.json') and is_main_process():
-        # mmseg's metrics are NumPy numbers, which json does not know.
-        plain = {name: _number(value) for name, value in metrics.items()}
+        # mmseg's metrics are NumPy numbers, which json cannot write.
+        plain = {k: v.item() if hasattr(v, 'item') else v for k, v in metrics.items()}
         atomic_text(out, json.dumps(plain, indent=2) + '\n')
     runner.logger.info('Done.')
-
-
-def _number(value: Any) -> Any:
-    return value.item() if hasattr(value, 'item') else value

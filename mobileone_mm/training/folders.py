@@ -1,4 +1,4 @@
-"""Folders that a run writes into: they can be written, and a refused run leaves nothing in them."""
+"""The folders of a run: whether they can be written, and what a refused run leaves in them."""
 
 from __future__ import annotations
 
@@ -22,31 +22,29 @@ _STEP = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
 
 
 def check_writable(folder: str | Path, name: str) -> None:
-    """Try to make a folder and to write a file there, and leave no trace of either.
+    """Check that a folder can be made and written, without a trace of the attempt.
 
     Args:
         folder: The folder; it need not exist.
-        name: The argument that names it, for the message.
+        name: The argument that gives the folder, for the message.
 
     Raises:
-        InputError: That fails; the message says why.
+        InputError: The folder cannot be made or written; the message says why.
     """
     folder = Path(folder).expanduser()
     if not is_main_process():
         return
     missing: list[Path] = []
     try:
-        missing = _missing_folders(folder)
+        missing = _missing_folders(folder)  # looks at the disk, which can fail, too
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder) as file:
-            # An empty file needs no space: without content a full disk would go unnoticed.
+            # An empty file needs no space, and would not show that the disk is full.
             file.write(b'\0' * 4096)
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError as error:
-        raise InputError(
-            f"{name}: '{folder}' is a file, a folder is needed; choose another"
-        ) from error
+        raise InputError(f"{name}: '{folder}' is a file; give a folder") from error
     except OSError as error:
         raise InputError(
             f"{name}: the folder '{folder}' cannot be written: {error.strerror}; choose another"
@@ -86,17 +84,17 @@ class Progress(Hook):
 
 @contextmanager
 def nothing_left_behind(folder: str | Path) -> Iterator[Progress]:
-    """Within it, a run that is refused before its first iteration takes its log along.
+    """Remove the log of a run that is refused before its first iteration.
 
-    mmengine's Runner starts a log before it builds the model and reads the checkpoint: a mistyped
-    name would leave a folder that looks like a run. Nothing else in the folder is touched, which may
-    be that of a run in progress; the log of a run that got somewhere stays.
+    mmengine's Runner starts a log before it builds the model and reads the checkpoint, so that a
+    mistyped name would leave a folder that looks like a run. Other files of the work dir stay, because
+    another run may write them at the same time.
 
     Args:
         folder: The work dir.
 
     Yields:
-        A hook, to be registered with the Runner.
+        A hook that must be registered with the Runner.
     """
     missing = _missing_folders(Path(folder).expanduser())
     known = len(Runner.log_dirs)
@@ -112,10 +110,10 @@ def nothing_left_behind(folder: str | Path) -> Iterator[Progress]:
 
 
 def latest_checkpoint(work_dir: str | Path) -> str | None:
-    """The latest checkpoint that a run has left in its folder, or None."""
+    """Return the latest checkpoint of a work dir, or None."""
     folder = Path(work_dir)
     note = folder / 'last_checkpoint'
-    # mmengine writes it in the encoding of the locale; a copied folder has a note of the original.
+    # mmengine writes it in the encoding of the locale, and with the path of the original folder.
     noted = note.read_text(encoding='utf-8', errors='replace').strip() if note.is_file() else ''
     for candidate in (folder / Path(noted).name, Path(noted)):
         if noted and candidate.is_file():
@@ -129,7 +127,7 @@ def latest_checkpoint(work_dir: str | Path) -> str | None:
 
 
 def _missing_folders(folder: Path) -> list[Path]:
-    """A folder and those above it that do not exist yet, innermost first."""
+    """Return a folder and its parents that do not exist, innermost first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]
 
 

@@ -1,4 +1,4 @@
-"""Processes and devices: what was asked for against what the machine has."""
+"""Check the processes and devices that the user asks for against those of the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import InputError
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
-# What each launcher puts into the environment of the processes it starts.
+# Environment variables that each launcher sets for its processes.
 _ENVIRONMENT = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'),
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
@@ -28,18 +28,18 @@ _START = {
 
 
 def check_launcher(launcher: str) -> None:
-    """Check that the processes were started by the launcher that the command line names.
+    """Check that the launcher of the command line started the processes.
 
     Raises:
-        InputError: Its environment variables are missing or no numbers, or it needs GPUs; or torchrun
-            started several processes, and the command line does not say so.
+        InputError: Its environment variables are missing or not integers, or it needs GPUs; or torchrun
+            started several processes, and the command line names no launcher.
     """
     if launcher == 'none':
         started = os.environ.get('WORLD_SIZE', '1')
         if 'TORCHELASTIC_RUN_ID' in os.environ and started != '1':
             raise InputError(
-                f'--launcher: torchrun started {started} processes, each of which would do the whole '
-                'run by itself; add --launcher pytorch'
+                f'--launcher: torchrun started {started} processes, and each would do the whole run; '
+                'add --launcher pytorch'
             )
         return
     missing = [name for name in _ENVIRONMENT[launcher] if name not in os.environ]
@@ -52,14 +52,14 @@ def check_launcher(launcher: str) -> None:
         for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT'):
             if not os.environ[name].isdigit():
                 raise InputError(
-                    f"--launcher pytorch: {name} is '{os.environ[name]}'; a number is needed"
+                    f"--launcher pytorch: {name} is '{os.environ[name]}'; expected an integer"
                 )
         return
     if not torch.cuda.is_available():
         raise InputError(
             f'--launcher {launcher}: needs GPUs; without one use torchrun and --launcher pytorch'
         )
-    # mmengine hands it to DDP as the number of the GPU, and does not set it under mpi.
+    # mmengine passes it to DDP as the index of the GPU, and does not set it under mpi.
     local = 'SLURM_LOCALID' if launcher == 'slurm' else 'OMPI_COMM_WORLD_LOCAL_RANK'
     os.environ.setdefault('LOCAL_RANK', os.environ.get(local, '0'))
 
@@ -102,36 +102,35 @@ def select_device(device: str | None) -> str:
 def _check_cuda(device: str, index: int | None) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
-        reason = (
-            'this machine has no usable GPU' if torch.version.cuda else 'this torch is a CPU build'
-        )
+        cpu_build = torch.version.cuda is None
+        reason = 'this torch is a CPU build' if cpu_build else 'this machine has no usable GPU'
         raise InputError(f'--device {device}: {reason}; use --device cpu')
     if index is not None and index >= count:
-        raise InputError(f'--device {device}: this machine has {count} GPUs, numbered from 0')
+        raise InputError(f'--device {device}: this machine has {count} GPUs, counted from 0')
 
 
 def is_first_process() -> bool:
-    """Whether this is the first process of its machine, by the environment."""
+    """Return whether this is the first process of its machine, by the environment."""
     return os.environ.get('LOCAL_RANK', '0') == '0'
 
 
 def is_main_process() -> bool:
-    """Whether this is the first process of all, by the environment of any launcher."""
+    """Return whether this is the first process of all, by the environment of any launcher."""
     ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
     return next((rank for rank in ranks if rank is not None), '0') == '0'
 
 
 def wait_for_others() -> None:
-    """Wait until all processes of the group are here; at once if there is no group.
+    """Wait for all processes of the group, if there is one.
 
-    A process that ends while another still evaluates or writes takes the group's connections along.
+    A process that ends while another still evaluates or writes closes the connections of the group.
     """
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
 
 
 def leave_group() -> None:
-    """Leave the process group, if there is one; torch warns of groups that are still open."""
+    """Leave the process group, if there is one; torch warns of a group that stays open."""
     if dist.is_available() and dist.is_initialized():
         with suppress(RuntimeError):
             dist.destroy_process_group()

@@ -85,14 +85,14 @@ def test_what_mmengine_cannot_read(text, value):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('dict(a=b)', 'is no dict in Python'),
-        ('{a: 1}', 'is no dict in Python'),
-        ('dict(**{})', 'is no dict in Python'),
-        ('[dict(a=b)]', 'is no dict in Python'),
+        ('dict(a=b)', 'is not a dict in Python'),
+        ('{a: 1}', 'is not a dict in Python'),
+        ('dict(**{})', 'is not a dict in Python'),
+        ('[dict(a=b)]', 'is not a dict in Python'),
         ('[1,2', 'brackets'),
         ('1,2)', 'brackets'),
-        ('{1,2}', 'is no dict in Python'),
-        ('{' * 5000, 'is no dict in Python'),
+        ('{1,2}', 'is not a dict in Python'),
+        ('{' * 5000, 'is not a dict in Python'),
     ],
 )
 def test_what_is_none_of_it(text, message):
@@ -115,9 +115,9 @@ def test_as_an_action(capsys):
     line = ['--cfg-options', 'a.b=1', 'c=x=y', '--cfg-options', 'd= e f ']
     assert parser.parse_args(line).cfg_options == {'a.b': 1, 'c': 'x=y', 'd': 'e f'}
     for bad, message in (
-        ('ab', "got 'ab'; KEY=VALUE is needed"),
-        ('=1', 'KEY=VALUE is needed'),
-        ('a=[1,2', 'a: got [1,2, where brackets [] do not fit'),
+        ('ab', "got 'ab'; expected KEY=VALUE"),
+        ('=1', 'expected KEY=VALUE'),
+        ('a=[1,2', 'a: got [1,2; its brackets [] are unbalanced'),
     ):
         with pytest.raises(SystemExit):
             parser.parse_args(['--cfg-options', bad])

@@ -77,23 +77,23 @@ def test_prefix_that_no_key_has(tiny_config, checkpoint, refused):
         f'model.backbone.init_cfg.checkpoint={checkpoint}',
         'model.backbone.init_cfg.prefix=x',
     )
-    assert "prefix: got 'x" in refused(*train(tiny_config('cls'), start, *options))
+    assert "has no key below 'x.'" in refused(*train(tiny_config('cls'), start, *options))
 
 
 @pytest.mark.parametrize(
     ('option', 'said'),
     [
-        ('custom_hooks="[\'EMAHook\']"', "custom_hooks.0: got 'EMAHook'; a dict"),
+        ('custom_hooks="[\'EMAHook\']"', "custom_hooks.0: got 'EMAHook'; expected a dict"),
         (
             'default_hooks.logger.priority=XX',
-            "default_hooks.logger.priority: got 'XX'; 0 to 100 or",
+            "default_hooks.logger.priority: got 'XX'; expected 0 to 100 or",
         ),
         (
             "custom_hooks=[dict(type='EMAHok')]",
-            "0.type: 'EMAHok' is no known hook; did you mean 'EMAHook'",
+            "0.type: unknown hook 'EMAHok'; did you mean 'EMAHook'",
         ),
-        ("custom_hooks=[dict(type='NoHook')]", "0.type: 'NoHook' is no known hook; import"),
-        ('default_hooks.checkpoint.save_best=foo', "save_best: got 'foo'; the validation has"),
+        ("custom_hooks=[dict(type='NoHook')]", "0.type: unknown hook 'NoHook'; import"),
+        ('default_hooks.checkpoint.save_best=foo', "save_best: got 'foo'; expected a metric of the validation"),
     ],
 )
 def test_hooks_that_cannot_be(option, said, tiny_config, refused):
@@ -133,13 +133,13 @@ def test_refused_in_the_folder_of_another_run(tiny_config, checkpoint, refused, 
     ('name', 'content', 'said'),
     [
         ('gone.py', None, 'no such file'),
-        ('readme.md', '# no config', 'is no config'),
+        ('readme.md', '# no config', 'is not a config'),
         ('broken.py', 'model = dict(', 'cannot be read'),
         ('failing.py', 'model = 1 / 0', 'ZeroDivisionError'),
         ('base.py', "_base_ = ['nowhere.py']", 'nowhere.py'),
         ('list.json', '[1, 2]', 'cannot be read'),
         ('other.json', '{"name": "x"}', "has no 'model'"),
-        ('text.py', "model = 'resnet'", 'is no dict'),
+        ('text.py', "model = 'resnet'", 'is not a dict'),
     ],
 )
 def test_config_that_is_none(name, content, said, refused, tmp_path):
@@ -230,7 +230,7 @@ def test_variable_that_names_no_base(refused, monkeypatch):
     monkeypatch.setenv('VOC_TRAIN', 'everything')
     line = refused('train', CONFIGS / 'deeplabv3_mobileone_s0_voc.py')
     assert 'voc2012_everything.py' in line
-    assert "from the environment it took VOC_TRAIN='everything'" in line
+    assert "it uses these environment variables: VOC_TRAIN='everything'" in line
 
 
 @pytest.mark.parametrize(
@@ -389,5 +389,5 @@ def test_state_of_a_run_that_does_not_fit(name, value, tiny_config, checkpoint, 
     content = {**torch.load(checkpoint, weights_only=False), name: value}
     torch.save(content, tmp_path / 'other.pth')
     line = refused('train', tiny_config('cls'), '--resume', tmp_path / 'other.pth')
-    assert 'the state of the run' in line
+    assert '--resume: the state in' in line
     assert 'other.pth' in line

@@ -128,7 +128,7 @@ def test_refusals(refused, tiny_config, tmp_path):
         *run, '--dry-run', 'plan.pdf'
     )
     line = refused(*run, '--dry-run', config / 'plan.png')
-    assert line.startswith(f"error: --dry-run: '{config}' is a file, a folder is needed")
+    assert line.startswith(f"error: --dry-run: '{config}' is a file; give a folder")
     hook = "dict(type='mobileone_mm.CurriculumHook', phases=[dict(begin=0, strength=0.5)])"
     broken = tiny_config('cls', f'custom_hooks = [{hook}]\n', 'broken')
     assert 'strength: the training pipeline has nothing' in refused(

@@ -45,7 +45,7 @@ def test_probe_leaves_no_trace(tmp_path):
 
 def test_probe_of_a_file(tmp_path):
     (tmp_path / 'file').write_text('mine')
-    with pytest.raises(InputError, match="--out-dir: '.*file' is a file, a folder is needed"):
+    with pytest.raises(InputError, match="--out-dir: '.*file' is a file; give a folder"):
         folders.check_writable(tmp_path / 'file', '--out-dir')
     assert (tmp_path / 'file').read_text() == 'mine'
 
