@@ -27,32 +27,24 @@ TOP_LEVEL_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'se
     'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn',
     'test_pipeline', 'train_pipeline', 'tta_model', 'tta_pipeline',
 }  # fmt: skip
-_DEFAULT_HOOKS = frozenset(
-    {
-        'checkpoint', 'logger', 'param_scheduler', 'runtime_info', 'sampler_seed', 'timer',
-        'visualization',
-    }
+_DEFAULT_HOOKS = (
+    'checkpoint', 'logger', 'param_scheduler', 'runtime_info', 'sampler_seed', 'timer', 'visualization',
 )  # fmt: skip
-_ENV_KEYS = frozenset({'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'})
-_AUTO_SCALE_KEYS = frozenset({'base_batch_size', 'enable'})
-_PARAMWISE_KEYS = frozenset(
-    {
-        'bias_decay_mult', 'bias_lr_mult', 'bypass_duplicate', 'custom_keys', 'dcn_offset_lr_mult',
-        'dwconv_decay_mult', 'flat_decay_mult', 'norm_decay_mult',
-    }
-)  # fmt: skip
+_ENV_KEYS = ('cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit')
+_AUTO_SCALE_KEYS = ('base_batch_size', 'enable')
 #: constructors of optimizers that read ``paramwise_cfg`` as mmengine does
 _CONSTRUCTORS = ('DefaultOptimWrapperConstructor', 'mobileone_mm.OptimWrapperConstructor')
-_CUSTOM_KEYS = frozenset({'decay_mult', 'lr_mult'})
-_RECIPE_KEYS = frozenset({'action_epoch', 'batch_augments', 'loss', 'train_pipeline'})
+_PARAMWISE_KEYS = (
+    'bias_decay_mult', 'bias_lr_mult', 'bypass_duplicate', 'custom_keys', 'dcn_offset_lr_mult',
+    'dwconv_decay_mult', 'flat_decay_mult', 'norm_decay_mult',
+)  # fmt: skip
+_CUSTOM_KEYS = ('decay_mult', 'lr_mult')
+_RECIPE_KEYS = ('action_epoch', 'batch_augments', 'loss', 'train_pipeline')
 # Keys that the models of the three hosts look up in their train_cfg and test_cfg.
-_MODEL_CFG_KEYS = frozenset(
-    {
-        'allowed_border', 'assigner', 'augments', 'crop_size', 'debug', 'mask_thr_binary',
-        'max_per_image', 'max_per_img', 'min_bbox_size', 'mode', 'neg_pos_ratio', 'nms', 'nms_pre',
-        'pos_weight', 'probs', 'rcnn', 'rpn', 'rpn_proposal', 'sampler', 'score_thr',
-        'smoothl1_beta', 'stride',
-    }
+_MODEL_CFG_KEYS = (
+    'allowed_border', 'assigner', 'augments', 'crop_size', 'debug', 'mask_thr_binary', 'max_per_image',
+    'max_per_img', 'min_bbox_size', 'mode', 'neg_pos_ratio', 'nms', 'nms_pre', 'pos_weight', 'probs',
+    'rcnn', 'rpn', 'rpn_proposal', 'sampler', 'score_thr', 'smoothl1_beta', 'stride',
 )  # fmt: skip
 #: packages of mmengine's visualizer back ends that pip does not install with it
 _BACKEND_PACKAGES = {

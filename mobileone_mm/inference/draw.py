@@ -111,11 +111,11 @@ class Painter:
                 text += f' {float(shown.scores[index]):.0%}'
             inside = box[1] < 2 * font
             left = max(0, min(box[0], self._visualizer.width - _width(text, font))) + line
-            self._visualizer.draw_texts(
+            self._text(
                 text,
-                np.array([[left, box[1] + line if inside else box[1] - line]]),
+                (left, box[1] + line if inside else box[1] - line),
+                font,
                 colors='black' if sum(colour) > 382 else 'white',
-                font_sizes=font,
                 vertical_alignments='top' if inside else 'bottom',
                 bboxes=[dict(_DARK, facecolor=np.array(colour) / 255, alpha=0.8)],
             )
@@ -128,13 +128,11 @@ class Painter:
 
     def _lines(self, lines: Sequence[str]) -> None:
         font = max(9, round(min(self._visualizer.width, self._visualizer.height) / 32))
-        self._visualizer.draw_texts(
-            '\n'.join(lines),
-            np.array([[font, font]]),
-            colors='white',
-            font_sizes=font,
-            bboxes=[_DARK],
-        )
+        self._text('\n'.join(lines), (font, font), font)
+
+    def _text(self, text: str, place: tuple[float, float], font: int, **style: Any) -> None:
+        style = {'colors': 'white', 'bboxes': [_DARK], **style}
+        self._visualizer.draw_texts(text, np.array([place]), font_sizes=font, **style)
 
     def _areas(self, image: np.ndarray, labels: np.ndarray, ignored: int | None = None) -> None:
         size = image.shape[1], image.shape[0]
@@ -159,15 +157,8 @@ class Painter:
             font = max(9, round(min(image.shape[:2]) / 40))
             half = _width(text, font) / 2
             x = min(max(place[0], half), max(half, image.shape[1] - half))
-            self._visualizer.draw_texts(
-                text,
-                np.array([[x, place[1]]]),
-                colors='white',
-                font_sizes=font,
-                horizontal_alignments='center',
-                vertical_alignments='center',
-                bboxes=[_DARK],
-            )
+            middle = {f'{axis}_alignments': 'center' for axis in ('horizontal', 'vertical')}
+            self._text(text, (x, place[1]), font, **middle)
 
 
 def _enlarged(image: np.ndarray) -> tuple[np.ndarray, float]:

@@ -30,32 +30,18 @@ _MASK_LOADERS = ('mmseg.LoadAnnotations', 'mobileone_mm.LoadSegAnnotations')
 
 @dataclass(frozen=True)
 class Flags:
-    """What the command line asks for besides ``--cfg-options``.
+    """Arguments of the tools besides ``--cfg-options``; see the change of each name."""
 
-    Attributes:
-        config: Path of the config, after which the default work dir is named.
-        work_dir: Folder of the run.
-        checkpoint: Weights to test.
-        resume: Checkpoint to continue from, or ``auto`` for the latest of the work dir.
-        no_validate: Do not evaluate during training.
-        amp: Mixed precision.
-        auto_scale_lr: Scale the learning rate with the batch size.
-        tensorboard: Write curves and drawn predictions for TensorBoard.
-        tta: Test-time augmentation.
-        batch_size: Batch size of the test set, in place of the config's.
-        stop_at_broken_images: End the run at an image or mask that cannot be read.
-    """
-
-    config: str | Path = ''
+    config: str | Path = ''  # the default work dir is named after it
     work_dir: str | None = None
-    checkpoint: str | Path | None = None
-    resume: str | None = None
+    checkpoint: str | Path | None = None  # the weights to test
+    resume: str | None = None  # a checkpoint, or 'auto' for the latest of the work dir
     no_validate: bool = False
     amp: bool = False
     auto_scale_lr: bool = False
     tensorboard: bool = False
     tta: bool = False
-    batch_size: int | None = None
+    batch_size: int | None = None  # of the test set
     stop_at_broken_images: bool = False
 
 

@@ -32,29 +32,21 @@ from ..weights.unwrap import read_weights
 from . import changes as steps
 from .changes import Flags
 
-#: every change, in the order in which the changes are made
-CHANGES: dict[str, Callable[[Config, Flags], None]] = {
-    'no_validate': steps.no_validate,
-    'amp': steps.amp,
-    'auto_scale_lr': steps.auto_scale_lr,
-    'tensorboard': steps.tensorboard,
-    'tta': steps.tta,
-    'workers': steps.workers,
-    'work_dir': steps.work_dir,
-    'resume': steps.resume,
-    'load_from': steps.load_from,
-    'broken_files': steps.broken_files,
-    'stored_outputs': steps.stored_outputs,
-    'faster_transforms': steps.faster_transforms,
-    'checks': steps.checks,
-}
+_ORDER = (
+    steps.no_validate, steps.amp, steps.auto_scale_lr, steps.tensorboard, steps.tta, steps.workers,
+    steps.work_dir, steps.resume, steps.load_from, steps.broken_files, steps.stored_outputs,
+    steps.faster_transforms, steps.checks,
+)  # fmt: skip
+#: every change by its name, in the order in which the changes are made
+CHANGES: dict[str, Callable[[Config, Flags], None]] = {step.__name__: step for step in _ORDER}
 #: changes without which a run has no folder or no weights
 _REQUIRED = ('work_dir', 'load_from')
 _SHOWN = 100  # letters of the first change in the table
-_HOSTS = {
-    'mmpretrain': 'mmpretrain (onedl-mmpretrain',
-    'mmdet': 'mmdet (onedl-mmdetection',
-    'mmseg': 'mmsegmentation (onedl-mmsegmentation',
+#: packages of the hosts, in both distributions
+_PACKAGES = {
+    'mmpretrain': 'mmpretrain or onedl-mmpretrain',
+    'mmdet': 'mmdet or onedl-mmdetection',
+    'mmseg': 'mmsegmentation or onedl-mmsegmentation',
 }
 
 
@@ -189,9 +181,9 @@ def _use_scope(scope: str | None) -> None:
     if scope is None:
         return
     if importlib.util.find_spec(scope) is None:
-        name = f'{_HOSTS[scope]} in the OneDL distribution)' if scope in _HOSTS else scope
+        package = _PACKAGES.get(scope, scope)
         raise InputError(
-            f"config: default_scope is '{scope}', which is not installed; install {name}"
+            f"config: default_scope is '{scope}', which is not installed; install {package}"
         )
     DefaultScope.get_instance(f'{scope}-{datetime.now().timestamp()}', scope_name=scope)
 

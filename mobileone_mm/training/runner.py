@@ -118,19 +118,18 @@ class Runner(MMEngineRunner):
     def resume(self, *args: Any, **kwargs: Any) -> None:
         """Resume from a checkpoint; correct the iteration if an epoch has another length now.
 
-        mmengine takes the iteration from the checkpoint. With another batch size it is then that of
-        another epoch, and the ETA can become negative.
+        mmengine starts at the beginning of an epoch, with the iteration of the checkpoint. With another
+        batch size that is the iteration of another epoch, and the ETA can become negative.
         """
         super().resume(*args, **kwargs)
         loop = self.train_loop
         if not isinstance(loop, EpochBasedTrainLoop):
             return
         first = loop.epoch * len(loop.dataloader)
-        if not first <= loop.iter < first + len(loop.dataloader):
+        if loop.iter != first:
             self.logger.warning(
-                f'--resume: an epoch has {len(loop.dataloader)} iterations, and another number in the '
-                f'checkpoint; epoch {loop.epoch + 1} starts at iteration {first + 1}, not '
-                f'{loop.iter + 1}'
+                f'--resume: an epoch has {len(loop.dataloader)} iterations; epoch {loop.epoch + 1} '
+                f'starts at iteration {first + 1}, not at iteration {loop.iter + 1} of the checkpoint'
             )
             loop._iter = first
 

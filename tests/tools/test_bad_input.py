@@ -93,7 +93,10 @@ def test_prefix_that_no_key_has(tiny_config, checkpoint, refused):
             "0.type: unknown hook 'EMAHok'; did you mean 'EMAHook'",
         ),
         ("custom_hooks=[dict(type='NoHook')]", "0.type: unknown hook 'NoHook'; import"),
-        ('default_hooks.checkpoint.save_best=foo', "save_best: got 'foo'; expected a metric of the validation"),
+        (
+            'default_hooks.checkpoint.save_best=foo',
+            "save_best: got 'foo'; expected a metric of the validation",
+        ),
     ],
 )
 def test_hooks_that_cannot_be(option, said, tiny_config, refused):

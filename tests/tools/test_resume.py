@@ -114,3 +114,19 @@ default_hooks = dict(checkpoint=dict(save_best=None))
     assert ('CosineAnnealingLR: the run uses the schedule of its checkpoint' in out) is (
         epochs == 4
     )
+
+
+@pytest.mark.parametrize('size', [1, 3])
+def test_another_batch_size(size, tiny_config, tool, tmp_path, capfd):
+    """mmengine goes on with the iteration of the old size, and the ETA can become negative."""
+    arguments = (tiny_config('cls'), '--work-dir', tmp_path, '--no-validate', '--resume')
+    sized = ('--cfg-options', f'train_dataloader.batch_size={size}')
+    assert tool('train', *arguments, *sized) == 0
+    capfd.readouterr()
+    options = ('--cfg-options', 'train_dataloader.batch_size=4', 'train_cfg.max_epochs=2')
+    assert tool('train', *arguments, *options) == 0
+    log = ''.join(capfd.readouterr())
+    assert 'epoch 2 starts at iteration 3' in log
+    assert log.count('eta: 0:0') == 2
+    assert 'day' not in log
+    assert read_checkpoint(tmp_path / 'epoch_2.pth')['meta']['iter'] == 4
