@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mobileone_mm.deploy.config import build_model, load_config
+from mobileone_mm.config.read import load_config
+from mobileone_mm.deploy.config import build_model
 from mobileone_mm.deploy.exact import in_float64, wholly_in_float64
 from mobileone_mm.reparam.compare import randomize_
 
