@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -166,7 +167,7 @@ def _trained_model(config: Config, checkpoint: PathLike) -> tuple[nn.Module, Fit
     fitted = load_weights(model, weights)
     # A statement of its own: the eval() of mmdet's distillers returns None.
     model.eval()
-    return model, fitted
+    return model, replace(fitted, state={})  # the model has the weights now
 
 
 def _deploy_form(

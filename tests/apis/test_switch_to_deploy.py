@@ -3,32 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-import torch
 
 from mobileone_mm import MobileOne
 from mobileone_mm.apis import switch_to_deploy as api
-from mobileone_mm.config.read import load_config
-from mobileone_mm.deploy import report as reports
-from mobileone_mm.deploy.config import build_model
-from mobileone_mm.reparam.compare import randomize_
-
-
-@pytest.fixture
-def trained(tiny_config, tmp_path, monkeypatch):
-    """Makes a config and a checkpoint with random weights, as a run leaves them."""
-    monkeypatch.setattr(reports.latencies, '__defaults__', (0.0,))
-
-    def make(task: str, extra: str = '') -> tuple[Path, Path]:
-        config, checkpoint = tiny_config(task, extra), tmp_path / f'{task}-trained.pth'
-        model = randomize_(build_model(load_config(config)), seed=7)
-        meta = {'dataset_meta': {'classes': ('a', 'b', 'c'), 'palette': [(1, 2, 3)] * 3}}
-        torch.save({'state_dict': model.state_dict(), 'meta': meta}, checkpoint)
-        return config, checkpoint
-
-    return make
 
 
 @pytest.mark.parametrize(('data', 'builds'), [((), 2), (('--data',), 4)])
