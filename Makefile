@@ -70,7 +70,7 @@ test-openmmlab:
 	.venv-openmmlab/bin/python $(PYTEST) tests/test_package.py tests/test_registry.py tests/test_configs.py \
 	  tests/test_drop_in.py tests/models/test_mmdet_heads.py tests/models/test_against_mmpretrain.py \
 	  tests/compat tests/deploy tests/weights/test_loading.py tests/weights/test_runner_checkpoints.py \
-	  tests/hooks/test_average_check.py tests/distill tests/tools tests/config tests/runs tests/cli tests/inference tests/test_demo.py --ignore=tests/deploy/test_renaming.py
+	  tests/hooks/test_average_check.py tests/apis tests/distill tests/tools tests/config tests/runs tests/cli tests/inference tests/test_demo.py
 
 demo: $(STAMP)
 	$(BIN)/python -m demo $(TASK)

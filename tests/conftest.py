@@ -176,6 +176,31 @@ def tiny_config(tmp_path: Path, roots: dict[str, Path]) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def trained(
+    tiny_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Path, Path]]:
+    """Makes a config and a checkpoint with random weights, as a run leaves them: by task.
+
+    Reports of conversions measure latencies in three turns only.
+    """
+    from mobileone_mm.config.read import load_config
+    from mobileone_mm.deploy import report
+    from mobileone_mm.deploy.config import build_model
+    from mobileone_mm.reparam.compare import randomize_
+
+    monkeypatch.setattr(report.latencies, '__defaults__', (0.0,))
+
+    def make(task: str, extra: str = '') -> tuple[Path, Path]:
+        config, checkpoint = tiny_config(task, extra), tmp_path / f'{task}-trained.pth'
+        model = randomize_(build_model(load_config(config)), seed=7)
+        meta = {'dataset_meta': {'classes': ('a', 'b', 'c'), 'palette': [(1, 2, 3)] * 3}}
+        torch.save({'state_dict': model.state_dict(), 'meta': meta}, checkpoint)
+        return config, checkpoint
+
+    return make
+
+
+@pytest.fixture
 def tool(fresh_mmengine: None) -> Callable[..., int]:
     """Runs a tool of ``tools/`` in this process and returns its exit code."""
     from mobileone_mm.cli.run import call_tool

@@ -15,7 +15,8 @@ from mmengine.registry import DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mobileone_mm.deploy.config import build_model, deploy_form, load_config
+from mobileone_mm.config.read import load_config
+from mobileone_mm.deploy.config import build_model, deploy_form
 from mobileone_mm.deploy.fold import plan_folding
 from mobileone_mm.deploy.report import count_macs, latencies
 

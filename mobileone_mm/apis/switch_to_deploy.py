@@ -1,8 +1,7 @@
-"""Converting a trained model, with the metric of its dataset before and after."""
+"""Converts a trained model to a deploy pair, if wanted with the metric before and after."""
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,11 +13,13 @@ from ..deploy.pair import Conversion
 from ..errors import InputError, ProofError
 from ..inference.images import find_images
 from ..inference.model import data_meta
-from ..runs.prepare import READ, TEST, Purpose, prepare
+from ..reparam.compare import value_difference
+from ..runs.prepare import READ, TEST, Prepared, prepare
+from ..runs.running import running
+from ..training.launch import select_device
 from ..weights.published import local_file
-from .test import evaluate
 
-#: greatest difference of a metric, relative to it or to 1: what rounding moves across a threshold
+#: greatest difference of a metric, relative to its value or to 1
 METRIC_TOLERANCE = 1e-3
 
 
@@ -33,79 +34,81 @@ def switch_to_deploy(
     backbone_only: bool = False,
     data: bool = False,
 ) -> dict[str, Any]:
-    """Convert, as :func:`~mobileone_mm.deploy.convert_to_deploy` does, after stricter checks.
+    """Convert a model as :func:`~mobileone_mm.deploy.convert.convert_to_deploy` does.
+
+    The config is executed once, and each of the two models is built once; with ``data``, the Runner
+    builds each once more.
 
     Args:
+        checkpoint: A file, an address or a name such as ``mobileone_mm://s0-apple``.
         images: Files, folders and patterns.
-        data: Evaluate the original and the result on the test set of the config, too, and require
-            that each metric agrees within :data:`METRIC_TOLERANCE`. The other arguments are those of
+        data: Also evaluate the original and the result on the test set of the config; each metric must
+            agree within :data:`METRIC_TOLERANCE`. The other arguments are those of
             ``convert_to_deploy``.
 
     Returns:
-        The report, as it is written.
+        The report.
 
     Raises:
-        InputError: Anything that the user gave does not fit, mistyped keys of the config included.
+        InputError: Anything that the user gave cannot be used; nothing is written.
         ProofError: The two forms differ; nothing is written.
     """
-    cfg = prepare(Path(config), cfg_options, Purpose(needs=TEST.needs) if data else READ).cfg
     checkpoint = local_file(checkpoint)
-    conversion = prepare_conversion(
-        config,
-        checkpoint,
-        out,
-        cfg_options,
-        find_images([str(image) for image in images], argument='--images'),
-        tolerance,
-        device,
-        backbone_only,
-        data_meta(cfg, {}),
-    )
-    if data:
-        conversion.report['metric'] = compare_metrics(
-            conversion, config, checkpoint, cfg_options, device
+    with tempfile.TemporaryDirectory() as folder:
+        flags = dict(work_dir=f'{folder}/before', checkpoint=checkpoint) if data else {}
+        prepared = prepare(Path(config), cfg_options, TEST if data else READ, **flags)
+        conversion = prepare_conversion(
+            prepared.written,
+            checkpoint,
+            out,
+            find_images([str(image) for image in images], argument='--images'),
+            tolerance,
+            device,
+            backbone_only,
+            data_meta(prepared.written, {}),
         )
+        if data:
+            select_device(device)
+            conversion.report['metric'] = compare_metrics(conversion, prepared, folder)
     conversion.write()
     return conversion.report
 
 
-def compare_metrics(
-    conversion: Conversion,
-    config: str | os.PathLike[str],
-    checkpoint: str | os.PathLike[str],
-    cfg_options: Mapping[str, Any] | None,
-    device: str,
-) -> dict[str, Any]:
-    """Evaluate the original, and the pair as its files would be.
+def compare_metrics(conversion: Conversion, original: Prepared, folder: str) -> dict[str, Any]:
+    """Evaluate the original, and the files of the pair.
+
+    Args:
+        conversion: The conversion.
+        original: The config of the original, prepared for a test of its checkpoint.
+        folder: A folder for the files of both runs.
 
     Returns:
-        The tolerance, and of each metric the values before and after.
+        The tolerance, and for each metric the values before and after.
 
     Raises:
         ProofError: A metric differs.
-        InputError: The config's test cannot be run.
+        InputError: The test of the config cannot be run.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        paths = conversion.write(folder)
-        before = evaluate(
-            Path(config),
-            Path(checkpoint),
-            f'{folder}/before',
-            cfg_options=cfg_options,
-            device=device,
-        )
-        after = evaluate(paths['config'], paths['checkpoint'], f'{folder}/after', device=device)
+    before = _metrics(original)
+    paths = conversion.write(f'{folder}/pair')
+    flags = dict(work_dir=f'{folder}/after', checkpoint=paths['checkpoint'])
+    after = _metrics(prepare(paths['config'], None, TEST, **flags))
     values = {name: (float(before[name]), float(after[name])) for name in before if name in after}
     if not values:
         raise InputError('--data: the test evaluator of the config gives no metric')
     for name, (one, other) in values.items():
-        same = one == other or (math.isnan(one) and math.isnan(other))
-        if not same and not abs(one - other) <= METRIC_TOLERANCE * max(1.0, abs(one)):
+        allowed = METRIC_TOLERANCE * max(1.0, abs(one))
+        if not value_difference(one, other) <= allowed:
             raise ProofError(
                 f'{name}: {one:.6g} before and {other:.6g} after the conversion (allowed difference: '
-                f'{METRIC_TOLERANCE * max(1.0, abs(one)):.2g}); nothing was written'
+                f'{allowed:.2g}); nothing was written'
             )
     return {
         'tolerance': METRIC_TOLERANCE,
         'values': {name: list(pair) for name, pair in values.items()},
     }
+
+
+def _metrics(prepared: Prepared) -> dict[str, float]:
+    with running(prepared) as runner:
+        return dict(runner.test())

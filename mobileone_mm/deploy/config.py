@@ -1,14 +1,11 @@
-"""The config of a deploy pair: one file, no bases, nothing of the machine that wrote it."""
+"""The config of a deploy pair: one self-contained file without settings of one machine."""
 
 from __future__ import annotations
 
 import copy
-import inspect
-import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,36 +14,28 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from ..config.read import load_config as read_config
-from ..config.tree import walk
-from ..errors import InputError
+from ..config.read import load_config
+from ..config.tree import class_of, walk
+from ..errors import InputError, one_line
 from ..models import MobileOne
 
-#: where a setting stands below ``model``
+#: keys that lead from ``model`` to a setting
 Place: TypeAlias = tuple[str | int, ...]
 #: settings of one run on one machine
 RUN_KEYS = ('changes', 'channels_last', 'load_from', 'resume', 'work_dir', 'launcher')
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _ENVIRONMENT = re.compile(r'\{\{[\'"]?\s*\$(\w+)\s*:\s*(\S*?)\s*[\'"]?\}\}')
 
 
-def load_config(path: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config, merge options into it and replace a distilling model by its student.
-
-    Raises:
-        InputError: The file is no config or cannot be read.
-    """
-    return student_form(read_config(Path(path), options))
-
-
 def student_form(config: Config) -> Config:
-    """A config with the plain student in the place of a model that learns from teachers.
+    """Return the config with the plain student instead of a model that learns from teachers.
 
-    Such a model's class says so by a static method ``student_config``; its state dict is the
-    student's. Stored views in pipelines become the transforms that they are made by. Any other config
-    comes back as it is.
+    The class of such a model has a static method ``student_config``; its state dict is the student's.
+    Stored views in pipelines become the transforms that they consist of. Any other config is returned
+    unchanged.
     """
     init_default_scope(config.get('default_scope') or 'mmengine')
-    plain = getattr(class_of(config.model.get('type')), 'student_config', None)
+    plain = getattr(class_of(config.model), 'student_config', None)
     if plain is None:
         return config
     content = {**config.to_dict(), 'model': plain(config.model.to_dict())}
@@ -62,7 +51,7 @@ def _without_stored_views(node: Any) -> Any:
     for item in node:
         if isinstance(item, dict) and str(item.get('type')).endswith('.StoredView'):
             items += item['transforms']
-        elif item != 'teacher_view':  # what the packing takes along for the classifier
+        elif item != 'teacher_view':  # a key that only the distilling classifier reads
             items.append(_without_stored_views(item))
     return items if isinstance(node, list) else tuple(items)
 
@@ -73,79 +62,68 @@ def build_model(config: Config) -> nn.Module:
     Raises:
         InputError: The model cannot be built.
     """
-    # An earlier scope of this process must not decide where names are looked up.
+    # A scope that this process used before must not decide where names are looked up.
     init_default_scope(config.get('default_scope') or 'mmengine')
     model = copy.deepcopy(config.model)
     if config.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', config.data_preprocessor)
     try:
         return ROOT_MODELS.build(model)
-    except Exception as error:  # constructors of any host raise anything
+    except Exception as error:  # constructors of the hosts raise anything
         raise InputError(
-            f'config: its model cannot be built ({type(error).__name__}: {_line(error)})'
+            f'config: its model cannot be built ({type(error).__name__}: {one_line(error)[:200]})'
         ) from error
 
 
-def deploy_config_text(
-    config: Config,
-    path: str | os.PathLike[str],
-    options: Mapping[str, Any] | None = None,
-    without: Sequence[Place] = (),
-) -> str:
-    """Text of the deploy form of a config.
+def deploy_config_text(config: Config, without: Sequence[Place] = ()) -> str:
+    """Return the text of the deploy form of a config.
 
-    Every MobileOne in the model gets ``deploy=True`` and loses its initialisation, as do all parts
-    that started from a pretrained file: the weights are in the checkpoint of the pair. A teacher
-    that stands in a file of its own is written into the text. What the config took from the
-    environment (``{{$COCO_ROOT:data/coco}}``) is taken from there again, so that data roots are those
+    See :func:`deploy_form`. A string that begins with the path of an environment variable of the
+    source (``{{$COCO_ROOT:data/coco}}``) begins with the variable again, so that data roots are those
     of the machine that uses the pair.
 
     Args:
-        config: As :func:`load_config` gave it.
-        path: The file that it came from.
-        options: What was merged into it.
-        without: Settings of the model that become None, such as the ``norm_cfg`` of a part whose BN
-            is folded.
+        config: The config of the training form.
+        without: Settings of the model that become None, such as the ``norm_cfg`` of a part whose BNs
+            are folded.
     """
     text = deploy_form(config, without).dump()
-    names = dict(_ENVIRONMENT.findall(config.text))
-    tokens = {name: f'__environment_{name}__' for name in names}
-    portable = _dump_with(tokens, path, options, without)
-    if portable is None:
-        # A variable that chooses a file or a number cannot be a token; keep what it chose.
-        tokens = {
-            n: t
-            for n, t in tokens.items()
-            if _dump_with({n: t}, path, options, without) is not None
-        }
-        portable = _dump_with(tokens, path, options, without)
-    if portable is None:
-        return text
-    for name, token in tokens.items():
-        portable = portable.replace(token, f'{{{{${name}:{names[name]}}}}}')
-    return portable
+    paths = {
+        os.environ.get(name, default): f'{{{{${name}:{default}}}}}'
+        for name, default in _ENVIRONMENT.findall(config.text)
+        if '/' in default  # other variables choose a base file or a number
+    }
+    for path in sorted(filter(None, paths), key=len, reverse=True):
+        end = '' if path.endswith('/') else r"(?=[/'])"
+        text = re.sub(f"'{re.escape(path)}{end}", f"'{paths[path]}".replace('\\', r'\\'), text)
+    return text
 
 
 def parse_config_text(text: str) -> Config:
-    """The config of a text, with environment variables put in."""
+    """Return the config of a text, with the values of environment variables."""
     return Config.fromstring(text, '.py')
 
 
 def absolute_paths(text: str) -> list[str]:
-    """Absolute paths that the author of a config wrote into it."""
+    """Return the absolute paths in the text of a config."""
     found = re.findall(r"'((?:/|~/|[A-Za-z]:[\\/])[^'\n]*)'", text)
     return sorted({path for path in found if len(path) > 1})
 
 
 def deploy_form(config: Config, without: Sequence[Place] = ()) -> Config:
-    """The config of the deploy form, with some settings of the model set to None."""
+    """Return the config of the deploy form, with some settings of the model set to None.
+
+    Every MobileOne in the model gets ``deploy=True``. Pretrained files are removed, because the weights
+    are in the checkpoint of the pair, and a teacher in a file of its own is written into the config.
+    """
     init_default_scope(config.get('default_scope') or 'mmengine')
     content = copy.deepcopy(config.to_dict())
     for key in RUN_KEYS:
         content.pop(key, None)
-    for _, node in walk(content):
-        if node.get('persistent_workers') and not node.get('num_workers'):
-            node['persistent_workers'] = False  # torch refuses it without workers
+    for loader in _LOADERS:
+        # torch refuses persistent workers without workers; mmpretrain's tools add them by default.
+        if content.get(loader) and not content[loader].get('num_workers'):
+            content[loader]['persistent_workers'] = False
     _switch(content['model'])
     for place in without:
         node = content['model']
@@ -156,14 +134,14 @@ def deploy_form(config: Config, without: Sequence[Place] = ()) -> Config:
     given = imports['imports']
     names = [given] if isinstance(given, str) else list(given)
     if 'mobileone_mm' not in names:
-        # First: it puts stand-ins for missing compiled operators in place.
+        # First: its import replaces missing compiled operators.
         imports['imports'] = ['mobileone_mm', *names]
     return Config(content)
 
 
-def _switch(node: Any) -> None:
-    if isinstance(node, dict):
-        if is_mobileone(node.get('type')):
+def _switch(model: dict[str, Any]) -> None:
+    for _, node in walk(model):
+        if is_mobileone(node):
             node['deploy'] = True
             node.pop('init_cfg', None)
         elif _is_pretrained(node.get('init_cfg')):
@@ -172,33 +150,17 @@ def _switch(node: Any) -> None:
             del node['pretrained']
         if 'teacher_config' in node:
             node['teacher_config'] = _teacher(node['teacher_config'])
-            node['teacher_ckpt'] = None  # a path of this machine; only training needs it
-        for value in node.values():
-            _switch(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            _switch(value)
+            node['teacher_ckpt'] = None  # a path of this machine, which only training needs
 
 
-def is_mobileone(kind: Any) -> bool:
-    """Whether a ``type`` of a config is our backbone."""
-    kind = class_of(kind)
+def is_mobileone(node: Any) -> bool:
+    """Return whether a dict of a config is our backbone."""
+    kind = class_of(node)
     return kind is not None and issubclass(kind, MobileOne)
 
 
-def class_of(kind: Any) -> type | None:
-    """The class that a ``type`` of a config names in the current scope."""
-    if isinstance(kind, str):
-        try:
-            with ROOT_MODELS.switch_scope_and_registry(None) as registry:
-                kind = registry.get(kind)
-        except (KeyError, ImportError):
-            return None
-    return kind if inspect.isclass(kind) else None
-
-
 def _teacher(given: Any) -> dict[str, Any]:
-    """The model of a teacher's config: mmdet takes a dict, a path, or a path in its own package."""
+    """Return the model of a teacher: mmdet takes a dict, a path, or a path inside its own package."""
     if not isinstance(given, (str, Path)):
         return dict(given)
     path = Path(given)
@@ -212,42 +174,4 @@ def _teacher(given: Any) -> dict[str, Any]:
 def _is_pretrained(init_cfg: Any) -> bool:
     if isinstance(init_cfg, (list, tuple)):
         return any(_is_pretrained(item) for item in init_cfg)
-    return isinstance(init_cfg, dict) and str(init_cfg.get('type')).endswith('Pretrained')
-
-
-def _dump_with(
-    variables: Mapping[str, str],
-    path: str | os.PathLike[str],
-    options: Mapping[str, Any] | None,
-    without: Sequence[Place],
-) -> str | None:
-    """The deploy text of the config when it is read with these environment variables, if it can be."""
-    try:
-        with _environment(variables):
-            text = deploy_form(load_config(path, options), without).dump()
-    except Exception:  # the config does not load with them; the caller has another way
-        return None
-    return text
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    # mmengine tells the user of each variable that it put in; these are not the user's.
-    level = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(level)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _line(error: BaseException) -> str:
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return ' '.join(str(text).split())[:200]
+    return isinstance(init_cfg, Mapping) and str(init_cfg.get('type')).endswith('Pretrained')

@@ -1,149 +1,157 @@
-"""From config and checkpoint of a trained model to the files of its deploy form."""
+"""From the config and checkpoint of a trained model to a deploy pair."""
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..config.read import load_config
+from ..errors import InputError, ProofError, one_line
 from ..reparam import Reparameterizable
+from ..reparam.conv_norm import Found
 from ..reparam.surgery import unfused_blocks
-from ..weights.fit import FittedState, checkpoint_for
+from ..weights.fit import FittedState, load_weights
 from ..weights.unwrap import read_weights
 from . import config as configs
-from .exact import give_back
-from .fold import FoldPlan, plan_folding
+from .fold import Folding, build_deploy_form, foldable
 from .forward import RawForward
 from .pair import Conversion, output_paths, pair_meta, sha256_of
-from .prove import Difference, compare_models, own_tolerance, prove_algebra
+from .prove import (
+    FLOAT64_TOLERANCE,
+    Difference,
+    compare_models,
+    deploy_state,
+    failing_folds,
+    own_tolerance,
+)
 from .report import describe, describe_folding, describe_proof
-from .samples import image_inputs, round_up, second_sizes, structured_input, test_size
-from .units import deploy_state, fill
+from .samples import proof_inputs
 
-Path_ = str | os.PathLike[str]
+PathLike: TypeAlias = str | os.PathLike[str]
 
 
 def convert_to_deploy(
-    config: Path_,
-    checkpoint: Path_,
-    out: Path_,
+    config: PathLike | Config,
+    checkpoint: PathLike,
+    out: PathLike,
     cfg_options: Mapping[str, Any] | None = None,
-    images: Sequence[Path_] = (),
+    images: Sequence[PathLike] = (),
     tolerance: float | None = None,
     device: str = 'cpu',
     backbone_only: bool = False,
 ) -> dict[str, Any]:
-    """Fuse a trained classifier, detector or segmentor, prove it, write the result.
+    """Fuse a trained classifier, detector or segmentor, prove that it is the same, and write it.
 
-    Every MobileOne of the model is fused, wherever it stands, and every BN of necks and heads that
-    follows a convolution is folded into it, as far as a config can say so to an unmodified host; the
-    report lists what stays and why.
+    Every MobileOne of the model is fused. Every BN of necks and heads that follows a convolution is
+    folded into it, as far as a config can express that to an unmodified host; the report lists what
+    stays and why.
 
-    Three files appear together or not at all: the checkpoint ``out`` (weights, classes, palette), and
-    beside it, with the same name, the config (``.py``) and a report (``.json``). The raw outputs of
-    the original are compared with those of the model that the *written* config and weights make, at
-    the test size of the config and at a second, non-square one, in the model's dtype and in float64.
+    Three files are written together or not at all: the checkpoint ``out`` (weights, classes, palette),
+    and beside it, with the same name, the config (``.py``) and a report (``.json``). The raw outputs of
+    the original are compared with those of the model that the *written* config builds, at the test size
+    of the config and at a second, non-square one, in the model's dtype and in float64.
 
-    A checkpoint of mmengine's Runner with EMA holds the averaged weights as ``state_dict``; these are
-    converted. Optimizer, schedulers, message hub and raw weights are left out.
+    Averaged weights (EMA) are preferred. Optimizer, schedulers, message hub and raw weights are left
+    out.
 
     Args:
-        config: The config that the model was trained by.
-        checkpoint: Its weights in training form, of any known naming.
-        out: The checkpoint to write, a ``.pth``, ``.pt`` or ``.safetensors`` file; the last holds
-            weights only, and classes and the like stand in the report.
+        config: The config that the model was trained with: a file, or what was read from it.
+        checkpoint: Its weights in training form, in any known naming.
+        out: The checkpoint to write, a ``.pth``, ``.pt`` or ``.safetensors`` file. The last format
+            holds weights only; classes and palette are in the report.
         cfg_options: Overrides of the config, by dotted key.
         images: Images to compare on, besides structured random input.
-        tolerance: Greatest difference in the model's dtype, relative to the scale of the output; 1000
-            times the dtype's machine epsilon if not given.
-        device: Where the comparison runs.
-        backbone_only: Leave necks and heads as they are.
+        tolerance: Greatest difference in the model's dtype, relative to the scale of the output;
+            default: 1000 times the machine epsilon of the dtype.
+        device: Device of the comparison.
+        backbone_only: Leave necks and heads unchanged.
 
     Returns:
-        The report, as it is written.
+        The report.
 
     Raises:
         InputError: Config, checkpoint or images cannot be used, or ``out`` cannot be written.
         ProofError: The two forms differ by more than the tolerance; nothing is written.
     """
+    if not isinstance(config, Config):
+        config = load_config(Path(config), cfg_options)
     conversion = prepare_conversion(
-        config, checkpoint, out, cfg_options, images, tolerance, device, backbone_only
+        config, checkpoint, out, images, tolerance, device, backbone_only
     )
     conversion.write()
     return conversion.report
 
 
 def prepare_conversion(
-    config: Path_,
-    checkpoint: Path_,
-    out: Path_,
-    cfg_options: Mapping[str, Any] | None = None,
-    images: Sequence[Path_] = (),
+    config: Config,
+    checkpoint: PathLike,
+    out: PathLike,
+    images: Sequence[PathLike] = (),
     tolerance: float | None = None,
     device: str = 'cpu',
     backbone_only: bool = False,
     dataset_meta: Mapping[str, Any] | None = None,
 ) -> Conversion:
-    """What :func:`convert_to_deploy` does, up to but without the writing.
+    """Do what :func:`convert_to_deploy` does, except for the writing.
 
     Args:
-        dataset_meta: Classes and palette, if the checkpoint has none; the other arguments are those
-            of :func:`convert_to_deploy`.
+        dataset_meta: Classes and palette, for a checkpoint that has none. The other arguments are
+            those of :func:`convert_to_deploy`.
     """
-    paths = output_paths(out, [config, checkpoint, *images])
+    sources = [path for path in (config.filename, checkpoint, *images) if path is not None]
+    paths = output_paths(out, sources)
     target = _device(device)
     if tolerance is not None and not 0 < tolerance < 1:
-        raise InputError(f'tolerance: got {tolerance}; a number between 0 and 1 is needed')
-    cfg = configs.load_config(config, cfg_options)
+        raise InputError(f'tolerance: got {tolerance}; expected a number between 0 and 1')
+    config = configs.student_form(config)
     source = Path(checkpoint).expanduser()
-    model, fitted = _trained_model(cfg, checkpoint)
-    give_back()
+    model, fitted = _trained_model(config, checkpoint)
     model.to(target)
-    inputs = _inputs(cfg, model, images, target)
+    forward = RawForward(model)
+    inputs = proof_inputs(config, forward, model, images, target)
 
-    plan, text, deployed, float64 = _deployed(
-        cfg, config, cfg_options, model, inputs, backbone_only
-    )
+    folding, exact = _deploy_form(config, forward, model, inputs, backbone_only)
+    deployed = folding.model
     dtype = next(model.parameters()).dtype
     allowed = own_tolerance(dtype) if tolerance is None else tolerance
-    own = compare_models(model, deployed, inputs, dtype, allowed, plan.pairs)
+    own = compare_models(forward, model, deployed, inputs, allowed, folding.pairs)
 
-    report = describe(source, sha256_of(source), fitted, model, deployed, inputs[0][1])
-    report['folded'] = describe_folding(plan, backbone_only)
-    report['proof'] = describe_proof(float64, own, dtype, allowed, target)
-    report['absolute_paths_in_config'] = configs.absolute_paths(text)
+    report = describe(source, sha256_of(source), fitted, forward, model, deployed, inputs[0][1])
+    report['folded'] = describe_folding(folding, backbone_only)
+    report['proof'] = describe_proof(
+        target,
+        {'float64': (FLOAT64_TOLERANCE, exact), str(dtype).removeprefix('torch.'): (allowed, own)},
+    )
+    report['absolute_paths_in_config'] = configs.absolute_paths(folding.text)
     report['checkpoint_bytes'] = {'before': source.stat().st_size}
-    meta = pair_meta(fitted.meta, cfg, text, report['source'], dataset_meta)
+    meta = pair_meta(fitted.meta, config, folding.text, report['source'], dataset_meta)
     state = {key: value.detach().cpu() for key, value in deployed.state_dict().items()}
-    return Conversion(paths, text, state, meta, report)
+    return Conversion(paths, folding.text, state, meta, report)
 
 
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(1, device=device).item()  # meta has no numbers
+        torch.empty(1, device=device).item()  # fails on 'meta', which has no values
     except (RuntimeError, AssertionError, ValueError) as error:
         if str(name).startswith('cuda') and not torch.cuda.is_available():
             raise InputError(f"device: got '{name}', but torch finds no GPU; use cpu") from error
-        raise InputError(f"device: got '{name}'; torch cannot use it, try cpu") from error
+        raise InputError(f"device: got '{name}', which torch cannot use; try cpu") from error
     return device
 
 
-def _trained_model(cfg: Config, checkpoint: Path_) -> tuple[nn.Module, FittedState]:
-    """The model of the config with the weights of the checkpoint, in eval mode.
-
-    Returns:
-        The model, and what was found in the checkpoint.
-    """
+def _trained_model(config: Config, checkpoint: PathLike) -> tuple[nn.Module, FittedState]:
+    """Build the model of the config, load the weights of the checkpoint and set eval mode."""
     weights = read_weights(checkpoint)
-    model = configs.build_model(cfg)
+    model = configs.build_model(config)
     if not any(isinstance(module, Reparameterizable) for module in model.modules()):
         raise InputError(
             'config: its model has no MobileOne of this package; set '
@@ -154,96 +162,48 @@ def _trained_model(cfg: Config, checkpoint: Path_) -> tuple[nn.Module, FittedSta
     if next(unfused_blocks(model), None) is None:
         raise InputError(
             'config: builds the backbone in deploy form (deploy=True) already; give the config that '
-            'the checkpoint was trained by'
+            'the checkpoint was trained with'
         )
-    fitted = checkpoint_for(model, weights)
-    fitted.load(model)
-    model.eval()  # mmdet's distillers return nothing from it
-    # The weights are the model's now; keeping the file's as well would double the memory.
-    return model, replace(fitted, state={})
+    fitted = load_weights(model, weights)
+    # A statement of its own: the eval() of mmdet's distillers returns None.
+    model.eval()
+    return model, replace(fitted, state={})  # the model has the weights now
 
 
-def _deployed(
-    cfg: Config,
-    path: Path_,
-    options: Mapping[str, Any] | None,
+def _deploy_form(
+    config: Config,
+    forward: RawForward,
     model: nn.Module,
     inputs: list[tuple[str, Tensor]],
     backbone_only: bool,
-) -> tuple[FoldPlan, str, nn.Module, list[Difference]]:
-    """Plan, config text and model of the deploy form, proved in float64.
-
-    A fold that looks right and is not (a host's class may use its layers in another way than its
-    names say) is given up, and the rest is planned again.
-    """
-    kept: dict[str, str] = {}
-    while True:
-        try:
-            plan = FoldPlan() if backbone_only else plan_folding(cfg, model, kept)
-            text = configs.deploy_config_text(cfg, path, options, plan.without)
-            # Exactly as a user of the files would build it.
-            deployed = configs.build_model(configs.parse_config_text(text))
-            deployed.eval()
-            fill(deployed, deploy_state(model, plan.pairs))
-            give_back()
-        except InputError:
-            raise
-        except ValueError as error:
-            raise InputError(f'checkpoint: {error}') from error
-        deployed.to(inputs[0][1].device)
-        if inputs[0][1].device.type == 'mps':  # has no float64
-            return plan, text, deployed, []
-        differences, refused = prove_algebra(model, deployed, plan.pairs, inputs)
-        if not refused:
-            return plan, text, deployed, differences
-        kept.update(refused)
-
-
-def _inputs(
-    cfg: Config,
-    model: nn.Module,
-    images: Sequence[Path_],
-    device: torch.device,
-) -> list[tuple[str, Tensor]]:
-    # The preprocessor pads its batches; necks that join upsampled maps rely on that.
-    divisor = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1) or 1
-    size = round_up(test_size(cfg), divisor)
-    channels = next(unfused_blocks(model))[1].kernel_shape[1]
-    forward = RawForward(model)
-    first = _random_input(size, channels, device)
-    error = _does_not_run(forward, model, first)
-    if error:
-        raise InputError(
-            f'config: its model does not run on {first[0]}, which its test pipeline makes of an image '
-            f'of 3 : 4 ({error}); does it take such images, and does it find anything (weights, '
-            'test_cfg)?'
-        )
-    inputs = [first]
-    for other in second_sizes(size):  # some heads need images of a certain size
-        second = _random_input(round_up(other, divisor), channels, device)
-        if not _does_not_run(forward, model, second):
-            inputs.append(second)
-            break
-    for name, image in image_inputs(model, images, size):
-        if image.shape[1] != channels:
-            raise InputError(
-                f"images: '{name}' has {image.shape[1]} channels after the preprocessor, the model "
-                f'takes {channels}; leave --images out'
-            )
-        inputs.append((name, image))
-    return [(name, tensor.to(device)) for name, tensor in inputs]
-
-
-def _random_input(size: tuple[int, int], channels: int, device: torch.device) -> tuple[str, Tensor]:
-    name = f'random input of {size[0]} x {size[1]}'
-    return name, structured_input(size, channels).to(device)
-
-
-@torch.no_grad()
-def _does_not_run(forward: RawForward, model: nn.Module, given: tuple[str, Tensor]) -> str | None:
-    """Why the model does not run on an input; None if it does."""
+) -> tuple[Folding, list[Difference]]:
+    """Build the deploy form with its weights, and prove it in float64."""
+    target = next(model.parameters()).device
+    device = torch.device('cpu') if target.type == 'mps' else target  # MPS has no float64
+    exact = copy.deepcopy(model).to(device).double()
+    inputs = [(name, tensor.to(device).double()) for name, tensor in inputs]
     try:
-        forward(model, given[1])
-    except Exception as error:  # a host's forward raises anything
-        return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
-    return None
+        found = Found([], {}) if backbone_only else foldable(exact)
+        refused = failing_folds(forward, exact, found.pairs, inputs[0][1])
+        pairs = [pair for pair in found.pairs if pair.norm not in refused]
+        folding = build_deploy_form(config, model, Found(pairs, {**found.left, **refused}))
+        _load(folding.model, deploy_state(model, folding.pairs))
+        folding.model.to(target).eval()
+        deployed = copy.deepcopy(folding.model).to(device).double()
+        _load(deployed, deploy_state(exact, folding.pairs))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f'checkpoint: {one_line(error)}') from error
+    return folding, compare_models(
+        forward, exact, deployed, inputs, FLOAT64_TOLERANCE, folding.pairs
+    )
+
+
+def _load(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ProofError(
+            f'the written config builds another model ({one_line(error)[:200]}); nothing was written'
+        ) from error

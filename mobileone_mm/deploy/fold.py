@@ -1,25 +1,25 @@
-"""Which BNs of necks and heads fold, and how a config says so to an unmodified host.
+"""Which BNs of necks and heads can be folded, and which edits of the config remove them.
 
-Hosts build a convolution with a bias where ``norm_cfg`` is None, so this is what the written config
-says. Whether a part really turns into its folded form by that is not for a table of classes to know:
-every such edit is tried, the edited model is built (without memory, on torch's meta device), and it
-must differ from the original in the folded BNs and the biases instead of them, and in nothing else.
+The hosts build a convolution with a bias where ``norm_cfg`` is None, so the written config says that.
+No table of classes can tell whether a part really becomes its folded form by this edit. Instead, the
+edited model is built and compared with the original: the folded BNs must be gone, their layers must
+have a bias, and everything else must be the same.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+from ..config.tree import class_of
 from ..errors import InputError
-from ..reparam.conv_norm import ConvNorm, find_conv_norms, outer_modules
+from ..reparam.conv_norm import ConvNorm, Found, find_conv_norms, outer_modules
 from . import config as configs
 from .config import Place
 
@@ -28,87 +28,99 @@ _OTHER_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 @dataclass(frozen=True)
-class FoldPlan:
-    """What is folded besides the backbone.
+class Folding:
+    """The deploy form of a model, built from its config; its weights are not set.
 
     Attributes:
-        without: Settings of the model that the written config sets to None.
-        pairs: The layers and BNs that become one.
+        text: The config.
+        model: The model that the text builds.
+        without: Settings of the model that the text sets to None.
+        pairs: Layers and BNs that become one layer.
         left: Names of normalisation layers that stay, with the reason.
     """
 
-    without: tuple[Place, ...] = ()
-    pairs: list[ConvNorm] = field(default_factory=list)
-    left: dict[str, str] = field(default_factory=dict)
+    text: str
+    model: nn.Module
+    without: tuple[Place, ...]
+    pairs: list[ConvNorm]
+    left: dict[str, str]
 
 
 class _NotFoldedError(Exception):
-    """An edit of the config does not give the folded model; the text says why."""
+    """An edit of the config does not build the folded model; the message is the reason."""
 
 
-def plan_folding(
-    config: Config, model: nn.Module, kept: Mapping[str, str] | None = None
-) -> FoldPlan:
-    """Find the edits of a config that fold as many BNs as can be folded.
+def foldable(model: nn.Module) -> Found:
+    """Find the BNs of necks and heads that can be folded, judged by the structure of the model."""
+    found = find_conv_norms(model)
+    left = dict(found.left)
+    for name, module in outer_modules(model):
+        if isinstance(module, _BatchNorm) and any('backbone' in part for part in name.split('.')):
+            left[name] = 'belongs to another backbone, which stays as it is'
+        elif isinstance(module, _OTHER_NORMS) and not isinstance(module, _BatchNorm):
+            left[name] = f'is a {type(module).__name__}, which depends on the input'
+    for pair in found.pairs:
+        if not pair.parent:
+            left.setdefault(pair.norm, 'is a direct child of the model, not of a part of it')
+    return Found([pair for pair in found.pairs if pair.norm not in left], left)
+
+
+def build_deploy_form(config: Config, model: nn.Module, found: Found) -> Folding:
+    """Build the deploy form of a model, with as many BNs folded as a config can express.
 
     Args:
         config: The config of the original.
-        model: The original, with its weights.
-        kept: Names of norms that must stay, with the reason.
+        model: The original.
+        found: The BNs to fold, and the others with the reason.
     """
-    found = find_conv_norms(model)
-    left = {**found.left, **(kept or {})}
-    pairs = {pair.norm: pair for pair in found.pairs if pair.norm not in left}
-    for name, module in outer_modules(model):
-        if isinstance(module, _BatchNorm) and _in_backbone(name):
-            left[name] = 'belongs to another backbone, which stays as it is'
-            pairs.pop(name, None)
-        elif isinstance(module, _OTHER_NORMS) and not isinstance(module, _BatchNorm):
-            left[name] = f'is a {type(module).__name__}, which depends on the input'
-    for norm in [norm for norm, pair in pairs.items() if not pair.parent]:
-        left[norm] = 'stands in the model itself, not in a part of it'
-        del pairs[norm]
-    candidates = list(_places(configs.deploy_form(config).model.to_dict())) if pairs else []
-    without, folded, refused = _accepted(config, model, pairs, candidates)
-    for norm in pairs:
-        if norm not in folded:
-            left[norm] = _why_not(norm, refused)
-    return FoldPlan(without, [pairs[norm] for norm in pairs if norm in folded], left)
+    pairs = {pair.norm: pair for pair in found.pairs}
+    without = tuple(_places(configs.deploy_form(config).model.to_dict())) if pairs else ()
+    refused: dict[Place, str] = {}
+    try:  # usually all edits are good, and one build is enough
+        text, deployed = _build(config, without)
+        folded = _folded_by(model, deployed, pairs)
+    except (_NotFoldedError, InputError):
+        without, folded, refused = _one_by_one(config, model, pairs, without)
+        text, deployed = _build(config, without)
+    left = {norm: _why_not(norm, refused) for norm in pairs if norm not in folded}
+    chosen = [pair for norm, pair in pairs.items() if norm in folded]
+    return Folding(text, deployed, without, chosen, {**found.left, **left})
 
 
-def _accepted(
-    config: Config, model: nn.Module, pairs: Mapping[str, ConvNorm], candidates: list[Place]
+def _build(config: Config, without: Sequence[Place]) -> tuple[str, nn.Module]:
+    text = configs.deploy_config_text(config, without)
+    return text, configs.build_model(configs.parse_config_text(text))
+
+
+def _one_by_one(
+    config: Config, model: nn.Module, pairs: Mapping[str, ConvNorm], candidates: Sequence[Place]
 ) -> tuple[tuple[Place, ...], set[str], dict[Place, str]]:
-    """The edits that hold together, the norms that they fold, and why the others do not."""
-    if not candidates:
-        return (), set(), {}
-    try:  # usually all of them do, and one build is enough
-        return tuple(candidates), _folded_by(config, model, pairs, tuple(candidates)), {}
-    except _NotFoldedError:
-        pass
+    """Return the edits that work together, the norms that they fold, and why the others do not."""
     without: tuple[Place, ...] = ()
     folded: set[str] = set()
     refused: dict[Place, str] = {}
     for place in candidates:
+        edits = (*without, place)
         try:
-            now = _folded_by(config, model, pairs, (*without, place))
-        except _NotFoldedError as error:
-            refused[place] = str(error)
+            edited = configs.build_model(configs.deploy_form(config, edits))
+            now = _folded_by(model, edited, pairs)
+        except (_NotFoldedError, InputError) as error:
+            refused[place] = str(error).removeprefix('config: ')
             continue
         if len(now) > len(folded):
-            without, folded = (*without, place), now
+            without, folded = edits, now
     return without, folded, refused
 
 
 def _places(node: Any, place: Place = ()) -> Iterator[Place]:
-    """Where a model's config, outside backbones, says or implies a normalisation."""
+    """Yield where the config of a model, outside backbones, sets or implies a normalisation."""
     if isinstance(node, Mapping):
-        if configs.is_mobileone(node.get('type')):
+        if configs.is_mobileone(node):
             return
-        if 'type' in node and NORM_KEY not in node and _has_default(node['type']):
+        if 'type' in node and NORM_KEY not in node and _has_default(node):
             yield (*place, NORM_KEY)
         for key, value in node.items():
-            # A teacher in a config of its own is no part of the checkpoint.
+            # The checkpoint has no weights of a teacher with a config of its own.
             if 'backbone' in str(key) or key == 'teacher_config':
                 continue
             if str(key).endswith(NORM_KEY):
@@ -121,9 +133,9 @@ def _places(node: Any, place: Place = ()) -> Iterator[Place]:
             yield from _places(value, (*place, index))
 
 
-def _has_default(kind: Any) -> bool:
-    """Whether a class normalises although its config does not say so."""
-    kind = configs.class_of(kind)
+def _has_default(node: Mapping[str, Any]) -> bool:
+    """Return whether a class normalises although its config has no ``norm_cfg``."""
+    kind = class_of(node)
     for base in inspect.getmro(kind) if kind is not None else ():
         if '__init__' not in vars(base):
             continue
@@ -135,15 +147,12 @@ def _has_default(kind: Any) -> bool:
     return False
 
 
-def _folded_by(
-    config: Config, model: nn.Module, pairs: Mapping[str, ConvNorm], without: tuple[Place, ...]
-) -> set[str]:
-    """Names of the norms that these edits fold.
+def _folded_by(model: nn.Module, edited: nn.Module, pairs: Mapping[str, ConvNorm]) -> set[str]:
+    """Return the names of the norms that the edited model has folded.
 
     Raises:
-        _NotFoldedError: They give another model, or none.
+        _NotFoldedError: The edited model differs in anything else.
     """
-    edited = _skeleton(configs.deploy_form(config, without))
     before, after = dict(outer_modules(model)), dict(outer_modules(edited))
     gone = {
         name
@@ -153,29 +162,17 @@ def _folded_by(
     for name in before.keys() - after.keys() - gone:
         raise _NotFoldedError(f"the model would lose '{name}'")
     for name in sorted(gone - pairs.keys()):
-        raise _NotFoldedError(f"'{name}' would go, too, which cannot be folded")
+        raise _NotFoldedError(f"'{name}' would also be removed, and it cannot be folded")
     for name in after.keys() - before.keys():
         raise _NotFoldedError(f"the model would get '{name}'")
     biases = {pairs[name].layer for name in gone}
     for name, module in before.items():
         if name not in gone:
-            _check_tensors(name, module, after[name], name in biases)
+            _check_same(name, module, after[name], name in biases)
     return gone
 
 
-def _skeleton(config: Config) -> nn.Module:
-    try:
-        with torch.device('meta'):
-            return configs.build_model(config)
-    except InputError:  # a constructor that looks at its numbers
-        pass
-    try:
-        return configs.build_model(config)
-    except InputError as error:
-        raise _NotFoldedError(str(error).removeprefix('config: ')) from error
-
-
-def _check_tensors(name: str, before: nn.Module, after: nn.Module, folded: bool) -> None:
+def _check_same(name: str, before: nn.Module, after: nn.Module, folded: bool) -> None:
     if type(before) is not type(after):
         raise _NotFoldedError(f"'{name}' would become a {type(after).__name__}")
     shapes = [
@@ -191,19 +188,12 @@ def _check_tensors(name: str, before: nn.Module, after: nn.Module, folded: bool)
         raise _NotFoldedError(f"'{name}' would have other tensors")
 
 
-def _in_backbone(name: str) -> bool:
-    return any('backbone' in part for part in name.split('.'))
-
-
 def _why_not(norm: str, refused: Mapping[Place, str]) -> str:
     def agreement(place: Place) -> int:
-        """How many last parts of the setting's path occur in the norm's name, in a row."""
-        path = [str(key) for key in place[:-1]]
-        ends = ('.'.join(path[-count:]) for count in range(1, len(path) + 1))
-        return sum(f'.{end}.' in f'.{norm}.' for end in ends)
+        return len({str(key) for key in place} & {*norm.split('.')})
 
     place = max(refused, key=agreement, default=None)
     if place is None or (len(place) > 1 and not agreement(place)):
-        return 'stays, because no norm_cfg of the config switches it off'
+        return 'stays, because no norm_cfg of the config removes it'
     setting = '.'.join(map(str, ('model', *place)))
     return f'stays, because with {setting}=None {refused[place]}'

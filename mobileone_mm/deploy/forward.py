@@ -1,4 +1,4 @@
-"""The raw outputs of any host's model, such that two forms of it can be compared."""
+"""The raw outputs of any host's model, by which two forms of it can be compared."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from ..reparam.compare import tensors_of
 
 
 class RawForward:
-    """The raw outputs of a host's model: what its heads give before any post-processing.
+    """The raw outputs of a host's model: the outputs of its heads before any post-processing.
 
-    NMS and top-k turn a difference of the last digit into another list. For the same reason the
-    proposals of a two-stage detector are found once, by the first model, and given to both, as are
-    the regions of the later stages of a cascade: where a region is sampled depends on its size by
-    steps. The regions that a model finds itself are among its outputs.
+    NMS and top-k turn a difference in the last digit into another list of boxes. Therefore the
+    proposals of a two-stage detector are computed once, by one model, and given to all. The same holds
+    for the regions of the later stages of a cascade, because the pyramid level of a region depends on
+    its size by steps. The regions that a model finds itself are among its outputs.
 
-    A wrapper that holds a student and a teacher gives the outputs of both.
+    A wrapper of a student and a teacher gives the outputs of both.
+
+    Args:
+        proposer: The model that finds the proposals, in its own dtype: mmcv's compiled NMS reads
+            float32 only.
     """
 
     def __init__(self, proposer: nn.Module) -> None:
@@ -28,7 +32,7 @@ class RawForward:
         self._given: dict[str, Any] = {}
 
     def __call__(self, model: Any, inputs: Tensor) -> list[Tensor]:
-        """All floating-point tensors of the raw outputs of a model."""
+        """Return all floating-point tensors of the raw outputs of a model."""
         if self._inputs is not inputs:
             self._inputs, self._given = inputs, {}
         return self._outputs(model, self.proposer, inputs, '')
@@ -56,11 +60,10 @@ class RawForward:
     ) -> list[Tensor]:
         key = f'{name}proposals'
         if key not in self._given:
-            with _in_float32(proposer.rpn_head):
-                features = proposer.extract_feat(inputs)
-                found = proposer.rpn_head.predict(features, samples, rescale=False)
+            features = proposer.extract_feat(inputs.to(next(proposer.parameters())))
+            found = proposer.rpn_head.predict(features, samples, rescale=False)
             for proposal in found:
-                proposal.bboxes = proposal.bboxes.to(inputs.dtype)
+                proposal.bboxes = proposal.bboxes.to(inputs)
             self._given[key] = found
         features = model.extract_feat(inputs)
         with self._same_regions(model.roi_head, f'{name}regions') as own:
@@ -69,7 +72,7 @@ class RawForward:
 
     @contextmanager
     def _same_regions(self, head: nn.Module, key: str) -> Iterator[list[Tensor]]:
-        """Within it, regions are read where those of the first model are; yields the model's own."""
+        """Replace a model's regions by those of the model that ran first; yield the model's own."""
         own: list[Tensor] = []
         given: list[Tensor] = self._given.setdefault(key, [])
 
@@ -89,22 +92,6 @@ class RawForward:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-@contextmanager
-def _in_float32(head: nn.Module) -> Iterator[None]:
-    """Within it, a head gives float32: mmcv's compiled NMS reads nothing else."""
-    handle = head.register_forward_hook(lambda _, __, output: _float32(output))
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _float32(output: Any) -> Any:
-    if isinstance(output, Tensor):
-        return output.float() if output.is_floating_point() else output
-    return type(output)(_float32(part) for part in output)
 
 
 def _has_module(model: Any, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The files of a deploy pair: where they go, and what is in them."""
+"""The three files of a deploy pair: their paths and their contents."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from .._version import __version__
 from ..errors import InputError
 from ..files import atomic_write_all
 from ..weights.writing import weight_bytes
-from .exact import give_back
 
 SUFFIXES = ('.pth', '.pt', '.safetensors')
 
 
 @dataclass
 class Conversion:
-    """A proven conversion that is not yet written.
+    """A proved conversion that is not written yet.
 
     Attributes:
-        paths: Of ``checkpoint``, ``config`` and ``report``.
+        paths: Paths of ``checkpoint``, ``config`` and ``report``.
         text: The config.
-        state: The weights.
-        meta: What goes into the checkpoint beside them.
-        report: What goes into the report; the size of the checkpoint is added by :meth:`write`.
+        state: The weights, on the CPU.
+        meta: Content of the checkpoint besides the weights.
+        report: Content of the report; :meth:`write` adds sizes and hashes of the files.
     """
 
     paths: dict[str, Path]
@@ -41,13 +40,10 @@ class Conversion:
     report: dict[str, Any]
 
     def write(self, folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
-        """Write the three files, all of them or none.
+        """Write the three files, all of them or none, and return their paths.
 
         Args:
-            folder: Another folder than that of the paths, for a trial.
-
-        Returns:
-            The paths.
+            folder: A folder to write to instead, for a trial.
 
         Raises:
             InputError: A file cannot be written.
@@ -55,17 +51,15 @@ class Conversion:
         paths = self.paths
         if folder is not None:
             paths = {kind: Path(folder) / path.name for kind, path in paths.items()}
-        give_back()
         data = weight_bytes(self.state, self.meta, paths['checkpoint'].suffix)
         self.report['checkpoint_bytes']['after'] = len(data)
         if paths['checkpoint'].suffix == '.safetensors':
             self.report['meta'] = {k: v for k, v in self.meta.items() if k != 'cfg'}
-        contents: dict[str, bytes] = {
+        contents = {
             'checkpoint': data,
             'config': self.text.encode(),
         }
-        # No file system renames three files at once: after a kill between two renamings, and after
-        # years, these tell whether the files are of one conversion.
+        # No file system renames three files at once: the hashes tell whether the files belong together.
         self.report['written'] = {
             f'{kind}_sha256': hashlib.sha256(content).hexdigest()
             for kind, content in contents.items()
@@ -78,16 +72,16 @@ class Conversion:
 def output_paths(
     out: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]
 ) -> dict[str, Path]:
-    """Paths of the three files.
+    """Return the paths of the three files.
 
     Raises:
-        InputError: One of them is a folder or an input, or the suffix is none of ours.
+        InputError: One of them is a folder or an input, or the suffix is not one of :data:`SUFFIXES`.
     """
     path = Path(os.path.expanduser(out))
     if path.suffix not in SUFFIXES:
         raise InputError(
-            f"out: got '{out}'; a file name that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} "
-            'is needed, config and report are written beside it'
+            f"out: got '{out}'; expected a file name that ends in {', '.join(SUFFIXES[:-1])} or "
+            f'{SUFFIXES[-1]}; config and report are written beside it'
         )
     paths = {
         'checkpoint': path,
@@ -96,7 +90,7 @@ def output_paths(
     }
     for target in paths.values():
         for source in map(Path, sources):
-            # os.path's, which find no file under a name that cannot be
+            # os.path.exists: Path.exists raises for names that are not possible.
             same = os.path.exists(target) and os.path.exists(source) and target.samefile(source)
             if same or os.path.realpath(target) == os.path.realpath(source.expanduser()):
                 raise InputError(
@@ -114,14 +108,14 @@ def pair_meta(
     source: Mapping[str, Any],
     dataset_meta: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What the hosts' ``init_*`` functions look up, and where the weights come from.
+    """Return what the hosts' ``init_*`` functions look up, and the source of the weights.
 
     Args:
         given: ``meta`` of the checkpoint that was converted.
         config: Its config.
         text: The config of the pair.
         source: ``file`` and ``sha256`` of the checkpoint.
-        dataset_meta: Classes and palette, if the checkpoint has none.
+        dataset_meta: Classes and palette, for a checkpoint that has none.
     """
     meta = {
         'cfg': text,
@@ -143,7 +137,7 @@ def pair_meta(
 
 
 def sha256_of(path: Path) -> str:
-    """Hash of a file, without reading it into memory as a whole."""
+    """Return the SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open('rb') as file:
         while block := file.read(1 << 20):
@@ -156,7 +150,7 @@ def _writer(data: bytes) -> Callable[[BinaryIO], Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Lists, tuples, numbers and texts, which any reader takes, instead of NumPy's and mmengine's."""
+    """Lists, tuples, numbers and strings, which any reader takes, instead of NumPy's and mmengine's."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,47 +1,46 @@
-"""Proof that two forms of a whole model are one function, on data."""
+"""Proof, on data, that two forms of a whole model are the same function."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
-from ..errors import InputError, ProofError
-from ..reparam.compare import exact_arithmetic
-from ..reparam.conv_norm import ConvNorm
-from .exact import empty, give_back, in_float64, put, wholly_in_float64
-from .forward import RawForward
-from .units import (
-    UnitDifference,
-    counterpart,
-    deploy_state,
-    greatest,
-    try_units,
+from ..errors import InputError, ProofError, one_line
+from ..reparam import reparameterize_model
+from ..reparam.compare import (
+    exact_arithmetic,
+    max_difference,
+    scale_floor,
+    unit_difference,
     unit_differences,
-    unit_names,
 )
+from ..reparam.conv_norm import ConvNorm, fold_norm, folded_tensors
+from ..reparam.surgery import unfused_blocks
+from .forward import RawForward
 
-#: greatest difference in float64, relative to the scale of the output: the algebra alone
+#: greatest relative difference in float64, where only the algebra counts
 FLOAT64_TOLERANCE = 1e-9
 #: the same in the model's own dtype, in units of its machine epsilon: 1.2e-4 in float32
 OWN_TOLERANCE_EPS = 1000
-#: outputs of both models, differences of units, and norms that must not be folded
-_Run: TypeAlias = tuple[list[Tensor], list[Tensor], list[UnitDifference], dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one output of two models is apart.
+    """The difference of one output of two models.
 
     Attributes:
         input: Name of the input.
-        dtype: Where it was computed.
+        dtype: The dtype of the computation.
         output: ``output N``, the N-th tensor of the raw outputs, or the name of a fused unit.
         absolute: Greatest absolute difference.
-        relative: The same, divided by the greatest magnitude in the output.
+        relative: The same, divided by the scale of the output.
     """
 
     input: str
@@ -50,172 +49,105 @@ class Difference:
     absolute: float
     relative: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, for a report."""
-        return asdict(self)
+
+def deploy_state(model: nn.Module, pairs: Iterable[ConvNorm] = ()) -> dict[str, Tensor]:
+    """Return the state dict of the deploy form of a model in training form.
+
+    Args:
+        model: The model, in eval mode; it is not changed.
+        pairs: Layers and BNs that become one layer, by their names in the model.
+
+    Raises:
+        ValueError: A unit cannot be fused.
+    """
+    pairs = list(pairs)
+    norms = tuple(f'{pair.norm}.' for pair in pairs)
+    fused = reparameterize_model(model).state_dict()
+    state = {name: value for name, value in fused.items() if not name.startswith(norms)}
+    return {**state, **dict(folded_tensors(model, pairs))}
 
 
 @torch.no_grad()
-def prove_algebra(
-    model: nn.Module,
-    deployed: nn.Module,
-    pairs: list[ConvNorm],
-    inputs: Iterable[tuple[str, Tensor]],
-) -> tuple[list[Difference], dict[str, str]]:
-    """Compare a model with its deploy form, all in float64.
+def failing_folds(
+    forward: RawForward, model: nn.Module, pairs: list[ConvNorm], inputs: Tensor
+) -> dict[str, str]:
+    """Find the pairs that are not one layer on data, although the structure of the model says so.
 
-    The kernels of the deploy form are computed anew, not widened. There are no copies of the models
-    in float64, which would take four times the memory of the file; see
-    :mod:`mobileone_mm.deploy.exact`.
+    In a copy of its parent, each layer takes the folded weights and each BN becomes the identity. The
+    copy must give the output of the parent wherever the model runs it.
 
     Args:
-        model: The original, in eval mode; the same afterwards.
-        deployed: The model of the written pair; its weights are computed anew at the end.
-        pairs: Layers and BNs that are folded.
-        inputs: Names and inputs.
+        forward: Runs the model.
+        model: The original in float64.
+        pairs: Layers and BNs to fold.
+        inputs: One input.
 
     Returns:
-        The differences; and names of norms that must not be folded, with the reason: where there are
-        any, the rest of the proof is left out.
-
-    Raises:
-        ProofError: They differ by more than :data:`FLOAT64_TOLERANCE`.
-        InputError: The model's outputs are not finite.
+        Names of norms that must not be folded, with the reason.
     """
-    forward = RawForward(model)
-    names = unit_names(model, pairs)
-    other_of = counterpart(model, deployed, pairs, torch.float64)
-
-    def exact(name: str) -> dict[str, Tensor]:
-        return dict(deploy_state(model, pairs, torch.float64, name))
-
-    def run(tensor: Tensor, widened: Callable[..., Any], check: bool) -> _Run:
-        with exact_arithmetic():
-            with widened(model):
-                expected, units = _run_first(forward, model, names, other_of, tensor)
-                refused = _refused(model, names, other_of, pairs, units) if check else {}
-            if refused:
-                return expected, [], units, refused
-            with widened(deployed, names, exact):
-                return expected, forward(deployed, tensor), units, refused
-
-    differences: list[Difference] = []
-    widened = in_float64
-    empty(deployed, names)
-    for name, given in inputs:
-        check = not differences
+    if not pairs:
+        return {}
+    folded = {parent: _folded_copy(model, parent, pairs) for parent in _parents(pairs)}
+    with exact_arithmetic(), unit_differences(model, folded) as found:
+        forward(model, inputs)
+    reasons = {}
+    for parent, copied in folded.items():
         try:
-            expected, got, units, refused = run(given.double(), widened, check)
-        except (RuntimeError, TypeError):  # two dtypes met, in torch's words or a host's
-            widened = wholly_in_float64
-            expected, got, units, refused = run(given.double(), widened, check)
-        if refused:
-            return [], refused
-        differences += _compare(name, 'float64', expected, got, units)
-    _judge(differences, FLOAT64_TOLERANCE)
-    put(deployed, deploy_state(model, pairs))
-    give_back()
-    return differences, {}
+            apart = found.get(parent) or _run_alone(model.get_submodule(parent), copied)
+        except Exception as error:  # forward methods of the hosts raise anything
+            reasons[parent] = (
+                f'is not run by the proof, nor by itself ({type(error).__name__}: '
+                f'{one_line(error)[:100]})'
+            )
+            continue
+        if not apart[1] <= FLOAT64_TOLERANCE:
+            reasons[parent] = 'does not act directly on the output of its layer'
+    return {pair.norm: reasons[pair.parent] for pair in pairs if pair.parent in reasons}
 
 
 @torch.no_grad()
 def compare_models(
+    forward: RawForward,
     first: nn.Module,
     second: nn.Module,
     inputs: Iterable[tuple[str, Tensor]],
-    dtype: torch.dtype,
     tolerance: float,
     pairs: Iterable[ConvNorm] = (),
 ) -> list[Difference]:
-    """Differences of two models on all inputs: of all raw outputs, and of the worst fused unit.
+    """Compare two models on all inputs: all raw outputs, and the fused unit that differs most.
 
-    Units are compared one by one, both on the input that the first model's has: what heads make of
-    the features can hide an error of some percent in a single unit.
+    Units are compared one by one on the inputs that they have in the first model. Those that no run
+    reaches (auxiliary heads) are compared on random input.
 
     Args:
+        forward: Runs the models.
         first: The model in training form, in eval mode.
-        second: The same in deploy form.
-        inputs: Names and inputs; they are cast to ``dtype``.
-        dtype: The dtype of both models.
+        second: The same in deploy form, in the same dtype.
+        inputs: Names and inputs.
         tolerance: Greatest relative difference that is allowed.
-        pairs: Layers and BNs that the second model has as one.
+        pairs: Layers and BNs that the second model has as one layer.
 
     Raises:
         ProofError: A difference is beyond the tolerance, or the outputs cannot be compared.
-        InputError: The first model's outputs are not finite.
+        InputError: The outputs of the first model are not finite.
     """
-    forward = RawForward(first)
-    names = unit_names(first, pairs)
+    names = [*(name for name, _ in unfused_blocks(first)), *_parents(pairs)]
+    units = {name: second.get_submodule(name) for name in names}
+    dtype = next(first.parameters()).dtype
     differences: list[Difference] = []
-    with exact_arithmetic():
-        for name, given in inputs:
-            tensor = given.to(dtype)
-            expected, units = _run_first(forward, first, names, second.get_submodule, tensor)
+    for name, given in inputs:
+        tensor = given.to(dtype)
+        with exact_arithmetic():
+            with unit_differences(first, units) as found:
+                expected = forward(first, tensor)
             got = forward(second, tensor)
-            short = str(dtype).removeprefix('torch.')
-            differences += _compare(name, short, expected, got, units)
-    _judge(differences, tolerance)
-    return differences
-
-
-def own_tolerance(dtype: torch.dtype) -> float:
-    """Greatest relative difference that rounding in the dtype explains."""
-    return OWN_TOLERANCE_EPS * torch.finfo(dtype).eps
-
-
-def _run_first(
-    forward: RawForward,
-    model: nn.Module,
-    names: list[str],
-    other_of: Callable[[str], nn.Module],
-    tensor: Tensor,
-) -> tuple[list[Tensor], list[UnitDifference]]:
-    with unit_differences(model, names, other_of) as units:
-        expected = forward(model, tensor)
-    missed = [name for name in names if name not in {unit[0] for unit in units}]
-    return expected, [*units, *try_units(model, missed, other_of, tensor.dtype)[0]]
-
-
-def _refused(
-    model: nn.Module,
-    names: list[str],
-    other_of: Callable[[str], nn.Module],
-    pairs: list[ConvNorm],
-    units: list[UnitDifference],
-) -> dict[str, str]:
-    """Norms of pairs that are not one layer after all, or that nothing can run."""
-    missed = [name for name in names if name not in {unit[0] for unit in units}]
-    reasons = try_units(model, missed, other_of, torch.float64)[1]
-    for name, _, relative in units:
-        if not relative <= FLOAT64_TOLERANCE:
-            reasons[name] = 'does not act on the bare output of its layer, by which it could fold'
-    return {pair.norm: reasons[pair.parent] for pair in pairs if pair.parent in reasons}
-
-
-def _compare(
-    name: str,
-    dtype: str,
-    expected: list[Tensor],
-    got: list[Tensor],
-    units: list[UnitDifference],
-) -> Iterator[Difference]:
-    if not all(bool(torch.isfinite(t).all()) for t in expected):
-        raise InputError(
-            f'checkpoint: the output of the model is not finite on {name} in {dtype}; the weights '
-            'are broken or the training diverged'
-        )
-    if not expected or [t.shape for t in expected] != [t.shape for t in got]:
-        raise ProofError(
-            f'the two forms have outputs of different shapes on {name}; nothing was written'
-        )
-    found = [*_output_differences(expected, got)]
-    if units:
-        found.append(max(units, key=lambda unit: unit[2]))
-    for values in found:
-        yield Difference(name, dtype, *values)
-
-
-def _judge(differences: list[Difference], tolerance: float) -> None:
+            for unit in names:
+                if unit not in found:
+                    found[unit] = _run_alone(first.get_submodule(unit), units[unit])
+        difference = partial(Difference, name, str(dtype).removeprefix('torch.'))
+        differences += [difference(*values) for values in _outputs(name, expected, got)]
+        unit = max(found, key=lambda unit: found[unit][1])
+        differences.append(difference(unit, *found[unit]))
     worst = max(differences, key=lambda difference: difference.relative)
     if not worst.relative <= tolerance:
         raise ProofError(
@@ -223,14 +155,67 @@ def _judge(differences: list[Difference], tolerance: float) -> None:
             f'{worst.output} on {worst.input} in {worst.dtype} (allowed: {tolerance:.2g}); nothing '
             'was written'
         )
+    return differences
 
 
-def _output_differences(
-    expected: list[Tensor], got: list[Tensor]
+def own_tolerance(dtype: torch.dtype) -> float:
+    """Return the greatest relative difference that rounding in the dtype explains."""
+    return OWN_TOLERANCE_EPS * torch.finfo(dtype).eps
+
+
+def _outputs(
+    name: str, expected: list[Tensor], got: list[Tensor]
 ) -> Iterator[tuple[str, float, float]]:
-    scales = [greatest(t) for t in expected]
-    # An output that is next to nothing beside the others has no digits of its own to compare.
-    floor = max(1e-3 * max(scales), 1e-30)
-    for index, (a, b, scale) in enumerate(zip(expected, got, scales, strict=True)):
-        absolute = greatest(a.cpu().double() - b.cpu().double())
-        yield f'output {index}', absolute, absolute / max(scale, floor)
+    if not all(bool(torch.isfinite(t).all()) for t in expected):
+        raise InputError(
+            f'checkpoint: the output of the model is not finite on {name} in '
+            f'{expected[0].dtype}; the weights '
+            'are broken or the training diverged'
+        )
+    if not expected or [t.shape for t in expected] != [t.shape for t in got]:
+        raise ProofError(
+            f'the two forms have outputs of different shapes on {name}; nothing was written'
+        )
+    floor = scale_floor(expected)
+    for index, pair in enumerate(zip(expected, got, strict=True)):
+        if pair[0].numel():
+            yield f'output {index}', *max_difference(*pair, floor)
+
+
+def _parents(pairs: Iterable[ConvNorm]) -> list[str]:
+    return list(dict.fromkeys(pair.parent for pair in pairs))
+
+
+def _folded_copy(model: nn.Module, parent: str, pairs: Iterable[ConvNorm]) -> nn.Module:
+    copied = copy.deepcopy(model.get_submodule(parent))
+    for pair in pairs:
+        if pair.parent == parent:
+            layer, norm = (name.removeprefix(f'{parent}.') for name in (pair.layer, pair.norm))
+            children: Any = copied._modules
+            tensors = fold_norm(children[layer], children[norm])
+            for key, value in zip(('weight', 'bias'), tensors, strict=True):
+                setattr(children[layer], key, nn.Parameter(value.to(children[layer].weight)))
+            children[norm] = nn.Identity()
+    return copied
+
+
+def _run_alone(unit: nn.Module, other: nn.Module) -> tuple[float, float]:
+    """Compare two units on random input of the shape that one of the layers takes."""
+    layers = [m for m in unit.modules() if isinstance(m, (_ConvNd, nn.Linear))]
+    problem: Exception = ValueError('it has no layer')
+    for layer in layers:  # the first of them may belong to squeeze-and-excitation
+        x = _random_input(layer)
+        try:
+            return unit_difference(x, unit(x.clone()), other(x.clone()))
+        except Exception as error:  # forward methods of the hosts raise anything
+            problem = error
+    raise problem
+
+
+def _random_input(layer: Any) -> Tensor:
+    if isinstance(layer, nn.Linear):
+        shape: tuple[int, ...] = (2, layer.in_features)
+    else:
+        reach = [(k - 1) * d + 4 for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
+        shape = (2, layer.in_channels, *reach)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(layer.weight)

@@ -1,4 +1,4 @@
-"""What a conversion did: as a dict for the JSON file, and as a table to read."""
+"""What a conversion did: as a dict for the JSON file, and as lines to read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,54 +18,55 @@ from torch.utils.flop_counter import FlopCounterMode
 from .._version import __version__
 from ..reparam.surgery import unfused_blocks
 from ..weights.fit import FittedState
-from .fold import FoldPlan
+from .fold import Folding
 from .forward import RawForward
-from .prove import FLOAT64_TOLERANCE, Difference
+from .prove import Difference
 
 
 def describe(
     checkpoint: Path,
     sha256: str,
     fitted: FittedState,
+    forward: RawForward,
     model: nn.Module,
     deployed: nn.Module,
     inputs: Tensor,
 ) -> dict[str, Any]:
-    """The report without the proof.
+    """Return the report without folding and proof.
 
     Args:
         checkpoint: The file that was converted.
         sha256: Its hash.
         fitted: What was found in it.
+        forward: Runs the models.
         model: The original.
         deployed: The model of the written pair.
-        inputs: The batch for the latencies.
+        inputs: The batch for latencies and MACs.
     """
-    before, after = latencies(model, deployed, inputs)
+    before, after = latencies(forward, model, deployed, inputs)
     notes = []
     if fitted.averaged:
-        left = f"; {', '.join(fitted.dropped)} was left out" if fitted.dropped else ''
-        notes.append(f'The checkpoint holds averaged weights (EMA or SWA); they were converted{left}.')
+        left = f'; left out: {", ".join(fitted.dropped)}' if fitted.dropped else ''
+        notes.append(
+            f'The checkpoint holds averaged weights (EMA or SWA); they were converted{left}.'
+        )
     dtype = str(next(deployed.parameters()).dtype).removeprefix('torch.')
     given = list(fitted.dtypes) or [dtype]
     if given != [dtype]:
         notes.append(
-            f'The weights were stored in {", ".join(given)}; fused kernels have more digits than '
-            f'that, so the result is {dtype}.'
+            f'The weights were stored in {", ".join(given)}. Fused kernels need more digits, so the '
+            f'result is {dtype}.'
         )
     return {
         'mobileone_mm': __version__,
-        'source': {
-            'file': checkpoint.name,
-            'sha256': sha256,
-        },
+        'source': {'file': checkpoint.name, 'sha256': sha256},
         'fused_units': sum(1 for _ in unfused_blocks(model)),
         'ema': fitted.averaged,
         'parameters': {'before': _parameters(model), 'after': _parameters(deployed)},
         'macs': {
             'input': list(inputs.shape),
-            'before': count_macs(model, inputs),
-            'after': count_macs(deployed, inputs),
+            'before': count_macs(forward, model, inputs),
+            'after': count_macs(forward, deployed, inputs),
         },
         'latency': {
             'input': list(inputs.shape),
@@ -79,55 +81,43 @@ def describe(
     }
 
 
-def describe_folding(plan: FoldPlan, backbone_only: bool) -> dict[str, Any]:
-    """The part of the report about necks and heads.
+def describe_folding(folding: Folding, backbone_only: bool) -> dict[str, Any]:
+    """Return the part of the report about necks and heads.
 
     Args:
-        plan: What was folded and what stayed.
-        backbone_only: Whether nothing was to be folded.
+        folding: What was folded and what stayed.
+        backbone_only: Whether the user asked to leave necks and heads unchanged.
     """
     return {
         'backbone_only': backbone_only,
-        'norms': [pair.norm for pair in plan.pairs],
-        'config': [f'{".".join(map(str, ("model", *place)))}=None' for place in plan.without],
-        'left': [{'norm': name, 'reason': reason} for name, reason in plan.left.items()],
+        'norms': [pair.norm for pair in folding.pairs],
+        'config': [f'{".".join(map(str, ("model", *place)))}=None' for place in folding.without],
+        'left': [{'norm': name, 'reason': reason} for name, reason in folding.left.items()],
     }
 
 
 def describe_proof(
-    float64: list[Difference],
-    own: list[Difference],
-    dtype: torch.dtype,
-    allowed: float,
-    device: torch.device,
+    device: torch.device, found: Mapping[str, tuple[float, list[Difference]]]
 ) -> dict[str, Any]:
-    """The part of the report about the proof.
+    """Return the part of the report about the proof.
 
     Args:
-        float64: Differences of the algebra.
-        own: Differences of the original and the written pair.
-        dtype: Where the latter were computed.
-        allowed: Their tolerance.
-        device: Where both were computed.
+        device: Device of the comparison.
+        found: Tolerance and differences by dtype.
     """
-    return {
-        'device': str(device),
-        'float64': {
-            'tolerance': FLOAT64_TOLERANCE,
-            'greatest_relative': max((d.relative for d in float64), default=None),
-            'greatest_absolute': max((d.absolute for d in float64), default=None),
-        },
-        str(dtype).removeprefix('torch.'): {
-            'tolerance': allowed,
-            'greatest_relative': max(d.relative for d in own),
-            'greatest_absolute': max(d.absolute for d in own),
-        },
-        'differences': [difference.as_dict() for difference in [*float64, *own]],
-    }
+    proof: dict[str, Any] = {'device': str(device)}
+    for dtype, (tolerance, differences) in found.items():
+        proof[dtype] = {
+            'tolerance': tolerance,
+            'greatest_relative': max(d.relative for d in differences),
+            'greatest_absolute': max(d.absolute for d in differences),
+        }
+    proof['differences'] = [asdict(d) for _, differences in found.values() for d in differences]
+    return proof
 
 
 def summary(report: Mapping[str, Any], out: str | os.PathLike[str]) -> str:
-    """The report as lines to read."""
+    """Return the report as lines to read."""
     path = Path(out)
     parameters, size, latency = (report[k] for k in ('parameters', 'checkpoint_bytes', 'latency'))
     macs, folded = report['macs'], report['folded']
@@ -145,18 +135,15 @@ def summary(report: Mapping[str, Any], out: str | os.PathLike[str]) -> str:
         ),
     ]
     for dtype, proof in report['proof'].items():
-        if isinstance(proof, Mapping) and proof['greatest_relative'] is not None:
+        if isinstance(proof, Mapping):
             found, allowed = proof['greatest_relative'], proof['tolerance']
+            text = f'{found:.1e} of the scale of the output (allowed {allowed:.1e})'
             rows.append(
-                (
-                    f'difference, {dtype}',
-                    f'{found:.1e} of the scale of the output (allowed {allowed:.1e}), '
-                    f'{proof["greatest_absolute"]:.1e} absolute',
-                )
+                (f'difference, {dtype}', f'{text}, {proof["greatest_absolute"]:.1e} absolute')
             )
     for name, (before, after) in report.get('metric', {}).get('values', {}).items():
         rows.append((name, f'{before:.4f} -> {after:.4f}'))
-    rows.append(('weights', 'averaged (EMA)' if report['ema'] else 'as they are in the file'))
+    rows.append(('weights', 'averaged (EMA)' if report['ema'] else 'as stored in the file'))
     if report['dropped']:
         rows.append(('left out', ', '.join(report['dropped'])))
     lines = [f'{name + ":":<24}{value}' for name, value in rows]
@@ -168,26 +155,30 @@ def summary(report: Mapping[str, Any], out: str | os.PathLike[str]) -> str:
         lines.append(f'left: {norms[0]}{more}: {reason}')
     lines += report['notes']
     if report['absolute_paths_in_config']:
-        lines.append(
-            f'paths that the config names: {", ".join(report["absolute_paths_in_config"])}'
-        )
+        lines.append(f'paths in the config: {", ".join(report["absolute_paths_in_config"])}')
     files = ', '.join(str(path.with_suffix(suffix)) for suffix in (path.suffix, '.py', '.json'))
     return '\n'.join([*lines, f'written: {files}'])
 
 
 @torch.no_grad()
 def latencies(
-    first: nn.Module, second: nn.Module, inputs: Tensor, seconds: float = 1.0
+    forward: RawForward,
+    first: nn.Module,
+    second: nn.Module,
+    inputs: Tensor,
+    seconds: float = 1.0,
 ) -> tuple[float, float]:
-    """Median seconds of a forward pass of two models, measured in turns.
+    """Return the median seconds of a forward pass of two models, measured in turns.
 
-    Turns, because the speed of a machine drifts: only the ratio of one run is worth reporting.
+    In turns, because the speed of a machine drifts: only the ratio within one run is reliable.
 
     Args:
+        forward: Runs the models.
+        first: The model in training form.
+        second: The model in deploy form.
         inputs: One batch, as the models take it.
-        seconds: About how long to measure; three turns at least.
+        seconds: Duration of the measurement; at least three turns are taken.
     """
-    forward = RawForward(first)
     times: tuple[list[float], list[float]] = ([], [])
     for model in (first, second):
         forward(model, inputs)
@@ -203,18 +194,19 @@ def latencies(
 
 
 @torch.no_grad()
-def count_macs(model: nn.Module, inputs: Tensor) -> int:
-    """Multiply-adds of convolutions and matrix products in a forward pass.
+def count_macs(forward: RawForward, model: nn.Module, inputs: Tensor) -> int:
+    """Return the multiply-adds of convolutions and matrix products in a forward pass.
 
-    PyTorch's counter sees every operator that runs; mmengine's walks a trace, which the hosts'
-    detectors and their data samples do not pass. Stand-ins for compiled operators count as what they
-    are made of.
+    PyTorch's counter sees every operator that runs. mmengine's counter needs a trace, which the hosts'
+    detectors with their data samples do not allow.
 
     Args:
+        forward: Runs the model.
+        model: The model.
         inputs: One batch, as the model takes it.
     """
     with FlopCounterMode(display=False) as counter:
-        RawForward(model)(model, inputs)
+        forward(model, inputs)
     return int(counter.get_total_flops()) // 2
 
 

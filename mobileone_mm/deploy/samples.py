@@ -1,68 +1,110 @@
-"""Inputs on which two forms of a model are compared."""
+"""Inputs of the proof."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.registry import TRANSFORMS, init_default_scope
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
-from ..errors import InputError
+from ..config.tree import datasets
+from ..errors import InputError, one_line
+from ..reparam.surgery import unfused_blocks
+from .forward import RawForward
 
 DEFAULT_SIZE = (224, 224)
+IMAGE_SIZE = (480, 640)
+
+
+@torch.no_grad()
+def proof_inputs(
+    config: Config,
+    forward: RawForward,
+    model: nn.Module,
+    images: Sequence[str | os.PathLike[str]],
+    device: torch.device,
+) -> list[tuple[str, Tensor]]:
+    """Return names and inputs (1, C, H, W): random input of two sizes, then the images.
+
+    Args:
+        config: The config; its test pipeline gives the first size.
+        forward: Runs the model.
+        model: The model in training form, on the device.
+        images: Files.
+        device: Device of the inputs.
+
+    Raises:
+        InputError: The model does not run on the first size, or an image cannot be used.
+    """
+    # The preprocessor pads its batches, and necks that join upsampled maps rely on that.
+    divisor = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1) or 1
+    size = round_up(test_size(config), divisor)
+    channels = next(unfused_blocks(model))[1].kernel_shape[1]
+
+    def random(height: int, width: int) -> tuple[str, Tensor]:
+        x = structured_input((height, width), channels).to(device)
+        return f'random input of {height} x {width}', x
+
+    inputs = [random(*size)]
+    try:
+        forward(model, inputs[0][1])
+    except Exception as error:  # forward methods of the hosts raise anything
+        raise InputError(
+            f'config: its model does not run on {inputs[0][0]}, the size that its test pipeline makes '
+            f'of an image of 3 : 4 ({type(error).__name__}: {one_line(error)[:200]}); check the test '
+            'pipeline, the weights and test_cfg'
+        ) from error
+    for other in second_sizes(size):  # some heads need images of a certain size
+        second = random(*round_up(other, divisor))
+        with suppress(Exception):
+            forward(model, second[1])
+            inputs.append(second)
+            break
+    for name, image in image_inputs(model, images, size):
+        if image.shape[1] != channels:
+            raise InputError(
+                f"images: '{name}' has {image.shape[1]} channels after the preprocessor, but the "
+                f'model takes {channels}; leave --images out'
+            )
+        inputs.append((name, image.to(device)))
+    return inputs
 
 
 def test_size(config: Config) -> tuple[int, int]:
-    """Height and width of the test pipeline's result, for an image of 3 : 4; 224 x 224 if unknown."""
-    height, width = 480, 640
-    found = False
+    """Return height and width that the test pipeline makes of an image of 480 x 640 pixels.
+
+    Returns :data:`DEFAULT_SIZE` if the pipeline does not change the size.
+    """
+    init_default_scope(config.get('default_scope') or 'mmengine')
+    data: dict[str, Any] = dict(img=np.zeros((*IMAGE_SIZE, 3), np.uint8), img_shape=IMAGE_SIZE)
     for step in _test_pipeline(config):
-        name = str(step.get('type', '')).rpartition('.')[2]
-        if name == 'Pad':
-            height, width = _padded(step, height, width)
-        size = step.get('scale') if name in ('Resize', 'ResizeEdge') else step.get('crop_size')
-        if size is None or name not in ('Resize', 'ResizeEdge', 'CenterCrop'):
-            continue
-        found = True
-        pair = (size, size) if isinstance(size, int) else tuple(size)
-        if name == 'CenterCrop':
-            height, width = int(pair[0]), int(pair[-1])
-        elif name == 'Resize' and not step.get('keep_ratio', False):
-            width, height = int(pair[0]), int(pair[1])
-        else:
-            # By edge: the short one has the size; else the image fits into the size.
-            ratio = max(pair) / min(height, width)
-            if name == 'Resize':
-                ratio = min(max(pair) / max(height, width), min(pair) / min(height, width))
-            height, width = round(height * ratio), round(width * ratio)
-    return (height, width) if found else DEFAULT_SIZE
-
-
-def _padded(step: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
-    if step.get('pad_to_square'):
-        height = width = max(height, width)
-    if step.get('size'):
-        width, height = (max(a, int(b)) for a, b in zip((width, height), step['size'], strict=True))
-    return round_up((height, width), step.get('size_divisor') or 1)
+        # The size comes from the transforms of the image; others need files and annotations.
+        with suppress(Exception):
+            data = {**data, **TRANSFORMS.build(step)(data)}
+    size = getattr(data['img'], 'shape', IMAGE_SIZE)[:2]
+    return DEFAULT_SIZE if size == IMAGE_SIZE else size
 
 
 def round_up(size: tuple[int, int], divisor: int) -> tuple[int, int]:
-    """Height and width as the next multiples of a number."""
+    """Return height and width, each rounded up to a multiple of the divisor."""
     return math.ceil(size[0] / divisor) * divisor, math.ceil(size[1] / divisor) * divisor
 
 
-test_size.__test__ = False  # type: ignore[attr-defined]  # pytest takes it for a test
+test_size.__test__ = False  # type: ignore[attr-defined]  # it is not a pytest test
 
 
 def second_sizes(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Other sizes, not square, in multiples of 32, the first that the model takes to be chosen.
+    """Yield other sizes to try: not square, in multiples of 32.
 
-    Three quarters by one half; for models that need large images, the same height and wider.
+    First three quarters by one half; then, for models that need large images, a wider one.
     """
     height = math.ceil(size[0] * 0.75 / 32) * 32
     width = math.ceil(size[1] * 0.5 / 32) * 32
@@ -74,29 +116,25 @@ def second_sizes(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
 
 
 def structured_input(size: tuple[int, int], channels: int = 3, seed: int = 0) -> Tensor:
-    """An image-like input (1, C, H, W) of mean 0 and spread 1: waves of several lengths and noise.
+    """Return an image-like input (1, C, H, W): smooth structures and noise, mean 0, std 1.
 
-    White noise alone averages out in the first layers and would test little of the later ones.
+    White noise alone averages out in the first layers and tests little of the later ones.
     """
     generator = torch.Generator().manual_seed(seed)
-    rows = torch.linspace(0, 1, size[0]).reshape(1, -1, 1)
-    columns = torch.linspace(0, 1, size[1]).reshape(1, 1, -1)
-    image = torch.zeros(channels, *size)
-    for cycles in (1, 3, 9, 27):
-        angle, phase = torch.rand(2, channels, 1, 1, generator=generator) * 2 * math.pi
-        wave = torch.cos(angle) * rows + torch.sin(angle) * columns
-        image += torch.sin(2 * math.pi * cycles * wave + phase)
-    image += 0.3 * torch.randn(image.shape, generator=generator)
-    return ((image - image.mean()) / image.std())[None]
+    image = 0.3 * torch.randn(1, channels, *size, generator=generator)
+    for cells in (2, 6, 18):
+        coarse = torch.randn(1, channels, cells, cells, generator=generator)
+        image += interpolate(coarse, size, mode='bicubic')
+    return (image - image.mean()) / image.std()
 
 
 def image_inputs(
     model: nn.Module, paths: Sequence[str | os.PathLike[str]], size: tuple[int, int]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Images, resized and put through the model's own preprocessor, each (1, C, H, W).
+    """Yield names and images (1, C, H, W), resized and preprocessed by the model's own preprocessor.
 
     Raises:
-        InputError: A file is missing or no image.
+        InputError: A file is missing or is not an image.
     """
     for path in paths:
         pixels = torch.from_numpy(_bgr(path, size)).permute(2, 0, 1)
@@ -112,20 +150,13 @@ def _bgr(path: str | os.PathLike[str], size: tuple[int, int]) -> np.ndarray:
         with Image.open(path) as image:
             resized = image.convert('RGB').resize(size[::-1], Image.Resampling.BILINEAR)
     except (OSError, ValueError, SyntaxError) as error:
-        reason = 'no such file' if isinstance(error, FileNotFoundError) else 'no readable image'
+        reason = 'no such file' if isinstance(error, FileNotFoundError) else 'not a readable image'
         raise InputError(f"images: '{os.fspath(path)}': {reason}") from error
     return np.ascontiguousarray(np.asarray(resized)[..., ::-1])
 
 
-def _test_pipeline(config: Config) -> list[Mapping[str, Any]]:
-    node: Any = config.get('test_dataloader') or config.get('val_dataloader') or {}
-    node = node.get('dataset') or {}
-    while isinstance(node, Mapping) and 'pipeline' not in node:
-        inner = node.get('dataset') or next(iter(node.get('datasets') or ()), None)
-        if inner is None:
-            break
-        node = inner
-    steps = node.get('pipeline') if isinstance(node, Mapping) else None
-    return [
-        step for step in steps or config.get('test_pipeline') or [] if isinstance(step, Mapping)
-    ]
+def _test_pipeline(config: Config) -> list[Any]:
+    for loader in ('test_dataloader', 'val_dataloader'):
+        for _, dataset in datasets(config, loader):
+            return list(dataset.get('pipeline') or [])
+    return list(config.get('test_pipeline') or [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,26 +17,28 @@ from ..reparam.surgery import unfused_blocks
 from ..training.run_model import require_units, unwrapped
 from ..training.seeding import seeded
 
-_KEY = 'best_ckpt'  # under which CheckpointHook notes its files, with '_<metric>' if it has several
+_KEY = (
+    'best_ckpt'  # CheckpointHook's key of its files; with '_<metric>' if there are several metrics
+)
 _SUFFIXES = ('.pth', '.py', '.json')
 
 
 @HOOKS.register_module()
 class BestDeployHook(Hook):
-    """Writes the deploy pair and its report beside each new best checkpoint.
+    """Write the deploy pair and its report beside each new best checkpoint.
 
     ``best_accuracy_top1_epoch_9.pth`` gets ``best_accuracy_top1_epoch_9_deploy.pth``, ``.py`` and
     ``.json``; see :func:`~mobileone_mm.deploy.convert_to_deploy`. The pair of the previous best is
-    removed once the new one is complete. The main process alone converts, on the CPU. A conversion
-    that fails, by its proof or for want of space, is an error in the log; the training goes on, and
-    the older pair stays. A best checkpoint that a killed run left without its pair gets it after the
-    first validation of the resumed one.
+    removed when the new one is complete. Only the main process converts, on the CPU. If a conversion
+    fails (its proof, or a full disk), the log has an error, the training goes on, and the older pair
+    stays. If a killed run left a best checkpoint without its pair, the resumed run writes the pair
+    after its first validation.
 
     Args:
         tolerance: As in :func:`~mobileone_mm.deploy.convert_to_deploy`.
 
     Raises:
-        ValueError: ``tolerance`` is not allowed.
+        ValueError: ``tolerance`` is not a number between 0 and 1.
         InputError: No checkpoint hook saves a best checkpoint on a local disk, or the model has no
             re-parameterisable unit.
     """
@@ -47,18 +48,18 @@ class BestDeployHook(Hook):
     def __init__(self, tolerance: float | None = None) -> None:
         number = isinstance(tolerance, (int, float))
         if tolerance is not None and not (number and 0 < tolerance < 1):
-            raise ValueError(f'tolerance: got {tolerance!r}; a number between 0 and 1 is needed')
+            raise ValueError(f'tolerance: got {tolerance!r}; expected a number between 0 and 1')
         self.tolerance = tolerance
         self._active = False
-        self._done: dict[str, str] = {}  # by key: the best checkpoint that was dealt with
-        self._pairs: dict[str, Path] = {}  # by key: the pair that is there
+        self._done: dict[str, str] = {}  # by key: the best checkpoint that was handled
+        self._pairs: dict[str, Path] = {}  # by key: the pair on the disk
 
     def before_train(self, runner: Any) -> None:
         model = unwrapped(runner.model)
         require_units(model, 'BestDeployHook')
         self._active = next(unfused_blocks(model), None) is not None
         if not self._active:
-            runner.logger.info('The model is in deploy form: so are its best checkpoints.')
+            runner.logger.info('The model is in deploy form, and so are its best checkpoints.')
             return
         if not any(
             isinstance(hook, CheckpointHook) and hook.save_best is not None for hook in runner.hooks
@@ -69,8 +70,8 @@ class BestDeployHook(Hook):
             )
         if any('://' in str(getattr(hook, 'out_dir', '')) for hook in runner.hooks):
             raise InputError(
-                'custom_hooks: BestDeployHook writes to local disks only; leave the out_dir of '
-                'default_hooks.checkpoint out, or leave the hook out'
+                'custom_hooks: BestDeployHook writes to local disks only; remove the out_dir of '
+                'default_hooks.checkpoint, or remove the hook'
             )
         for key, checkpoint in _best_checkpoints(runner):
             pair = pair_of(checkpoint)
@@ -88,11 +89,12 @@ class BestDeployHook(Hook):
     def _renew(self, runner: Any, key: str, checkpoint: str) -> None:
         pair = pair_of(checkpoint)
         try:
-            self._convert(runner, checkpoint, pair)
+            with seeded(0):  # the course of the run must not depend on the conversion
+                convert_to_deploy(runner.cfg, checkpoint, pair, tolerance=self.tolerance)
         except (InputError, ProofError, OSError) as error:
             runner.logger.error(f'No deploy pair of {Path(checkpoint).name}: {one_line(error)}')
             return
-        except Exception:  # days of training are worth more than a file that a tool can write later
+        except Exception:  # a tool can write the pair later; the training must go on
             runner.logger.exception(f'No deploy pair of {Path(checkpoint).name}')
             return
         runner.logger.info(f'The deploy pair of the best checkpoint is written to {pair}.')
@@ -103,22 +105,15 @@ class BestDeployHook(Hook):
                 with suppress(OSError):
                     previous.with_suffix(suffix).unlink(missing_ok=True)
 
-    def _convert(self, runner: Any, checkpoint: str, pair: Path) -> None:
-        # The config of the run with all overrides, wherever and however mmengine has written it.
-        with tempfile.TemporaryDirectory() as folder, seeded(0):
-            config = Path(folder, 'config.py')
-            config.write_text(runner.cfg.pretty_text, encoding='utf-8')
-            convert_to_deploy(config, checkpoint, pair, tolerance=self.tolerance)
-
 
 def pair_of(checkpoint: str) -> Path:
-    """The checkpoint of the deploy pair that belongs to a best checkpoint."""
+    """Return the checkpoint of the deploy pair that belongs to a best checkpoint."""
     path = Path(checkpoint)
     return path.with_name(f'{path.stem}_deploy.pth')
 
 
 def _best_checkpoints(runner: Any) -> Iterator[tuple[str, str]]:
-    """Key and path of each best checkpoint that there is."""
+    """Yield key and path of each best checkpoint on the disk."""
     for key, path in list(runner.message_hub.runtime_info.items()):
         named = key == _KEY or key.startswith(f'{_KEY}_')
         if named and isinstance(path, str) and Path(path).is_file():

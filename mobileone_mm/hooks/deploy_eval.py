@@ -1,11 +1,11 @@
-"""Validation during training in deploy form: faster, and the form that will be used."""
+"""Validation in deploy form during training: faster, and the form that is deployed."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import InputError, ProofError
 from ..registry import HOOKS
 from ..reparam import reparameterize_model
-from ..reparam.compare import exact_arithmetic
+from ..reparam.compare import exact_arithmetic, unit_differences, value_difference
 from ..reparam.surgery import unfused_blocks
 from ..training.averages import check_averages
 from ..training.channels_last import restore_format
@@ -32,30 +32,30 @@ UnitDifference = tuple[str, float]
 
 @HOOKS.register_module()
 class DeployEvalHook(Hook):
-    """Validates a fused copy of the model, in its place, and proves that the metric is the same.
+    """Validate a fused copy instead of the model, and prove that the metric is the same.
 
-    The copy is made at the first batch of every validation, after EMAHook has put the averaged
-    weights into the model, and taken away before any other hook sees the end of the validation, or
-    when the validation raises. The model that is trained, its optimizer and the random state are
-    those of a run without the hook, bit by bit. Below DDP every process fuses its own model.
+    The hook copies the model at the first batch of every validation, after EMAHook has put the averaged
+    weights into it. It puts the original back before any other hook sees the end of the validation,
+    and also when the validation raises. The trained model, its optimizer and the random state stay
+    those of a run without the hook, bit by bit. With DDP every process fuses its own model.
 
     Args:
         verify: Which validations also run the model in training form and compare: ``'first'`` of
             this process, ``'always'``, or False. Such a validation takes longer than one without
-            the hook; the results that are logged are always those of the deploy form.
+            the hook. The logged results are always those of the deploy form.
         batches: Batches of a compared validation on which every fused unit is compared with its
-            branches, in the model's dtype, without TF32 or autocast, on the input that it has there.
+            branches on its own input, in the model's dtype, without TF32 and autocast.
         tolerance: Greatest difference of a unit's output, relative to the output's scale.
         metric_tolerance: Greatest difference of a metric, in its own unit. Hosts round to 0.001 of 1
-            or 0.01 percent, and a tie may fall to the other side; raise it for half precision
+            or 0.01 percent, and a tie can be rounded either way. Raise it for half precision
             (``val_cfg.fp16``).
 
     Raises:
         ValueError: An argument is not allowed.
         InputError: The model has no re-parameterisable unit or cannot be copied, an average is in
-            another form, or the hook has a priority behind EMAHook or CheckpointHook.
-        ProofError: The forms differ by more than the tolerances; the run ends before a checkpoint is
-            chosen by that metric.
+            another form, or the hook runs after EMAHook or CheckpointHook.
+        ProofError: The forms differ by more than the tolerances. The run ends before it chooses a
+            checkpoint by that metric.
     """
 
     priority = 'HIGHEST'
@@ -68,14 +68,14 @@ class DeployEvalHook(Hook):
         metric_tolerance: float = 0.01,
     ) -> None:
         if verify not in ('first', 'always') and verify is not False:
-            raise ValueError(f"verify: got {verify!r}; 'first', 'always' or False is needed")
+            raise ValueError(f"verify: got {verify!r}; expected 'first', 'always' or False")
         if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
-            raise ValueError(f'batches: got {batches!r}; an integer of at least 1 is needed')
+            raise ValueError(f'batches: got {batches!r}; expected an integer of at least 1')
         if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
-            raise ValueError(f'tolerance: got {tolerance!r}; a number between 0 and 1 is needed')
+            raise ValueError(f'tolerance: got {tolerance!r}; expected a number between 0 and 1')
         if not isinstance(metric_tolerance, (int, float)) or not metric_tolerance >= 0:
             raise ValueError(
-                f'metric_tolerance: got {metric_tolerance!r}; a number from 0 is needed'
+                f'metric_tolerance: got {metric_tolerance!r}; expected a number of at least 0'
             )
         self.verify, self.batches = verify, batches
         self.tolerance, self.metric_tolerance = tolerance, metric_tolerance
@@ -86,12 +86,14 @@ class DeployEvalHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         loop = runner._val_loop
-        if not isinstance(loop, BaseLoop) or loop is self._guarded:  # a test, or no validation
+        if not isinstance(loop, BaseLoop) or loop is self._guarded:  # testing, or no validation
             return
         self._check_place(runner)
         _check_model(runner.model)
         if next(unfused_blocks(runner.model), None) is None:
-            runner.logger.info('The model is in deploy form: validation has nothing to fuse.')
+            runner.logger.info(
+                'The model is in deploy form already; validation has nothing to fuse.'
+            )
         self._guard(runner, loop)
 
     def before_val_epoch(self, runner: Any) -> None:
@@ -103,11 +105,13 @@ class DeployEvalHook(Hook):
                 self.verify = False
 
     def before_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        # Outside of the validation proper (mmpretrain's EMAHook repeats it on the raw weights after
-        # its end) the model stays as it is: nothing would take the copy away again.
+        # mmpretrain's EMAHook repeats the validation on the raw weights after its end; nothing would
+        # remove the copy then.
         if not self._open:
             return
-        if batch_idx == 0:  # loops that go through the data several times may change the model
+        if (
+            batch_idx == 0
+        ):  # a loop with several passes over the data may change the model between them
             self._put_back(runner)
             self._take_place(runner)
             if self._reference is not None:
@@ -121,7 +125,7 @@ class DeployEvalHook(Hook):
         self._open = False
         self._put_back(runner)
         reference, self._reference = self._reference, None
-        # Asked of all processes: BN's statistics, and NaN in them, are each process's own.
+        # All processes must agree: each has its own BN statistics, which may hold NaN.
         if reference is not None and all(all_gather_object(reference.used)):
             self._judge(runner, reference, metrics or {})
 
@@ -130,12 +134,12 @@ class DeployEvalHook(Hook):
         if next(unfused_blocks(model), None) is None:
             return
         fused = copy.deepcopy(model).eval()
-        # A compiled step is an attribute of the model that is bound to the original.
+        # torch.compile sets a step as an attribute, which is bound to the original.
         vars(fused).pop('val_step', None)
         try:
             reparameterize_model(fused, inplace=True)
             restore_format(fused)
-        except ValueError as error:  # NaN, Inf: whether the run ends is for others to decide
+        except ValueError as error:  # NaN or Inf: other hooks decide whether the run ends
             runner.logger.warning(f'Validation is in training form: {error}')
             return
         self._original, runner.model = runner.model, fused
@@ -145,7 +149,7 @@ class DeployEvalHook(Hook):
             runner.model, self._original = self._original, None
 
     def _guard(self, runner: Any, loop: Any) -> None:
-        """Put the model back also when the validation does not come to its end."""
+        """Put the model back even if the validation raises."""
         run = loop.run
 
         @functools.wraps(run)
@@ -165,7 +169,7 @@ class DeployEvalHook(Hook):
             if isinstance(hook, (EMAHook, CheckpointHook)):
                 raise InputError(
                     f'custom_hooks: DeployEvalHook has the priority {self.priority}, behind '
-                    f'{type(hook).__name__}, which would get the fused model; leave its priority out'
+                    f'{type(hook).__name__}, which would get the fused model; remove its priority'
                 )
 
     def _judge(self, runner: Any, reference: _Reference, metrics: Mapping[str, Any]) -> None:
@@ -183,7 +187,7 @@ class DeployEvalHook(Hook):
             f'Deploy form proved: units differ by at most {worst:.2g} (allowed: {self.tolerance:g})'
         )
         if reference.passes > 1:
-            runner.logger.info(f'{line}; the loop gives no metrics that could be compared.')
+            runner.logger.info(f'{line}; the loop gives no metrics to compare.')
             return
         name, difference, values = reference.metric_difference(metrics)
         if not difference <= self.metric_tolerance:
@@ -197,22 +201,22 @@ class DeployEvalHook(Hook):
 
 
 class _Reference:
-    """The same validation in training form, batch by batch beside that of the deploy form."""
+    """The same validation in training form, batch by batch."""
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
         self.passes = 0
         self.used = False
         self.worst: UnitDifference | None = None
-        # A copy of its own: metrics collect results. COCO's annotations are large and only read.
+        # A copy, because metrics collect results. COCO's annotations are large and read-only: shared.
         metrics = getattr(loop.evaluator, 'metrics', ())
         kept = [getattr(metric, '_coco_api', None) for metric in metrics]
         self.evaluator = copy.deepcopy(loop.evaluator, {id(api): api for api in kept if api})
 
     @torch.no_grad()
     def run(self, model: Any, data_batch: Any) -> None:
-        """Evaluate a batch; what the model draws at random does not count as drawn."""
-        batch = copy.deepcopy(data_batch)  # hosts write their predictions into it
+        """Evaluate a batch; the random state stays unchanged."""
+        batch = copy.deepcopy(data_batch)  # the hosts write their predictions into it
         with _random_state_kept(), autocast(enabled=getattr(self.loop, 'fp16', False)):
             outputs = model.val_step(batch)
         last = outputs[-1]
@@ -225,44 +229,23 @@ class _Reference:
     def compare_units(self, model: Any, fused: nn.Module, data_batch: Any) -> None:
         """Run a batch in full precision and compare each unit with the fused one on its input."""
         batch = copy.deepcopy(data_batch)
-        handles = [
-            block.register_forward_hook(self._compare(name, fused.get_submodule(name)))  # type: ignore[attr-defined]
-            for name, block in unfused_blocks(unwrapped(model))
-        ]
-        try:
-            with _random_state_kept(), exact_arithmetic():
-                model.val_step(batch)
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _compare(self, name: str, other: nn.Module) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            got = other(*args)
-            # A unit whose output is next to nothing has no digits of its own to compare.
-            scale = max(_greatest(output), 1e-3 * _greatest(args[0]), 1e-30)
-            if not math.isfinite(
-                scale
-            ):  # the training has diverged, which is not the fusion's fault
-                return
-            same = got.shape == output.shape
-            difference = _greatest(output.double() - got.double()) / scale if same else math.inf
-            found = name, _infinite_if_nan(difference)
-            if self.worst is None or found[1] > self.worst[1]:
-                self.worst = found
-
-        return hook
+        plain = unwrapped(model)
+        units = {name: fused.get_submodule(name) for name, _ in unfused_blocks(plain)}
+        with _random_state_kept(), exact_arithmetic(), unit_differences(plain, units) as found:
+            model.val_step(batch)
+        for name, (_, relative) in found.items():
+            if self.worst is None or relative > self.worst[1]:
+                self.worst = name, relative
 
     def metric_difference(
         self, metrics: Mapping[str, Any]
     ) -> tuple[str, float, tuple[float, float]]:
-        """Name, difference and values (training form, deploy form) of the metric that differs most."""
+        """Return name, difference and values (training, deploy) of the metric that differs most."""
         expected = self.evaluator.evaluate(len(self.loop.dataloader.dataset))
         found = [('', 0.0, (0.0, 0.0))]
         for name, value in expected.items():
             pair = _number(value), _number(metrics.get(name))
-            same = pair[0] == pair[1] or (math.isnan(pair[0]) and math.isnan(pair[1]))
-            found.append((name, 0.0 if same else _infinite_if_nan(abs(pair[0] - pair[1])), pair))
+            found.append((name, value_difference(*pair), pair))
         return max(found, key=lambda entry: entry[1])
 
 
@@ -272,7 +255,7 @@ def _check_model(model: nn.Module) -> None:
     if inner is None or 'FullyShardedDataParallel' in kinds:
         raise InputError(
             f'custom_hooks: DeployEvalHook cannot copy a model inside {type(model).__name__}, whose '
-            'weights are spread over processes; leave the hook out'
+            'weights are split over processes; remove the hook'
         )
     require_units(model, 'DeployEvalHook')
 
@@ -284,16 +267,8 @@ def _random_state_kept() -> Iterator[None]:
         yield
 
 
-def _greatest(tensor: Tensor) -> float:
-    return float(tensor.abs().max()) if tensor.numel() else 0.0
-
-
-def _infinite_if_nan(value: float) -> float:
-    return math.inf if math.isnan(value) else value
-
-
 def _number(value: Any) -> float:
-    """A metric's value; NaN for tables and other things that are not one number."""
+    """Return the value of a metric; NaN for tables and anything else that is not one number."""
     if isinstance(value, Tensor) and value.numel() == 1:
         return float(value)
     return float(value) if isinstance(value, Real) else math.nan

@@ -81,6 +81,9 @@ class MobileOneBlock(nn.Module):
         ValueError, TypeError: ``norm_cfg`` does not build a batch normalisation.
     """
 
+    __constants__ = ('deploy',)  # TorchScript compiles the branch of this form alone
+    __jit_unused_properties__ = ('kernel_shape',)
+
     def __init__(
         self,
         in_channels: int,
@@ -139,7 +142,7 @@ class MobileOneBlock(nn.Module):
         return branch
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and self.training and not self.deploy and torch.is_grad_enabled():
+        if not self.deploy and self.with_cp and self.training and torch.is_grad_enabled():
             return checkpoint(
                 self._forward, x, use_reentrant=False, context_fn=self._recompute_contexts
             )

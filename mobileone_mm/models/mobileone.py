@@ -7,6 +7,7 @@ from itertools import accumulate
 from operator import mul
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -80,6 +81,17 @@ class MobileOne(BaseModule):
         [(1, 640, 20, 20), (1, 2048, 10, 10)]
     """
 
+    # TorchScript compiles all other properties; `is_init` is mmengine's.
+    __jit_unused_properties__ = (
+        'stages',
+        'out_indices',
+        'num_used',
+        'out_channels',
+        'out_strides',
+        'deploy',
+        'is_init',
+    )
+
     def __init__(
         self,
         arch: str | Mapping[str, Any] | Arch = 's0',
@@ -118,7 +130,7 @@ class MobileOne(BaseModule):
         self.use_se, self.use_identity = use_se, use_identity
         self.strides, self.dilations = _strides_and_dilations(strides, dilations, output_stride)
         self.contract_dilation = contract_dilation
-        self.out_indices = _out_indices(out_indices)
+        self.out_indices = out_indices
         self.unit_cfg: dict[str, Any] = dict(
             norm_cfg=check_layer_cfg('norm_cfg', norm_cfg),
             act_cfg=None if act_cfg is None else check_layer_cfg('act_cfg', act_cfg),
@@ -178,9 +190,20 @@ class MobileOne(BaseModule):
         return tuple(getattr(self, f'stage{index}') for index in range(NUM_STAGES + 1))
 
     @property
+    def out_indices(self) -> tuple[int | str, ...]:
+        """Which stages the outputs come from."""
+        return tuple(place - 1 if place else STEM for place in self._places)
+
+    @out_indices.setter
+    def out_indices(self, value: int | str | Sequence[int | str]) -> None:
+        # Numbers of the stem (0) and the stages: TorchScript has no tuples of different types.
+        self._places = [0 if index == STEM else int(index) + 1 for index in _out_indices(value)]
+        self._last = max(self._places)
+
+    @property
     def num_used(self) -> int:
         """Number of stages (the stem included) that the outputs need; the others are not run."""
-        return 1 + max(0 if isinstance(index, str) else index + 1 for index in self.out_indices)
+        return 1 + self._last
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -204,13 +227,15 @@ class MobileOne(BaseModule):
         """Whether all units are in deploy form."""
         return all(m.deploy for m in self.modules() if isinstance(m, MobileOneBlock))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        outputs: dict[int | str, Tensor] = {}
-        names = (STEM, *range(NUM_STAGES))
-        for index, stage in zip(names[: self.num_used], self.stages, strict=False):
-            x = stage(x)
-            outputs[index] = x
-        return tuple(outputs[index] for index in self.out_indices)
+    # No return type: it is a tuple, and a list in TorchScript, which has no tuples of any length.
+    def forward(self, x: Tensor):  # type: ignore[no-untyped-def]
+        outputs: list[Tensor] = []
+        for index, stage in enumerate(self.children()):  # the stem and the four stages
+            if index <= self._last:
+                x = stage(x)
+                outputs.append(x)
+        found = [outputs[place] for place in self._places]
+        return found if torch.jit.is_scripting() else tuple(found)
 
     def switch_to_deploy(self) -> None:
         """Fuse all units in place; see :func:`~mobileone_mm.reparam.reparameterize_model`."""

@@ -1,10 +1,10 @@
-"""Random weights and statistics, and the difference of two outputs: what proofs are made of."""
+"""What proofs of equality consist of: random weights and statistics, and measures of difference."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,13 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+#: part of the greatest surrounding magnitude below which an output counts as nearly dead
+FLOOR = 1e-3
+#: smallest divisor of a difference
+TINY = 1e-30
+
 
 @torch.no_grad()
 def randomize_(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Give a module random weights *and* random BN statistics, in place, and return it.
+    """Set random weights *and* random BN statistics in place, and return the module.
 
-    With fresh statistics (mean 0, variance 1) BN is nearly the identity, and a wrong fusion of it
-    goes unseen. Kernels keep a spread of 1 / sqrt(fan in), so that activations stay in range.
+    With fresh statistics (mean 0, variance 1) BN is almost the identity, so a test would not see a
+    wrong fusion. Kernels have a standard deviation of 1 / sqrt(fan in), so that activations stay in
+    range.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -50,7 +56,7 @@ def randomize_(module: nn.Module, seed: int = 0) -> nn.Module:
 
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """Within it, GPUs multiply float32 as float32: TF32 has three digits, as few as a real error."""
+    """Switch off TF32, whose rounding (three digits) is as large as the error of a wrong fusion."""
     with warnings.catch_warnings():  # newer torch has other names for the same switches
         warnings.simplefilter('ignore')
         before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
@@ -62,7 +68,7 @@ def exact_arithmetic() -> Iterator[None]:
 
 
 def tensors_of(output: Any) -> Iterator[Tensor]:
-    """Floating-point tensors of a nested output (tuples, lists, mappings), depth first."""
+    """Yield the floating-point tensors of a nested output (tuples, lists, mappings), depth first."""
     if isinstance(output, Tensor):
         if output.is_floating_point():
             yield output
@@ -74,27 +80,135 @@ def tensors_of(output: Any) -> Iterator[Tensor]:
             yield from tensors_of(value)
 
 
-def max_difference(first: Any, second: Any) -> tuple[float, float]:
-    """Greatest absolute difference of two nested outputs, and the same relative to the scale.
+def greatest(*values: Any) -> float:
+    """Return the greatest magnitude in nested tensors: infinity for NaN, 0 if there are no numbers."""
+    found = [float(t.detach().abs().max()) for t in tensors_of(values) if t.numel()]
+    return _infinite_if_nan(max(found, default=0.0, key=_infinite_if_nan))
 
-    The relative one is, for each pair of tensors, the greatest absolute difference divided by the
-    greatest magnitude of the first; the largest of these counts.
+
+def max_difference(first: Any, second: Any, floor: float = 0.0) -> tuple[float, float]:
+    """Return the greatest difference of two nested outputs, absolute and relative.
+
+    The relative difference of two tensors is the greatest absolute difference divided by their scale:
+    the greatest magnitude in the first tensor, or the floor if that is more. The greatest relative
+    difference of all pairs of tensors is returned. NaN on either side gives infinity.
+
+    Args:
+        first: The expected output: tensors in tuples, lists and mappings.
+        second: The output to compare.
+        floor: The smallest scale; see :func:`scale_floor`.
 
     Raises:
-        ValueError: The outputs have no tensors, or differ in number or shape of tensors.
+        ValueError: The outputs have no numbers, or differ in number or shape of tensors.
     """
     pairs = list(tensors_of(first)), list(tensors_of(second))
     shapes = tuple([tuple(t.shape) for t in side] for side in pairs)
-    if not pairs[0] or shapes[0] != shapes[1]:
+    if shapes[0] != shapes[1]:  # also where the two shapes would broadcast
         raise ValueError(f'outputs: shapes {shapes[0]} and {shapes[1]} cannot be compared')
+    if not any(t.numel() for t in pairs[0]):
+        raise ValueError(f'outputs: no numbers to compare (shapes: {shapes[0]})')
     absolute = relative = 0.0
     for a, b in zip(*pairs, strict=True):
-        if a.numel() == 0:
-            continue
         expected = a.detach().cpu().double()
-        difference = float((expected - b.detach().cpu().double()).abs().max())
-        if math.isnan(difference):  # NaN on either side is never equal
-            return math.inf, math.inf
+        difference = greatest(expected - b.detach().cpu().double())
         absolute = max(absolute, difference)
-        relative = max(relative, difference / max(float(expected.abs().max()), 1e-30))
+        # Infinity divided by infinity is NaN, and no maximum would see it.
+        scale = max(greatest(expected), floor, TINY)
+        relative = max(relative, _infinite_if_nan(difference / scale))
     return absolute, relative
+
+
+def scale_floor(*values: Any) -> float:
+    """Return the smallest scale by which a difference is divided, given what surrounds the output.
+
+    Rounding errors of an output are proportional to what it is computed from. A nearly dead output
+    (a unit whose scale is close to 0) has no digits of its own to compare.
+
+    Args:
+        values: The inputs of the unit, or all outputs of the model.
+    """
+    return FLOOR * greatest(values)
+
+
+@contextmanager
+def unit_differences(
+    first: nn.Module, others: Mapping[str, nn.Module]
+) -> Iterator[dict[str, tuple[float, float]]]:
+    """Repeat every run of some units of a model by their counterparts, on the same inputs.
+
+    Comparing whole outputs is not enough: later layers can hide an error of some percent in one unit.
+    Yields a dict from the name of a unit to its greatest difference, absolute and relative (see
+    :func:`max_difference`), which is filled while the model runs. Runs whose expected output is not
+    finite are left out: there the weights are at fault, not the counterpart.
+
+    Args:
+        first: The model that runs.
+        others: Counterparts of its submodules, by name.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    handles = []
+    for name, other in others.items():
+        before, after = _unit_hooks(name, other, found)
+        unit = first.get_submodule(name)
+        handles.append(unit.register_forward_pre_hook(before, with_kwargs=True))
+        handles.append(unit.register_forward_hook(after))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _unit_hooks(
+    name: str, other: nn.Module, found: dict[str, tuple[float, float]]
+) -> tuple[Callable[..., None], Callable[..., None]]:
+    given: list[tuple[Any, Any]] = []  # a stack: units may contain one another
+
+    def before(_: nn.Module, args: Any, kwargs: Any) -> None:
+        # Copies, because a unit that begins with an activation may write into its input.
+        given.append((_cloned(args), _cloned(kwargs)))
+
+    def after(_: nn.Module, __: Any, output: Any) -> None:
+        args, kwargs = given.pop()
+        if math.isinf(greatest(output)):
+            return
+        worst = found.get(name, (0.0, 0.0))
+        apart = unit_difference((args, kwargs), output, other(*_cloned(args), **_cloned(kwargs)))
+        found[name] = max(worst[0], apart[0]), max(worst[1], apart[1])
+
+    return before, after
+
+
+def unit_difference(inputs: Any, expected: Any, got: Any) -> tuple[float, float]:
+    """Return the difference of two outputs of a unit; infinity where they cannot be compared.
+
+    Args:
+        inputs: What the unit was called with; gives the smallest scale (see :func:`scale_floor`).
+        expected: The output.
+        got: The output of the counterpart.
+    """
+    try:
+        return max_difference(expected, got, scale_floor(inputs))
+    except ValueError:  # other shapes, or no tensors at all: nothing is proved
+        return math.inf, math.inf
+
+
+def _cloned(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    if type(value) in (tuple, list):
+        return type(value)(_cloned(item) for item in value)
+    if type(value) is dict:
+        return {key: _cloned(item) for key, item in value.items()}
+    return value
+
+
+def value_difference(first: float, second: float) -> float:
+    """Return the absolute difference of two metrics: 0 if both are NaN, infinity if one of them is."""
+    if first == second or (math.isnan(first) and math.isnan(second)):
+        return 0.0
+    return _infinite_if_nan(abs(first - second))
+
+
+def _infinite_if_nan(value: float) -> float:
+    return math.inf if math.isnan(value) else value

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.runner import Runner
 
+from mobileone_mm.config.read import load_config
 from mobileone_mm.deploy.config import (
     absolute_paths,
     build_model,
     deploy_config_text,
-    load_config,
     parse_config_text,
 )
 from mobileone_mm.errors import InputError
@@ -21,7 +23,7 @@ SEG = ROOT / 'configs' / 'deeplabv3_mobileone_s0_voc.py'
 
 
 def text_of(path: Path, options: dict | None = None) -> str:
-    return deploy_config_text(load_config(path, options), path, options)
+    return deploy_config_text(load_config(path, options))
 
 
 @pytest.mark.parametrize('root', [None, '/mnt/somewhere/coco', 'data'])
@@ -108,7 +110,38 @@ def test_bad_configs(write, tmp_path):
         with pytest.raises(InputError, match=match) as caught:
             load_config(path)
         assert '\n' not in str(caught.value)
-    with pytest.raises(InputError, match='has no model'):
+    with pytest.raises(InputError, match="has no 'model'"):
         load_config(write('x = 1'))
     with pytest.raises(InputError, match=r'cannot be built \(KeyError: .*Nonsense'):
         build_model(load_config(write("model = dict(type='Nonsense')")))
+
+
+class Numbers(torch.utils.data.Dataset):
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+@pytest.mark.parametrize(('workers', 'persistent'), [(0, False), (2, True)])
+def test_hosts_build_the_loaders_of_the_text(write, workers, persistent):
+    """torch refuses persistent workers without workers, which overrides easily leave behind."""
+    loader = dict(
+        batch_size=2,
+        num_workers=workers,
+        persistent_workers=True,
+        dataset=dict(type=f'{__name__}.Numbers', length=4),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
+    path = write(
+        "default_scope = 'mmengine'\nmodel = dict(type='mobileone_mm.MobileOne')\n"
+        f'test_dataloader = {loader}\nval_dataloader = None\n'
+    )
+    config = parse_config_text(text_of(path))
+    config.test_dataloader.dataset = Numbers(4)
+    assert config.test_dataloader.persistent_workers is persistent
+    assert len(Runner.build_dataloader(config.test_dataloader)) == 2

@@ -18,11 +18,13 @@ from mmengine.runner import checkpoint as host
 from PIL import Image
 
 from mobileone_mm.cli.run import call_tool
-from mobileone_mm.deploy import convert, convert_to_deploy, units
-from mobileone_mm.deploy import prove as proof
-from mobileone_mm.deploy.config import build_model, load_config
+from mobileone_mm.config.read import load_config
+from mobileone_mm.deploy import config as configs
+from mobileone_mm.deploy import convert, convert_to_deploy
+from mobileone_mm.deploy.config import build_model
+from mobileone_mm.deploy.forward import RawForward
 from mobileone_mm.errors import InputError, ProofError
-from mobileone_mm.reparam import algebra
+from mobileone_mm.reparam import algebra, surgery
 from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
 
@@ -178,7 +180,7 @@ def test_hosts_load_the_pair_strictly_and_predict_the_same(task, pairs, checkpoi
     assert not any('branch_conv_list' in key for key in deployed.state_dict())
     inputs = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found = proof.RawForward(original)
+        found = RawForward(original)
         pairs_ = zip(found(original, inputs), found(deployed, inputs), strict=True)
         for expected, got in pairs_:
             assert torch.allclose(expected, got, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
@@ -268,19 +270,22 @@ def fused_wrongly(*args):
     return kernel * 1.02, bias
 
 
-def spoiled_afterwards(model, deployed, *args):
-    """The algebra is right, but the weights that would be written are not those that it gave."""
-    proved = proof.prove_algebra(model, deployed, *args)
+def spoiled_afterwards(*args):
+    """The algebra is right, but the weights to write are not the ones that it gives."""
+    folding, exact = DEPLOY_FORM(*args)
     with torch.no_grad():
-        deployed.backbone.stage3[0].branch_reparam.weight.mul_(1.02)
-    return proved
+        folding.model.backbone.stage3[0].branch_reparam.weight.mul_(1.02)
+    return folding, exact
+
+
+DEPLOY_FORM = convert._deploy_form
 
 
 @pytest.mark.parametrize(
     ('module', 'name', 'wrong', 'dtype'),
     [
-        (units, 'fuse_branches', fused_wrongly, 'float64'),
-        (convert, 'prove_algebra', spoiled_afterwards, 'float32'),
+        (surgery, 'fuse_branches', fused_wrongly, 'float64'),
+        (convert, '_deploy_form', spoiled_afterwards, 'float32'),
     ],
 )
 def test_a_failed_proof_writes_nothing(
@@ -296,12 +301,12 @@ def test_a_failed_proof_writes_nothing(
 
 def test_a_wrong_config_is_noticed(checkpoints, tmp_path, monkeypatch):
     """Dilation adds no keys: only the comparison can see that it was lost."""
-    lossy = convert.configs.deploy_config_text
+    lossy = configs.deploy_config_text
 
     def without_dilation(*args):
         return lossy(*args).replace('output_stride=16', 'output_stride=32')
 
-    monkeypatch.setattr(convert.configs, 'deploy_config_text', without_dilation)
+    monkeypatch.setattr(configs, 'deploy_config_text', without_dilation)
     with pytest.raises(ProofError, match='outputs of different shapes|differs'):
         convert_task('seg', checkpoints['seg'], tmp_path / 'out.pth')
     assert names(tmp_path) == []
@@ -426,7 +431,7 @@ def test_tool(checkpoints, tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert 'difference, float64' in printed
     assert str(tmp_path / 'out.json') in printed
-    monkeypatch.setattr(units, 'fuse_branches', fused_wrongly)
+    monkeypatch.setattr(surgery, 'fuse_branches', fused_wrongly)
     before = (tmp_path / 'out.pth').read_bytes()
     assert call_tool(main, argv) == 1
     assert 'error: the fused model differs' in capsys.readouterr().err

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mobileone_mm.apis import switch_to_deploy as deploy
-from mobileone_mm.deploy.config import build_model, load_config, parse_config_text
-from mobileone_mm.deploy.pair import sha256_of, weight_bytes
-from mobileone_mm.reparam.compare import randomize_
+from mobileone_mm.deploy.config import build_model, parse_config_text
+from mobileone_mm.deploy.pair import sha256_of
+from mobileone_mm.weights.writing import weight_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = {
@@ -39,20 +38,6 @@ assert len(meta['classes']) == 3
 assert not any(type(m).__name__.endswith('BatchNorm2d') for m in model.modules())
 print('loaded', {module!r})
 """
-
-
-@pytest.fixture
-def trained(tiny_config, tmp_path):
-    """A config and a checkpoint with random weights, as a run leaves them."""
-
-    def make(task: str) -> tuple[Path, Path]:
-        config, checkpoint = tiny_config(task), tmp_path / f'{task}-trained.pth'
-        model = randomize_(build_model(load_config(config)), seed=7)
-        meta = {'dataset_meta': {'classes': ('a', 'b', 'c'), 'palette': [(1, 2, 3)] * 3}}
-        torch.save({'state_dict': model.state_dict(), 'meta': meta}, checkpoint)
-        return config, checkpoint
-
-    return make
 
 
 def run_python(*argv: object, cwd: Path) -> subprocess.CompletedProcess:
@@ -111,47 +96,6 @@ def test_the_hosts_own_functions_in_a_fresh_process(task, how, trained, tool, tm
     script.write_text(SCRIPT.format(before=before, module=module, function=function, call=call))
     done = run_python(*runner, script, *argv, cwd=tmp_path)
     assert f'loaded {module}' in done.stdout, done.stderr[-2000:]
-
-
-@pytest.mark.parametrize(
-    'task',
-    [
-        'cls',
-        pytest.param('det', marks=pytest.mark.slow),
-        pytest.param('seg', marks=pytest.mark.slow),
-    ],
-)
-def test_the_metric_before_and_after(task, trained, tool, tmp_path, capsys):
-    config, checkpoint = trained(task)
-    out = tmp_path / 'out.pth'
-    only = ('--backbone-only',) if task == 'cls' else ()
-    assert tool('switch_to_deploy', config, checkpoint, out, '--data', *only) == 0
-    report = json.loads((tmp_path / 'out.json').read_text())
-    names = {'cls': 'accuracy/top1', 'det': 'coco/bbox_mAP', 'seg': 'mIoU'}
-    before, after = report['metric']['values'][names[task]]
-    assert after == pytest.approx(before, abs=1e-3 * max(1, abs(before)))
-    printed = capsys.readouterr().out
-    assert f'{names[task]}:' in printed
-    assert ('none (backbone only)' in printed) is bool(only)
-
-
-def test_another_metric_ends_it(trained, tool, tmp_path, capsys, monkeypatch):
-    config, checkpoint = trained('cls')
-    values = iter([{'accuracy/top1': 50.0}, {'accuracy/top1': 49.9}])
-    monkeypatch.setattr(deploy, 'evaluate', lambda *_, **__: next(values))
-    assert tool('switch_to_deploy', config, checkpoint, tmp_path / 'out.pth', '--data') == 1
-    error = capsys.readouterr().err.strip()
-    assert 'accuracy/top1: 50 before and 49.9 after the conversion' in error
-    assert '\n' not in error
-    assert not list(tmp_path.glob('out*'))
-
-
-def test_data_needs_a_test_set(trained, tool, tmp_path, capsys):
-    config, checkpoint = trained('cls')
-    config.write_text(config.read_text() + 'test_evaluator = None\n')
-    assert tool('switch_to_deploy', config, checkpoint, tmp_path / 'out.pth', '--data') == 2
-    assert "has no 'test_evaluator'" in capsys.readouterr().err
-    assert not list(tmp_path.glob('out*'))
 
 
 def test_safetensors_by_our_tools_and_by_mmengine(trained, tool, tmp_path, fresh_mmengine):

@@ -15,10 +15,15 @@ from mmengine.model import BaseModel, BaseModule, ExponentialMovingAverage
 from mmengine.registry import MODELS
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mobileone_mm.config.read import load_config
 from mobileone_mm.deploy import convert_to_deploy
-from mobileone_mm.deploy.config import build_model, load_config
-from mobileone_mm.deploy.fold import plan_folding
+from mobileone_mm.deploy.config import build_model
+from mobileone_mm.deploy.fold import build_deploy_form, foldable
+from mobileone_mm.deploy.forward import RawForward
+from mobileone_mm.deploy.prove import compare_models, deploy_state
+from mobileone_mm.errors import ProofError
 from mobileone_mm.reparam.compare import randomize_
+from mobileone_mm.reparam.conv_norm import Found
 
 TINY = (
     "dict(type='mobileone_mm.MobileOne', out_indices=(0, 1, 2, 3), arch=dict(\n"
@@ -62,6 +67,11 @@ def convert(tmp_path: Path) -> Callable[..., tuple[dict, Any, Any]]:
 
 def norms(model: Any) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+
+
+def folding_of(config: Config, model: Any) -> Any:
+    model.eval()
+    return build_deploy_form(config, model, foldable(model))
 
 
 def reasons(report: dict) -> dict[str, str]:
@@ -389,6 +399,54 @@ class Mixed(BaseModule):
         return (self.part(x[-1] if self.before is None else self.before(x[-1])),)
 
 
+class Retyped(BaseModule):
+    """Without ``norm_cfg``, another module changes its type."""
+
+    def __init__(self, channels: int, norm_cfg: Any = BN) -> None:
+        super().__init__()
+        self.part = ConvModule(channels, channels, 1, norm_cfg=norm_cfg)
+        self.last = torch.nn.Tanh() if norm_cfg is None else torch.nn.Sigmoid()
+
+    def forward(self, x: Any) -> Any:
+        return (self.last(self.part(x[-1])),)
+
+
+class Pair(ConvModule):
+    """Cannot run by itself."""
+
+    def forward(self, x: Any, other: Any) -> Any:
+        return super().forward(x + other)
+
+
+class Unreached(BaseModule):
+    """Has parts that no forward pass of the model reaches, as auxiliary heads are."""
+
+    def __init__(self, channels: int, norm_cfg: Any = BN) -> None:
+        super().__init__()
+        self.good = ConvModule(channels, channels, 1, norm_cfg=norm_cfg)
+
+    def forward(self, x: Any) -> Any:
+        return (x[-1],)
+
+
+class UnreachedWS(Unreached):
+    """Has an unreached part whose weights are standardised."""
+
+    def __init__(self, channels: int, norm_cfg: Any = BN) -> None:
+        super().__init__(channels, norm_cfg)
+        self.good = ConvModule(
+            channels, channels, 1, conv_cfg=dict(type='ConvWS'), norm_cfg=norm_cfg
+        )
+
+
+class UnreachedPair(Unreached):
+    """Has an unreached part that cannot run by itself."""
+
+    def __init__(self, channels: int, norm_cfg: Any = BN) -> None:
+        super().__init__(channels, norm_cfg)
+        self.good = Pair(channels, channels, 1, norm_cfg=norm_cfg)
+
+
 class Several(BaseModel):
     """Two backbones, one of them in a list, and a chain of necks."""
 
@@ -407,7 +465,17 @@ class Several(BaseModel):
 
 @pytest.fixture
 def registered():
-    kinds = [Norms, Reaching, Unnormed, Mixed, Several]
+    kinds = [
+        Norms,
+        Reaching,
+        Unnormed,
+        Mixed,
+        Retyped,
+        Unreached,
+        UnreachedWS,
+        UnreachedPair,
+        Several,
+    ]
     for kind in kinds:
         MODELS.register_module(module=kind, force=True)
     yield
@@ -438,13 +506,79 @@ def test_several_backbones_and_folds_that_only_look_right(convert, registered):
     }
     # A refused part does not keep the others from folding, and the reason names the setting.
     assert left['necks.3.part.bn'] == (
-        "stays, because with model.necks.3.norm_cfg=None 'necks.3.before' would go, too, which "
-        'cannot be folded'
+        "stays, because with model.necks.3.norm_cfg=None 'necks.3.before' would also be "
+        'removed, and it cannot be folded'
     )
-    assert 'by which it could fold' in left['necks.0.standardised.bn']
+    assert 'does not act directly on' in left['necks.0.standardised.bn']
     # Unused, it stays: what a caller does with it is not known to the config.
-    assert 'by which it could fold' in left['necks.2.part.bn']
+    assert 'does not act directly on' in left['necks.2.part.bn']
     assert report['folded']['config'] == ['model.necks.1.norm_cfg=None']
+
+
+def test_a_part_that_would_become_another_module_is_left(convert, registered):
+    report, _, deployed = convert(several('Retyped', 'Reaching'))
+    assert report['folded']['norms'] == ['necks.1.good.bn']
+    assert reasons(report) == {
+        'necks.0.part.bn': "stays, because with model.necks.0.norm_cfg=None 'necks.0.last' would "
+        'become a Tanh'
+    }
+    assert type(deployed.necks[0].last) is torch.nn.Sigmoid
+
+
+def test_parts_that_no_forward_pass_reaches_run_by_themselves(convert, registered):
+    """They fold only if that gives the same output on random input."""
+    report, model, deployed = convert(several('Unreached', 'UnreachedWS', 'UnreachedPair'))
+    assert report['folded']['norms'] == ['necks.0.good.bn']
+    left = reasons(report)
+    assert 'does not act directly on' in left['necks.1.good.bn']
+    assert 'is not run by the proof, nor by itself (TypeError' in left['necks.2.good.bn']
+    x = torch.rand(2, 64, 5, 5)
+    with torch.no_grad():
+        assert torch.allclose(deployed.necks[0].good(x), model.necks[0].good(x), atol=1e-5)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
+def test_an_error_in_an_unreached_unit_is_found(registered, tmp_path, dtype):
+    """Both a folded part and a MobileOne unit behind the last output."""
+    text = (
+        several('Unreached').replace('(0, 1, 2, 3)', '(2,)').replace('channels=64', 'channels=32')
+    )
+    (tmp_path / 'c.py').write_text(text)
+    config = load_config(tmp_path / 'c.py')
+    model = randomize_(build_model(config)).eval().to(dtype)
+    folding = build_deploy_form(config, model, foldable(model))
+    folding.model.eval().to(dtype)
+    forward, inputs = RawForward(model), [('x', torch.rand(1, 3, 64, 64))]
+    folding.model.load_state_dict(deploy_state(model, folding.pairs))
+    compare_models(forward, model, folding.model, inputs, 1e-4, folding.pairs)
+    for name in ('necks.0.good.conv', 'first.stage4.1.branch_reparam'):
+        folding.model.load_state_dict(deploy_state(model, folding.pairs))
+        with torch.no_grad():
+            folding.model.get_submodule(name).weight.mul_(1.01)
+        with pytest.raises(ProofError, match=f'of {name.rpartition(".")[0]} on x'):
+            compare_models(forward, model, folding.model, inputs, 1e-4, folding.pairs)
+
+
+def test_a_nearly_dead_unit_is_compared_by_the_scale_of_its_input(registered, tmp_path):
+    """Its output is rounding noise around the bias 0, which no fused kernel repeats."""
+    (tmp_path / 'c.py').write_text(several('Unreached'))
+    config = load_config(tmp_path / 'c.py')
+    model = randomize_(build_model(config)).eval()
+    block = model.first.stage3[0]
+    for branch in block.reparam_branches():
+        branch.norm.weight.data.fill_(1e-12)
+        branch.norm.running_mean.zero_()
+        branch.norm.bias.data.zero_()
+    deployed = build_deploy_form(config, model, Found([], {})).model.eval()
+    state = deploy_state(model)
+    state['first.stage3.0.branch_reparam.bias'] += 1e-10  # invisible beside inputs of about 1
+    deployed.load_state_dict(state)
+    inputs = [('x', torch.rand(1, 3, 64, 64))]
+    compare_models(RawForward(model), model, deployed, inputs, 1e-4)
+    state['first.stage3.0.branch_reparam.bias'] += 1e-3
+    deployed.load_state_dict(state)
+    with pytest.raises(ProofError):
+        compare_models(RawForward(model), model, deployed, inputs, 1e-4)
 
 
 YOLOF = """
@@ -465,13 +599,13 @@ def test_a_part_whose_norm_no_config_can_switch_off(tmp_path):
     pytest.importorskip('mmdet')
     (tmp_path / 'c.py').write_text(HEADER.replace('(0, 1, 2, 3)', '(3,)') + YOLOF)
     config = load_config(tmp_path / 'c.py')
-    plan = plan_folding(config, randomize_(build_model(config)).eval())
+    plan = folding_of(config, randomize_(build_model(config)))
     assert plan.without == (('bbox_head', 'norm_cfg'),)
     assert len(plan.pairs) == 3
     assert all(name.startswith('neck') for name in plan.left)
     assert 'of its own' in plan.left['neck.lateral_norm']
     inner = plan.left['neck.dilated_encoder_blocks.0.conv1.bn']
-    assert inner == 'stays, because no norm_cfg of the config switches it off'
+    assert inner == 'stays, because no norm_cfg of the config removes it'
 
 
 SEPARATE = """
@@ -491,7 +625,7 @@ def test_separate_bn_of_retinanet(tmp_path):
     pytest.importorskip('mmdet')
     (tmp_path / 'c.py').write_text(HEADER + SEPARATE)
     config = load_config(tmp_path / 'c.py')
-    plan = plan_folding(config, randomize_(build_model(config)).eval())
+    plan = folding_of(config, randomize_(build_model(config)))
     assert plan.pairs == []
     assert plan.without == ()
     assert set(plan.left.values()) == {'shares its convolution with 3 other BN'}
@@ -515,7 +649,7 @@ def test_another_backbone_is_left(tmp_path):
     MODELS.register_module(module=Nested)
     try:
         config = load_config(tmp_path / 'c.py')
-        plan = plan_folding(config, build_model(config).eval())
+        plan = folding_of(config, build_model(config))
     finally:
         MODELS.module_dict.pop('Nested')
     assert plan.pairs == []

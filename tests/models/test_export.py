@@ -54,6 +54,17 @@ def test_jit_trace(model):
     same(model, traced, 1, 3, 96, 48)
 
 
+@pytest.mark.parametrize('out_indices', [('stem', 1, 3), (2, 0)])
+def test_jit_script_of_the_deploy_form(out_indices):
+    """TorchScript has no tuples of any length: its outputs are a list."""
+    net = MobileOne(ARCH, out_indices=out_indices, with_cp=True)
+    net = reparameterize_model(randomize_(net, 4).eval())
+    scripted = torch.jit.freeze(torch.jit.script(net))
+    same(net, scripted, 1, 3, 96, 48)
+    assert isinstance(scripted(image()), list)
+    assert isinstance(net(image()), tuple)
+
+
 def test_fx(model):
     traced = fx.symbolic_trace(model)
     same(model, traced, 1, 3, 96, 48)

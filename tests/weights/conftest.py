@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mobileone_mm.deploy.config import build_model, load_config
+from mobileone_mm.config.read import load_config
+from mobileone_mm.deploy.config import build_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.reading import read_checkpoint

@@ -154,7 +154,7 @@ def test_a_loop_of_several_passes(make_runner, tmp_path):
     runner.train()
     assert watch.forms == ['deploy'] * 6
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
-    assert 'the loop gives no metrics that could be compared' in log
+    assert 'the loop gives no metrics to compare' in log
 
 
 class Stop(Hook):
@@ -342,7 +342,7 @@ def test_exit_codes(tiny_config, tool, tmp_path, monkeypatch, capsys):
     run = ('train', config, '--work-dir', tmp_path / 'run')
     assert tool(*run, '--cfg-options', 'custom_hooks.0.verify=never') == 2
     line = (
-        "custom_hooks.0: DeployEvalHook: verify: got 'never'; 'first', 'always' or False is needed"
+        "custom_hooks.0: DeployEvalHook: verify: got 'never'; expected 'first', 'always' or False"
     )
     assert line in capsys.readouterr().err
     assert not (tmp_path / 'run').exists()

@@ -1,0 +1,110 @@
+"""The tools of the proofs: a proof is worth as much as they are."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mobileone_mm.reparam.compare import (
+    greatest,
+    max_difference,
+    randomize_,
+    scale_floor,
+    value_difference,
+)
+
+
+@pytest.mark.parametrize(
+    ('first', 'second', 'floor', 'expected'),
+    [
+        ([1.0, -4.0], [1.0, -3.0], 0.0, (1.0, 0.25)),
+        ([1.0, -4.0], [1.0, -3.0], 10.0, (1.0, 0.1)),
+        ([1e-9], [3e-9], 1.0, (2e-9, 2e-9)),
+        ([0.0], [0.0], 0.0, (0.0, 0.0)),
+        ([math.nan], [math.nan], 0.0, (math.inf, math.inf)),
+        ([1.0], [math.nan], 0.0, (math.inf, math.inf)),
+        ([math.inf], [1.0], 0.0, (math.inf, math.inf)),
+        ([math.inf], [math.inf], 0.0, (math.inf, math.inf)),
+    ],
+)
+def test_max_difference(first, second, floor, expected):
+    found = max_difference(torch.tensor(first), torch.tensor(second), floor)
+    assert found == pytest.approx(expected)
+
+
+def test_the_worst_pair_of_nested_outputs_counts():
+    first = {'a': (torch.ones(2), [torch.full((3,), 100.0)]), 'b': torch.tensor([1])}
+    second = {'a': (torch.ones(2) + 0.5, [torch.full((3,), 101.0)]), 'b': torch.tensor([9])}
+    assert max_difference(first, second) == (1.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ('first', 'second'),
+    [
+        (torch.ones(2, 1), torch.ones(2, 3)),  # would broadcast
+        (torch.ones(3), torch.ones(1, 3)),
+        ([torch.ones(2)], [torch.ones(2), torch.ones(2)]),
+        ([], []),
+        ('a', 'a'),
+        (torch.ones(2, dtype=torch.int64), torch.ones(2, dtype=torch.int64)),
+        (torch.ones(0, 4), torch.ones(0, 4)),
+    ],
+)
+def test_what_cannot_be_compared(first, second):
+    with pytest.raises(ValueError, match='outputs: '):
+        max_difference(first, second)
+
+
+def test_an_empty_output_beside_others_is_equal():
+    pair = [torch.ones(0, 4), torch.ones(2)]
+    assert max_difference(pair, pair) == (0.0, 0.0)
+
+
+def test_greatest_and_floor():
+    assert greatest(torch.tensor([1.0, -5.0]), [torch.tensor([2.0])]) == 5
+    assert greatest(torch.ones(0), ()) == 0
+    assert greatest(torch.tensor([math.nan, 1.0]), torch.tensor([7.0])) == math.inf
+    assert greatest(torch.tensor([7.0]), torch.tensor([math.nan])) == math.inf
+    assert scale_floor((torch.tensor([2000.0]),)) == 2
+
+
+@pytest.mark.parametrize(
+    ('first', 'second', 'expected'),
+    [
+        (1.0, 0.5, 0.5),
+        (math.nan, math.nan, 0),
+        (math.nan, 1.0, math.inf),
+        (1.0, math.nan, math.inf),
+    ],
+)
+def test_value_difference(first, second, expected):
+    assert value_difference(first, second) == expected
+
+
+@pytest.mark.parametrize('kind', [nn.BatchNorm2d, nn.BatchNorm1d, nn.SyncBatchNorm])
+def test_randomize_changes_weights_and_statistics(kind):
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), kind(16), nn.Linear(4, 4))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert randomize_(model, seed=1) is model
+    changed = {
+        key
+        for key, value in model.state_dict().items()
+        if not torch.isclose(value.double(), before[key].double()).any()
+    }
+    assert changed == set(before) - {'1.num_batches_tracked'}
+    norm = model[1]
+    assert norm.running_var.min() > 0.4
+    assert norm.running_var.std() > 0.1
+    assert norm.running_mean.std() > 0.1
+    assert not torch.equal(randomize_(model, seed=2)[1].running_var, before['1.running_var'])
+    second = {key: value.clone() for key, value in model.state_dict().items()}
+    assert all(torch.equal(v, second[k]) for k, v in randomize_(model, seed=2).state_dict().items())
+
+
+def test_randomize_takes_norms_without_parameters_or_statistics():
+    for norm in (nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(3, track_running_stats=False)):
+        randomize_(norm)
+    assert norm.running_var is None
