@@ -1,49 +1,91 @@
-"""Import finders that mend ``torchvision`` and ``mmcv._ext`` when they are first asked for."""
+"""Import finders that act when ``torchvision``, ``mmcv._ext`` or mmpretrain is first imported."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from types import ModuleType
 from typing import Any
 
-#: What torchvision's import ends with if its compiled part could not be loaded.
+from .transformers5 import without_multimodal_models
+
+#: The message of torchvision's import error if its compiled library cannot be loaded.
 _NO_OPS = 'operator torchvision::nms does not exist'
 _MARK = '__mobileone_mm_stand_in__'
 
 
+def install() -> None:
+    """Put the finders on ``sys.meta_path``."""
+    sys.meta_path.insert(0, RepairFinder())
+    sys.meta_path.append(ExtFinder())
+    dependency = sys.modules.get('mmpretrain.utils.dependency')
+    if dependency is not None:
+        without_multimodal_models(dependency)
+
+
+def installed() -> bool:
+    """Return whether :func:`install` was called."""
+    return any(isinstance(finder, ExtFinder) for finder in sys.meta_path)
+
+
 def is_stand_in(module: ModuleType) -> bool:
-    """Whether ``module`` runs on what this package put in."""
+    """Return whether ``module`` runs on operators of this package."""
     return _MARK in vars(module)
 
 
-class TorchvisionFinder(MetaPathFinder):
-    """Hands out the real torchvision, with a loader that tries again if its operators miss.
+def _run_torchvision(loader: Loader, module: ModuleType) -> None:
+    """Import torchvision; if its operators are missing, declare them and import it again."""
+    try:
+        loader.exec_module(module)
+    except RuntimeError as error:
+        if str(error) != _NO_OPS:
+            raise
+        for name in [name for name in sys.modules if name.startswith('torchvision.')]:
+            del sys.modules[name]
+        for name in [name for name in vars(module) if not name.startswith('__')]:
+            delattr(module, name)
+        stand_in = importlib.import_module('.torchvision_ops', __package__)
+        stand_in.declare()
+        loader.exec_module(module)
+        stand_in.unlock(module)
+        setattr(module, _MARK, True)
 
-    Must come first on ``sys.meta_path``. Where torchvision imports, the loader has done nothing.
+
+def _run_dependency(loader: Loader, module: ModuleType) -> None:
+    """Import mmpretrain's list of optional dependencies and correct it."""
+    loader.exec_module(module)
+    without_multimodal_models(module)
+
+
+class RepairFinder(MetaPathFinder):
+    """Finds the real modules, and loads some of them in another way.
+
+    It must come first on ``sys.meta_path``. After the import only the real loader is visible.
     """
+
+    _RUN = {'torchvision': _run_torchvision, 'mmpretrain.utils.dependency': _run_dependency}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Spec of torchvision itself; None for anything else."""
-        if fullname != 'torchvision':
+        """Return the spec of a module that is repaired, else None."""
+        if fullname not in self._RUN:
             return None
-        spec = _spec_of_others(self, fullname, path, target)
+        spec = _real_spec(self, fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _SecondTry(spec.loader)
+            spec.loader = _RepairLoader(spec.loader, self._RUN[fullname])
         return spec
 
 
-class _SecondTry(Loader):
-    """Runs torchvision's own loader, twice if the first run dies of missing operators."""
+class _RepairLoader(Loader):
+    """Hands the execution of a module to a function, and everything else to the real loader."""
 
-    def __init__(self, real: Loader) -> None:
-        self._real = real
+    def __init__(self, real: Loader, run: Callable[[Loader, ModuleType], None]) -> None:
+        self._real, self._run = real, run
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -52,48 +94,31 @@ class _SecondTry(Loader):
         return self._real.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        try:
-            self._real.exec_module(module)
-        except RuntimeError as error:
-            if str(error) != _NO_OPS:
-                raise
-            self._mend(module)
-        # From here on nothing but the real loader is seen.
+        self._run(self._real, module)
         module.__loader__ = self._real
         if module.__spec__ is not None:
             module.__spec__.loader = self._real
 
-    def _mend(self, module: ModuleType) -> None:
-        for name in [name for name in sys.modules if name.startswith('torchvision.')]:
-            del sys.modules[name]
-        for name in [name for name in vars(module) if not name.startswith('__')]:
-            delattr(module, name)
-        stand_in = importlib.import_module('.torchvision_ops', __package__)
-        stand_in.declare()
-        self._real.exec_module(module)
-        stand_in.unlock(module)
-        setattr(module, _MARK, True)
-
 
 class ExtFinder(MetaPathFinder):
-    """Hands out the stand-in for ``mmcv._ext`` if no other finder knows a compiled one.
+    """Finds the stand-in for ``mmcv._ext`` if no other finder finds a compiled one.
 
-    Must come last on ``sys.meta_path``; finders that were appended later are still asked first. A
-    compiled ``_ext`` that is there but fails to import is left to fail: its message matters.
+    It must come last on ``sys.meta_path``; it asks finders that were appended later first. If a
+    compiled ``_ext`` exists but its import fails, that error reaches the user.
     """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Spec of ``mmcv._ext``; None for anything else."""
+        """Return the spec of ``mmcv._ext``, None for any other module."""
         if fullname != 'mmcv._ext':
             return None
-        real = _spec_of_others(self, fullname, path, target)
+        real = _real_spec(self, fullname, path, target)
         return real or spec_from_loader(fullname, _ExtLoader(), origin='mobileone_mm.compat')
 
 
 class _ExtLoader(Loader):
-    """Fills the module with the operators there are and an error for each of the others."""
+    """Fills the module with the operators of this package, and with an error for every other."""
 
     def create_module(self, spec: ModuleSpec) -> None:  # noqa: ARG002
         return None  # the import system makes an ordinary module
@@ -106,10 +131,10 @@ class _ExtLoader(Loader):
         setattr(module, _MARK, True)
 
 
-def _spec_of_others(
+def _real_spec(
     own: MetaPathFinder, fullname: str, path: Sequence[str] | None, target: ModuleType | None
 ) -> ModuleSpec | None:
-    """What the import system would find if ``own`` were not there."""
+    """Return what the import system would find without ``own``."""
     for finder in list(sys.meta_path):
         find_spec = getattr(finder, 'find_spec', None)
         if finder is own or isinstance(finder, type(own)) or find_spec is None:

@@ -1,34 +1,34 @@
-"""Takes the stand-ins along into child processes that start from nothing (spawn, forkserver).
+"""Import this package first in child processes that start from nothing (spawn, forkserver).
 
-A forked child inherits them. A spawned one unpickles its task in a fresh interpreter, and the
-first dataset in it imports a host before anybody had a chance to import this package.
+A forked child inherits the stand-ins. A spawned child runs the main program and unpickles its task
+in a fresh interpreter, and both may import a host.
 """
 
 from __future__ import annotations
 
-from multiprocessing import context
-from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import ForkingPickler
+from multiprocessing import spawn
 from typing import Any
 
 
-def carry_over() -> None:
-    """Make a pickled process import this package before it unpickles its task.
+def prepare_children() -> None:
+    """Add the import of this package to the data that multiprocessing sends to a child.
 
-    Covers the classes that contexts, pools, executors and data loaders use. A subclass of one
-    pickles in its own way and imports what it needs itself.
+    The child unpickles these data before it runs anything else.
     """
-    for name in ('Process', 'SpawnProcess', 'ForkServerProcess'):
-        kind = getattr(context, name, None)  # some do not exist on some systems
-        if kind is not None:
-            ForkingPickler.register(kind, _reduce)
+    original = spawn.get_preparation_data
+
+    def get_preparation_data(name: str) -> dict[str, Any]:
+        data = original(name)
+        return {**data, __package__: _Import(data['sys_path'])}
+
+    spawn.get_preparation_data = get_preparation_data
 
 
-def _reduce(process: BaseProcess) -> tuple[Any, ...]:
-    # The first element is what an unpickler resolves first: doing so imports this package.
-    return new_process, (type(process),), vars(process)
+class _Import:
+    """Unpickles as an import of this package with the parent's ``sys.path``."""
 
+    def __init__(self, sys_path: list[str]) -> None:
+        self.code = f'import sys; sys.path[:] = {sys_path!r}; import {__package__}'
 
-def new_process(kind: type[BaseProcess]) -> BaseProcess:
-    """Empty process object, to be filled with its pickled state."""
-    return kind.__new__(kind)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, (self.code, {})

@@ -1,32 +1,26 @@
-"""Runs a script or module as Python itself would, with the stand-ins in place from the start.
+"""Run a script or a module as Python does, with the stand-ins in place from the start.
 
-For programs that are not ours, such as mmdet's ``tools/test.py``: they import their host before
-they read the config that would import this package.
+For programs of others, such as mmdet's ``tools/test.py``: they import their host before they read
+the config that imports this package.
 """
 
 from __future__ import annotations
 
-import builtins
+import multiprocessing
 import os
 import runpy
 import sys
 from collections.abc import Sequence
-from importlib.machinery import SourceFileLoader
-from multiprocessing import spawn
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-from .installation import install
+from . import install
 
 USAGE = 'usage: python -m mobileone_mm.compat (SCRIPT | -m MODULE) [ARGS...]'
-#: How a spawned child learns which program it belongs to: 'path' or 'module', a colon, the name.
-_PROGRAM = 'MOBILEONE_MM_COMPAT_PROGRAM'
-_CHILD = f'{__package__}.child'
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the program that ``argv`` names; returns 2 if it names none, else when it has ended."""
+    """Run the program that ``argv`` names; return 2 if it names none, else 0 at its end."""
     if argv and argv[0] in ('-h', '--help'):
         print(USAGE)
         return 0
@@ -39,58 +33,24 @@ def main(argv: Sequence[str]) -> int:
         print(f'SCRIPT: {words[0]} is not a file; give the path of a script', file=sys.stderr)
         return 2
     install()
-    program = words[0] if by_name else str(Path(words[0]).resolve())
-    os.environ[_PROGRAM] = f'{"module" if by_name else "path"}:{program}'
-    _prepare_children()
+    # By default a fork server runs the main program before it imports this package.
+    if 'forkserver' in multiprocessing.get_all_start_methods():
+        multiprocessing.set_forkserver_preload([str(__package__)])
     sys.argv[:] = words
     if by_name:
-        runpy.run_module(program, run_name='__main__', alter_sys=True)
+        runpy.run_module(words[0], run_name='__main__', alter_sys=True)
     else:
-        _enter_folder(Path(program).parent)
         _run_file(os.path.abspath(words[0]))
     return 0
 
 
-def run_as_child() -> dict[str, Any]:
-    """Globals of the parent's program, run under the name that spawned children give it."""
-    kind, _, name = os.environ[_PROGRAM].partition(':')
-    if kind == 'module':
-        return runpy.run_module(name, run_name='__mp_main__', alter_sys=True)
-    return runpy.run_path(name, run_name='__mp_main__')
-
-
 def _run_file(path: str) -> None:
-    """As ``runpy.run_path``, which however gives ``__file__`` and ``sys.argv[0]`` one spelling."""
-    module = ModuleType('__main__')
-    loader = SourceFileLoader('__main__', path)
-    vars(module).update(__file__=path, __loader__=loader, __builtins__=builtins)
-    sys.modules['__main__'] = module
-    exec(loader.source_to_code(loader.get_data(path), path), vars(module))
-
-
-def _enter_folder(folder: Path) -> None:
-    """Put the script's folder where ``python -m`` has put the current one."""
-    home = str(Path(__file__).resolve().parents[2])
+    """Run a script; unlike ``runpy.run_path`` this leaves ``sys.argv[0]`` as the user wrote it."""
     if not getattr(sys.flags, 'safe_path', False):  # Python 3.11: -P leaves out this entry
-        sys.path[0] = str(folder)
+        sys.path[0] = str(Path(path).resolve().parent)
     if not any(Path(entry, 'mobileone_mm').is_dir() for entry in sys.path):
-        sys.path.append(home)  # children have to find this package again
-
-
-def _prepare_children() -> None:
-    """Make spawned children import this package before they run the program's top level.
-
-    multiprocessing would run it at once, and there its first import of a host fails.
-    """
-    original = spawn.get_preparation_data
-
-    def get_preparation_data(name: str) -> dict[str, Any]:
-        data = original(name)
-        module = data.get('init_main_from_name')
-        # Python runs nothing of a package's __main__ in children, whatever it contains.
-        if 'init_main_from_path' in data or (module and not module.endswith('.__main__')):
-            data.pop('init_main_from_path', None)
-            data['init_main_from_name'] = _CHILD
-        return data
-
-    spawn.get_preparation_data = get_preparation_data
+        sys.path.append(str(Path(__file__).resolve().parents[2]))  # for imports of this package
+    module = ModuleType('__main__')
+    module.__file__ = path
+    sys.modules['__main__'] = module
+    exec(compile(Path(path).read_bytes(), path, 'exec'), vars(module))

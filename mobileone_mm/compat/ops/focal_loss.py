@@ -6,53 +6,45 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from .compiled import at_least_float
+
 
 @torch.no_grad()
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Fill ``output`` with the loss of each logit.
-
-    Logarithms are taken of the logits, not of rounded probabilities, so that far-off logits give
-    their true, finite loss.
+    """Fill ``output`` (N, C) with the loss of each logit.
 
     Args:
         input: (N, C) logits.
-        target: (N,) int64 class; C, or anything outside 0 to C - 1, is background.
+        target: (N,) int64 class; anything outside 0 to C - 1 is background.
         weight: (C,) factor of each target's class, or empty. Background has factor 1.
         output: (N, C), filled in place.
         gamma: Exponent of the modulating factor.
         alpha: Share of the positives.
     """
-    logits, positive, factor = _prepare(input, target, weight, alpha)
-    sign = torch.where(positive, 1.0, -1.0)
-    p_wrong = torch.sigmoid(-sign * logits)
-    output.copy_(-factor * p_wrong.pow(gamma) * logsigmoid(sign * logits))
+    output.copy_(_loss(at_least_float(input), target, weight, gamma, alpha))
 
 
-@torch.no_grad()
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
     """Fill ``grad_input`` with the derivative of each loss by its logit; arguments as forward."""
-    logits, positive, factor = _prepare(input, target, weight, alpha)
-    sign = torch.where(positive, 1.0, -1.0)
-    p_wrong = torch.sigmoid(-sign * logits)
-    p_right = torch.sigmoid(sign * logits)
-    slope = gamma * p_right * logsigmoid(sign * logits) - p_wrong
-    grad_input.copy_(sign * factor * p_wrong.pow(gamma) * slope)
+    logits = at_least_float(input).detach().requires_grad_()
+    with torch.enable_grad():
+        total = _loss(logits, target, weight, gamma, alpha).sum()
+        grad_input.copy_(torch.autograd.grad(total, logits)[0])
 
 
-def _prepare(
-    input: Tensor, target: Tensor, weight: Tensor, alpha: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of at least float32, the positive positions, and the factor of each position."""
-    logits = input if input.dtype == torch.float64 else input.float()
-    classes = torch.arange(input.shape[1], device=input.device)
+def _loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float) -> Tensor:
+    classes = torch.arange(logits.shape[1], device=logits.device)
     positive = target.unsqueeze(1) == classes
-    factor = logits.new_tensor([1.0 - alpha, alpha])[positive.long()]
+    margin = torch.where(positive, logits, -logits)
+    factor = torch.where(positive, alpha, 1.0 - alpha)
     if weight.numel():
         known = (target >= 0) & (target < len(weight))
         each = weight.to(logits.dtype)[target.clamp(0, len(weight) - 1)]
         factor = factor * torch.where(known, each, 1.0).unsqueeze(1)
-    return logits, positive, factor
+    # Powers and logarithms of logits instead of rounded probabilities: the loss of far logits and its
+    # derivative stay exact and finite.
+    return -factor * torch.exp(gamma * logsigmoid(-margin)) * logsigmoid(margin)

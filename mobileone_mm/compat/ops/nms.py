@@ -1,92 +1,79 @@
-"""Greedy non-maximum suppression without a compiler.
-
-A loop over boxes costs a Python step per box, which for 80 classes times ``nms_pre=1000`` takes
-longer than a small detector itself. Two facts make it cheap:
-
-* Boxes whose x ranges do not touch cannot suppress each other. mmcv's ``batched_nms`` shifts each
-  class by more than the width of the image, so a single sort splits its one call into classes.
-* Within such a group, "kept" is the only solution of ``kept[j] = no kept i < j overlaps j``.
-  Iterating that equation from "all kept" settles at least one more rank each time, hence reaches
-  the greedy result exactly, and does so in a few rounds for real boxes.
-"""
+"""Greedy non-maximum suppression, compiled by torchvision where that is installed."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-#: Groups up to this size are solved together, padded to a power of two; larger ones one by one.
-_SMALL = 128
-#: Ranks of a large group that are settled at once.
+from .compiled import at_least_float, has_kernel
+
+#: Boxes, ranked by score, that are decided together.
 _BLOCK = 128
-#: Pairs of boxes looked at in one go, so that the pairwise tables stay in the cache.
+#: Pairs of boxes in the largest temporary table, which then stays in the cache.
 _PAIRS = 1 << 17
 
 
 @torch.no_grad()
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
-    """Indices of the boxes that greedy suppression keeps, by falling score.
+    """Return the indices of the boxes that greedy suppression keeps, by falling score.
 
-    A box is dropped if a kept one of higher score (or of equal score and lower index) overlaps it
-    by an IoU strictly greater than ``iou_threshold``. Half types are computed in float32, with the
-    operations in the order of mmcv's kernel, so that float32 results agree with it bit by bit.
+    A box is dropped if a kept box of higher score (or of equal score and lower index) overlaps it
+    by an IoU strictly greater than ``iou_threshold``. As in mmcv, the threshold is a float32.
 
     Args:
-        boxes: (N, 4) corners x1, y1, x2, y2.
+        boxes: (N, 4) corners x1, y1, x2, y2; half types are computed in float32.
         scores: (N,).
         iou_threshold: Overlap above which the lower box is dropped.
-        offset: Added to every width and height, 0 or 1.
+        offset: Added to every width and height, 0 or 1; torchvision's operator has only 0.
 
     Returns:
         (K,) int64, on the device of ``boxes``.
     """
-    if boxes.numel() == 0:
-        return torch.empty(0, dtype=torch.long, device=boxes.device)
+    threshold = torch.tensor(iou_threshold, dtype=torch.float32).item()
+    boxes, scores = at_least_float(boxes), at_least_float(scores)
+    if offset == 0 and boxes.dtype == scores.dtype and has_kernel('nms', boxes.device.type):
+        return torch.ops.torchvision.nms(boxes, scores, threshold)
+    return greedy(boxes, scores, threshold, offset)
+
+
+@torch.no_grad()
+def greedy(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
+    """Do as :func:`nms` does, on plain torch.
+
+    The operations have the order of mmcv's kernel, so float32 results agree with it bit by bit.
+    """
     order = scores.sort(descending=True, stable=True).indices
     sides = with_area(boxes[order], offset)
-    if len(order) <= _SMALL or iou_threshold < 0:  # below zero even distant boxes suppress
-        keep = _greedy(sides, iou_threshold, offset)
-    else:
-        keep = _grouped(sides, iou_threshold, offset)
-    return order[keep]
+    # Below zero even distant boxes suppress each other.
+    parts = (
+        _independent(sides, offset)
+        if iou_threshold >= 0
+        else [torch.arange(len(order), device=order.device)]
+    )
+    kept = [part[_kept(sides[:, part], iou_threshold, offset)] for part in parts]
+    return order[torch.cat([order[:0], *kept]).sort().values]
 
 
-def with_area(boxes: Tensor, offset: int) -> Tensor:
-    """(N, 4) corners as rows (x1, y1, x2, y2, area) of a contiguous (5, N), at least float32."""
-    if boxes.dtype != torch.float64:
-        boxes = boxes.float()
-    x1, y1, x2, y2 = boxes.unbind(1)
-    return torch.stack((x1, y1, x2, y2, (x2 - x1 + offset) * (y2 - y1 + offset)))
+def _independent(sides: Tensor, offset: int) -> list[Tensor]:
+    """Split ranked (5, N) boxes into ascending ranks of parts that share no area.
+
+    mmcv's ``batched_nms`` shifts each class by more than the width of the image, so that the parts
+    are single classes. Small parts stay together. The gap is measured as :func:`overlap` measures
+    a width, and rounding is monotonic.
+    """
+    left, order = sides[0].sort()
+    gap = (sides[2, order].cummax(0).values[:-1] - left[1:]).add_(offset) <= 0
+    start = torch.zeros_like(order)
+    start[1:] = torch.arange(1, len(order), device=order.device) * gap
+    number = start.cummax(0).values.div(_BLOCK // 2, rounding_mode='floor')
+    sizes = number.unique_consecutive(return_counts=True)[1].tolist()
+    return [part.sort().values for part in order.split(sizes)]
 
 
-def overlap(first: Tensor, second: Tensor, offset: int) -> Tensor:
-    """IoU of all pairs of (5, ..., R) and (5, ..., C): (..., R, C), NaN for two empty boxes."""
-    ax1, ay1, ax2, ay2, a_area = first.unsqueeze(-1)
-    bx1, by1, bx2, by2, b_area = second.unsqueeze(-2)
-    width = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1))
-    height = torch.minimum(ay2, by2).sub_(torch.maximum(ay1, by1))
-    if offset:
-        width.add_(offset)
-        height.add_(offset)
-    shared = width.clamp_(min=0).mul_(height.clamp_(min=0))
-    return shared.div_((a_area + b_area).sub_(shared))
-
-
-def _settle(drops: Tensor) -> Tensor:
-    """Kept ranks of (..., K, K) tables that say whether rank i, if kept, drops rank j."""
-    table = drops.triu(diagonal=1).float()
-    kept = torch.ones(table.shape[:-1], dtype=torch.bool, device=table.device)
-    while True:
-        again = torch.matmul(kept.unsqueeze(-2).float(), table).squeeze(-2) == 0
-        if torch.equal(again, kept):
-            return kept
-        kept = again
-
-
-def _greedy(sides: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Kept positions of ranked (5, N) boxes, in order: block after block of the survivors."""
+def _kept(sides: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Return the kept ranks of (5, N) boxes: block after block of those that are left."""
     rest = torch.arange(sides.shape[1], device=sides.device)
-    kept = [rest[:0]]
+    kept = []
     while len(rest):
         head, rest = rest[:_BLOCK], rest[_BLOCK:]
         block = sides[:, head]
@@ -94,57 +81,38 @@ def _greedy(sides: Tensor, iou_threshold: float, offset: int) -> Tensor:
         kept.append(head[survives])
         if len(rest):
             block = block[:, survives]
-            step = max(_PAIRS // max(block.shape[1], 1), 1)
-            free = [
-                ~(overlap(block, sides[:, part], offset) > iou_threshold).any(0)
-                for part in rest.split(step)
-            ]
-            rest = rest[torch.cat(free)]
+            parts = rest.split(max(_PAIRS // block.shape[1], 1))
+            free = [(overlap(block, sides[:, p], offset) > iou_threshold).any(0) for p in parts]
+            rest = rest[~torch.cat(free)]
     return torch.cat(kept)
 
 
-def _grouped(sides: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """As :func:`_greedy`, one group of boxes with touching x ranges at a time."""
-    group = _groups(sides, offset)
-    size = group.bincount()
-    member = group.sort(stable=True).indices  # group after group, falling score within each
-    start = size.cumsum(0) - size
-    kept = []
-    large = size > _SMALL
-    for first, last in zip(start[large].tolist(), (start + size)[large].tolist(), strict=True):
-        ranks = member[first:last]
-        kept.append(ranks[_greedy(sides[:, ranks], iou_threshold, offset)])
-    width, lower = 1, 0
-    while lower < _SMALL:
-        chosen = (size > lower) & (size <= width)
-        for part in torch.stack((start[chosen], size[chosen]), 1).split(max(_PAIRS // width**2, 1)):
-            kept.append(_padded(sides, member, part, width, iou_threshold, offset))
-        lower, width = width, width * 2
-    return torch.cat(kept).sort().values
+def with_area(boxes: Tensor, offset: int) -> Tensor:
+    """Return (N, 4) corners as rows (x1, y1, x2, y2, area) of a contiguous (5, N)."""
+    x1, y1, x2, y2 = at_least_float(boxes).unbind(1)
+    return torch.stack((x1, y1, x2, y2, (x2 - x1 + offset) * (y2 - y1 + offset)))
 
 
-def _padded(
-    sides: Tensor, member: Tensor, spans: Tensor, width: int, iou_threshold: float, offset: int
-) -> Tensor:
-    """Kept ranks of the groups at ``spans`` (G, 2: start, size) of ``member``, all at once."""
-    start, size = spans.unsqueeze(-1).unbind(1)
-    column = torch.arange(width, device=member.device)
-    ranks = member[(start + column).clamp_(max=len(member) - 1)]
-    boxes = sides[:, ranks]
-    # Padding stands behind the group, so it can drop none of its members.
-    kept = _settle(overlap(boxes, boxes, offset) > iou_threshold)
-    return ranks[kept & (column < size)]
+def overlap(first: Tensor, second: Tensor, offset: int) -> Tensor:
+    """Return the IoU of all pairs of (5, R) and (5, C) as (R, C); NaN for two empty boxes."""
+    ax1, ay1, ax2, ay2, a_area = first.unsqueeze(-1)
+    bx1, by1, bx2, by2, b_area = second.unsqueeze(-2)
+    width = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1)).add_(offset).clamp_(min=0)
+    height = torch.minimum(ay2, by2).sub_(torch.maximum(ay1, by1)).add_(offset).clamp_(min=0)
+    shared = width.mul_(height)
+    return shared.div_((a_area + b_area).sub_(shared))
 
 
-def _groups(sides: Tensor, offset: int) -> Tensor:
-    """Group number of each of (5, N) boxes; boxes of different groups share no area.
+def _settle(drops: Tensor) -> Tensor:
+    """Return which of K ranks are kept, if ``drops[i, j]`` says that a kept rank i drops rank j.
 
-    The gap is measured as :func:`overlap` measures a width, and rounding is monotonic: if no
-    width is left against the furthest x2 so far, none is left against any box before.
+    "Kept" is the only solution of ``kept[j] = no kept i < j drops j``. Each iteration from "all are
+    kept" decides at least one more rank, and for real boxes a few iterations are enough.
     """
-    left, order = sides[0].sort()
-    reach = sides[2, order].cummax(0).values
-    cut = (reach[:-1] - left[1:]).add_(offset) <= 0
-    group = torch.zeros_like(order)
-    group[order[1:]] = cut.cumsum(0)
-    return group
+    table = drops.triu(diagonal=1).float()
+    kept = torch.ones(len(table), dtype=torch.bool, device=table.device)
+    while True:
+        again = torch.mv(table.t(), kept.float()) == 0
+        if torch.equal(again, kept):
+            return kept
+        kept = again

@@ -1,32 +1,33 @@
-"""RoIAlign (He et al., arXiv 1703.06870), forward and backward, without a compiler.
+"""RoIAlign (He et al., arXiv 1703.06870), forward and backward.
 
-Each output bin is a weighted sum of pixels, four for each of its sample points. Bins have unequal
-numbers of points if ``sampling_ratio`` is 0, which is just what ``embedding_bag`` is made for: a
-bag for each bin in the forward pass and, since the map is linear, a bag for each pixel backward.
+Each bin of the output is the mean or the maximum over sample points, and each point is a bilinear
+mean of four pixels. Bilinear weights are products of a row's and a column's weight, so the points of
+a RoI are two matrix products.
+
+torchvision's compiled operators compute the means where they are installed. They have no maxima.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
+
+from .compiled import at_least_float, has_kernel
 
 _MAX_POOL = 0
-#: Sample points worked on at once (bounds memory: about 100 bytes each, plus channels for maxima).
-_POINTS = 1 << 20
 
 
-class _Points(NamedTuple):
-    """Sample points of some RoIs, bin after bin."""
+class Grid(NamedTuple):
+    """Bins of a RoI and the sample points in them."""
 
-    y: Tensor  # (T,) in pixels of the feature map
-    x: Tensor
-    image: Tensor  # (T,) index in the batch
-    bin: Tensor  # (T,) number of the bin the point belongs to
-    per_bin: Tensor  # (bins,) number of points
+    aligned_height: int  # rows of bins
+    aligned_width: int  # columns of bins
+    spatial_scale: float  # feature pixels per image pixel
+    sampling_ratio: int  # points per bin and direction; 0 takes one for each pixel begun
+    aligned: bool  # shift by half a pixel, and allow RoIs smaller than one pixel
 
 
 @torch.no_grad()
@@ -36,41 +37,33 @@ def roi_align_forward(
     output: Tensor,
     argmax_y: Tensor,
     argmax_x: Tensor,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
     pool_mode: int,
-    aligned: bool,
+    **settings: Any,
 ) -> None:
-    """Fill ``output`` with the pooled features; for maxima also where they were found.
+    """Fill ``output`` with the pooled features.
 
     Args:
         input: (B, C, H, W) features.
         rois: (R, 5) rows image index, x1, y1, x2, y2 in the coordinates of the image.
-        output: (R, C, aligned_height, aligned_width), filled in place.
-        argmax_y: As ``output`` for maxima (row of the sample point, -1 if a bin has none), else
-            empty.
+        output: (R, C, I, J), filled in place.
+        argmax_y: For maxima as ``output``, filled with the row of the sample point, -1 if a bin has
+            none; for means empty.
         argmax_x: The same for the column.
-        aligned_height: Rows of bins.
-        aligned_width: Columns of bins.
-        spatial_scale: Feature pixels per image pixel.
-        sampling_ratio: Points per bin and direction; 0 takes one for each pixel begun.
         pool_mode: 0 for the maximum of a bin's points, 1 for their mean.
-        aligned: Shift by half a pixel, and allow RoIs smaller than one pixel.
+        settings: The fields of :class:`Grid`.
 
     Raises:
-        ValueError: For RoIs that are not finite, or of negative size with ``aligned``.
+        ValueError: For RoIs that are not finite, or of negative size with ``aligned``; torchvision's
+            operator does not check this on a GPU.
     """
-    channels, height, width = input.shape[1:]
-    features = _at_least_float(input).permute(0, 2, 3, 1).reshape(-1, channels)
-    bins = (aligned_height, aligned_width)
-    outputs = (output, argmax_y, argmax_x) if pool_mode == _MAX_POOL else (output,)
-    for part, points in _parts(rois, features, bins, spatial_scale, sampling_ratio, aligned):
-        index, weight = _pixels(points.y, points.x, points.image, height, width)
-        pool = _maxima if pool_mode == _MAX_POOL else _means
-        for target, value in zip(outputs, pool(points, features, index, weight), strict=True):
-            target[part] = value.view(-1, *bins, channels).permute(0, 3, 1, 2).to(target.dtype)
+    features, grid = at_least_float(input), Grid(**settings)
+    rois = rois.to(features.dtype)
+    if pool_mode == _MAX_POOL:
+        _fill_maxima(features, rois, grid, output, argmax_y, argmax_x)
+    elif _use_compiled('roi_align', rois, grid):
+        output.copy_(torch.ops.torchvision.roi_align(features, rois, *_ordered(grid)))
+    else:
+        _fill_means(features, rois, grid, output)
 
 
 @torch.no_grad()
@@ -80,156 +73,123 @@ def roi_align_backward(
     argmax_y: Tensor,
     argmax_x: Tensor,
     grad_input: Tensor,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
     pool_mode: int,
-    aligned: bool,
+    **settings: Any,
 ) -> None:
-    """Add to ``grad_input`` (B, C, H, W) the gradient by the features; arguments as forward."""
-    batch, channels, height, width = grad_input.shape
-    grad = _at_least_float(grad_output)
+    """Add to ``grad_input`` (B, C, H, W) the gradient of the features; arguments as forward."""
+    grad, grid = at_least_float(grad_output), Grid(**settings)
+    rois = rois.to(grad.dtype)
     if pool_mode == _MAX_POOL:
-        grad_input += _scatter_maxima(grad, rois, argmax_y, argmax_x, grad_input.shape)
-        return
-    bins = (aligned_height, aligned_width)
-    for part, points in _parts(rois, grad, bins, spatial_scale, sampling_ratio, aligned):
-        index, weight = _pixels(points.y, points.x, points.image, height, width)
-        weight = weight / points.per_bin[points.bin].unsqueeze(1)
-        rows = grad[part].permute(0, 2, 3, 1).reshape(-1, channels)
-        pixel, order = index.flatten().sort()
-        count = pixel.bincount(minlength=batch * height * width)
-        # Tap k belongs to point k // 4: the bags of the forward pass, seen from the pixels.
-        total = embedding_bag(
-            points.bin[order // 4],
-            rows,
-            count.cumsum(0) - count,
-            mode='sum',
-            per_sample_weights=weight.flatten()[order],
+        _add_grad_of_maxima(grad, rois, grid, (argmax_y, argmax_x), grad_input)
+    elif not torch.are_deterministic_algorithms_enabled() and _use_compiled(
+        '_roi_align_backward', rois, grid
+    ):
+        *sizes, ratio, aligned = _ordered(grid)
+        grad_input += torch.ops.torchvision._roi_align_backward(
+            grad, rois, *sizes, *grad_input.shape, ratio, aligned
         )
-        grad_input += total.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    else:
+        _add_grad_of_means(grad, rois, grid, grad_input)
 
 
-def _parts(
-    rois: Tensor,
-    like: Tensor,
-    bins: tuple[int, int],
-    spatial_scale: float,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Iterator[tuple[slice, _Points]]:
-    """Sample points of successive RoIs, not too many at once."""
+def _ordered(grid: Grid) -> tuple[float, int, int, int, bool]:
+    """Return the settings in the order of torchvision."""
+    height, width, scale, ratio, aligned = grid
+    return float(scale), int(height), int(width), int(ratio), bool(aligned)
+
+
+def _use_compiled(name: str, rois: Tensor, grid: Grid) -> bool:
+    if not has_kernel(name, rois.device.type):
+        return False
+    if rois.device.type == 'cpu':  # elsewhere the check would wait for the device
+        _check(rois, grid)
+    return True
+
+
+def _check(rois: Tensor, grid: Grid) -> None:
     if not torch.isfinite(rois).all():
         raise ValueError('rois: some coordinates are not finite')
-    corners = rois[:, 1:].to(like.dtype) * spatial_scale - (0.5 if aligned else 0.0)
-    start, size = corners[:, :2], corners[:, 2:] - corners[:, :2]
-    if not aligned:
-        size = size.clamp(min=1)
-    elif bool((size < 0).any()):
+    if grid.aligned and bool((rois[:, 3:] < rois[:, 1:3]).any()):
         raise ValueError('rois: with aligned=True widths and heights must not be negative')
-    step = size / size.new_tensor([bins[1], bins[0]])
-    if sampling_ratio > 0:
-        grid = torch.full_like(step, sampling_ratio, dtype=torch.long)
-    else:
-        grid = step.ceil().long()
-    number = grid.prod(1) * (bins[0] * bins[1])
-    first = 0
-    for last in _ends(number):
-        part = slice(first, last)
-        yield part, _points(rois[part, 0].long(), start[part], step[part], grid[part], bins)
-        first = last
 
 
-def _ends(number: Tensor) -> list[int]:
-    """Where to cut the RoIs, given their numbers of points."""
-    ends, total = [], 0
-    for position, count in enumerate(number.tolist()):
-        if total and total + count > _POINTS:
-            ends.append(position)
-            total = 0
-        total += count
-    return [*ends, len(number)] if len(number) else []
+def _regions(rois: Tensor, grid: Grid, *sizes: int) -> Iterator[tuple[int, int, _Axis, _Axis]]:
+    """Yield number, image, rows and columns of each RoI that has sample points."""
+    _check(rois, grid)
+    bins = (grid.aligned_height, grid.aligned_width)
+    corners = rois[:, [2, 1, 4, 3]] * grid.spatial_scale - (0.5 if grid.aligned else 0.0)
+    start, size = corners[:, :2], corners[:, 2:] - corners[:, :2]
+    if not grid.aligned:
+        size = size.clamp(min=1)
+    step = size / size.new_tensor(bins)
+    ratio = grid.sampling_ratio
+    points = torch.full_like(step, ratio) if ratio > 0 else step.ceil()
+    for number, counts in enumerate(points.long().tolist()):
+        if all(counts):
+            rows, columns = (
+                _Axis(start[number, n, None], step[number, n, None], bins[n], counts[n], sizes[n])
+                for n in (0, 1)
+            )
+            yield number, int(rois[number, 0]), rows, columns
 
 
-def _points(
-    image: Tensor, start: Tensor, step: Tensor, grid: Tensor, bins: tuple[int, int]
-) -> _Points:
-    """Enumerate the points: RoI, bin row, bin column, point row, point column."""
-    cells = bins[0] * bins[1]
-    per_bin = grid.prod(1)
-    roi = torch.arange(len(image), device=image.device).repeat_interleave(per_bin * cells)
-    before = (per_bin * cells).cumsum(0) - per_bin * cells
-    local = torch.arange(len(roi), device=image.device) - before[roi]
-    cell = local.div(per_bin[roi], rounding_mode='floor')
-    inner = local - cell * per_bin[roi]
-    columns = grid[:, 0][roi]
-    row = inner.div(columns, rounding_mode='floor')
-    place = torch.stack((inner - row * columns, row), 1)
-    bin_row = cell.div(bins[1], rounding_mode='floor')
-    corner = torch.stack((cell - bin_row * bins[1], bin_row), 1)
-    step_of = step[roi]
-    xy = start[roi] + corner * step_of + (place + 0.5) * step_of / grid[roi]
-    return _Points(
-        y=xy[:, 1],
-        x=xy[:, 0],
-        image=image[roi],
-        bin=roi * cells + cell,
-        per_bin=per_bin.repeat_interleave(cells),
-    )
+class _Axis:
+    """Sample points of a RoI along one axis, and the pixels around them."""
+
+    def __init__(self, start: Tensor, step: Tensor, bins: int, points: int, size: int) -> None:
+        bin_, point = (torch.arange(count, device=start.device) for count in (bins, points))
+        self.places = start + bin_[:, None] * step + (point + 0.5) * (step / points)
+        first, last = self.places[[0, -1], [0, -1]].clamp(0, size - 1).tolist()
+        self.pixels = slice(int(first), int(last) + 2)
+        self._size = size
+
+    def weights(self, places: Tensor) -> Tensor:
+        """Return for coordinates (...) the linear weights of the pixels: (..., pixels).
+
+        The weights are 0 at a coordinate that is more than a pixel off the map.
+        """
+        inside = (places >= -1) & (places <= self._size)
+        pixel = torch.arange(self._size, device=places.device)[self.pixels]
+        distance = (places.clamp(0, self._size - 1).unsqueeze(-1) - pixel).abs()
+        return (1 - distance).clamp(min=0) * inside.unsqueeze(-1)
 
 
-def _pixels(y: Tensor, x: Tensor, image: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Flat pixel indices and bilinear weights (..., 4); weight 0 beyond a pixel off the map."""
-    inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
-    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-    top, left = y.floor(), x.floor()
-    low, right = y - top, x - left
-    top_row, left_column = top.long(), left.long()
-    rows = torch.stack((top_row, (top_row + 1).clamp(max=height - 1)), -1)
-    columns = torch.stack((left_column, (left_column + 1).clamp(max=width - 1)), -1)
-    index = (image.unsqueeze(-1) * height + rows).unsqueeze(-1) * width + columns.unsqueeze(-2)
-    vertical = torch.stack((1 - low, low), -1) * inside.unsqueeze(-1)
-    horizontal = torch.stack((1 - right, right), -1)
-    weight = vertical.unsqueeze(-1) * horizontal.unsqueeze(-2)
-    return index.flatten(-2), weight.flatten(-2)
+def _fill_means(features: Tensor, rois: Tensor, grid: Grid, output: Tensor) -> None:
+    output.zero_()
+    for number, image, y, x in _regions(rois, grid, *features.shape[2:]):
+        rows, columns = (axis.weights(axis.places).mean(1) for axis in (y, x))
+        output[number] = rows @ (features[image, :, y.pixels, x.pixels] @ columns.t())
 
 
-def _means(points: _Points, features: Tensor, index: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """Mean of the points of each bin: ((bins, C),); 0 for a bin without points."""
-    weight = weight / points.per_bin[points.bin].unsqueeze(1)
-    first = (points.per_bin.cumsum(0) - points.per_bin) * 4
-    bags = index.flatten(), features, first
-    return (embedding_bag(*bags, mode='sum', per_sample_weights=weight.flatten()),)
+def _add_grad_of_means(grad: Tensor, rois: Tensor, grid: Grid, total: Tensor) -> None:
+    for number, image, y, x in _regions(rois, grid, *total.shape[2:]):
+        rows, columns = (axis.weights(axis.places).mean(1) for axis in (y, x))
+        total[image, :, y.pixels, x.pixels] += rows.t() @ grad[number] @ columns
 
 
-def _maxima(points: _Points, features: Tensor, index: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    """Largest value among the points of each bin, and the row and column of the first such."""
-    value = embedding_bag(index, features, mode='sum', per_sample_weights=weight)
-    bins, channels = len(points.per_bin), value.shape[1]
-    owner = points.bin.unsqueeze(1).expand_as(value)
-    # mmcv starts the search at this value, and keeps it where a bin has no points.
-    best = value.new_full((bins, channels), -10000.0).scatter_reduce(0, owner, value, 'amax')
-    number = torch.arange(len(value), device=value.device).unsqueeze(1)
-    number = torch.where(value == best[points.bin], number, len(value))
-    nobody = number.new_full((bins, channels), len(value))
-    winner = nobody.scatter_reduce(0, owner, number, 'amin')
-    y, x = (torch.cat((axis, axis.new_full((1,), -1.0)))[winner] for axis in (points.y, points.x))
-    return best, y, x
+def _fill_maxima(
+    features: Tensor, rois: Tensor, grid: Grid, output: Tensor, argmax_y: Tensor, argmax_x: Tensor
+) -> None:
+    lowest = -10000.0  # mmcv starts the search at this value, and keeps it in a bin without points
+    for target, value in ((output, lowest), (argmax_y, -1), (argmax_x, -1)):
+        target.fill_(value)
+    for number, image, y, x in _regions(rois, grid, *features.shape[2:]):
+        rows, columns = (axis.weights(axis.places.flatten()) for axis in (y, x))
+        value = rows @ (features[image, :, y.pixels, x.pixels] @ columns.t())
+        value = value.unflatten(2, x.places.shape).unflatten(1, y.places.shape).transpose(2, 3)
+        best, winner = value.flatten(3).max(3)  # (C, I, J)
+        output[number] = best.clamp(min=lowest)
+        per_bin = (y.places[:, None, :, None], x.places[None, :, None, :])
+        for places, argmax in zip(per_bin, (argmax_y, argmax_x), strict=True):
+            every = places.expand(value.shape[1:]).flatten(2).expand(len(best), -1, -1, -1)
+            found = every.gather(3, winner.unsqueeze(3)).squeeze(3)
+            argmax[number] = found.where(best > lowest, -1.0)
 
 
-def _scatter_maxima(
-    grad: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, shape: torch.Size
-) -> Tensor:
-    _, channels, height, width = shape
-    channel = torch.arange(channels, device=grad.device).view(1, -1, 1, 1)
-    plane = rois[:, 0].long().view(-1, 1, 1, 1) * channels + channel
-    y, x = argmax_y.to(grad.dtype), argmax_x.to(grad.dtype)
-    index, weight = _pixels(y, x, plane.expand_as(y), height, width)
-    share = weight * (grad * (y != -1)).unsqueeze(-1)
-    total = grad.new_zeros(shape.numel()).index_add_(0, index.flatten(), share.flatten())
-    return total.view(shape)
-
-
-def _at_least_float(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+def _add_grad_of_maxima(
+    grad: Tensor, rois: Tensor, grid: Grid, argmax: tuple[Tensor, Tensor], total: Tensor
+) -> None:
+    for number, image, y, x in _regions(rois, grid, *total.shape[2:]):
+        places = [argmax[n][number].to(grad.dtype).flatten(1) for n in (0, 1)]  # (C, I * J)
+        share = (grad[number].flatten(1) * (places[0] != -1)).unsqueeze(2) * y.weights(places[0])
+        total[image, :, y.pixels, x.pixels] += share.transpose(1, 2) @ x.weights(places[1])

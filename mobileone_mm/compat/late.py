@@ -1,4 +1,4 @@
-"""What is left to do if somebody imported mmcv or a host before this package."""
+"""Repair what can be repaired if mmcv or a host was imported before this package."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from types import CodeType, ModuleType
 from typing import Any
 
 _HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
-#: OneDL's hosts define, where an import from mmcv.ops fails, a function or class with this text.
+#: If an import from mmcv.ops fails, OneDL's hosts define a function or class with this message.
 _PLACEHOLDER = 'requires mmcv to be compiled with ops'
 
 
-def forget_failed(package: str) -> None:
-    """Drop what a failed import of ``package`` left behind: its children without itself."""
-    if package not in sys.modules:
-        for name in [name for name in sys.modules if name.startswith(f'{package}.')]:
-            del sys.modules[name]
+def forget_failed(*packages: str) -> None:
+    """Drop the submodules that a failed import of a package left in ``sys.modules``."""
+    for package in packages:
+        if package not in sys.modules:
+            for name in [name for name in sys.modules if name.startswith(f'{package}.')]:
+                del sys.modules[name]
 
 
 def complete_mmcv() -> None:
-    """Let ``mmcv.cnn.bricks.transformer`` find the attention that it failed to import.
+    """Let ``mmcv.cnn.bricks.transformer`` find the attention class that it failed to import.
 
-    It swallows that failure with a warning, and mmdet and mmseg then cannot import the name.
+    It turns that failure into a warning, and then mmdet and mmseg cannot import the name.
     """
     module = sys.modules.get('mmcv.cnn.bricks.transformer')
     name = 'MultiScaleDeformableAttention'
     if module is None or name in vars(module):
         return
 
-    def late(wanted: str) -> Any:
+    def find(wanted: str) -> Any:
         if wanted != name:
             raise AttributeError(f'module {module.__name__!r} has no attribute {wanted!r}')
         return getattr(importlib.import_module('mmcv.ops.multi_scale_deform_attn'), name)
 
-    vars(module)['__getattr__'] = late
+    vars(module)['__getattr__'] = find
 
 
 def warn_of_placeholders() -> None:
-    """Warn, naming operators and cure, if a host has replaced operators by placeholders."""
+    """Warn if a host has replaced operators by placeholders; name the operators and the cure."""
     found = placeholders()
     if found:
         warnings.warn(
@@ -52,7 +53,7 @@ def warn_of_placeholders() -> None:
 
 
 def placeholders() -> list[str]:
-    """Names of operators that loaded host modules have replaced, sorted."""
+    """Return the sorted names of operators that loaded modules of the hosts have replaced."""
     return sorted(
         {
             name
