@@ -35,12 +35,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # The folders of tests that mirror each package of the core.
 MIRRORS = {
-    'reparam': ['reparam'],
-    'models': ['models'],
-    'weights': ['weights'],
-    'training': ['training', 'hooks'],
-    'hooks': ['hooks', 'training'],
-    'deploy': ['deploy'],
+    'reparam': ('reparam',),
+    'models': ('models',),
+    'weights': ('weights',),
+    'training': ('hooks', 'training'),
+    'hooks': ('hooks', 'training'),
+    'deploy': ('deploy',),
 }
 SWAPS: dict[type, type] = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE,
@@ -205,13 +205,13 @@ def run_pytest(root: Path, arguments: list[str]) -> None:
     sys.exit(int(pytest.main(arguments)))
 
 
-def fastest_first(copy: Copy, package: str) -> tuple[list[str], float]:
-    """Return the mirroring test files of a package by the time they take, and the whole time."""
-    report = copy.root / f'{package}.xml'
-    folders = [f'tests/{name}' for name in MIRRORS[package] if (ROOT / 'tests' / name).is_dir()]
-    code, seconds = copy.run(folders, 3600, f'--junitxml={report}')
+def fastest_first(copy: Copy, folders: tuple[str, ...]) -> tuple[list[str], float]:
+    """Return the test files of folders by the time they take, and the time of all."""
+    report = copy.root / 'report.xml'
+    paths = [f'tests/{name}' for name in folders]
+    code, seconds = copy.run(paths, 3600, f'--junitxml={report}')
     if code != 0:
-        sys.exit(f'error: {package}: its tests fail without a mutant (exit code {code})')
+        sys.exit(f'error: {", ".join(paths)}: tests fail without a mutant (exit code {code})')
     times: dict[str, float] = {}
     for case in ElementTree.parse(report).iter('testcase'):
         path = case.get('classname', '').replace('.', '/') + '.py'
@@ -246,11 +246,11 @@ def main() -> int:
             finally:
                 copies.put(copy)
 
-        used = sorted({mutant.package for mutant in sample})
-        order = dict(zip(used, pool.map(lambda p: borrow(fastest_first, p), used), strict=True))
+        used = sorted({MIRRORS[mutant.package] for mutant in sample})
+        order = dict(zip(used, pool.map(lambda f: borrow(fastest_first, f), used), strict=True))
 
         def judge(copy: Copy, mutant: Mutant) -> str:
-            paths, seconds = order[mutant.package]
+            paths, seconds = order[MIRRORS[mutant.package]]
             stem = Path(mutant.path).stem
             file = copy.root / mutant.path
             original = file.read_text()

@@ -69,7 +69,7 @@ def test_an_average_that_is_fused_under_its_model(make_runner, when, kind):
 
 def test_both_fused_after_the_average_was_set_up(make_runner):
     runner = make_runner(EMA, Fuse('before_train', average=True), kind=Runner)
-    with pytest.raises(InputError, match='which would no longer change'):
+    with pytest.raises(InputError, match='the average would no longer change'):
         runner.train()
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 
+from mobileone_mm.errors import InputError
+from mobileone_mm.hooks.curriculum import CurriculumHook, _replaces_pipelines
 from mobileone_mm.weights.reading import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -245,12 +248,12 @@ SIZES = '[dict(begin=0, resolution=32), dict(begin=1, resolution=48)]'
         (
             curriculum(STRENGTH),
             "train_dataloader['dataset']['pipeline'].pop(3)",
-            r"strength: the training pipeline has no transform that it would change \(mmpretrain's Auto",
+            r"strength: the training pipeline has no transform that .* \(mmpretrain's AutoAugment",
         ),
         (
             curriculum(SIZES),
             "train_dataloader['dataset']['pipeline'][1].update(scale=(48, 32))",
-            r'resolution: the training pipeline has no transform that it would change \(RandomResizedCrop',
+            r'resolution: the training pipeline has no transform that .* \(RandomResizedCrop',
         ),
         (
             curriculum(SIZES),
@@ -300,6 +303,48 @@ custom_hooks = [dict(type='mobileone_mm.CurriculumHook', phases=[dict(begin=0, r
 """
     line = refusal(tool, capsys, tiny_config('seg', text))
     assert 'resolution: model.data_preprocessor.size pads to (64, 64)' in line
+
+
+def check_sizes(sample, model=None):
+    """The check of a hook with two resolutions on a dataset of one sample."""
+    hook = CurriculumHook([dict(begin=0, resolution=32), dict(begin=1, resolution=48)])
+    hook._check_sizes(SimpleNamespace(model=model), [sample])
+
+
+@pytest.mark.parametrize(
+    'sample', [dict(img=1), dict(inputs=[torch.rand(3, 8, 8)]), (torch.rand(3, 8, 8), 0), None]
+)
+def test_samples_without_an_image_tensor_are_not_checked(sample):
+    check_sizes(sample)
+    with pytest.raises(InputError, match=r'images of phases.1 are 32 x 32, not 48 px'):
+        check_sizes(dict(inputs=torch.rand(3, 32, 32)))
+    with pytest.raises(InputError, match=r'images of phases.0 are 40 x 32, not 32 px'):
+        check_sizes(dict(inputs=torch.rand(3, 32, 40)))
+    padding = SimpleNamespace(data_preprocessor=SimpleNamespace(size=(64, 64)))
+    with pytest.raises(InputError, match=r'data_preprocessor.size pads to \(64, 64\)'):
+        check_sizes(sample, padding)
+
+
+def test_hooks_that_replace_pipelines():
+    def replaces(name, **attributes):
+        hook = type(name, (Hook,), attributes)()
+        return _replaces_pipelines(hook)
+
+    assert replaces('PipelineSwitchHook')
+    assert replaces('SwitchRecipeHook', schedule={1: {}, 2: dict(train_pipeline=[])})
+    assert not replaces('SwitchRecipeHook', schedule={1: dict(loss={})})
+    assert not replaces('EMAHook', schedule={1: dict(train_pipeline=[])})
+
+
+def test_the_phase_follows_from_the_epoch():
+    hook = CurriculumHook([dict(begin=b, strength=s) for b, s in ((0, 0.1), (2, 0.5), (3, 1.0))])
+    hook._begins = hook.begins(5)
+    lines = []
+    logger = SimpleNamespace(info=lines.append)
+    for epoch, phase in ((0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (1, 0)):
+        hook.before_train_epoch(SimpleNamespace(epoch=epoch, logger=logger))
+        assert int(hook._index) == phase
+    assert [line.split(' of ')[0][-1] for line in lines] == ['1', '2', '3', '1']
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -103,9 +105,9 @@ def test_statistics_are_unchanged_also_after_an_error():
     norm = nn.BatchNorm2d(3, momentum=0.3)
     before = {key: value.clone() for key, value in norm.state_dict().items()}
     counter = norm.num_batches_tracked
-    with pytest.raises(RuntimeError, match='stop'), statistics_unchanged(nn.Sequential(norm)):
+    with suppress(RuntimeError), statistics_unchanged(nn.Sequential(norm)):
         norm(torch.rand(2, 3, 4, 4))
-        raise RuntimeError('stop')
+        raise RuntimeError
     assert norm.momentum == 0.3
     assert norm.num_batches_tracked is counter
     assert all(torch.equal(value, before[key]) for key, value in norm.state_dict().items())

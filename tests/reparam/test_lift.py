@@ -36,7 +36,12 @@ def fused(branch, shape):
 @pytest.mark.parametrize('shape', [(8, 8, 3, 3), (8, 1, 3, 3), (8, 2, 3, 3)])
 @pytest.mark.parametrize(
     'kinds',
-    [['conv'], ['scale', 'conv', 'conv'], ['identity', 'conv'], ['conv'] * 4 + ['scale', 'identity']],
+    [
+        ['conv'],
+        ['scale', 'conv', 'conv'],
+        ['identity', 'conv'],
+        ['conv'] * 4 + ['scale', 'identity'],
+    ],
 )
 def test_the_sum_is_the_kernel(kinds, shape):
     kernel, bias, branches = lifted(kinds, shape)

@@ -6,8 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-from mobileone_mm.hooks.prediction_samples import PredictionSamplesHook
-
 METRICS = {'cls': 'accuracy/top1', 'det': 'coco/bbox_mAP', 'seg': 'mIoU'}
 DECAY = """
 param_scheduler = [
@@ -57,9 +55,3 @@ def test_samples_are_spread_and_the_same_each_time(tiny_config, tool, tmp_path):
     names = sorted(path.name for path in (tmp_path / 'run').rglob('vis_image/*.png'))
     assert [name.split('_')[1] for name in names] == ['000000', '000000', '000007', '000007']
     assert {name.rpartition('_')[2] for name in names} == {'2.png', '4.png'}
-
-
-@pytest.mark.parametrize('arguments', [dict(num=0), dict(num=True), dict(score_thr=2)])
-def test_arguments(arguments):
-    with pytest.raises(ValueError, match=f'{next(iter(arguments))}: got'):
-        PredictionSamplesHook(**arguments)

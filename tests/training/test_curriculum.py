@@ -102,7 +102,8 @@ def test_malformed_total(total):
 def test_a_phase_behind_the_total(begin, total, number):
     """The phase is named that lies outside, not the length that all the others fit."""
     phases = changed(2, begin=begin)
-    line = f'phases.{number}.begin: got {phases[number]["begin"]}; expected less than total \\({total}\\)'
+    begin = phases[number]['begin']
+    line = f'phases.{number}.begin: got {begin}; expected less than total \\({total}\\)'
     with pytest.raises(ValueError, match=line):
         CurriculumHook(phases, total=total)
 

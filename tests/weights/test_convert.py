@@ -78,9 +78,7 @@ def test_forms(to, tmp_path):
     done = convert_weights(tmp_path / 'fused.pth', tmp_path / 'lifted.pth', to, form='train')
     assert done['form'] == {'before': 'deploy', 'after': 'train'}
     convert_weights(tmp_path / 'lifted.pth', tmp_path / 'again.pth', to, form='deploy')
-    fused, again = (
-        read_weights(tmp_path / name).state for name in ('fused.pth', 'again.pth')
-    )
+    fused, again = (read_weights(tmp_path / name).state for name in ('fused.pth', 'again.pth'))
     assert fused.keys() == again.keys()
     for key, value in fused.items():
         torch.testing.assert_close(again[key], value, rtol=0, atol=1e-13)
@@ -181,9 +179,7 @@ def test_half_precision_is_fused_to_float32(tmp_path):
     for name, state in (('half', half), ('single', single)):
         torch.save(state, tmp_path / f'{name}.pth')
         convert_weights(tmp_path / f'{name}.pth', tmp_path / f'{name}_out.pth', form='deploy')
-    one, other = (
-        read_weights(tmp_path / f'{name}_out.pth').state for name in ('half', 'single')
-    )
+    one, other = (read_weights(tmp_path / f'{name}_out.pth').state for name in ('half', 'single'))
     units = [key for key in one if 'branch_reparam' in key]
     assert units
     assert all(one[key].dtype == torch.float32 for key in units)

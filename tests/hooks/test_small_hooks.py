@@ -1,0 +1,126 @@
+"""Hooks of one duty each: seeds, logged weight decay, contiguous checkpoints, kept checkpoints."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch import nn
+
+from mobileone_mm.errors import InputError
+from mobileone_mm.hooks.channels_last import ChannelsLastHook
+from mobileone_mm.hooks.checkpoint import CheckpointHook
+from mobileone_mm.hooks.iteration_seed import IterationSeedHook
+from mobileone_mm.hooks.prediction_samples import PredictionSamplesHook
+from mobileone_mm.hooks.schedule_log import ScheduleLogHook
+from mobileone_mm.training.runner import Runner
+
+
+def drawn(seed, iteration):
+    """One number of each generator after the hook."""
+    IterationSeedHook().before_train_iter(SimpleNamespace(seed=seed, iter=iteration), 0)
+    return random.random(), np.random.rand(), float(torch.rand(()))
+
+
+def test_iteration_seeds():
+    first = drawn(0, 5)
+    assert drawn(0, 5) == first
+    for other in (drawn(0, 6), drawn(1, 5), drawn(5, 0)):
+        assert not set(other) & set(first)
+
+
+def logged(*decays, wrap=True):
+    """The scalars that the hook logs for parameter groups with these weight decays."""
+    hub = MessageHub('schedule_log')
+    hub.log_scalars.clear()
+    groups = [dict(params=[nn.Parameter(torch.ones(1))], weight_decay=d) for d in decays]
+    wrappers = [OptimWrapper(torch.optim.SGD(groups[i::2], lr=1)) for i in (0, 1) if groups[i::2]]
+    wrapper = (
+        OptimWrapperDict(**{str(i): w for i, w in enumerate(wrappers)}) if wrap else wrappers[0]
+    )
+    runner = SimpleNamespace(optim_wrapper=wrapper, message_hub=hub)
+    ScheduleLogHook().before_train_iter(runner, 0)
+    return {key: value.current() for key, value in hub.log_scalars.items()}
+
+
+def test_logged_weight_decay():
+    key = 'train/weight_decay'
+    assert logged(0.5, wrap=False) == {key: 0.5}
+    assert logged(0.5, 0.5) == {key: 0.5}
+    assert logged(0.5, 0.25, 0.125) == {key: 0.5, f'{key}_min': 0.125}
+
+
+def test_an_optimizer_without_weight_decay():
+    optimizer = SimpleNamespace(param_groups=[dict(lr=1)])
+    runner = SimpleNamespace(optim_wrapper=SimpleNamespace(optimizer=optimizer))
+    ScheduleLogHook().before_train_iter(runner, 0)  # no message hub is used
+
+
+def test_contiguous_checkpoints_and_resumed_state():
+    last = torch.rand(4, 3, 3, 3).to(memory_format=torch.channels_last)
+    other = [last.clone(), dict(deep=last.clone(), number=3)]
+    checkpoint = dict(
+        state_dict=dict(a=last), ema_state_dict=dict(a=last), optimizer=other, meta=last
+    )
+    ChannelsLastHook().before_save_checkpoint(None, checkpoint)
+    found = [checkpoint['state_dict']['a'], checkpoint['ema_state_dict']['a'], other[0]]
+    for tensor in (*found, other[1]['deep']):
+        assert tensor.is_contiguous()
+        assert torch.equal(tensor, last) or tensor is not found[0]
+    assert other[1]['number'] == 3
+    ChannelsLastHook().before_save_checkpoint(None, dict(state_dict={}))  # no EMA, no optimizer
+
+    parameter = nn.Parameter(last.clone())
+    optimizer = torch.optim.SGD([parameter], lr=1, momentum=0.9)
+    momentum = torch.rand(4, 3, 3, 3, dtype=torch.float64)
+    step = torch.tensor(3.0)
+    optimizer.state[parameter] = dict(momentum_buffer=momentum, step=step, count=3)
+    runner = SimpleNamespace(optim_wrapper=SimpleNamespace(optimizer=optimizer))
+    ChannelsLastHook().before_train(runner)
+    state = optimizer.state[parameter]
+    assert state['momentum_buffer'].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(state['momentum_buffer'], momentum)
+    assert state['momentum_buffer'].dtype == torch.float64
+    assert state['step'] is step
+    assert state['count'] == 3
+
+
+@pytest.mark.parametrize(('keep', 'files'), [(1, [4]), (2, [3, 4]), (-1, [1, 2, 3, 4])])
+def test_kept_checkpoints(keep, files, make_runner, tmp_path, monkeypatch):
+    """Also in a resumed run; an old file is removed only after the new one is there."""
+    counts = []
+    remove = CheckpointHook._remove
+
+    def count(self, step):
+        counts.append(len(list((tmp_path / 'run').glob('epoch_*.pth'))))
+        remove(self, step)
+
+    monkeypatch.setattr(CheckpointHook, '_remove', count)
+    for epochs in (3, 4):
+        resume = dict(resume=True, load_from=str(tmp_path / 'run' / 'epoch_3.pth'))
+        make_runner(kind=Runner, epochs=epochs, checkpoint=dict(max_keep_ckpts=keep),
+                    **(resume if epochs == 4 else {})).train()  # fmt: skip
+    found = sorted(int(f.stem.split('_')[1]) for f in (tmp_path / 'run').glob('epoch_*.pth'))
+    assert found == files
+    assert counts == ([keep + 1] * (4 - keep) if keep > 0 else [])
+
+
+def test_arguments_of_the_checkpoint_hook():
+    with pytest.raises(TypeError, match=r"CheckpointHook.*unexpected keyword argument 'intervall'"):
+        CheckpointHook(interval=1, intervall=2)
+    hook = CheckpointHook(save_best=['top1', 'top5'])
+    with pytest.raises(InputError, match=r"save_best: got 'top5'; expected .*: top1, loss"):
+        hook.after_val_epoch(None, dict(top1=1.0, loss=2.0))
+
+
+@pytest.mark.parametrize('arguments', [dict(num=0), dict(num=True), dict(score_thr=2)])
+def test_arguments_of_the_prediction_samples(arguments):
+    with pytest.raises((TypeError, ValueError), match=f'{next(iter(arguments))}: got'):
+        PredictionSamplesHook(**arguments)
+    assert PredictionSamplesHook().num == 8
+    assert PredictionSamplesHook(num=1, score_thr=1).score_thr == 1
