@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .._version import __version__
+from ..benchmark.macs import count_macs
+from ..benchmark.timer import interleaved
 from ..reparam.surgery import unfused_blocks
 from ..weights.fit import FittedState
 from .fold import FoldPlan
@@ -43,8 +44,10 @@ def describe(
     before, after = latencies(model, deployed, inputs)
     notes = []
     if fitted.averaged:
-        left = f"; {', '.join(fitted.dropped)} was left out" if fitted.dropped else ''
-        notes.append(f'The checkpoint holds averaged weights (EMA or SWA); they were converted{left}.')
+        left = f'; {", ".join(fitted.dropped)} was left out' if fitted.dropped else ''
+        notes.append(
+            f'The checkpoint holds averaged weights (EMA or SWA); they were converted{left}.'
+        )
     dtype = str(next(deployed.parameters()).dtype).removeprefix('torch.')
     given = list(fitted.dtypes) or [dtype]
     if given != [dtype]:
@@ -63,8 +66,8 @@ def describe(
         'parameters': {'before': _parameters(model), 'after': _parameters(deployed)},
         'macs': {
             'input': list(inputs.shape),
-            'before': count_macs(model, inputs),
-            'after': count_macs(deployed, inputs),
+            'before': count_macs(partial(RawForward(model), model, inputs)),
+            'after': count_macs(partial(RawForward(deployed), deployed, inputs)),
         },
         'latency': {
             'input': list(inputs.shape),
@@ -188,34 +191,9 @@ def latencies(
         seconds: About how long to measure; three turns at least.
     """
     forward = RawForward(first)
-    times: tuple[list[float], list[float]] = ([], [])
-    for model in (first, second):
-        forward(model, inputs)
-    end = time.perf_counter() + seconds
-    while len(times[0]) < 3 or (time.perf_counter() < end and len(times[0]) < 50):
-        for model, taken in zip((first, second), times, strict=True):
-            start = time.perf_counter()
-            forward(model, inputs)
-            if inputs.is_cuda:
-                torch.cuda.synchronize(inputs.device)
-            taken.append(time.perf_counter() - start)
-    return median(times[0]), median(times[1])
-
-
-@torch.no_grad()
-def count_macs(model: nn.Module, inputs: Tensor) -> int:
-    """Multiply-adds of convolutions and matrix products in a forward pass.
-
-    PyTorch's counter sees every operator that runs; mmengine's walks a trace, which the hosts'
-    detectors and their data samples do not pass. Stand-ins for compiled operators count as what they
-    are made of.
-
-    Args:
-        inputs: One batch, as the model takes it.
-    """
-    with FlopCounterMode(display=False) as counter:
-        RawForward(model)(model, inputs)
-    return int(counter.get_total_flops()) // 2
+    forwards = {'first': lambda: forward(first, inputs), 'second': lambda: forward(second, inputs)}
+    times = interleaved(forwards, repeats=50, budget=seconds, device=inputs.device)
+    return median(times['first']), median(times['second'])
 
 
 def _parameters(model: nn.Module) -> int:
