@@ -18,11 +18,9 @@ from PIL import Image, ImageOps
 from mobileone_mm.errors import InputError, ProofError
 from mobileone_mm.files import atomic_text, atomic_write
 from mobileone_mm.training.folders import latest_checkpoint
+from mobileone_mm.training.launch import ALLOCATOR
 
 from . import generator as synthetic
-
-# Large tensors of the unfused net are mapped and unmapped anew in each step by glibc's default.
-ALLOCATOR = 'glibc.malloc.mmap_threshold=4000000000:glibc.malloc.trim_threshold=16000000000'
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ MODELS = LazyRegistry(
         'DistillLoss': 'mobileone_mm.distill.losses',
     },
 )
+#: transforms of mmpretrain that have a faster twin of the same name here, with the same pixels
+FASTER = ('RandAugment', 'RandomResizedCrop')
 WEIGHT_INITIALIZERS = LazyRegistry(
     'weight initializer',
     parent=ROOT_WEIGHT_INITIALIZERS,

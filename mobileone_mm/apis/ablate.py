@@ -1,4 +1,4 @@
-"""Ablations: variants of one config, trained with the same seeds and compared by pairs."""
+"""Train variants of one config with the same seeds, and compare them seed by seed."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
+from threading import Lock
 from typing import Any
 
 from mmengine.config import Config
 
-from demo.run import ALLOCATOR
-
-from ..benchmark.ablation_report import draw, summarise, table
+from ..benchmark.ablation import draw, summarise, table
 from ..errors import InputError
 from ..files import atomic_text
 from ..training.folders import check_writable
+from ..training.launch import ALLOCATOR
 from .train import prepare_training
 
 _NEEDS = ('val_dataloader', 'val_evaluator')
@@ -30,14 +29,7 @@ _NEEDS = ('val_dataloader', 'val_evaluator')
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a variant with a seed.
-
-    Attributes:
-        variant: Name of the variant.
-        seed: Of weights, order of the images and augmentation.
-        text: The whole config, as Python.
-        folder: The work dir.
-    """
+    """One training: a variant with a seed, its whole config as Python, and its work dir."""
 
     variant: str
     seed: int
@@ -46,7 +38,7 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Changes with anything that the result depends on."""
+        """A digest of everything that the result depends on."""
         parts = json.dumps([self.variant, self.seed, self.text])
         return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
@@ -66,31 +58,28 @@ def ablate(
 ) -> dict[str, Any]:
     """Train every variant of a config with every seed, and compare each with the first variant.
 
-    Variants of one seed start alike and see the images in the same order as far as the variant
-    allows, so that they are compared by pairs. The runs go seed by seed; a second call leaves out what
-    is done. Each is an ordinary run of ``tools/train.py``, with its config, log and curves in
-    ``WORK_DIR/<variant>/seed_<n>``; what is compared is the last value of the metric.
+    Runs of one seed share the initial weights and the order of the images as far as the variant
+    allows. Each run is an ordinary run of ``tools/train.py`` in ``WORK_DIR/<variant>/seed_<n>``.
+    The last value of the metric counts. A second call skips the runs that are done.
 
     Args:
         config: Path of the config.
-        variants: A file with ``variants``: options by dotted key for each name, ``{}`` for none. The
-            first is the one that the others are compared with.
-        root: The folder with ``tools``.
+        variants: A file with a dict ``variants``: options by dotted key for each name.
+        root: The folder that holds ``tools``.
         seeds: Seeds, each an integer of at least 0.
-        only: Names of the variants to run and report besides the first.
-        metric: Name of the metric; by default what the config's ``save_best`` says.
-        jobs: Runs at the same time, which share the processor's cores.
+        only: Names of the variants to run besides the first.
+        metric: Name of the metric; by default the one in the config's ``save_best``.
+        jobs: Number of runs at the same time; they share the cores.
         keep_checkpoints: Keep the weights of the runs.
         work_dir: Folder of all runs, by default ``work_dirs/<variants>``.
         cfg_options: Overrides for all runs, by dotted key.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
 
     Returns:
-        The summary, see :func:`~mobileone_mm.benchmark.ablation_report.summarise`.
+        The summary, see :func:`~mobileone_mm.benchmark.ablation.summarise`.
 
     Raises:
-        InputError: Something that the user gave does not fit, or a run failed; those that were done
-            before are kept.
+        InputError: An argument cannot be used, or a run failed; finished runs are kept.
     """
     _check_numbers(seeds, jobs)
     folder = Path(work_dir or Path('work_dirs', Path(variants).stem)).expanduser()
@@ -105,31 +94,31 @@ def ablate(
     text = '\n'.join(table(summary))
     atomic_text(folder / 'ablation.md', text + '\n')
     draw(summary, folder / 'ablation.png')
-    print(f'\n{text}\n\n{folder / "ablation.json"}, .md and .png have been written.')
+    print(f'\n{text}\n\nResults in {folder / "ablation.json"}, .md and .png')
     return summary
 
 
 def read_variants(path: str | Path) -> dict[str, dict[str, Any]]:
-    """Options of each variant by its name, in the order of the file.
+    """Read the options of each variant, in the order of the file.
 
     Raises:
-        InputError: The file cannot be read, or holds something else.
+        InputError: The file cannot be read, or has no dict of two or more variants.
     """
     try:
         found = Config.fromfile(path).get('variants')
     except FileNotFoundError as error:
         raise InputError(f"variants '{path}': no such file; check the path") from error
-    except Exception as error:  # it is a program: anything can go wrong in it
+    except Exception as error:  # the file is a program: it can raise anything
         raise InputError(f"variants '{path}': cannot be read: {error}") from error
     if not isinstance(found, Mapping) or len(found) < 2:
         raise InputError(
-            f"variants '{path}': a dict 'variants' with two or more names is needed, each with a dict "
+            f"variants '{path}': expected a dict 'variants' with two or more names, each with a dict "
             'of options by dotted key'
         )
     places: dict[str, str] = {}
     for name, options in found.items():
         if not isinstance(options, Mapping):
-            raise InputError(f"variants '{path}': '{name}' is no dict of options by dotted key")
+            raise InputError(f"variants '{path}': '{name}' is not a dict of options by dotted key")
         other = places.setdefault(_place(name), name)
         if other != name:
             raise InputError(
@@ -141,9 +130,9 @@ def read_variants(path: str | Path) -> dict[str, dict[str, Any]]:
 
 def _check_numbers(seeds: Sequence[int], jobs: int) -> None:
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise InputError(f'--seeds: got {list(seeds)}; different integers of at least 0 are needed')
+        raise InputError(f'--seeds: got {list(seeds)}; expected different integers of at least 0')
     if jobs < 1:
-        raise InputError(f'--jobs: got {jobs}; at least 1 is needed')
+        raise InputError(f'--jobs: got {jobs}; expected at least 1')
 
 
 def _choose(
@@ -159,7 +148,7 @@ def _choose(
 def _configure(
     config: str | Path, name: str, options: dict[str, Any], common: Mapping[str, Any] | None
 ) -> Config:
-    """The config of a variant; what a run would refuse before it is built is refused here."""
+    """Read the config of a variant, after the checks that its run would make."""
     merged = {**(common or {}), **options}
     try:
         prepared = prepare_training(config, merged, work_dir=tempfile.gettempdir())
@@ -168,13 +157,13 @@ def _configure(
     for key in _NEEDS:
         if prepared.written.get(key) is None:
             raise InputError(f"variant '{name}': the config has no '{key}'")
-    return prepared.written  # each run adapts the config to its machine by itself
+    return prepared.written  # each run adapts the config to its machine
 
 
 def _best_metric(cfg: Config) -> str:
     best = cfg.get('default_hooks', {}).get('checkpoint', {}).get('save_best')
     if not isinstance(best, str) or best == 'auto':
-        raise InputError("--metric: the config's save_best names no metric; give its name")
+        raise InputError('--metric: save_best of the config names no metric; give its name')
     return best
 
 
@@ -200,8 +189,8 @@ def _run_all(runs: list[Run], folder: Path, train: _Trainer) -> dict[str, dict[i
                 run, value = tasks[task], task.result()
                 done[run.key] = value
                 atomic_text(record, json.dumps(done, indent=2) + '\n')
-                about = f'{run.variant}, seed {run.seed}: {train.metric} {value:g}'
-                print(f'[{number}/{len(left)}] {about}', flush=True)
+                result = f'{run.variant}, seed {run.seed}: {train.metric} {value:g}'
+                print(f'[{number}/{len(left)}] {result}', flush=True)
         except BaseException:
             train.stop()
             raise
@@ -217,22 +206,24 @@ def _recorded(path: Path) -> dict[str, float]:
         return {str(key): float(value) for key, value in found.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"--work-dir: '{path}' is no record of runs ({error}); remove it, or choose another folder"
+            f"--work-dir: '{path}' is not a record of runs ({error}); remove it, or choose another "
+            'folder'
         ) from error
 
 
 class _Trainer:
-    """Trains one run in a process of its own and returns its metric."""
+    """Trains one run in a process of its own and returns its metric; several threads call it."""
 
     def __init__(
         self, root: Path, metric: str, jobs: int, keep_checkpoints: bool, device: str | None
     ) -> None:
         self.tool, self.metric, self.jobs = root / 'tools' / 'train.py', metric, jobs
         self.keep_checkpoints, self.device = keep_checkpoints, device
-        self._stopped = Event()
+        # A process starts and is registered under the lock, so that stop() sees every process.
+        self._lock = Lock()
+        self._stopped = False
         self._running: set[subprocess.Popen] = set()
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        # Where several runs share the cores, each needs to know how many are its own.
         self.environment = {
             'GLIBC_TUNABLES': ALLOCATOR,
             **({'OMP_NUM_THREADS': str(threads)} if jobs > 1 else {}),
@@ -240,8 +231,6 @@ class _Trainer:
         }
 
     def __call__(self, run: Run) -> float:
-        if self._stopped.is_set():
-            raise InputError('stopped')
         run.folder.mkdir(parents=True, exist_ok=True)
         config, log = run.folder / 'config.py', run.folder / 'log.txt'
         atomic_text(config, run.text)
@@ -249,12 +238,16 @@ class _Trainer:
         if self.device is not None:
             command += ['--device', self.device]
         with log.open('w') as file:
-            process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env=self.environment
-            )
-            self._running.add(process)
+            with self._lock:
+                if self._stopped:
+                    raise InputError('stopped')
+                process = subprocess.Popen(
+                    command, stdout=file, stderr=subprocess.STDOUT, env=self.environment
+                )
+                self._running.add(process)
             code = process.wait()
-            self._running.discard(process)
+            with self._lock:
+                self._running.discard(process)
         if not self.keep_checkpoints:
             for weights in run.folder.glob('*.pth'):
                 weights.unlink()
@@ -264,27 +257,23 @@ class _Trainer:
                 f"variant '{run.variant}', seed {run.seed}: exit code {code}: {lines[-1][:300]}; the "
                 f"whole log is '{log}'"
             )
-        return self._read(run)
+        return self._last_value(run.folder)
 
     def stop(self) -> None:
-        """End the runs that are going on, and start none."""
-        self._stopped.set()
-        for process in list(self._running):
-            process.terminate()
+        """End all runs in progress, and start no other."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.terminate()
 
-    def _read(self, run: Run) -> float:
-        found = [line[self.metric] for line in _scalars(run.folder) if self.metric in line]
+    def _last_value(self, folder: Path) -> float:
+        """The last value of the metric in the log of mmengine's local back end."""
+        files = sorted(folder.glob('*/vis_data/scalars.json'))
+        lines = map(json.loads, files[-1].read_text().splitlines()) if files else ()
+        found = [line[self.metric] for line in lines if self.metric in line]
         if not found:
             raise InputError(
-                f"--metric: '{self.metric}' is not in the log '{run.folder / 'log.txt'}'; does the run "
+                f"--metric: '{self.metric}' is not in the log '{folder / 'log.txt'}'; does the run "
                 'validate after its last epoch?'
             )
         return float(found[-1])
-
-
-def _scalars(folder: Path) -> Iterator[dict[str, Any]]:
-    """What mmengine's local back end has logged in the latest run of a folder."""
-    files = sorted(folder.glob('*/vis_data/scalars.json'))
-    if files:
-        for line in files[-1].read_text().splitlines():
-            yield json.loads(line)

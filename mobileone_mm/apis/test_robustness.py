@@ -1,10 +1,10 @@
-"""Robustness of an image classifier: corruptions and the published test sets in one run."""
+"""Evaluate an image classifier on corruptions and on the published test sets in one run."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,15 @@ from ..data.checks.loaders import check_data
 from ..data.datasets import head_sizes
 from ..data.loading import reported_files
 from ..errors import InputError
+from ..inference.images import with_progress
 from ..inference.model import init_model
 from ..inference.results import check_output
 from ..reparam import reparameterize_model
-from ..robustness.counting import count_right, own_images
-from ..robustness.layouts import LAYOUTS, Images, read_set
+from ..robustness.counting import count_correct
 from ..robustness.pipeline import Corruption, EvaluatedImages, TestPipeline, keep_crops
-from ..robustness.plan import OWN_SETS, Evaluation, make_plan
-from ..robustness.records import Counts, Records, digest, images_digest, model_digest
+from ..robustness.records import Counts, Records, digest, model_digest
 from ..robustness.report import plot, summarise, table
+from ..robustness.sets import LAYOUTS, OWN_SETS, Evaluation, Images, make_plan, own_images, read_set
 from ..runs.prepare import ROBUSTNESS, prepare
 from ..training.launch import select_device
 from ..training.runner import Runner
@@ -47,20 +47,20 @@ def evaluate_robustness(
     cfg_options: Mapping[str, Any] | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a classifier on corrupted images and on the published test sets.
+    """Evaluate a classifier, print a table, and write the results as JSON with a plot beside it.
 
-    Writes the results as JSON after each evaluation, so that a second call continues an interrupted
-    one, and a plot beside it at the end. Blocks with branches are fused in memory.
+    The file is written after each evaluation, so that a second call continues an interrupted one.
+    It holds the results of several models. Units with branches are fused in memory.
 
     Args:
         config: Path of the config.
-        checkpoint: Path of the weights; they must be those of the config's model.
-        root: See :func:`~mobileone_mm.robustness.plan.make_plan`, as for the next three.
-        sets: What to evaluate.
+        checkpoint: Path of the weights; they must be those of the model of the config.
+        root: See :func:`~mobileone_mm.robustness.sets.make_plan`, also for the next three.
+        sets: Names of sets.
         corruptions: Names of corruptions.
         severities: Of 1 to 5.
-        seed: For what is random in generated corruptions.
-        batch_size: In place of the config's.
+        seed: Seed of generated corruptions.
+        batch_size: Replaces the one of the config.
         fresh: Evaluate again what an earlier call has evaluated.
         work_dir: Folder of the results, by default ``work_dirs/<config>``.
         out: The JSON file, by default ``robustness.json`` in the work dir.
@@ -71,61 +71,50 @@ def evaluate_robustness(
         The summary, see :func:`~mobileone_mm.robustness.report.summarise`.
 
     Raises:
-        InputError: Something that the user gave does not fit.
+        InputError: The config, the checkpoint or an argument cannot be used.
     """
     chosen = select_device(device)
     if seed < 0:
-        raise InputError(f'--seed: got {seed}; 0 or more is allowed')
+        raise InputError(f'--seed: got {seed}; expected 0 or more')
     if batch_size is not None and batch_size < 1:
-        raise InputError(f'--batch-size: got {batch_size}; 1 or more is allowed')
+        raise InputError(f'--batch-size: got {batch_size}; expected 1 or more')
     cfg = prepare(config, cfg_options, ROBUSTNESS, work_dir=work_dir, batch_size=batch_size).cfg
-    plan = make_plan(root, sets, corruptions, severities, own=_has_data(cfg))
-    classes = _check_classifier(cfg, {evaluation.set: None for evaluation in plan})
+    roots = [data.get('data_root') or '' for _, data in datasets(cfg, 'test_dataloader')]
+    plan = make_plan(root, sets, corruptions, severities, own=any(map(os.path.isdir, roots)))
+    classes = _check_classifier(cfg, [evaluation.set for evaluation in plan])
     if any(evaluation.set in OWN_SETS for evaluation in plan):
         check_data(cfg, ('test_dataloader',))
-    out = _check_out(out or str(Path(cfg.work_dir, 'robustness.json')), [config, checkpoint])
+    path = Path(out or Path(cfg.work_dir, 'robustness.json'))
+    if path.suffix != '.json':
+        raise InputError(f"--out: got '{out}'; expected a name that ends in .json")
+    check_output(path, [config, checkpoint])
     session = _Session(cfg, checkpoint, chosen, seed, classes)
     about = {'config': str(config), 'checkpoint': str(checkpoint), 'seed': seed}
-    records = Records(out, session.digest, about, fresh)
-    if records.dropped:
-        print_log(f"'{out}': {records.dropped} earlier results are dropped.", 'current')
+    records = Records(path, session.digest, about, fresh)
     summary = summarise(session.run(plan, records), imagenet=classes == 1000)
     records.write(summary)
-    image = Path(out).with_suffix('.png')
-    plot(summary, image)
+    plot(summary, path.with_suffix('.png'))
     broken = reported_files(reset=True)
     if broken:
-        print_log(f'{broken} files could not be read; they were grey images.', 'current')
-    print(f'\n{table(summary)}\nResults in {out}, plot in {image}')
+        print_log(f'{broken} files cannot be read; they count as grey images.', 'current')
+    print(f'\n{table(summary)}\nResults in {path}, plot in {path.with_suffix(".png")}')
     return summary
 
 
-def _has_data(cfg: Config) -> bool:
-    roots = [data.get('data_root') for _, data in datasets(cfg, 'test_dataloader')]
-    return any(root and os.path.isdir(root) for root in roots)
-
-
-def _check_out(out: str, inputs: Sequence[str | Path]) -> str:
-    if Path(out).suffix != '.json':
-        raise InputError(f"--out: got '{out}'; a name that ends in .json is needed")
-    check_output(out, inputs)
-    return out
-
-
-def _check_classifier(cfg: Config, sets: Iterable[str]) -> int | None:
-    """The number of the model's classes; None where the config does not say it."""
+def _check_classifier(cfg: Config, sets: Sequence[str]) -> int | None:
+    """Return the number of classes of the model; None if the config does not contain it."""
     scope = cfg.get('default_scope')
     if scope != 'mmpretrain':
         raise InputError(
-            f"config: default_scope is '{scope}'; robustness is evaluated for image classifiers, "
-            'whose configs are of mmpretrain'
+            f"config: default_scope is '{scope}'; expected an image classifier, whose scope is "
+            'mmpretrain'
         )
     classes = dict(head_sizes(cfg.model)).get('model.head.num_classes')
     published = [name for name in sets if name in LAYOUTS]
     if classes not in (None, 1000) and published:
         raise InputError(
-            f"model.head.num_classes is {classes}; {LAYOUTS[published[0]].title} needs ImageNet's "
-            '1000 classes; for another model take --sets clean generated'
+            f'model.head.num_classes is {classes}; {LAYOUTS[published[0]].title} needs the 1000 '
+            'classes of ImageNet; for another model take --sets clean generated'
         )
     return 1000 if published else classes
 
@@ -140,7 +129,7 @@ class _Session:
         found = [data for _, data in datasets(cfg, 'test_dataloader')]
         steps = found[0].get('pipeline') if len(found) == 1 else None
         if not steps:
-            raise InputError("test_dataloader.dataset: one dataset with a 'pipeline' is needed")
+            raise InputError("test_dataloader.dataset: expected one dataset with a 'pipeline'")
         with config_faults(cfg):
             self.pipeline = TestPipeline(steps)
         model, _ = init_model(cfg, checkpoint, device)
@@ -152,14 +141,16 @@ class _Session:
     def run(
         self, plan: Sequence[Evaluation], records: Records
     ) -> dict[tuple[str, str, int], Counts]:
-        """Evaluate what the records do not have, and say how long the rest will take."""
+        """Evaluate what the records do not have, and log the remaining time."""
         result: dict[tuple[str, str, int], Counts] = {}
         seconds: list[float] = []
         for index, evaluation in enumerate(plan, 1):
             start = time.monotonic()
             images = self._images(evaluation)
             seed = self.seed if evaluation.set == 'generated' else None
-            key = digest(evaluation.name, images_digest(images), seed)
+            # The contents of the files are not read.
+            files = digest(images.names, images.labels, images.limit)
+            key = digest(evaluation.name, files, seed)
             counts = records.get(evaluation.name, key)
             note = 'from an earlier call'
             if counts is None:
@@ -188,32 +179,23 @@ class _Session:
         return self._own
 
     def _evaluate(self, evaluation: Evaluation, images: Images) -> Counts:
-        corruption = None
+        corruption = crops = None
         if evaluation.set == 'generated':
             corruption = Corruption(evaluation.corruption, evaluation.severity, self.seed)
             if self._crops is None:
                 self._crops = keep_crops(images, self.pipeline)
-        dataset = EvaluatedImages(
-            images,
-            self.pipeline,
-            corruption,
-            stored=evaluation.set == 'c',
-            crops=self._crops if corruption else None,
+            crops = self._crops
+        stored = evaluation.set == 'c'
+        dataset = EvaluatedImages(images, self.pipeline, corruption, stored, crops)
+        loader = dict(
+            self.cfg.test_dataloader,
+            dataset=dataset,
+            persistent_workers=False,  # the loader serves once
+            drop_last=False,
+            sampler=dict(type='DefaultSampler', shuffle=False),
         )
-        # The loader serves once: workers that outlive it would only hold memory.
-        loader = dict(self.cfg.test_dataloader, dataset=dataset, persistent_workers=False,
-                      drop_last=False, sampler=dict(type='DefaultSampler', shuffle=False))  # fmt: skip
         with config_faults(self.cfg):
             batches = Runner.build_dataloader(loader)
-        shown = _with_progress(batches, evaluation.name)
-        top1, top5 = count_right(self.model, shown, images.limit, self.classes)
+        shown = with_progress(batches, evaluation.name)
+        top1, top5 = count_correct(self.model, shown, images.limit, self.classes)
         return Counts(len(dataset), top1, top5, len(set(images.labels)))
-
-
-def _with_progress(batches: Any, name: str) -> Iterable[Any]:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    disable = not console.is_terminal
-    return track(batches, name, len(batches), console=console, transient=True, disable=disable)

@@ -1,1 +1,1 @@
-"""Measurements: time, memory, operations, and their reports."""
+"""Measurements of time, memory and operations, and their tables. Models and data come from outside."""

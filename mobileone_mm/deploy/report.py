@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .._version import __version__
+from ..benchmark.macs import count_macs
+from ..benchmark.timer import interleaved
 from ..reparam.surgery import unfused_blocks
 from ..weights.fit import FittedState
 from .fold import Folding
@@ -65,8 +66,8 @@ def describe(
         'parameters': {'before': _parameters(model), 'after': _parameters(deployed)},
         'macs': {
             'input': list(inputs.shape),
-            'before': count_macs(forward, model, inputs),
-            'after': count_macs(forward, deployed, inputs),
+            'before': count_macs(partial(forward, model, inputs)),
+            'after': count_macs(partial(forward, deployed, inputs)),
         },
         'latency': {
             'input': list(inputs.shape),
@@ -179,35 +180,12 @@ def latencies(
         inputs: One batch, as the models take it.
         seconds: Duration of the measurement; at least three turns are taken.
     """
-    times: tuple[list[float], list[float]] = ([], [])
-    for model in (first, second):
-        forward(model, inputs)
-    end = time.perf_counter() + seconds
-    while len(times[0]) < 3 or (time.perf_counter() < end and len(times[0]) < 50):
-        for model, taken in zip((first, second), times, strict=True):
-            start = time.perf_counter()
-            forward(model, inputs)
-            if inputs.is_cuda:
-                torch.cuda.synchronize(inputs.device)
-            taken.append(time.perf_counter() - start)
-    return median(times[0]), median(times[1])
-
-
-@torch.no_grad()
-def count_macs(forward: RawForward, model: nn.Module, inputs: Tensor) -> int:
-    """Return the multiply-adds of convolutions and matrix products in a forward pass.
-
-    PyTorch's counter sees every operator that runs. mmengine's counter needs a trace, which the hosts'
-    detectors with their data samples do not allow.
-
-    Args:
-        forward: Runs the model.
-        model: The model.
-        inputs: One batch, as the model takes it.
-    """
-    with FlopCounterMode(display=False) as counter:
-        forward(model, inputs)
-    return int(counter.get_total_flops()) // 2
+    forwards = {
+        'first': partial(forward, first, inputs),
+        'second': partial(forward, second, inputs),
+    }
+    times = interleaved(forwards, repeats=50, budget=seconds, device=inputs.device)
+    return median(times['first']), median(times['second'])
 
 
 def _parameters(model: nn.Module) -> int:

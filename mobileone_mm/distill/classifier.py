@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..registry import MODELS
 from .losses import DistillLoss
 from .normalization import Normalization
-from .outputs import TeacherOutputs
+from .stored import TeacherOutputs
 from .teachers import Teachers, check_specs, fingerprints_at_hand
 
 #: arguments that the plain classifier does not have
@@ -27,30 +27,27 @@ DISTILL_KEYS = ('teachers', 'distill_loss', 'outputs')
 class DistillClassifier(ImageClassifier):
     """mmpretrain's classifier with soft labels of frozen teachers (arXiv 2206.04040, table 10).
 
-    The classifier itself is the student: its state dict, parameters and checkpoints are those of the
-    plain ``ImageClassifier``, which loads them. Teachers are no part of it: no optimizer, average,
-    state dict or ``train()`` reaches them. They are built and loaded when training begins
-    (``init_weights``), never for a test, a prediction or a conversion, and are shared by copies of
-    the model. mmpretrain has nothing for this, mmrazor's distillers put the teacher into the
-    checkpoint.
+    The classifier is the student: its parameters and checkpoints are those of ``ImageClassifier``.
+    Teachers are outside of the module, so that no optimizer, average, state dict or ``train()``
+    reaches them. They are built and loaded when training begins (``init_weights``), never for a
+    test, a prediction or a conversion. mmpretrain has nothing for this, and the distillers of
+    mmrazor put the teacher into the checkpoint.
 
-    Student and teachers see the same batch after all augmentation, mixed images included; each
-    teacher gets it in its own normalisation and, if asked, size. Their softmax probabilities are
-    averaged.
+    Student and teachers see the same batch after all augmentation, mixed images included. Each
+    teacher gets it in its own normalisation and size. Their probabilities are averaged.
 
     Args:
-        *args: Arguments of mmpretrain's ``ImageClassifier``.
-        teachers: See :class:`~mobileone_mm.distill.teachers.Teacher`; one dict each.
-        distill_loss: Arguments of :class:`~mobileone_mm.distill.losses.DistillLoss`; its defaults are
+        *args: Arguments of ``ImageClassifier``.
+        teachers: One dict for each :class:`~mobileone_mm.distill.teachers.Teacher`.
+        distill_loss: Arguments of :class:`~mobileone_mm.distill.losses.DistillLoss`; the default is
             soft labels alone, as in MEAL V2.
-        outputs: Folder of stored outputs of the teachers (``tools/misc/store_teacher_outputs.py``), used
-            instead of running them; empty or None runs them.
+        outputs: Folder of stored outputs (``tools/misc/store_teacher_outputs.py``), which replace
+            the teachers; empty or None runs the teachers.
         **kwargs: Arguments of ``ImageClassifier``.
 
     Raises:
-        InputError: The description of a teacher has an unknown key, or lacks one; when training
-            begins: a teacher cannot be built or loaded, has another number of classes, or the stored
-            outputs are of others.
+        InputError: A description of a teacher is wrong. When training begins: a teacher cannot be
+            built or loaded or has other classes, or the stored outputs do not fit.
     """
 
     def __init__(
@@ -63,7 +60,12 @@ class DistillClassifier(ImageClassifier):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.teacher_specs = check_specs(teachers)
-        _check_types(distill_loss, outputs)
+        if not isinstance(distill_loss, (Mapping, type(None))):
+            raise InputError(
+                f'model.distill_loss: got {distill_loss!r}; expected a dict with temperature and alpha'
+            )
+        if not isinstance(outputs, (str, os.PathLike, type(None))):
+            raise InputError(f'model.outputs: got {outputs!r}; expected a folder')
         self.distill_loss: DistillLoss = MODELS.build(
             {'type': 'mobileone_mm.DistillLoss', **(distill_loss or {})}
         )
@@ -73,29 +75,28 @@ class DistillClassifier(ImageClassifier):
 
     @staticmethod
     def student_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
-        """The config of the student as a plain classifier of mmpretrain."""
+        """Return the config of the student as a plain classifier of mmpretrain."""
         student = {key: value for key, value in cfg.items() if key not in DISTILL_KEYS}
         return {**student, 'type': 'mmpretrain.ImageClassifier'}
 
     def init_weights(self) -> None:
-        """Initialise the student, and get the teachers or their stored outputs ready."""
+        """Initialise the student, and prepare the teachers or their stored outputs."""
         super().init_weights()
         self._prepare()
 
     def loss(self, inputs: Tensor, data_samples: list[Any]) -> dict[str, Tensor]:
-        """Losses of a batch.
+        """Compute the losses of a batch.
 
         Args:
-            inputs: N x 3 x height x width, as the data preprocessor gives it.
-            data_samples: Of the batch.
+            inputs: N x 3 x height x width, from the data preprocessor.
+            data_samples: N samples.
 
         Returns:
-            ``loss_soft``; with ``alpha`` below 1 the losses of the head as ``loss_hard``; and
-            ``teacher_agreement``, the share of the batch where student and teachers prefer the same
-            class.
+            ``loss_soft``; with ``alpha`` below 1 also the losses of the head as ``loss_hard``; and
+            ``teacher_agreement``, the share of images with the same first class.
 
         Raises:
-            InputError: Stored outputs are to be used, and the batch has none.
+            InputError: Stored outputs are used, and the batch has none.
         """
         self._prepare()
         logits = self.head(self.extract_feat(inputs))
@@ -103,8 +104,8 @@ class DistillClassifier(ImageClassifier):
         if not isinstance(logits, Tensor) or logits.shape != scores.shape:
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(
-                f'model.teachers: give scores of shape {tuple(scores.shape)}, the student '
-                f'{shape}; both must have the same classes'
+                f'model.teachers: give scores of shape {tuple(scores.shape)}, the student {shape}; '
+                'both must have the same classes'
             )
         losses = {'loss_soft': self.distill_loss(logits, scores)}
         if self.distill_loss.alpha < 1:
@@ -117,11 +118,7 @@ class DistillClassifier(ImageClassifier):
         return losses
 
     def load_teachers(self) -> Teachers:
-        """The teachers, built and loaded at the first call; they run where their inputs are.
-
-        Raises:
-            InputError: See the class.
-        """
+        """Build and load the teachers at the first call; they run on the device of their inputs."""
         if self.teachers is None:
             normalization = Normalization.of(self.data_preprocessor)
             self.teachers = Teachers(self.teacher_specs, normalization, self.num_classes)
@@ -151,52 +148,39 @@ class DistillClassifier(ImageClassifier):
             for index, fingerprint in enumerate(found):
                 if fingerprint is None:
                     print_log(
-                        f'model.teachers.{index}: there is no local checkpoint, so its name alone is '
+                        f'model.teachers.{index}: there is no local checkpoint, so only its name is '
                         'compared with that of the stored outputs',
                         'current',
                     )
         if self.distill_loss.alpha < 1 and getattr(self.data_preprocessor, 'batch_augments', None):
             raise InputError(
-                'model.outputs: stored outputs go through batch augments in the place of the hard '
-                'labels, so alpha must be 1; set distill_loss.alpha=1, or leave one of the two out'
+                'model.outputs: batch augments mix stored outputs in the place of hard labels, so '
+                'alpha must be 1; set distill_loss.alpha=1, or remove one of the two'
             )
         print_log(f'Stored outputs of teachers: {stored}', 'current')
 
     def _scores(self, inputs: Tensor, data_samples: list[Any]) -> Tensor:
         if self.outputs is None:
             return self.load_teachers().scores(inputs, self.distill_loss.temperature)
-        # Stored outputs travel as `gt_score`: so the host's batch augments mix them with the images.
+        # As `gt_score`, stored outputs are mixed with the images by batch augments of the host.
         if any('teacher_view' not in sample for sample in data_samples):
             raise InputError(
-                'model.outputs: the training pipeline does not read them; tools/train.py sees to that, '
-                'elsewhere wrap the transforms in mobileone_mm.StoredView (docs/distillation.md)'
+                'model.outputs: the training pipeline does not read them; use tools/train.py, or wrap '
+                'the transforms in mobileone_mm.StoredView (docs/distillation.md)'
             )
         scores = torch.stack([sample.gt_score for sample in data_samples])
         if self.distill_loss.alpha < 1:
-            for sample in data_samples:  # the head would take them for the hard labels
+            for sample in data_samples:  # the head would take them for hard labels
                 sample.pop('gt_score')
         return scores.to(inputs.device)
 
     @property
     def num_classes(self) -> int:
-        """Of the student.
-
-        Raises:
-            InputError: Its head does not say.
-        """
+        """Classes of the student."""
         number = getattr(self.head, 'num_classes', None)
         if not isinstance(number, int):
             raise InputError(
                 f'model.head: a {type(self.head).__name__} has no num_classes; use a head for one '
-                'label an image, such as LinearClsHead'
+                'label for each image, such as LinearClsHead'
             )
         return number
-
-
-def _check_types(distill_loss: Any, outputs: Any) -> None:
-    if not isinstance(distill_loss, (Mapping, type(None))):
-        raise InputError(
-            f'model.distill_loss: got {distill_loss!r}; a dict with temperature and alpha is needed'
-        )
-    if not isinstance(outputs, (str, os.PathLike, type(None))):
-        raise InputError(f'model.outputs: got {outputs!r}; a folder is needed')

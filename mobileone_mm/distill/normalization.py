@@ -1,4 +1,4 @@
-"""What data preprocessors make of a loaded image, and the step from one to another."""
+"""The normalisation of data preprocessors, and the conversion of a batch from one to another."""
 
 from __future__ import annotations
 
@@ -13,49 +13,35 @@ from torch import Tensor
 from ..errors import InputError
 
 KEYS = ('mean', 'std', 'to_rgb')
-_CHANNELS = 3
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """What a data preprocessor makes of a loaded image (BGR, 0 to 255).
+    """How a data preprocessor changes a loaded image (BGR, 0 to 255)."""
 
-    Attributes:
-        mean: One number a channel, in the order after ``to_rgb``.
-        std: The same.
-        to_rgb: Whether the channels are turned round.
-    """
-
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # by channel, in the order after to_rgb
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    to_rgb: bool = False
+    to_rgb: bool = False  # whether BGR becomes RGB
 
     @classmethod
     def of(cls, preprocessor: Any) -> Normalization:
-        """That of a built preprocessor, or of the config of one."""
-        given = (
-            {key: preprocessor.get(key) for key in KEYS}
-            if isinstance(preprocessor, Mapping)
-            else {key: getattr(preprocessor, key, None) for key in KEYS}
-        )
+        """Read the normalisation of a built preprocessor, or of the config of one."""
+        config = isinstance(preprocessor, Mapping)
+        given = {k: preprocessor.get(k) if config else getattr(preprocessor, k, None) for k in KEYS}
         to_rgb = bool(given['to_rgb'] or getattr(preprocessor, '_channel_conversion', False))
         if given['mean'] is None or given['std'] is None:
             return cls(to_rgb=to_rgb)
-        mean, std = (
-            tuple(float(number) for number in torch.as_tensor(given[key]).flatten())
-            for key in ('mean', 'std')
-        )
+        mean, std = (tuple(torch.as_tensor(given[k]).double().flatten().tolist()) for k in KEYS[:2])
         return cls(mean, std, to_rgb)
 
     def changed(self, settings: Mapping[str, Any]) -> Normalization:
-        """This one with the settings that :func:`check_normalization` has let pass in its place."""
+        """Replace what the settings contain; :func:`check_normalization` has checked them."""
         given = {key: settings[key] for key in KEYS if settings.get(key) is not None}
-        for key in set(given) & {'mean', 'std'}:
-            given[key] = tuple(float(number) for number in given[key])
-        return replace(self, **given)
+        numbers = {key: tuple(map(float, given[key])) for key in KEYS[:2] if key in given}
+        return replace(self, **given | numbers)
 
     def renormalized(self, inputs: Tensor, wanted: Normalization) -> Tensor:
-        """A batch of this normalisation in another one; N x 3 x height x width."""
+        """Convert a batch (N x 3 x height x width) to another normalisation."""
         if wanted == self:
             return inputs
         mean, std = (inputs.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
@@ -70,36 +56,34 @@ def check_normalization(path: str, settings: Any, open_ended: bool = False) -> N
     """Check the settings of a normalisation.
 
     Args:
-        path: What the user calls them.
-        settings: ``mean``, ``std`` (both or neither, for three channels) and ``to_rgb``; what is
-            absent or None is left alone.
-        open_ended: Whether other keys may stand beside them, as in a host's data preprocessor.
+        path: Name of the settings in the config.
+        settings: ``mean`` and ``std`` (both or neither, three channels) and ``to_rgb``.
+        open_ended: Whether other keys are allowed, as in the data preprocessor of a host.
 
     Raises:
-        InputError: Naming the key, what came and what is allowed.
+        InputError: A key is unknown or its value is wrong.
     """
     if not isinstance(settings, Mapping):
-        raise InputError(f'{path}: got {settings!r}; a dict with {", ".join(KEYS)} is needed')
+        raise InputError(f'{path}: got {settings!r}; expected a dict with {", ".join(KEYS)}')
     for key in () if open_ended else settings:
         if key not in KEYS:
             raise InputError(f"{path}: has no '{key}'; {', '.join(KEYS)} are allowed")
     mean, std, to_rgb = (settings.get(key) for key in KEYS)
-    for key, value, what in (('mean', mean, ''), ('std', std, ' above 0')):
-        if value is not None and not _is_triple(value, positive=key == 'std'):
-            raise InputError(
-                f'{path}.{key}: got {value!r}; a list of {_CHANNELS} numbers{what} is needed'
-            )
+    for key, value, above in (('mean', mean, -math.inf), ('std', std, 0)):
+        if value is not None and not _is_triple(value, above):
+            what = ' above 0' if above == 0 else ''
+            raise InputError(f'{path}.{key}: got {value!r}; expected a list of 3 numbers{what}')
     if (mean is None) != (std is None):
-        there, absent = ('mean', 'std') if std is None else ('std', 'mean')
-        raise InputError(f'{path}: has {there} without {absent}; set both, or neither')
+        given, absent = ('mean', 'std') if std is None else ('std', 'mean')
+        raise InputError(f'{path}: has {given} without {absent}; set both, or neither')
     if to_rgb is not None and not isinstance(to_rgb, bool):
-        raise InputError(f'{path}.to_rgb: got {to_rgb!r}; True or False is needed')
+        raise InputError(f'{path}.to_rgb: got {to_rgb!r}; expected True or False')
 
 
-def _is_triple(value: Any, positive: bool) -> bool:
+def _is_triple(value: Any, above: float) -> bool:
     return (
         isinstance(value, Sequence)
-        and len(value) == _CHANNELS
-        and all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in value)
-        and all(math.isfinite(n) and (n > 0 or not positive) for n in value)
+        and len(value) == 3
+        and all(isinstance(n, (int, float)) and type(n) is not bool for n in value)
+        and all(above < n < math.inf for n in value)
     )

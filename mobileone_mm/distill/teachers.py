@@ -21,26 +21,25 @@ from ..weights.reading import first_line
 from ..weights.unwrap import read_weights
 from .normalization import Normalization, check_normalization
 
-#: exactly one of these says which net
+#: exactly one of these selects the network
 SOURCES = ('model', 'config', 'timm')
 KEYS = (*SOURCES, 'checkpoint', 'pretrained', 'data_preprocessor', 'input_size')
 _LISTS = 'on the command line "model.teachers=[dict(timm=\'resnet50\',pretrained=True)]"'
 
 
 class Teacher:
-    """One frozen classifier: in eval mode, without gradients, outside of any other module.
+    """A frozen classifier in evaluation mode, outside of any other module.
 
     Args:
-        spec: Which net: one of ``model`` (config of a classifier of mmpretrain, ``TimmClassifier``
-            included), ``config`` (path of a config file) and ``timm`` (a name of timm's). Its weights:
-            ``checkpoint`` (a path, an address, or a name such as ``mobileone_mm://s4-apple``; of any
-            form that fits), or ``pretrained=True`` for timm's own. ``data_preprocessor`` (``mean``,
-            ``std``, ``to_rgb``): what it was trained with; what is not given is that of its config,
-            that of timm's table, else the student's. ``input_size``: side in pixels to which the
-            images are resized for it; by default the student's, or timm's where the net takes one
-            size alone.
-        student: Normalisation of the batches that it will get.
-        num_classes: Of the student.
+        spec: One of ``model`` (config of a classifier of mmpretrain, also ``TimmClassifier``),
+            ``config`` (path of a config) and ``timm`` (name in timm) selects the network. Weights:
+            ``checkpoint`` (a path, an address, or a name such as ``mobileone_mm://s4-apple``), or
+            ``pretrained=True`` for those of timm. ``data_preprocessor`` (``mean``, ``std``,
+            ``to_rgb``): missing keys come from its config, from timm's table, else from the student.
+            ``input_size``: side in pixels to which its images are resized; by default the
+            student's, or timm's where the network takes a single size.
+        student: Normalisation of the batches.
+        num_classes: Classes of the student.
 
     Raises:
         InputError: It cannot be built or loaded, or has another number of classes.
@@ -66,7 +65,7 @@ class Teacher:
             )
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """N x classes, for a batch as the student gets it."""
+        """Compute logits, N x classes, for a batch of the student."""
         own = next(self.model.parameters())
         if own.device != inputs.device:
             self.model.to(inputs.device)
@@ -80,7 +79,7 @@ class Teacher:
         return logits
 
     def fingerprint(self) -> str:
-        """SHA-256 over what it says about an image: tensors, their names, normalisation and size."""
+        """Hash the tensors with their names, the normalisation and the input size (SHA-256)."""
         digest = hashlib.sha256(f'{self.normalization} {self.input_size}'.encode())
         for key, value in sorted(self.model.state_dict().items()):
             digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
@@ -90,18 +89,10 @@ class Teacher:
 
 
 class Teachers:
-    """Several teachers, whose probabilities are averaged (MEAL V2, arXiv 2009.08453, section 3).
+    """Teachers whose probabilities are averaged (MEAL V2, arXiv 2009.08453, section 3).
 
-    It is no module and is shared by copies of what holds it, so that nothing that goes through a
-    model (optimizer, average, ``train()``, state dict) finds it.
-
-    Args:
-        specs: One for each :class:`Teacher`.
-        student: Normalisation of the batches.
-        num_classes: Of the student.
-
-    Raises:
-        InputError: See :class:`Teacher`.
+    This is not a module and copies share it, so that optimizers, averages, ``train()`` and state
+    dicts of the student do not reach it. Arguments and errors are those of :class:`Teacher`.
     """
 
     def __init__(
@@ -118,7 +109,7 @@ class Teachers:
 
     @torch.no_grad()
     def scores(self, inputs: Tensor, temperature: float = 1.0) -> Tensor:
-        """Soft labels of a batch: N x classes, float32 (float64 for such teachers), rows of sum 1."""
+        """Compute soft labels: N x classes, rows of sum 1, float32 (float64 for such teachers)."""
         total: Any = 0
         for teacher in self.members:
             logits = teacher.logits(inputs)
@@ -130,15 +121,10 @@ class Teachers:
 def fingerprints_at_hand(
     specs: Sequence[Mapping[str, Any]], student: Normalization, num_classes: int
 ) -> list[str | None]:
-    """Fingerprints of the teachers whose files are on this machine; None for the others.
-
-    Args:
-        specs: Descriptions of the teachers.
-        student: Normalisation of the batches.
-        num_classes: Of the student.
+    """Fingerprint the teachers whose files are on this machine; None stands for the others.
 
     Raises:
-        InputError: A file is there, and the teacher cannot be made of it.
+        InputError: A file exists and no teacher can be made of it.
     """
     found: list[str | None] = []
     for spec in specs:
@@ -146,7 +132,7 @@ def fingerprints_at_hand(
         files = [spec[key] for key in ('checkpoint', 'config') if spec.get(key)]
         if not _is_pretrained(spec) and all(os.path.isfile(file) for file in files):
             try:
-                with seeded(0):  # a net begins at random, and the run shall not notice
+                with seeded(0):  # a network starts at random, and the run must not change
                     fingerprint = Teacher(spec, student, num_classes).fingerprint()
             except InputError as error:
                 if not isinstance(error.__cause__, ImportError):
@@ -156,14 +142,14 @@ def fingerprints_at_hand(
 
 
 def check_specs(specs: Any) -> list[dict[str, Any]]:
-    """The descriptions of teachers as plain dicts, after a look at their keys.
+    """Check the descriptions of teachers and return them as plain dicts.
 
     Raises:
-        InputError: Naming the key.
+        InputError: A key is unknown, missing or has a wrong value.
     """
     if not isinstance(specs, (list, tuple)) or not specs:
         raise InputError(
-            f'model.teachers: got {specs!r}; a list of at least one dict is needed ({_LISTS})'
+            f'model.teachers: got {specs!r}; expected a list of at least one dict ({_LISTS})'
         )
     for index, spec in enumerate(specs):
         _check_spec(f'model.teachers.{index}', spec)
@@ -171,9 +157,9 @@ def check_specs(specs: Any) -> list[dict[str, Any]]:
 
 
 def describe(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What identifies a teacher's description on another machine: without folders.
+    """Return the description of a teacher without folders, which differ between machines.
 
-    Addresses and names of public weights are the same everywhere and stay whole.
+    Addresses and names of public weights stay whole.
     """
     plain = json.loads(json.dumps(spec, sort_keys=True, default=_plain))
     for key in ('checkpoint', 'config'):
@@ -183,7 +169,7 @@ def describe(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def name_of(spec: Mapping[str, Any]) -> str:
-    """A teacher's name in messages."""
+    """Return the name of a teacher for messages."""
     if spec.get('timm'):
         return f"teacher '{spec['timm']}' of timm"
     if spec.get('config'):
@@ -200,7 +186,7 @@ def _plain(value: Any) -> Any:
 def _check_spec(path: str, spec: Any) -> None:
     if not isinstance(spec, Mapping):
         raise InputError(
-            f'{path}: got {spec!r}; a dict with one of {", ".join(SOURCES)} is needed ({_LISTS})'
+            f'{path}: got {spec!r}; expected a dict with one of {", ".join(SOURCES)} ({_LISTS})'
         )
     for key in spec:
         if key not in KEYS:
@@ -208,25 +194,25 @@ def _check_spec(path: str, spec: Any) -> None:
     given = [key for key in SOURCES if spec.get(key)]
     if len(given) != 1:
         raise InputError(
-            f'{path}: got {", ".join(given) or "none"} of {", ".join(SOURCES)}; exactly one is needed'
+            f'{path}: got {", ".join(given) or "none"} of {", ".join(SOURCES)}; expected exactly one'
         )
-    kind = Mapping if given[0] == 'model' else (str, os.PathLike)
-    if not isinstance(spec[given[0]], kind):  # type: ignore[arg-type]
-        needed = 'the config of a classifier' if given[0] == 'model' else 'a text'
-        raise InputError(f'{path}.{given[0]}: got {spec[given[0]]!r}; {needed} is needed')
-    if not isinstance(spec.get('checkpoint'), (str, os.PathLike, type(None))):
-        raise InputError(f'{path}.checkpoint: got {spec["checkpoint"]!r}; a text is needed')
+    text = (str, os.PathLike), 'a string'
+    kinds: dict[str, tuple[Any, str]] = {
+        given[0]: (Mapping, 'the config of a classifier') if given[0] == 'model' else text,
+        'checkpoint': text,
+        'input_size': (int, 'a number of pixels above 0'),
+    }
+    for key, (kind, expected) in kinds.items():
+        value = spec.get(key)
+        wrong = type(value) is bool or not isinstance(value, kind) or (kind is int and value <= 0)
+        if value is not None and wrong:
+            raise InputError(f'{path}.{key}: got {value!r}; expected {expected}')
     own = _is_pretrained(spec)
     if bool(spec.get('checkpoint')) == own:
-        problem = (
-            'two sources of weights' if own else 'no weights, and a random teacher teaches noise'
-        )
+        problem = 'two sources of weights' if own else 'no weights: a random teacher teaches noise'
         raise InputError(
-            f"{path}: {problem}; set either checkpoint, or for timm's own weights pretrained=True"
+            f"{path}: {problem}; set either checkpoint, or pretrained=True for timm's own weights"
         )
-    size = spec.get('input_size')
-    if size is not None and not (type(size) is int and size > 0):
-        raise InputError(f'{path}.input_size: got {size!r}; a number of pixels is needed')
     if spec.get('data_preprocessor') is not None:
         check_normalization(f'{path}.data_preprocessor', spec['data_preprocessor'])
 
@@ -240,14 +226,14 @@ def _is_pretrained(spec: Mapping[str, Any]) -> bool:
 def _build(
     spec: Mapping[str, Any], name: str, num_classes: int
 ) -> tuple[nn.Module, Mapping[str, Any] | None]:
-    """The net, and the config of its data preprocessor if it has one."""
+    """Build the network; return it with the config of its data preprocessor."""
     from mmpretrain.registry import MODELS
 
     if spec.get('timm'):
         settings: dict[str, Any] = dict(type='TimmClassifier', model_name=spec['timm'])
-        # With its own weights timm would replace a classifier of another size by a random one.
-        settings.update(dict(pretrained=True) if spec.get('pretrained') else
-                        dict(num_classes=num_classes))  # fmt: skip
+        # With its own weights, timm replaces a classifier of another size by a random one.
+        own = bool(spec.get('pretrained'))
+        settings |= dict(pretrained=True) if own else dict(num_classes=num_classes)
         preprocessor = None
     else:
         settings, preprocessor = _settings(spec, name)
@@ -255,7 +241,7 @@ def _build(
         return MODELS.build({'_scope_': 'mmpretrain', **settings}), preprocessor
     except InputError:
         raise
-    except Exception as error:  # constructors and downloads of any library raise anything
+    except Exception as error:  # constructors and downloads of a library can raise anything
         raise InputError(
             f'{name}: cannot be built ({type(error).__name__}: {first_line(str(error))})'
         ) from error
@@ -266,7 +252,7 @@ def _settings(spec: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Any]:
     if settings is None:
         try:
             config = Config.fromfile(spec['config'])
-        except Exception as error:  # a config is a program, anything can go wrong in it
+        except Exception as error:  # a config is a program: it can raise anything
             raise InputError(
                 f'{name}: the config cannot be read ({type(error).__name__}: {first_line(str(error))})'
             ) from error
@@ -298,7 +284,7 @@ def _load(
 def _published_normalization(
     name: str, preprocessor: Mapping[str, Any] | None, published: Mapping[str, Any] | None
 ) -> Normalization | None:
-    """That of a teacher's own config, else of timm's table, if there is one."""
+    """The normalisation in the config of a teacher, else in timm's table, else None."""
     if preprocessor is not None:
         check_normalization(f'{name}: data_preprocessor', preprocessor, open_ended=True)
         return Normalization.of(preprocessor)
@@ -309,7 +295,7 @@ def _published_normalization(
 
 
 def _timm_table(model: nn.Module) -> Mapping[str, Any] | None:
-    """What timm publishes about a net: normalisation, sizes, classes."""
+    """What timm publishes about a network: normalisation, sizes, classes."""
     return getattr(getattr(model, 'model', None), 'pretrained_cfg', None)
 
 

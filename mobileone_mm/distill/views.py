@@ -1,4 +1,4 @@
-"""Transforms that make a view of an image again, for storing teachers' outputs and reading them."""
+"""Transforms that make a view of an image again: to store outputs of teachers, and to read them."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from ..data.loading import report_file
 from ..errors import InputError
 from ..registry import TRANSFORMS
 from ..training.seeding import derived_seed, seeded
-from .outputs import TeacherOutputs
-from .view_files import image_key
+from .stored import TeacherOutputs, image_key
 
-# A view is told by the mean colours of a coarse grid: decoders differ by a level or two, another crop
-# of an image by tens.
+# The mean colours of a coarse grid identify a view: decoders differ by a level or two, another crop
+# of the same image differs by tens of levels.
 _GRID = 4
+SIGNATURE = 3 * _GRID**2  #: length of a signature
 _LEVELS = 6
 
 
 @TRANSFORMS.register_module()
 class StoredView(BaseTransform):
-    """One of the stored views of an image, with the teachers' outputs for it as ``gt_score``.
+    """Makes one of the stored views of an image, with the outputs of the teachers as ``gt_score``.
 
-    The view is drawn at random, the transforms run under its seed, and the result is compared with
-    what the teachers saw. The label (``gt_label``) stays. ``teacher_view`` is the view's number.
+    The view is random. The transforms run under its seed, and the result is compared with what the
+    teachers saw. ``gt_label`` stays; ``teacher_view`` is the number of the view.
 
     Args:
-        transforms: Those between loading and packing, as when the outputs were stored.
-        outputs: Folder of the stored outputs; opened when the first image comes.
+        transforms: The transforms between loading and packing, as when the outputs were stored.
+        outputs: Folder of the stored outputs; the first image opens it.
 
     Raises:
-        InputError: At an image: it has no stored outputs, or its view is another one.
+        InputError: At an image: it has no stored outputs, or its view differs.
     """
 
     def __init__(self, transforms: Sequence[Mapping[str, Any]], outputs: str) -> None:
@@ -50,39 +50,40 @@ class StoredView(BaseTransform):
 
     @property
     def stored(self) -> TeacherOutputs:
-        """The outputs, opened at the first call; their transforms are checked."""
+        """The outputs, opened at the first call after a check of their transforms."""
         if self._stored is None:
             self._stored = TeacherOutputs(self.outputs)
             self._stored.check_transforms(self._configs)
         return self._stored
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """Add the view and its ``gt_score`` to the results; None if a transform gives nothing.
+        """Add the view and its ``gt_score``.
 
-        None also for an image that could not be read when the outputs were stored.
+        Returns None if a transform does, or for an image that could not be read when the view was
+        stored.
         """
         path = results['img_path']
-        found = self.stored.find(path)
-        if found is None:  # its file has been mended since
+        row, key = self.stored.find(path)
+        view = self.stored.views[np.random.randint(len(self.stored.views))]
+        found = self.stored.read(row, view)
+        if found is None:  # the file has been repaired since
             report_file(
                 path,
                 f"image '{path}' has no stored outputs, because it could not be read when they were "
                 'made; it is left out',
             )
             return None
-        row, key = found
-        view = self.stored.views[np.random.randint(len(self.stored.views))]
         with seeded(derived_seed(self.stored.meta.seed, view, key)):
             changed = self.transforms(results)
         if changed is None:
             return None
-        scores, expected = self.stored.read(row, view)
+        scores, expected = found
         seen = signature_of(changed['img'])
         if seen.shape != expected.shape or _distance(seen, expected) > _LEVELS:
             raise InputError(
                 f"outputs '{self.outputs}': view {view} of the image '{path}' is not the one that "
-                'the teachers saw; another image of that name, or transforms of other versions: '
-                'store them anew'
+                'the teachers saw; the image or the version of a transform has changed: store the '
+                'outputs again'
             )
         changed.update(gt_score=scores, teacher_view=view)
         return changed
@@ -90,13 +91,13 @@ class StoredView(BaseTransform):
 
 @TRANSFORMS.register_module()
 class FixedView(BaseTransform):
-    """A view of an image by its number, with what identifies it; for storing outputs.
+    """Makes a view of an image by its number, to store the outputs of teachers for it.
 
     Args:
-        transforms: Those between loading and packing.
-        root: The folder below which the images' names count.
-        seed: From which the seeds of the views are derived.
-        view: Number of the view; may be set anew before a pass.
+        transforms: The transforms between loading and packing.
+        root: Names of images are paths below this folder.
+        seed: Source of the seeds of the views.
+        view: Number of the view; it may change before a pass.
     """
 
     def __init__(
@@ -115,25 +116,35 @@ class FixedView(BaseTransform):
         return changed
 
     def name_of(self, path: str | PurePath) -> str:
-        """The name of an image: its path below the root."""
+        """Return the path of an image below the root."""
         path = PurePath(path)
         inside = self.root and path.is_relative_to(self.root)
         return (path.relative_to(self.root) if inside else path).as_posix()
 
 
 def signature_of(image: np.ndarray) -> np.ndarray:
-    """Mean colours of a grid over an image: uint8, flat."""
+    """Compute the mean colours of a grid over an image: uint8, flat."""
     small = cv2.resize(np.ascontiguousarray(image), (_GRID, _GRID), interpolation=cv2.INTER_AREA)
     return np.clip(np.rint(small), 0, 255).astype(np.uint8).reshape(-1)
 
 
-def split_pipeline(
-    pipeline: Sequence[Mapping[str, Any]], path: str
-) -> tuple[list[Any], list[Any], Any]:
-    """Loading, the transforms that make a view, and packing.
+def _distance(first: np.ndarray, second: np.ndarray) -> int:
+    return int(np.abs(first.astype(int) - second.astype(int)).max())
+
+
+def wrap_pipeline(
+    pipeline: Sequence[Mapping[str, Any]], path: str, wrapper: Mapping[str, Any], *fields: str
+) -> list[Any]:
+    """Put a view in the place of the transforms between loading and packing.
+
+    Args:
+        pipeline: The pipeline.
+        path: Its name in messages.
+        wrapper: Config of the view without its ``transforms``.
+        *fields: What ``PackInputs`` packs in addition.
 
     Raises:
-        InputError: The pipeline is not of that kind.
+        InputError: The pipeline does not begin with loading and end with ``PackInputs``.
     """
     kinds = [str(getattr(step.get('type'), '__name__', step.get('type'))) for step in pipeline]
     loads = [index for index, kind in enumerate(kinds) if '.Load' in f'.{kind}']
@@ -142,18 +153,19 @@ def split_pipeline(
             f'{path}: is {", ".join(kinds)}; for stored outputs it must begin with loading an image '
             'and end with PackInputs, with transforms between them'
         )
-    return [pipeline[0]], list(pipeline[1:-1]), dict(pipeline[-1])
+    pack = pipeline[-1]
+    keys = [*pack.get('algorithm_keys', ()), *fields]
+    view = dict(wrapper, transforms=list(pipeline[1:-1]))
+    return [pipeline[0], view, {**pack, 'algorithm_keys': keys}]
 
 
 def use_stored_outputs(cfg: Config) -> None:
     """Make the training data of a config read the outputs that its model names.
 
-    Args:
-        cfg: The config; changed in place. Without ``model.outputs``, or where the pipeline reads
-            stored views already, nothing is done.
+    Without ``model.outputs`` the config stays as it is, as does a pipeline with a stored view.
 
     Raises:
-        InputError: The pipeline cannot be wrapped, or a hook changes it during the run.
+        InputError: A pipeline cannot be wrapped, or a hook changes it during the run.
     """
     outputs = cfg.model.get('outputs')
     if not outputs:
@@ -161,25 +173,13 @@ def use_stored_outputs(cfg: Config) -> None:
     for index, hook in enumerate(cfg.get('custom_hooks') or ()):
         if 'train_pipeline' in str(hook):
             raise InputError(
-                f'custom_hooks.{index}: changes the training pipeline during the run, and stored '
-                'outputs are of one; leave the hook or model.outputs out'
+                f'custom_hooks.{index}: changes the training pipeline during the run, but stored '
+                'outputs belong to one pipeline; leave the hook or model.outputs out'
             )
+    wrapper = dict(type='mobileone_mm.StoredView', outputs=outputs)
     for path, dataset in datasets(cfg, 'train_dataloader'):
-        pipeline = dataset.get('pipeline') or []
-        if any('StoredView' in str(step.get('type')) for step in pipeline):
-            continue
-        load, transforms, pack = split_pipeline(pipeline, f'{path}.pipeline')
-        dataset['pipeline'] = [  # type: ignore[index]
-            *load,
-            dict(type='mobileone_mm.StoredView', transforms=transforms, outputs=outputs),
-            with_fields(pack, 'teacher_view'),
-        ]
-
-
-def with_fields(pack: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """The config of ``PackInputs`` that also packs these fields."""
-    return {**pack, 'algorithm_keys': [*pack.get('algorithm_keys', ()), *names]}
-
-
-def _distance(first: np.ndarray, second: np.ndarray) -> int:
-    return int(np.abs(first.astype(int) - second.astype(int)).max())
+        steps = dataset.get('pipeline') or []
+        if not any('StoredView' in str(step.get('type')) for step in steps):
+            dataset['pipeline'] = wrap_pipeline(  # type: ignore[index]
+                steps, f'{path}.pipeline', wrapper, 'teacher_view'
+            )

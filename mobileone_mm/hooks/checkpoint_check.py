@@ -48,7 +48,9 @@ class CheckpointCheckHook(Hook):
             _check_form(weights.form, form_of(model.state_dict()), source)
             _check_averages(runner, model, checkpoint, source)
         fitted = checkpoint_for(model, weights, 'model' if self.whole else 'backbone')
-        if not isinstance(checkpoint.get('state_dict'), Mapping):  # mmengine's Runner did not write it
+        if not isinstance(
+            checkpoint.get('state_dict'), Mapping
+        ):  # mmengine's Runner did not write it
             checkpoint.clear()
         checkpoint['state_dict'] = fitted.state
 
@@ -80,7 +82,9 @@ def _check_averages(runner: Any, model: Any, checkpoint: dict, source: str) -> N
     target = model.state_dict()
     names = {key.removeprefix('module.') for key in raw if key not in COUNTERS}
     if not names <= target.keys():
-        fitted = checkpoint_for(model, {k: v for k, v in raw.items() if k not in COUNTERS}, 'nothing')
+        fitted = checkpoint_for(
+            model, {k: v for k, v in raw.items() if k not in COUNTERS}, 'nothing'
+        )
         counters = {key: raw[key] for key in raw if key in COUNTERS}
         renamed = {f'module.{key}': value for key, value in fitted.state.items()}
         checkpoint['ema_state_dict'] = {**counters, **renamed}

@@ -1,4 +1,4 @@
-"""A check of all images against the stored outputs before a run."""
+"""A check of all training images against the stored outputs of teachers."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ..registry import HOOKS
 
 @HOOKS.register_module()
 class TeacherOutputsCheckHook(Hook):
-    """Looks every training image up before the first iteration.
+    """Looks up the stored outputs of every training image before the first iteration.
 
-    :class:`~mobileone_mm.distill.views.StoredView` alone finds a missing one when its turn comes,
-    which may be hours later. Images that could not be read when the outputs were stored are left
-    out, as they are without stored outputs.
+    Without it, a missing image ends the run when its turn comes, which may be hours later. Images
+    that could not be read when the outputs were stored are left out with a warning.
 
     Raises:
-        InputError: An image has no stored outputs, or the transforms are others.
+        InputError: An image has no stored outputs, or the transforms differ.
     """
 
     def before_train(self, runner: Any) -> None:
         if not is_main_process():
             return
-        left_out = []
-        for dataset in _datasets(runner.train_dataloader.dataset):
-            for transform in dataset.pipeline.transforms:
-                if isinstance(transform, StoredView):
-                    for index in range(len(dataset)):
-                        path = dataset.get_data_info(index)['img_path']
-                        if transform.stored.find(path) is None:
-                            left_out.append(path)
+        left_out = [
+            path
+            for dataset in _datasets(runner.train_dataloader.dataset)
+            for transform in dataset.pipeline.transforms
+            if isinstance(transform, StoredView)
+            for path in (dataset.get_data_info(i)['img_path'] for i in range(len(dataset)))
+            if transform.stored.read(transform.stored.find(path)[0], transform.stored.views[0])
+            is None
+        ]
         if left_out:
             runner.logger.warning(
                 f'{len(left_out)} images could not be read when the outputs of the teachers were '
@@ -44,8 +44,7 @@ class TeacherOutputsCheckHook(Hook):
 
 def _datasets(dataset: Any) -> Iterator[Any]:
     """The datasets inside wrappers."""
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    for part in inner:
+    for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
         if part is not None:
             yield from _datasets(part)
     if hasattr(dataset, 'pipeline'):

@@ -1,1 +1,1 @@
-"""Robustness of an ImageNet classifier: corruptions, layouts of the published sets, error measures."""
+"""Robustness of image classifiers: corruptions, published test sets, error measures."""

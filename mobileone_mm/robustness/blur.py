@@ -1,4 +1,4 @@
-"""Blur of ImageNet-C. Functions take an RGB image of uint8 and return values of 0 to 255."""
+"""Blur of ImageNet-C. Functions take an RGB image (uint8) and return values of 0 to 255."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ ZOOM = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))  #
 
 
 def defocus_blur(image: np.ndarray, severity: int, _: np.random.Generator) -> np.ndarray:
-    """Blur with a disk, as a lens out of focus does."""
+    """Blur with a disk, like a lens out of focus."""
     return cv2.filter2D(image.astype(np.float64), -1, disk(*DEFOCUS[severity - 1]))
 
 
 def disk(radius: int, edge: float) -> np.ndarray:
-    """A disk as a kernel of sum 1; of 1.013 and 1.011 at radius 8 and 10, as in the published code.
+    """Make a disk of a radius in pixels, with an edge softened by a Gaussian of sigma ``edge``.
 
-    There the softened rim is folded back into the kernel, and the image gets that much brighter.
-
-    Args:
-        radius: In pixels.
-        edge: Sigma of the Gaussian that softens its edge.
+    The kernel sums to 1, except at radius 8 and 10: as in the published code, the softened edge is
+    folded back there, so that the sum is 1.013 and 1.011 and the image gets brighter.
     """
     reach = max(8, radius)
     line = np.arange(-reach, reach + 1)
@@ -36,10 +33,10 @@ def disk(radius: int, edge: float) -> np.ndarray:
 
 
 def glass_blur(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Blur, let each pixel take the colour of one nearby, blur again.
+    """Blur, copy to each pixel the colour of a nearby one, and blur again.
 
-    The paper says that nearby pixels are exchanged. The published code assigns views of one array to
-    each other, so that its images were made with copies; so are these.
+    The paper exchanges nearby pixels. The published code assigns views of one array to each other,
+    which copies; the published images were made with copies, and so are these.
     """
     sigma, reach, rounds = GLASS[severity - 1]
     image = gaussian(image.astype(np.float64), sigma).astype(np.uint8)
@@ -54,17 +51,16 @@ def glass_blur(image: np.ndarray, severity: int, rng: np.random.Generator) -> np
 def take_neighbours(
     image: np.ndarray, down: np.ndarray, right: np.ndarray, reach: int
 ) -> np.ndarray:
-    """Let pixels take the colour of a neighbour, one after the other from the last to the first.
+    """Copy the colour of a neighbour to each pixel, from the last pixel to the first.
 
-    A neighbour further on has its new colour by then; such chains are followed for all pixels at
-    once instead of in a loop over pixels.
+    A neighbour behind the pixel already has its new colour. These chains are followed for all
+    pixels at once, without a loop over pixels.
 
     Args:
         image: (H, W, 3).
         down: (H, W), rows to the neighbour.
         right: (H, W), columns to the neighbour.
-        reach: Pixels less than this from the left or upper edge, or nearer than it to the other two
-            edges, stay; as does the row and column at ``reach`` itself.
+        reach: Width of the border whose pixels stay, with the row and column at ``reach``.
     """
     height, width = image.shape[:2]
     rows, columns = np.mgrid[:height, :width]
@@ -72,7 +68,7 @@ def take_neighbours(
     moved &= columns <= width - reach
     source = np.where(moved, (rows + down) * width + columns + right, rows * width + columns)
     source = source.ravel()
-    # Onwards while the pixel that was asked had already asked another one.
+    # Follow a chain while the neighbour has copied from another pixel before.
     later = moved.ravel()[source] & (source > np.arange(source.size))
     found = source.copy()
     follow = np.flatnonzero(later)
@@ -86,26 +82,26 @@ def take_neighbours(
 def gaussian(
     image: np.ndarray, sigma: float, truncate: float = 4, reflect: bool = False
 ) -> np.ndarray:
-    """Blur with a Gaussian that is cut off at ``truncate`` times sigma; edges are repeated."""
+    """Blur with a Gaussian that ends at ``truncate`` times sigma; edges are repeated."""
     size = 2 * int(truncate * sigma + 0.5) + 1
     border = cv2.BORDER_REFLECT if reflect else cv2.BORDER_REPLICATE
     return cv2.GaussianBlur(image, (size, size), sigma, borderType=border)
 
 
 def motion_blur(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Blur along a line, within 45 degrees of the horizontal."""
+    """Blur along a line, at most 45 degrees from the horizontal."""
     radius, sigma = MOTION[severity - 1]
     return smear(image.astype(np.float64), radius, sigma, rng.uniform(-45, 45))
 
 
 def smear(image: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndarray:
-    """Blur to one side along a line, with the falling half of a Gaussian; edges are repeated.
+    """Blur to one side along a line with half a Gaussian; edges are repeated.
 
     Args:
         image: (H, W) or (H, W, C), floating point.
         radius: The line has 2 radius + 1 pixels.
-        sigma: Of the Gaussian, in pixels.
-        angle: In degrees, 0 horizontal.
+        sigma: Standard deviation of the Gaussian in pixels.
+        angle: Degrees from the horizontal.
     """
     steps = np.arange(2 * radius + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
@@ -122,7 +118,7 @@ def smear(image: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndar
 
 
 def zoom_blur(image: np.ndarray, severity: int, _: np.random.Generator) -> np.ndarray:
-    """Mean of the image and its enlargements, as of a camera that moves forward."""
+    """Average the image and its enlargements, like a camera that moves forward."""
     end, step = ZOOM[severity - 1]
     source = image.astype(np.float32)
     zoomed = [zoom(source, factor) for factor in np.arange(1, end, step).tolist()]
@@ -130,19 +126,14 @@ def zoom_blur(image: np.ndarray, severity: int, _: np.random.Generator) -> np.nd
 
 
 def zoom(image: np.ndarray, factor: float) -> np.ndarray:
-    """Enlarge the middle of an image to its size, bilinearly.
-
-    Args:
-        image: (H, W) or (H, W, C), float32.
-        factor: 1 or more.
-    """
+    """Enlarge the centre of an image, (H, W) or (H, W, C) of float32, to its size, bilinearly."""
     columns, rows = (_zoomed_axis(size, factor) for size in image.shape[1::-1])
     across, down = np.meshgrid(columns, rows)
     return cv2.remap(image, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _zoomed_axis(size: int, factor: float) -> np.ndarray:
-    # The crop's first and last pixel become those of the enlargement, whose middle is taken.
+    # The outer pixels of the crop become those of the enlargement, whose centre is taken.
     crop = math.ceil(size / factor)
     enlarged = round(crop * factor)
     places = np.arange(size) + (enlarged - size) // 2

@@ -1,10 +1,9 @@
 """The 15 corruptions of ImageNet-C in five severities (arXiv 1903.12261, section 3, appendix B).
 
-Packages that make them did not serve. ``imagecorruptions`` fails with today's scikit-image, and
-``imagecorruptions-imaug``, which works, takes noise from process-wide or unseeded generators (the
-same image twice is not the same), needs scikit-image, SciPy and Numba, and carries photographs of
-frost of unknown licence. Strengths are those of the authors' program; what differs from their files
-is in docs/robustness.md.
+Existing packages cannot be used. ``imagecorruptions`` fails with the current scikit-image.
+``imagecorruptions-imaug`` takes noise from unseeded generators, needs scikit-image, SciPy and Numba,
+and contains photographs of unknown licence. Strengths are those of the authors' program;
+docs/robustness.md lists the differences.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ GROUPS = {
     'digital': ('contrast', 'elastic_transform', 'pixelate', 'jpeg_compression'),
 }
 CORRUPTIONS = tuple(name for group in GROUPS.values() for name in group)
-# The published images are JPEG files of this quality.
+# Quality of the published JPEG files.
 STORED_QUALITY = 85
 
 _MODULES = {'noise': noise, 'blur': blur, 'weather': weather, 'digital': digital}
@@ -36,61 +35,45 @@ _FUNCTIONS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarra
 
 
 def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Corrupt an image.
-
-    Lengths are pixels of an image of 224, whatever the image's size.
+    """Corrupt an image; lengths in pixels are those for an image of 224, for any size.
 
     Args:
         image: (H, W, 3), RGB, uint8.
         name: One of :data:`CORRUPTIONS`.
         severity: 1 to 5.
-        rng: Source of what is random, see :func:`generator`.
+        rng: Random numbers, see :func:`generator`.
 
     Returns:
-        The same shape and type. Values are cut off to whole numbers, as in the published images.
+        The same shape and type. Values are truncated, as in the published images.
 
     Raises:
-        InputError: The name or the severity is unknown, or it is no RGB image of uint8.
+        InputError: The name, the severity or the image is wrong.
     """
     check_names([name], [severity])
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
-        got = (
-            f'{image.dtype} {image.shape}'
-            if isinstance(image, np.ndarray)
-            else type(image).__name__
-        )
-        raise InputError(f'image: got {got}; an array (H, W, 3) of uint8 is needed')
+        array = isinstance(image, np.ndarray)
+        got = f'{image.dtype} {image.shape}' if array else type(image).__name__
+        raise InputError(f'image: got {got}; expected an array (H, W, 3) of uint8')
     return np.clip(_FUNCTIONS[name](image, severity, rng), 0, 255).astype(np.uint8)
 
 
 def generator(seed: int, name: str, severity: int, image: str) -> np.random.Generator:
-    """A source of random numbers that depends on nothing but these.
-
-    Args:
-        seed: Of the whole evaluation, 0 or more.
-        name: The corruption.
-        severity: 1 to 5.
-        image: The image's name.
-    """
+    """Make a generator that depends on seed, corruption, severity and name of the image alone."""
     return np.random.default_rng(
         [seed, zlib.crc32(name.encode()), severity, zlib.crc32(image.encode())]
     )
 
 
 def as_stored(image: np.ndarray) -> np.ndarray:
-    """What is left of an image after JPEG of quality 85, as the published images are stored."""
+    """Compress as JPEG of quality 85, as the published images are stored."""
     return jpeg(image, STORED_QUALITY)
 
 
 def check_names(names: list[str], severities: list[int]) -> None:
-    """Check names and severities.
-
-    Raises:
-        InputError: One is unknown.
-    """
+    """Raise an InputError for an unknown corruption or severity."""
     for name in names:
         if name not in CORRUPTIONS:
             raise InputError(f"--corruptions: got '{name}'; allowed are {', '.join(CORRUPTIONS)}")
     for severity in severities:
         if severity not in SEVERITIES:
-            raise InputError(f'--severities: got {severity}; 1 to 5 is allowed')
+            raise InputError(f'--severities: got {severity}; expected 1 to 5')

@@ -1,4 +1,4 @@
-"""Digital corruptions of ImageNet-C. Functions take an RGB image of uint8 and return 0 to 255."""
+"""Digital corruptions of ImageNet-C. Functions take an RGB image (uint8) and return 0 to 255."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .blur import gaussian
 
 # By severity 1 to 5.
 CONTRAST = (0.4, 0.3, 0.2, 0.1, 0.05)
-# Strength and sigma of the waves, reach of the affine distortion: in pixels of an image of 224.
+# Strength and sigma of the waves, reach of the affine map, in pixels of an image of 224.
 ELASTIC = (
     (488, 170.8, 24.4),
     (488, 19.52, 48.8),
@@ -25,7 +25,7 @@ JPEG_QUALITY = (25, 18, 15, 10, 7)
 
 
 def contrast(image: np.ndarray, severity: int, _: np.random.Generator) -> np.ndarray:
-    """Shrink the distance of each value to the mean of its channel."""
+    """Reduce the distance of each value to the mean of its channel."""
     mean = image.mean((0, 1), keepdims=True)
     return mean + CONTRAST[severity - 1] * (image - mean)
 
@@ -33,8 +33,8 @@ def contrast(image: np.ndarray, severity: int, _: np.random.Generator) -> np.nda
 def elastic_transform(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
     """Distort by an affine map of three moved points, then by waves.
 
-    Severities 1 and 2 have a strong map and long waves, 3 to 5 a weak one and short waves: the
-    paper's strengths do not rise from 2 to 3, nor did AlexNet's error.
+    Severities 1 and 2 have a strong map and long waves, 3 to 5 a weak map and short waves. The
+    published strengths do not rise from 2 to 3, and the error of AlexNet does not rise there.
     """
     strength, sigma, reach = ELASTIC[severity - 1]
     height, width = image.shape[:2]
@@ -56,7 +56,7 @@ def elastic_transform(image: np.ndarray, severity: int, rng: np.random.Generator
 
 
 def pixelate(image: np.ndarray, severity: int, _: np.random.Generator) -> np.ndarray:
-    """Make the image smaller and large again, by means over boxes."""
+    """Make the image smaller and large again by averages over boxes."""
     height, width = image.shape[:2]
     factor = PIXELATE[severity - 1]
     size = max(1, int(width * factor)), max(1, int(height * factor))
@@ -70,7 +70,7 @@ def jpeg_compression(image: np.ndarray, severity: int, _: np.random.Generator) -
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Write an RGB image of uint8 as JPEG with Pillow's settings, and read it."""
+    """Write an RGB image (uint8) as JPEG with the settings of Pillow, and read it."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, 'JPEG', quality=quality)
     return np.asarray(Image.open(file))

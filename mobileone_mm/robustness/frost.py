@@ -1,9 +1,9 @@
-"""A pane of frost, drawn.
+"""A drawn pane of frost.
 
-ImageNet-C lays photographs of frozen panes over its images. Nobody says under which licence these
-stand, so they are not used here. What is drawn instead has the colours and the contrast of the
-published photographs (means and standard deviations of windows of 224 pixels, each photograph as
-often as the published code takes it), with straight needles and feathers over clouds.
+ImageNet-C overlays photographs of frozen windows, whose licence is unknown; they are not used here.
+The drawn panes have straight needles and feathers over clouds. Their mean colours and standard
+deviations are those of windows of 224 pixels in the published photographs, each with the frequency
+that it has in the published code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from .blur import smear
 
-# Mean colour, standard deviation of the grey value, and how much of that comes from needles.
+# Mean colour, standard deviation of the grey value, and the share of needles in it.
 PANES = (
     ((80, 149, 165), 16, 0.5),
     ((198, 202, 211), 20, 0.8),
@@ -22,16 +22,12 @@ PANES = (
     ((101, 113, 125), 35, 0.7),
 )
 
-# Fields of needles, each of one direction.
+# Number of fields of needles; each field has one direction.
 FIELDS = 10
 
 
 def frost_layer(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw a pane of frost of one of five kinds.
-
-    Returns:
-        (height, width, 3), RGB, 0 to 255.
-    """
+    """Draw a pane of one of five kinds: (height, width, 3), RGB, 0 to 255."""
     colour, spread, share = PANES[rng.integers(len(PANES))]
     needles = _standard(_needles(height, width, rng))
     clouds = _standard(_smooth(4, height, width, rng).astype(np.float64))
@@ -49,14 +45,14 @@ def _smooth(cells: int, height: int, width: int, rng: np.random.Generator) -> np
 
 
 def _needles(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Fields of fine needles, and feathers among them, as ice grows."""
+    """Draw fields of fine needles with feathers among them."""
     layer: np.ndarray = np.zeros((height, width), np.float32)
     for _ in range(FIELDS):
         seeds = rng.standard_normal((height, width), np.float32)
         seeds *= rng.random((height, width), np.float32) < 0.15
         needles = smear(seeds, 7, 6, rng.uniform(0, 360))
         patch = _smooth(7, height, width, rng)
-        layer += needles * np.clip(patch, 0, 1) ** 4  # where the fields overlap, one prevails
+        layer += needles * np.clip(patch, 0, 1) ** 4  # one field dominates where two overlap
     feathers: np.ndarray = np.zeros((height, width), np.float32)
     for _ in range(height * width // 2000):
         start = rng.uniform((0, 0), (width, height))
@@ -69,7 +65,7 @@ def _needles(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 def _feather(
     layer: np.ndarray, start: np.ndarray, angle: float, length: float, shade: float
 ) -> None:
-    """A needle with shorter and darker ones at 60 degrees on both sides."""
+    """Draw a needle with shorter and darker needles at 60 degrees on both sides."""
     _needle(layer, start, angle, length, shade)
     for place in np.arange(2, length, 2.5):
         root = start + place * np.array([np.cos(angle), np.sin(angle)])
@@ -81,6 +77,6 @@ def _needle(
     layer: np.ndarray, start: np.ndarray, angle: float, length: float, shade: float
 ) -> None:
     end = start + length * np.array([np.cos(angle), np.sin(angle)])
-    # Places in sixteenths of a pixel.
+    # OpenCV takes sixteenths of a pixel.
     points = [tuple(round(16 * value) for value in point) for point in (start, end)]
     cv2.line(layer, points[0], points[1], float(shade), 1, cv2.LINE_8, 4)

@@ -1,10 +1,10 @@
-"""Error measures of ImageNet-C (arXiv 1903.12261, section 4) and AlexNet's errors that they divide by.
+"""Error measures of ImageNet-C (arXiv 1903.12261, section 4), which divide by errors of AlexNet.
 
-AlexNet's top-1 errors by corruption and severity stand in issue 10 of the benchmark's repository
-(github.com/hendrycks/robustness/issues/10). Their means are, in all six digits, the list in the
-program of AugMix, which the benchmark's first author also wrote (``ALEXNET_ERR`` in imagenet.py,
-github.com/google-research/augmix, 9b9824c). The error on clean images is 100 minus the accuracy
-of torchvision's AlexNet (56.522), which the benchmark used; the paper says 43.5.
+The errors of AlexNet by corruption and severity are published in
+github.com/hendrycks/robustness/issues/10. In all six digits, their means are those in the program of
+AugMix by the same author (``ALEXNET_ERR`` in imagenet.py, github.com/google-research/augmix,
+9b9824c). The error on clean images is that of torchvision's AlexNet, which the benchmark used; the
+paper says 43.5.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from .corruptions import CORRUPTIONS, SEVERITIES
 
-# Shares of wrong predictions at severities 1 to 5, on the 50 000 images of each.
+# Share of wrong predictions at severities 1 to 5, on 50,000 images each.
 ALEXNET_ERRORS = {
     'gaussian_noise': (0.69528, 0.82542, 0.93554, 0.98138, 0.99452),
     'shot_noise': (0.71224, 0.85108, 0.93574, 0.98182, 0.99146),
@@ -38,21 +38,20 @@ ALEXNET_CLEAN_ERROR = 0.43478
 def corruption_errors(
     errors: Mapping[str, Mapping[int, float]], clean: float | None = None, normalise: bool = True
 ) -> dict[str, Any]:
-    """Sum up the errors of one classifier on corrupted images.
+    """Compute the error measures of one classifier on corrupted images.
 
-    Corruption error: CE_c = sum over severities of E_c / the same sum of AlexNet's errors.
-    Relative corruption error: the same, with both errors less those on clean images.
+    Corruption error CE_c: the sum of E_c over the severities, divided by that of AlexNet. The
+    relative CE subtracts the error on clean images from each error first.
 
     Args:
         errors: By corruption and severity, 0 to 1.
-        clean: Error on clean images, 0 to 1; None where it is not known.
-        normalise: Whether these are ImageNet's classes, for which AlexNet's errors stand.
+        clean: Error on clean images, 0 to 1; None if unknown.
+        normalise: Whether the classes are those of ImageNet, as for the errors of AlexNet.
 
     Returns:
-        In percent: ``mean_error`` by corruption, of the severities that there are; for corruptions
-        with all five also ``ce`` and, where ``clean`` is known, ``relative_ce``; and over all 15,
-        where none is missing, ``unnormalised_mce`` (the mean of the mean errors), ``mce`` and
-        ``relative_mce``.
+        In percent, by corruption: ``mean_error`` over its severities and, with all five, ``ce`` and
+        ``relative_ce`` (if ``clean`` is known). With all 15 corruptions also their means
+        ``unnormalised_mce``, ``mce`` and ``relative_mce``.
     """
     result: dict[str, Any] = {'mean_error': {}, 'ce': {}, 'relative_ce': {}}
     for name, found in errors.items():

@@ -1,4 +1,4 @@
-"""Noise of ImageNet-C. Functions take an RGB image of uint8 and return values of 0 to 255."""
+"""Noise of ImageNet-C. Functions take an RGB image (uint8) and return values of 0 to 255."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def gaussian_noise(image: np.ndarray, severity: int, rng: np.random.Generator) -
 
 
 def shot_noise(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Count photons: Poisson noise, where a white pixel counts some tens of them or few."""
+    """Add Poisson noise: each value is a number of photons."""
     photons = SHOT_PHOTONS[severity - 1]
     return 255 / photons * rng.poisson(image / 255 * photons)
 
 
 def impulse_noise(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Set a share of the values to black or white, half of them each."""
+    """Set a share of the values to black or white with equal probability."""
     hit = rng.random(image.shape) < IMPULSE_AMOUNT[severity - 1]
     white = rng.random(image.shape) < 0.5
     return np.where(hit, 255.0 * white, image)

@@ -1,4 +1,4 @@
-"""The test pipeline of a classifier's config, with a corruption between crop and packing."""
+"""The test pipeline of a classifier, with a corruption between crop and packing."""
 
 from __future__ import annotations
 
@@ -13,49 +13,46 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError
 from .corruptions import as_stored, corrupt, generator
-from .layouts import Images
+from .sets import Images
 
 _GEOMETRY = re.compile(r'Resize|Crop|Pad')
-# Crops of the images that are corrupted 75 times stay in memory up to this many bytes.
+# Up to this many bytes, the crops that are corrupted 75 times stay in memory.
 KEPT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """What is done to each image of an evaluation."""
+    """A corruption of the images of one evaluation."""
 
     name: str
     severity: int
     seed: int
 
     def __call__(self, image: np.ndarray, key: str) -> np.ndarray:
-        """Corrupt an image.
-
-        Args:
-            image: (H, W, 3), uint8, BGR as mmcv loads it.
-            key: Name of the image, for the random numbers.
-        """
+        """Corrupt an image: (H, W, 3), uint8, BGR; its name is the key of the random numbers."""
         rng = generator(self.seed, self.name, self.severity, key)
         rgb = np.ascontiguousarray(image[..., ::-1])
         return as_stored(corrupt(rgb, self.name, self.severity, rng))[..., ::-1].copy()
 
 
 class TestPipeline:
-    """A test pipeline in two parts: loading, resizing and cropping; then the rest.
+    """A test pipeline in three parts: loading, then resizing and cropping, then packing.
 
     Args:
-        steps: The transforms as the config has them; the first one loads the file.
+        steps: The transforms of the config; the first one loads the file.
 
     Raises:
         InputError: There is no step, or the transforms do not make an array of one size.
     """
 
-    __test__ = False  # no test, whatever pytest makes of the name
+    __test__ = False  # pytest takes the name for a test
 
     def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
         if not steps:
             raise InputError("test_dataloader.dataset: has no 'pipeline'")
-        last = max((i for i, step in enumerate(steps) if _is_geometry(step)), default=0)
+        kinds = [step.get('type') for step in steps]
+        names = [kind if isinstance(kind, str) else getattr(kind, '__name__', '') for kind in kinds]
+        last = max((i for i, name in enumerate(names) if _GEOMETRY.search(name)), default=0)
         self.load = Compose([dict(steps[0])])
         self.fit = Compose([dict(step) for step in steps[1 : last + 1]])
         self.pack = Compose([dict(step) for step in steps[last + 1 :]])
@@ -66,25 +63,25 @@ class TestPipeline:
         for shape in ((400, 500, 3), (350, 300, 3)):
             image = np.zeros(shape, np.uint8)
             result = self.fit(dict(img=image, img_shape=shape[:2], ori_shape=shape[:2]))
-            sizes.add(_array(result)['img'].shape[:2])
+            sizes.add(_checked(result)['img'].shape[:2])
         if len(sizes) != 1:
             raise InputError(
-                'test_dataloader.dataset.pipeline: images of other shapes get other sizes; '
-                'a crop or a fixed size is needed'
+                'test_dataloader.dataset.pipeline: its output size depends on the image; expected a '
+                'crop or a fixed size'
             )
         return sizes.pop()
 
     def crop(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         """Load, resize and crop an image."""
-        return _array(self.fit(self.load(dict(sample))))
+        return _checked(self.fit(self.load(dict(sample))))
 
     def stored(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """Load an image that is a crop already, as ImageNet-C's are.
+        """Load an image of ImageNet-C, which is a crop of 224 pixels already.
 
-        Its own evaluation takes the 224 pixels as they are; to enlarge and crop them again, as the
-        pipeline would, loses the rim. Where the config has another size, it is resized to that.
+        Its authors evaluate the crop as it is. A second resize and crop would lose the border. A
+        config of another size gets the crop resized to that size.
         """
-        result = _array(self.load(dict(sample)))
+        result = _checked(self.load(dict(sample)))
         if self.size is not None and result['img'].shape[:2] != self.size:
             from mmcv import imresize
 
@@ -94,14 +91,14 @@ class TestPipeline:
 
 
 class EvaluatedImages(Dataset):
-    """Images of one evaluation, ready for the model.
+    """The images of one evaluation, ready for the model.
 
     Args:
         images: The images.
-        pipeline: Of the config.
+        pipeline: The test pipeline.
         corruption: Applied to the crop; None for none.
         stored: Whether the images are crops already.
-        crops: Crops that are kept, by index; shared by the datasets of the same images.
+        crops: Crops in memory, by index.
     """
 
     def __init__(
@@ -120,11 +117,11 @@ class EvaluatedImages(Dataset):
         return len(self.images.files)
 
     def __deepcopy__(self, _: Any) -> EvaluatedImages:
-        # mmengine copies the settings of a loader; a GiB of crops inside them must not double.
+        # mmengine copies the settings of a loader; the crops in them may take a GiB.
         return self
 
     def sample(self, index: int) -> dict[str, Any]:
-        """An image before it is corrupted and packed."""
+        """Return an image before it is corrupted and packed."""
         path, label = self.images.files[index], self.images.labels[index]
         return self.read(dict(img_path=path, gt_label=label, sample_idx=index))
 
@@ -136,9 +133,9 @@ class EvaluatedImages(Dataset):
 
 
 def keep_crops(images: Images, pipeline: TestPipeline) -> dict[int, dict[str, Any]]:
-    """Read images that will be corrupted many times, as long as they fit into a GiB.
+    """Read images that are corrupted many times into memory, if they fit into a GiB.
 
-    Workers of data loaders see them through ``fork`` without a copy.
+    Forked workers of data loaders share them without a copy.
     """
     dataset = EvaluatedImages(images, pipeline)
     size = pipeline.size
@@ -147,16 +144,11 @@ def keep_crops(images: Images, pipeline: TestPipeline) -> dict[int, dict[str, An
     return {index: dataset.sample(index) for index in range(len(dataset))}
 
 
-def _is_geometry(step: Mapping[str, Any]) -> bool:
-    kind = step.get('type')
-    return bool(_GEOMETRY.search(kind if isinstance(kind, str) else getattr(kind, '__name__', '')))
-
-
-def _array(result: Any) -> dict[str, Any]:
+def _checked(result: Any) -> dict[str, Any]:
     image = result.get('img') if isinstance(result, Mapping) else None
     if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
         raise InputError(
-            'test_dataloader.dataset.pipeline: its resizing and cropping must give an array of uint8 '
-            'with three channels; use the transforms of mmcv and mmpretrain, not those of torchvision'
+            'test_dataloader.dataset.pipeline: expected an array of uint8 with three channels after '
+            'resizing and cropping; use the transforms of mmcv and mmpretrain, not of torchvision'
         )
     return result

@@ -1,4 +1,4 @@
-"""Results of evaluations, kept in one file so that a second call continues an interrupted one."""
+"""Results of evaluations in one file, so that a second call continues an interrupted one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import atomic_text
-from .layouts import Images
 
-FORMAT = 'mobileone_mm robustness 1'
+FORMAT = 'mobileone_mm robustness 2'
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many images were classified, how many rightly by the first or one of the first five, and
-    how many classes they are of."""
+    """Images, correct first predictions, images with a correct one among five, and classes."""
 
     images: int
     top1: int
@@ -35,84 +33,69 @@ class Counts:
 
 
 class Records:
-    """The file of results: written whole after each evaluation.
+    """The results of one model in a file that several models may share.
 
     Args:
-        path: The JSON file.
-        model: Digest of the model; results of another one are dropped.
-        about: What else the file shall say.
-        fresh: Drop what is there.
+        path: The JSON file; it is written after each evaluation.
+        model: Digest of the model.
+        about: What else the file says about the model.
+        fresh: Drop the earlier results of this model.
 
     Raises:
-        InputError: There is a file of that name which is not one of these.
+        InputError: The file exists and this tool has not written it.
     """
 
     def __init__(
         self, path: str | Path, model: str, about: Mapping[str, Any], fresh: bool = False
     ) -> None:
         self.path = Path(path).expanduser()
-        self.content: dict[str, Any] = {'format': FORMAT, **about, 'model': model}
-        before = read_records(self.path)
-        same = before.get('model') == model and not fresh
-        earlier = before.get('evaluations', {})
-        self.dropped = 0 if same else len(earlier)
-        self.evaluations: dict[str, Any] = earlier if same else {}
+        self.models = _read(self.path)
+        earlier = {} if fresh else self.models.get(model, {})
+        self.content = {**about, 'evaluations': earlier.get('evaluations', {})}
+        self.models[model] = self.content
 
     def get(self, name: str, key: str) -> Counts | None:
-        """The result of an evaluation, if it was made of the same images in the same way."""
-        found = self.evaluations.get(name)
-        if not isinstance(found, Mapping) or found.get('key') != key:
+        """Return the result of an evaluation if it has this key."""
+        found = self.content['evaluations'].get(name, {})
+        if found.get('key') != key:
             return None
-        values: dict[str, Any] = {field: found.get(field) for field in Counts.__dataclass_fields__}
-        sound = all(type(value) is int and value >= 0 for value in values.values())
-        return Counts(**values) if sound and values['images'] else None
+        return Counts(**{field: found[field] for field in Counts.__dataclass_fields__})
 
     def put(self, name: str, key: str, counts: Counts) -> None:
         """Add a result and write the file."""
-        self.evaluations[name] = {**asdict(counts), 'key': key}
+        self.content['evaluations'][name] = {**asdict(counts), 'key': key}
         self.write()
 
     def write(self, summary: Mapping[str, Any] | None = None) -> None:
-        """Write the file; with a summary at the end of all evaluations."""
-        content = {**self.content, 'evaluations': self.evaluations}
+        """Write the file, with the summary of the model at the end of all evaluations."""
         if summary is not None:
-            content['summary'] = summary
+            self.content['summary'] = summary
+        content = {'format': FORMAT, 'models': self.models}
         atomic_text(self.path, json.dumps(content, indent=1) + '\n')
 
 
-def read_records(path: Path) -> dict[str, Any]:
-    """What a file of results says; nothing if there is none.
-
-    Raises:
-        InputError: It is another file.
-    """
+def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):
         content = None
-    ours = isinstance(content, dict) and content.get('format') == FORMAT
-    if not (ours and isinstance(content.get('evaluations'), dict)):
+    if not (isinstance(content, dict) and content.get('format') == FORMAT):
         raise InputError(
             f"--out: '{path}' is not a file of this tool; choose another name, or another --work-dir"
         )
-    return content
+    return content['models']
 
 
 def digest(*parts: Any) -> str:
-    """A digest of things that JSON can write, or has a text for."""
+    """Hash values that JSON can write; others count by their text."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def images_digest(images: Images) -> str:
-    """A digest of names and labels; the contents of the files are not read."""
-    return digest(images.names, images.labels, images.limit)
-
-
 def model_digest(model: nn.Module) -> str:
-    """A digest of a model's parameters and buffers."""
+    """Hash the parameters and buffers of a model."""
     found = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         found.update(name.encode())

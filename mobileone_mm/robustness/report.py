@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..benchmark.tables import markdown_table
 from ..files import atomic_write
 from .corruptions import GROUPS, SEVERITIES
-from .layouts import LAYOUTS
 from .measures import ALEXNET_ERRORS, corruption_errors
 from .records import Counts
+from .sets import LAYOUTS
 
 CORRUPTED = ('c', 'generated')
 TITLES = {
@@ -21,52 +22,50 @@ TITLES = {
 
 
 def summarise(counts: Mapping[tuple[str, str, int], Counts], imagenet: bool) -> dict[str, Any]:
-    """Accuracies and errors of all evaluations.
+    """Compute accuracies and errors of all evaluations.
 
     Args:
-        counts: By set, corruption and severity; the last two ``''`` and 0 where there is none.
-        imagenet: Whether the model has ImageNet's 1000 classes.
+        counts: By set, corruption and severity; ``''`` and 0 stand for no corruption.
+        imagenet: Whether the model has the 1000 classes of ImageNet.
 
     Returns:
         ``sets``: images, classes, top-1 and top-5 accuracy in percent by set. ``c`` and
-        ``generated``, where evaluated: ``errors`` in percent by corruption and severity, and what
-        :func:`~mobileone_mm.robustness.measures.corruption_errors` gives.
+        ``generated``, if evaluated: ``errors`` in percent by corruption and severity, and the
+        result of :func:`~mobileone_mm.robustness.measures.corruption_errors`.
     """
     result: dict[str, Any] = {'sets': {}}
     clean = counts.get(('clean', '', 0))
-    for (name, corruption, _), found in counts.items():
-        if not corruption:
+    errors: dict[str, dict[str, dict[int, float]]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    for (name, corruption, severity), found in counts.items():
+        if corruption:
+            errors.setdefault(name, {}).setdefault(corruption, {})[severity] = found.error
+            size = found.images, found.classes
+            sizes[name] = min(size, sizes.get(name, size))
+        else:
             result['sets'][name] = {
                 'images': found.images,
                 'classes': found.classes,
                 'top1': 100 * found.top1 / found.images,
                 'top5': 100 * found.top5 / found.images,
             }
-    for name in CORRUPTED:
-        errors: dict[str, dict[int, float]] = {}
-        sizes = set()
-        for (owner, corruption, severity), found in counts.items():
-            if owner == name:
-                errors.setdefault(corruption, {})[severity] = found.error
-                sizes.add((found.images, found.classes))
-        if errors:
-            measures = corruption_errors(errors, clean.error if clean else None, imagenet)
-            percent = {c: {s: 100 * e for s, e in by.items()} for c, by in errors.items()}
-            images, classes = min(sizes)
-            result[name] = {'images': images, 'classes': classes, 'errors': percent, **measures}
+    for name in (name for name in CORRUPTED if name in errors):
+        measures = corruption_errors(errors[name], clean.error if clean else None, imagenet)
+        percent = {c: {s: 100 * e for s, e in by.items()} for c, by in errors[name].items()}
+        images, classes = sizes[name]
+        result[name] = {'images': images, 'classes': classes, 'errors': percent, **measures}
     return result
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """The results as Markdown."""
+    """Format the results as Markdown."""
     lines = []
     if summary['sets']:
-        lines += ['| set | classes | images | top-1 | top-5 |', '| --- | --- | --- | --- | --- |']
+        rows = [['set', 'classes', 'images', 'top-1', 'top-5']]
         for name, found in summary['sets'].items():
-            lines.append(
-                f'| {TITLES[name]} | {found["classes"]} | {found["images"]} | '
-                f'{found["top1"]:.2f} | {found["top5"]:.2f} |'
-            )
+            numbers = f'{found["classes"]}', f'{found["images"]}'
+            rows.append([TITLES[name], *numbers, f'{found["top1"]:.2f}', f'{found["top5"]:.2f}'])
+        lines += markdown_table(rows)
     for name in CORRUPTED:
         if name in summary:
             lines += ['', *_corruption_table(name, summary[name])]
@@ -75,41 +74,37 @@ def table(summary: Mapping[str, Any]) -> str:
 
 def _corruption_table(name: str, found: Mapping[str, Any]) -> list[str]:
     severities = [s for s in SEVERITIES if any(s in by for by in found['errors'].values())]
-    columns = [*map(str, severities), 'mean', 'AlexNet', 'CE', 'relative CE']
-    lines = [
-        f'Top-1 error in percent, {TITLES[name]}: {found["images"]} images of {found["classes"]} '
-        'classes for each corruption and severity',
-        '',
-        f'| corruption | {" | ".join(columns)} |',
-        f'|{" --- |" * (len(columns) + 1)}',
-    ]
+    rows = [['corruption', *map(str, severities), 'mean', 'AlexNet', 'CE', 'relative CE']]
     for corruption, errors in found['errors'].items():
         alexnet = 100 * sum(ALEXNET_ERRORS[corruption]) / len(SEVERITIES)
-        normalised = corruption in found['ce']
-        values = [*(errors.get(s) for s in severities), found['mean_error'][corruption],
-                  alexnet if normalised else None, found['ce'].get(corruption),
-                  found['relative_ce'].get(corruption)]  # fmt: skip
-        lines.append(f'| {corruption} | {" | ".join(_number(value) for value in values)} |')
-    # AlexNet's errors are those on other images than the generated ones.
+        values = [
+            *(errors.get(severity) for severity in severities),
+            found['mean_error'][corruption],
+            alexnet if corruption in found['ce'] else None,
+            found['ce'].get(corruption),
+            found['relative_ce'].get(corruption),
+        ]
+        rows.append([corruption, *('' if value is None else f'{value:.1f}' for value in values)])
+    title = (
+        f'Top-1 error in percent, {TITLES[name]}: {found["images"]} images of {found["classes"]} '
+        'classes for each corruption and severity'
+    )
+    # The errors of AlexNet are those on the published images.
     other = ', not a published mCE' if name == 'generated' else ''
     labels = {
         'unnormalised_mce': 'mean of the errors (un-normalised)',
-        'mce': f"mCE (by AlexNet's errors{other})",
+        'mce': f'mCE (by the errors of AlexNet{other})',
         'relative_mce': 'relative mCE',
     }
     measures = [f'{label}: {found[key]:.1f}' for key, label in labels.items() if key in found]
-    return [*lines, '', '; '.join(measures)] if measures else lines
-
-
-def _number(value: float | None) -> str:
-    return '' if value is None else f'{value:.1f}'
+    return [title, '', *markdown_table(rows), *(['', '; '.join(measures)] if measures else [])]
 
 
 def plot(summary: Mapping[str, Any], path: str | Path) -> None:
-    """Draw error against severity for each group of corruptions, and the accuracies of the sets.
+    """Draw error over severity for each group of corruptions, and the accuracies of the sets.
 
     Args:
-        summary: What :func:`summarise` gave.
+        summary: The result of :func:`summarise`.
         path: A PNG file.
 
     Raises:
@@ -122,15 +117,11 @@ def plot(summary: Mapping[str, Any], path: str | Path) -> None:
     figure = Figure(figsize=(16, 3.6 * (len(corrupted) + bars)), dpi=100)
     grid = figure.add_gridspec(len(corrupted) + bars, len(GROUPS))
     for row, name in enumerate(corrupted):
-        clean = summary['sets'].get('clean')
-        drawn = {
-            group: members
-            for group, members in GROUPS.items()
-            if any(member in summary[name]['errors'] for member in members)
-        }
-        for column, (group, members) in enumerate(drawn.items()):
+        errors = summary[name]['errors']
+        drawn = [group for group, members in GROUPS.items() if any(m in errors for m in members)]
+        for column, group in enumerate(drawn):
             axes = figure.add_subplot(grid[row, column])
-            _lines(axes, summary[name]['errors'], members, clean)
+            _lines(axes, errors, GROUPS[group], summary['sets'].get('clean'))
             axes.set_title(f'{TITLES[name]}: {group}')
             if column == 0:
                 axes.set_ylabel('top-1 error (%)')
@@ -141,19 +132,16 @@ def plot(summary: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _lines(axes: Any, errors: Mapping, members: Sequence[str], clean: Mapping | None) -> None:
+    start = {} if clean is None else {0: 100 - clean['top1']}
     for name in members:
         if name in errors:
-            points = dict(errors[name])
-            if clean is not None:
-                points[0] = 100 - clean['top1']
-            order = sorted(points)
-            axes.plot(order, [points[s] for s in order], marker='o', label=name)
-    axes.set_xticks([0, *SEVERITIES] if clean is not None else SEVERITIES)
-    axes.set_xlabel('severity (0: clean)' if clean is not None else 'severity')
+            points = sorted({**start, **errors[name]}.items())
+            axes.plot(*zip(*points, strict=True), marker='o', label=name)
+    axes.set_xticks([*start, *SEVERITIES])
+    axes.set_xlabel('severity (0: clean)' if start else 'severity')
     axes.set_ylim(0, 100)
     axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.legend(fontsize=8)
+    axes.legend(fontsize=8)
 
 
 def _bars(axes: Any, sets: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Weather of ImageNet-C. Functions take an RGB image of uint8 and return values of 0 to 255."""
+"""Weather of ImageNet-C. Functions take an RGB image (uint8) and return values of 0 to 255."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .blur import smear, zoom
 from .frost import frost_layer
 
 # By severity 1 to 5, for values of 0 to 1; lengths in pixels of an image of 224.
-# Mean and spread of the flakes, zoom, threshold, radius and sigma of their motion, share of image.
+# Mean and spread of the flakes, zoom, threshold, radius and sigma of their motion, share of the image.
 SNOW = (
     (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
     (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
@@ -17,13 +17,13 @@ SNOW = (
     (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
     (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
 )
-FROST = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))  # shares of image, frost
+FROST = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))  # shares of image and frost
 FOG = ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))  # strength, decay of the finer steps
 BRIGHTNESS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 def snow(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Whiten the image, and add flakes that fall in two directions."""
+    """Make the image whiter, and add flakes that fall in two directions."""
     mean, spread, factor, threshold, radius, sigma, share = SNOW[severity - 1]
     height, width = image.shape[:2]
     flakes = zoom(rng.normal(mean, spread, (height, width)).astype(np.float32), factor)
@@ -36,13 +36,13 @@ def snow(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarr
 
 
 def frost(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Add a pane of frost, which is drawn: see :mod:`mobileone_mm.robustness.frost`."""
+    """Add a drawn pane of frost (:mod:`mobileone_mm.robustness.frost`)."""
     share, pane = FROST[severity - 1]
     return share * image + pane * frost_layer(image.shape[0], image.shape[1], rng)
 
 
 def fog(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Add clouds, and scale the sum down to the image's own maximum."""
+    """Add clouds, and scale the sum to the maximum of the image."""
     strength, decay = FOG[severity - 1]
     height, width = image.shape[:2]
     size = 1 << (max(height, width, 2) - 1).bit_length()
@@ -52,11 +52,11 @@ def fog(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarra
 
 
 def plasma(size: int, decay: float, rng: np.random.Generator) -> np.ndarray:
-    """Clouds of values 0 to 1 by the diamond-square algorithm, the edges joined.
+    """Make periodic clouds of values 0 to 1 by the diamond-square algorithm.
 
     Args:
-        size: Of the square, a power of 2.
-        decay: The noise of each step is this much smaller than before, squared.
+        size: Side of the square, a power of 2.
+        decay: Each step divides the noise by the square of this.
         rng: Source of the noise.
     """
     field = np.zeros((size, size))
@@ -81,8 +81,7 @@ def plasma(size: int, decay: float, rng: np.random.Generator) -> np.ndarray:
 def brightness(image: np.ndarray, severity: int, _: np.random.Generator) -> np.ndarray:
     """Raise the value of HSV, up to 1; hue and saturation stay.
 
-    With those two fixed, RGB is proportional to the value, so that no conversion is needed. Black
-    has no colour and becomes grey.
+    RGB is then proportional to the value, so that no conversion is needed. Black becomes grey.
     """
     value = image.max(2, keepdims=True) / 255
     raised = np.minimum(value + BRIGHTNESS[severity - 1], 1)

@@ -16,12 +16,11 @@ from mmengine.device import get_device
 from ..config.tree import datasets, mapping, type_name, walk
 from ..distill.views import use_stored_outputs
 from ..errors import InputError
+from ..registry import FASTER
 from ..training.folders import latest_checkpoint
 from ..weights.reading import read_checkpoint
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-#: transforms of mmpretrain that have a faster twin of the same name and result here
-FASTER = ('RandAugment', 'RandomResizedCrop')
 _IMAGE_LOADERS = frozenset(
     {'LoadImage', 'LoadImageFromFile', 'mmcv.LoadImageFromFile', 'mobileone_mm.LoadImage'}
 )

@@ -11,6 +11,9 @@ from mmengine.device import utils
 
 from ..errors import InputError
 
+# GLIBC_TUNABLES of a training on the CPU: glibc's default maps and unmaps the large tensors of the
+# training form in each step.
+ALLOCATOR = 'glibc.malloc.mmap_threshold=4000000000:glibc.malloc.trim_threshold=16000000000'
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 # Environment variables that each launcher sets for its processes.

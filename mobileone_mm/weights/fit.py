@@ -111,9 +111,7 @@ def checkpoint_for(
         given = _below(weights, prefix) if prefix else weights.state
         form = form_of(given)
         as_it_is = not prefix and weights.raw.keys() <= target.keys()
-        state = _in_form_of(
-            model, target, weights.raw if as_it_is else _named_for(target, given)
-        )
+        state = _in_form_of(model, target, weights.raw if as_it_is else _named_for(target, given))
         if require == 'backbone' or _is_bare(target):
             state = _without_se(model, target, state, weights.name)
         differences = Differences.between(target, state)
@@ -238,7 +236,12 @@ def _in_form_of(
 def _converted(convert: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     try:
         return convert()
-    except (KeyError, IndexError, TypeError, RuntimeError) as error:  # any shape or part is possible
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # any shape or part is possible
         raise InputError(
             f'its units cannot be brought into the other form ({type(error).__name__}: '
             f'{first_line(str(error))}); the file is damaged or no MobileOne'

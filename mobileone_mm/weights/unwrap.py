@@ -99,7 +99,8 @@ def read_weights(
         label = f"checkpoint '{name}'" if name else 'checkpoint'
         return _chosen(source, label)
     return _chosen(
-        read_any(source, map_location), f"checkpoint '{os.fspath(source) if name is None else name}'"
+        read_any(source, map_location),
+        f"checkpoint '{os.fspath(source) if name is None else name}'",
     )
 
 
@@ -147,7 +148,9 @@ def _chosen(content: Mapping[str, Any], name: str) -> Weights:
     return Weights(name, state, tensors, chosen.averaged, tuple(sorted(dropped)), _meta(content))
 
 
-def _sets(content: Mapping[str, Any], path: tuple[str, ...] = (), average: bool = False) -> Iterator[_Set]:
+def _sets(
+    content: Mapping[str, Any], path: tuple[str, ...] = (), average: bool = False
+) -> Iterator[_Set]:
     """Each set of weights in a checkpoint, wherever it is nested."""
     averages = ('state_dict',) if is_of_mmengine(content) else AVERAGES
     for key in CONTAINERS:

@@ -27,4 +27,6 @@ def weight_bytes(state: Mapping[str, Tensor], meta: Mapping[str, Any], suffix: s
         ) from None
     # The format takes strings only; hosts ask for 'format'.
     texts = {key: value for key, value in meta.items() if isinstance(value, str) and key != 'cfg'}
-    return save({key: value.contiguous() for key, value in state.items()}, {'format': 'pt', **texts})
+    return save(
+        {key: value.contiguous() for key, value in state.items()}, {'format': 'pt', **texts}
+    )

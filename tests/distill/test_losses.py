@@ -77,5 +77,7 @@ def test_labels_without_mass_are_finite(logits):
 )  # fmt: skip
 def test_refuses(bad):
     ((key, value),) = bad.items()
-    with pytest.raises(InputError, match=f'^model.distill_loss.{key}: got {value!r}; a number'):
+    with pytest.raises(
+        InputError, match=f'^model.distill_loss.{key}: got {value!r}; expected a number'
+    ):
         DistillLoss(**bad)

@@ -195,16 +195,19 @@ def test_descriptions_that_are_refused(specs, message):
 @pytest.mark.parametrize(
     ('given', 'message'),
     [
-        ('dict(maen=1)', r'data_preprocessor: got .dict.maen=1.*; a dict with mean, std, to_rgb'),
+        (
+            'dict(maen=1)',
+            r'data_preprocessor: got .dict.maen=1.*; expected a dict with mean, std, to_rgb',
+        ),
         (dict(maen=[1, 2, 3]), "data_preprocessor: has no 'maen'"),
         (dict(mean=[1, 2, 3]), 'has mean without std'),
         (dict(std=[1, 2, 3]), 'has std without mean'),
-        (dict(mean=1), r'data_preprocessor.mean: got 1; a list of 3 numbers'),
+        (dict(mean=1), r'data_preprocessor.mean: got 1; expected a list of 3 numbers'),
         (dict(mean=[1, 2], std=[1, 2, 3]), 'mean: got'),
         (dict(mean=[1, 2, '3'], std=[1, 2, 3]), 'mean: got'),
         (dict(mean=[1, 2, 3], std=[1, 0, 3]), 'std: got .*above 0'),
         (dict(mean='123', std=[1, 2, 3]), "mean: got '123'"),
-        (dict(to_rgb='yes'), "to_rgb: got 'yes'; True or False"),
+        (dict(to_rgb='yes'), "to_rgb: got 'yes'; expected True or False"),
     ],
 )
 def test_normalisations_that_are_refused(given, message):

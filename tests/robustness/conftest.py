@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mobileone_mm.robustness.layouts import wnids
+from mobileone_mm.robustness.sets import wnids
 
 
 class ReadsColour(nn.Module):

@@ -305,7 +305,7 @@ def test_bad_arguments(sample_image):
     rng = np.random.default_rng(0)
     with pytest.raises(InputError, match="--corruptions: got 'mist'; allowed are gaussian_noise"):
         corrupt(sample_image, 'mist', 1, rng)
-    with pytest.raises(InputError, match='--severities: got 6; 1 to 5'):
+    with pytest.raises(InputError, match='--severities: got 6; expected 1 to 5'):
         corrupt(sample_image, 'fog', 6, rng)
     with pytest.raises(InputError, match=r'image: got float64 \(224, 224, 3\)'):
         corrupt(sample_image / 255, 'fog', 1, rng)

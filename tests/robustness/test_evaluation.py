@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader
 
 from mobileone_mm.errors import InputError
 from mobileone_mm.robustness.corruptions import as_stored, corrupt, generator
-from mobileone_mm.robustness.counting import count_right
-from mobileone_mm.robustness.layouts import Images, read_set
+from mobileone_mm.robustness.counting import count_correct
 from mobileone_mm.robustness.pipeline import Corruption, EvaluatedImages, TestPipeline, keep_crops
 from mobileone_mm.robustness.records import Counts, Records, digest, model_digest
 from mobileone_mm.robustness.report import plot, summarise, table
+from mobileone_mm.robustness.sets import Images, read_set
 
 STEPS = [
     dict(type='LoadImageFromFile'),
@@ -45,10 +45,10 @@ def test_predictions_are_limited_to_the_classes_of_the_set(
 ):
     images = read_set('a', paint(tmp_path, every_fifth))
     batches = loader(EvaluatedImages(images, pipeline))
-    assert count_right(reads_colour(), batches, images.limit, 1000) == (200, 200)
-    assert count_right(reads_colour(), batches, None, 1000) == (0, 200)
+    assert count_correct(reads_colour(), batches, images.limit, 1000) == (200, 200)
+    assert count_correct(reads_colour(), batches, None, 1000) == (0, 200)
     wrong = tuple((label + 1) % 1000 for label in images.limit)
-    assert count_right(reads_colour(), batches, wrong, 1000) == (0, 0)
+    assert count_correct(reads_colour(), batches, wrong, 1000) == (0, 0)
 
 
 def test_labels_of_v2(pipeline, paint, tmp_path, reads_colour):
@@ -57,22 +57,22 @@ def test_labels_of_v2(pipeline, paint, tmp_path, reads_colour):
     batches = loader(EvaluatedImages(images, pipeline))
     only_right = tuple(labels.values())
     right = [label for label in only_right if label + 1 not in only_right]
-    assert count_right(reads_colour(), batches, None, 1000) == (0, 9)
-    assert count_right(reads_colour(), batches, only_right, 1000) == (len(right), 9)
+    assert count_correct(reads_colour(), batches, None, 1000) == (0, 9)
+    assert count_correct(reads_colour(), batches, only_right, 1000) == (len(right), 9)
 
 
 def test_models_that_give_no_scores(pipeline, paint, tmp_path, reads_colour):
     images = read_set('v2', paint(tmp_path, {'3': 3}))
     batches = loader(EvaluatedImages(images, pipeline))
-    with pytest.raises(InputError, match='gives 7 scores, 1000 are expected'):
-        count_right(reads_colour(7), batches, None, 1000)
+    with pytest.raises(InputError, match='gives 7 scores; expected 1000'):
+        count_correct(reads_colour(7), batches, None, 1000)
 
     class Features(reads_colour):
         def forward(self, inputs, mode):
             return (inputs,)
 
-    with pytest.raises(InputError, match='an image classifier is needed'):
-        count_right(Features(), batches)
+    with pytest.raises(InputError, match='expected an image classifier'):
+        count_correct(Features(), batches)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_pipelines_that_do_not_serve(fresh_mmengine):
 
     DefaultScope.get_instance('robustness', scope_name='mmpretrain')
     load, pack = STEPS[0], STEPS[-1]
-    with pytest.raises(InputError, match='images of other shapes get other sizes'):
+    with pytest.raises(InputError, match='output size depends on the image'):
         TestPipeline([load, dict(type='ResizeEdge', scale=40), pack])
     with pytest.raises(InputError, match="has no 'pipeline'"):
         TestPipeline([])
@@ -127,23 +127,26 @@ def test_pipelines_that_do_not_serve(fresh_mmengine):
     assert TestPipeline([load, dict(type='Resize', scale=(20, 30)), pack]).size == (30, 20)
 
 
-def test_records_continue_and_refuse_other_files(tmp_path):
+def test_records_of_several_models_and_other_files(tmp_path):
     path = tmp_path / 'sub' / 'results.json'
     counts = Counts(10, 5, 8, 3)
     records = Records(path, 'model', {'seed': 0})
     assert records.get('clean', 'key') is None
     records.put('clean', 'key', counts)
+    records.write({'sets': {}})
+    other = Records(path, 'another model', {})
+    assert other.get('clean', 'key') is None
+    other.put('clean', 'key', Counts(10, 1, 1, 3))
     again = Records(path, 'model', {})
     assert again.get('clean', 'key') == counts
     assert again.get('clean', 'other images') is None
-    assert Records(path, 'model', {}, fresh=True).get('clean', 'key') is None
-    other = Records(path, 'another model', {})
-    assert (other.get('clean', 'key'), other.dropped) == (None, 1)
-    again.write({'sets': {}})
-    assert json.loads(path.read_text())['summary'] == {'sets': {}}
+    models = json.loads(path.read_text())['models']
+    assert models['model']['summary'] == {'sets': {}}
     assert [p.name for p in path.parent.iterdir()] == ['results.json']
-    path.write_text(path.read_text().replace('"top1": 5', '"top1": "many"'))
-    assert Records(path, 'model', {}).get('clean', 'key') is None
+    fresh = Records(path, 'model', {}, fresh=True)
+    assert fresh.get('clean', 'key') is None
+    fresh.write()
+    assert Records(path, 'another model', {}).get('clean', 'key').top1 == 1
     for content in ('{"a": 1}', 'text', '[1]'):
         path.write_text(content)
         with pytest.raises(InputError, match='is not a file of this tool'):

@@ -10,8 +10,8 @@ from mmengine.registry import DATASETS
 
 from mobileone_mm.inference.model import init_model
 from mobileone_mm.robustness.corruptions import as_stored, corrupt, generator
-from mobileone_mm.robustness.counting import own_images
 from mobileone_mm.robustness.pipeline import EvaluatedImages, TestPipeline
+from mobileone_mm.robustness.sets import own_images
 from mobileone_mm.runs.prepare import prepare
 
 CASES = [('gaussian_noise', 2), ('gaussian_noise', 5), ('glass_blur', 3), ('snow', 3), ('frost', 3),

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,6 @@ from PIL import Image
 
 from mobileone_mm.apis import ablate as ablation
 from mobileone_mm.apis.ablate import ablate, read_variants
-from mobileone_mm.benchmark.ablation_report import summarise, table
 from mobileone_mm.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +107,26 @@ def test_what_was_done_before_a_failure_is_kept(tiny_config, variants, trained, 
     assert trained == [('whole', 0), ('slow rate', 0), ('slow rate', 0)]
 
 
+def test_stop_ends_a_run_that_is_just_starting(monkeypatch, tmp_path):
+    """stop() comes after the check whether to start, before the process is known."""
+    trainer = ablation._Trainer(ROOT, 'accuracy/top1', 2, False, None)
+
+    class SlowPopen(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__([sys.executable, '-c', 'import time; time.sleep(30)'], **kwargs)
+            threading.Thread(target=trainer.stop).start()
+            time.sleep(0.3)
+
+    monkeypatch.setattr(subprocess, 'Popen', SlowPopen)
+    run = ablation.Run('a', 0, '', tmp_path)
+    start = time.monotonic()
+    with pytest.raises(InputError, match='exit code -15'):
+        trainer(run)
+    assert time.monotonic() - start < 20
+    with pytest.raises(InputError, match='stopped'):
+        trainer(run)
+
+
 def test_only_some_variants(tiny_config, variants, trained, tmp_path):
     text = VARIANTS.replace("'slow", "'other': {},\n    'slow")
     ablate(
@@ -117,7 +140,7 @@ def test_only_some_variants(tiny_config, variants, trained, tmp_path):
     [
         ('variants = {}', 'two or more names'),
         ('variants = [1, 2]', 'two or more names'),
-        ("variants = {'a': {}, 'b': 3}", "'b' is no dict"),
+        ("variants = {'a': {}, 'b': 3}", "'b' is not a dict"),
         ("variants = {'a b': {}, 'a+b': {}}", "share the folder 'a_b'"),
         ('variants = {', 'cannot be read'),
     ],
@@ -162,18 +185,5 @@ def test_a_bad_variant_is_named_before_anything_runs(
 
 def test_a_damaged_record_is_no_traceback(tiny_config, variants, trained, tmp_path):
     (tmp_path / 'runs.json').write_text('{"a": [')
-    with pytest.raises(InputError, match='is no record of runs'):
+    with pytest.raises(InputError, match='is not a record of runs'):
         ablate(tiny_config('cls'), variants(), ROOT, work_dir=str(tmp_path))
-
-
-def test_spread_of_the_report():
-    values = {'all': {0: 80.0, 1: 82.0, 2: 84.0}, 'less': {0: 79.0, 1: 82.0, 2: 81.0}}
-    summary = summarise(values, 'top1')
-    assert summary['variants']['all']['std'] == pytest.approx(2)
-    less = summary['variants']['less']
-    assert (less['difference'], less['lowest'], less['highest']) == (pytest.approx(-4 / 3), -3, 0)
-    # Standard deviation of -1, 0 and -3, by the root of 3.
-    assert less['error'] == pytest.approx((7 / 3) ** 0.5 / 3**0.5)
-    assert table(summary)[-1] == '| less | 80.67 ± 1.53 | -1.33 ± 0.88 | -3.00 to +0.00 |'
-    single = table(summarise({'all': {0: 1.0}, 'less': {0: 2.0}}, 'top1'))
-    assert single[-1] == '| less | 2.00 | +1.00 | +1.00 to +1.00 |'

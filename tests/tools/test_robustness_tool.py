@@ -11,7 +11,7 @@ import torch
 from mmengine.registry import MODELS
 
 from mobileone_mm.robustness.corruptions import CORRUPTIONS
-from mobileone_mm.robustness.layouts import wnids
+from mobileone_mm.robustness.sets import wnids
 from mobileone_mm.runs.prepare import prepare
 
 
@@ -23,6 +23,12 @@ def given(tiny_config, tmp_path, fresh_mmengine):
     torch.manual_seed(0)
     torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / 'net.pth')
     return config, tmp_path / 'net.pth'
+
+
+def results(out):
+    """The content of a file with results of one model."""
+    (found,) = json.loads(out.read_text())['models'].values()
+    return found
 
 
 def folders(root, names, size=48):
@@ -39,24 +45,24 @@ def test_own_test_set_then_interrupted_and_continued(given, tool, tmp_path, caps
             '--work-dir', tmp_path / 'runs')  # fmt: skip
     from mobileone_mm.apis import test_robustness as robustness
 
-    count_right, calls = robustness.count_right, []
+    count_correct, calls = robustness.count_correct, []
 
     def interrupted(*args):
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return count_right(*args)
+        return count_correct(*args)
 
-    monkeypatch.setattr(robustness, 'count_right', interrupted)
+    monkeypatch.setattr(robustness, 'count_correct', interrupted)
     assert tool('test_robustness', *given, *some) == 130
-    assert list(json.loads(out.read_text())['evaluations']) == ['clean', 'generated/fog/1']
+    assert list(results(out)['evaluations']) == ['clean', 'generated/fog/1']
     capsys.readouterr()
     assert tool('test_robustness', *given, *some) == 0
     printed = capsys.readouterr().out
     assert printed.count('from an earlier call') == 2
     assert len(calls) == 3 + 3
     assert '| fog |' in printed
-    content = json.loads(out.read_text())
+    content = results(out)
     assert len(content['evaluations']) == 5
     assert content['summary']['generated']['images'] == 8
     assert content['summary']['sets']['clean']['images'] == 8
@@ -87,7 +93,7 @@ def test_clean_accuracy_is_that_of_the_test_tool(given, tool, tmp_path):
     out = tmp_path / 'robust.json'
     some = ('--sets', 'clean', '--out', out, '--work-dir', tmp_path / 'b', '--batch-size', 3)
     assert tool('test_robustness', *given, *some) == 0
-    found = json.loads(out.read_text())['summary']['sets']['clean']
+    found = results(out)['summary']['sets']['clean']
     assert found['top1'] == pytest.approx(metrics['accuracy/top1'], abs=1e-3)
     assert found['top5'] == pytest.approx(metrics['accuracy/top5'], abs=1e-3)
 
@@ -113,7 +119,7 @@ def test_published_sets_below_a_root(given, tool, tmp_path, monkeypatch, capsys)
         tmp_path / 'w',
     )
     assert tool('test_robustness', *given, '--root', root, *some) == 0
-    content = json.loads(out.read_text())
+    content = results(out)
     assert list(content['evaluations']) == ['c/fog/2', 'c/fog/3', 'a', 'sketch', 'v2']
     found = content['summary']['sets']
     assert {name: (s['images'], s['classes']) for name, s in found.items()} == {
@@ -125,7 +131,25 @@ def test_published_sets_below_a_root(given, tool, tmp_path, monkeypatch, capsys)
         tool('test_robustness', *given, '--sets', f'v2={root}/imagenetv2-matched-frequency', *some)
         == 0
     )
-    assert len(json.loads(out.read_text())['evaluations']) == 5
+    assert len(results(out)['evaluations']) == 5
+
+
+def test_a_second_checkpoint_leaves_the_results_of_the_first(given, tool, tmp_path, capsys):
+    config, first = given
+    second = tmp_path / 'second.pth'
+    state = torch.load(first)
+    state['head.fc.bias'] += torch.arange(1000.0)
+    torch.save(state, second)
+    some = ('--sets', 'clean', '--work-dir', tmp_path / 'runs')
+    assert tool('test_robustness', config, first, *some) == 0
+    before = results(tmp_path / 'runs' / 'robustness.json')
+    assert tool('test_robustness', config, second, *some) == 0
+    models = json.loads((tmp_path / 'runs' / 'robustness.json').read_text())['models']
+    assert [m['checkpoint'] for m in models.values()] == [str(first), str(second)]
+    assert before in models.values()
+    capsys.readouterr()
+    assert tool('test_robustness', config, first, *some) == 0
+    assert 'from an earlier call' in capsys.readouterr().out
 
 
 def test_a_model_of_other_classes(given, tiny_config, tool, tmp_path, refused):
@@ -138,7 +162,7 @@ def test_a_model_of_other_classes(given, tiny_config, tool, tmp_path, refused):
     for wnid in wnids()[::5]:
         (tmp_path / 'imagenet-a' / wnid).mkdir(parents=True)
     line = refused('test_robustness', config, tmp_path / 'other.pth', '--root', tmp_path)
-    assert "model.head.num_classes is 1001; ImageNet-A needs ImageNet's 1000 classes" in line
+    assert 'model.head.num_classes is 1001; ImageNet-A needs the 1000 classes of ImageNet' in line
 
 
 def test_bad_input(given, tiny_config, refused, tmp_path):
@@ -147,7 +171,7 @@ def test_bad_input(given, tiny_config, refused, tmp_path):
     def error(*argv, **kwargs):
         return refused('test_robustness', config, checkpoint, *argv, **kwargs)
 
-    assert "--root: '/nowhere' is no folder" in error('--root', '/nowhere')
+    assert "--root: '/nowhere' is not a folder" in error('--root', '/nowhere')
     assert 'holds none of imagenet-c' in error('--root', tmp_path)
     assert "--sets: got 'x'" in error('--sets', 'x')
     assert "--corruptions: got 'mist'" in error('--corruptions', 'mist')

@@ -91,7 +91,13 @@ MODEL = dict(
     type='ImageClassifier',
     backbone=dict(type='mobileone_mm.MobileOne', arch=ARCH, out_indices=(3,)),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='LinearClsHead', num_classes=CLASSES, in_channels=32, loss=dict(type='CrossEntropyLoss'), topk=(1,)),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=CLASSES,
+        in_channels=32,
+        loss=dict(type='CrossEntropyLoss'),
+        topk=(1,),
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""What an ablation found: means over the seeds, differences by pairs, as a table and a drawing."""
+"""The result of an ablation: means over the seeds and paired differences, as a table and a plot."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from statistics import mean, stdev
 from typing import Any
 
 from ..files import atomic_write
+from .tables import markdown_table
 
 
 def summarise(values: Mapping[str, Mapping[int, float]], metric: str) -> dict[str, Any]:
-    """Mean and spread of each variant, and its differences from the first one, seed by seed.
+    """Compute mean and spread of each variant, and its paired differences from the first variant.
 
     Args:
-        values: The metric by variant and seed; the same seeds for all.
-        metric: Its name.
+        values: The metric by variant and seed; every variant has the same seeds.
+        metric: Name of the metric.
 
     Returns:
         ``metric``, ``seeds``, ``reference`` (the first variant) and ``variants``: by name the
-        ``values`` in the order of the seeds, their ``mean`` and standard deviation ``std``; but for
-        the reference also ``difference`` (mean over the pairs), its standard error ``error``, and its
-        ``lowest`` and ``highest``. Spreads of one seed are None.
+        ``values`` in the order of the seeds, ``mean`` and standard deviation ``std``. All variants
+        except the reference also have ``difference`` (mean over the seeds), its standard ``error``,
+        ``lowest`` and ``highest``. ``std`` and ``error`` are None with one seed.
     """
     reference = next(iter(values))
     seeds = list(values[reference])
@@ -33,12 +34,10 @@ def summarise(values: Mapping[str, Mapping[int, float]], metric: str) -> dict[st
         if name != reference:
             pairs = [by_seed[seed] - values[reference][seed] for seed in seeds]
             spread = _spread(pairs)
-            variants[name] |= {
-                'difference': mean(pairs),
-                'error': None if spread is None else spread / sqrt(len(pairs)),
-                'lowest': min(pairs),
-                'highest': max(pairs),
-            }
+            error = None if spread is None else spread / sqrt(len(pairs))
+            variants[name].update(
+                difference=mean(pairs), error=error, lowest=min(pairs), highest=max(pairs)
+            )
     return {'metric': metric, 'seeds': seeds, 'reference': reference, 'variants': variants}
 
 
@@ -47,24 +46,20 @@ def _spread(values: list[float]) -> float | None:
 
 
 def table(summary: Mapping[str, Any]) -> list[str]:
-    """The lines of a Markdown table of a summary."""
+    """Format a summary as the lines of a Markdown table."""
     count = len(summary['seeds'])
-    lines = [
-        f'{summary["metric"]}, {count} {"seed" if count == 1 else "seeds"}; differences are those of '
-        f'pairs of one seed from "{summary["reference"]}"',
-        '',
-        '| variant | mean ± std | difference ± standard error | lowest to highest |',
-        '| --- | --- | --- | --- |',
-    ]
+    rows = [['variant', 'mean ± std', 'difference ± standard error', 'lowest to highest']]
     for name, found in summary['variants'].items():
-        own = _with_spread(found['mean'], found['std'], '.2f')
+        row = [name, _with_spread(found['mean'], found['std'], '.2f'), '', '']
         if 'difference' in found:
-            difference = _with_spread(found['difference'], found['error'], '+.2f')
-            reach = f'{found["lowest"]:+.2f} to {found["highest"]:+.2f}'
-        else:
-            difference = reach = ''
-        lines.append(f'| {name} | {own} | {difference} | {reach} |')
-    return lines
+            row[2] = _with_spread(found['difference'], found['error'], '+.2f')
+            row[3] = f'{found["lowest"]:+.2f} to {found["highest"]:+.2f}'
+        rows.append(row)
+    title = (
+        f'{summary["metric"]}, {count} {"seed" if count == 1 else "seeds"}; differences are to '
+        f'"{summary["reference"]}" with the same seed'
+    )
+    return [title, '', *markdown_table(rows)]
 
 
 def _with_spread(value: float, spread: float | None, form: str) -> str:
@@ -72,11 +67,7 @@ def _with_spread(value: float, spread: float | None, form: str) -> str:
 
 
 def draw(summary: Mapping[str, Any], path: str | Path) -> None:
-    """Draw every run as a point and the mean of each variant as a line.
-
-    Args:
-        summary: What :func:`summarise` gave.
-        path: A PNG file.
+    """Draw each run as a point and the mean of each variant as a line, into a PNG file.
 
     Raises:
         InputError: The file cannot be written.
@@ -89,7 +80,7 @@ def draw(summary: Mapping[str, Any], path: str | Path) -> None:
     reference = variants[summary['reference']]['mean']
     axes.axvline(reference, color='0.75', linestyle='--', linewidth=1, zorder=0)
     for row, found in enumerate(variants.values()):
-        # A little apart, so that equal results can be told.
+        # A small offset keeps equal results apart.
         rows = [row + 0.06 * (index % 3 - 1) for index in range(len(found['values']))]
         axes.plot(found['values'], rows, 'o', color='C0', alpha=0.6, markersize=5)
         axes.plot([found['mean']] * 2, [row - 0.3, row + 0.3], color='C3', linewidth=2)

@@ -8,8 +8,7 @@ import pytest
 
 from mobileone_mm.errors import InputError
 from mobileone_mm.robustness.corruptions import CORRUPTIONS, GROUPS
-from mobileone_mm.robustness.layouts import corruption_folder, find_sets, read_set, wnids
-from mobileone_mm.robustness.plan import make_plan
+from mobileone_mm.robustness.sets import make_plan, read_set, wnids
 
 
 def test_classes_are_the_sorted_wordnet_numbers():
@@ -72,18 +71,20 @@ def test_other_files_are_left_alone(paint, tmp_path, every_fifth):
 
 
 def test_bad_folders(paint, tmp_path, every_fifth):
-    with pytest.raises(InputError, match="ImageNet-A: '.*gone' is no folder"):
+    with pytest.raises(InputError, match="ImageNet-A: '.*gone' is not a folder"):
         read_set('a', tmp_path / 'gone')
     paint(tmp_path / 'cats', {'cats': 0}, size=1)
     with pytest.raises(
-        InputError, match="ImageNet-R: the folder 'cats' in .* is no class of ImageNet"
+        InputError, match="ImageNet-R: the folder 'cats' in .* is not a class of ImageNet"
     ):
         read_set('r', tmp_path / 'cats')
     paint(tmp_path / 'v2', {'1000': 0}, size=1)
-    with pytest.raises(InputError, match="'1000' .* is no class .*; numbers 0 to 999 or WordNet"):
+    with pytest.raises(
+        InputError, match="'1000' .* is not a class .*; expected numbers 0 to 999 or WordNet"
+    ):
         read_set('v2', tmp_path / 'v2')
     paint(tmp_path / 'sketch', {'7': 7}, size=1)
-    with pytest.raises(InputError, match="'7' .* is no class .*; WordNet numbers"):
+    with pytest.raises(InputError, match="'7' .* is not a class .*; expected WordNet numbers"):
         read_set('sketch', tmp_path / 'sketch')
     some = paint(tmp_path / 'a', dict(list(every_fifth.items())[:3]), size=1)
     with pytest.raises(InputError, match=r"'.*a' has 3 class folders, the set has 200"):
@@ -91,18 +92,6 @@ def test_bad_folders(paint, tmp_path, every_fifth):
     (tmp_path / 'empty' / wnids()[0]).mkdir(parents=True)
     with pytest.raises(InputError, match='no image in class folders'):
         read_set('sketch', tmp_path / 'empty')
-
-
-def test_sets_below_a_root(tmp_path):
-    for name in ('ImageNet-C', 'imagenet-r', 'imagenetv2-matched-frequency-format-val', 'other'):
-        (tmp_path / name).mkdir()
-    found = find_sets(tmp_path)
-    assert list(found) == ['c', 'r', 'v2']
-    assert found['v2'].name == 'imagenetv2-matched-frequency-format-val'
-    with pytest.raises(InputError, match="--root: '.*gone' is no folder"):
-        find_sets(tmp_path / 'gone')
-    with pytest.raises(InputError, match="--root: '.*other' holds none of imagenet-c, imagenet-a"):
-        find_sets(tmp_path / 'other')
 
 
 @pytest.fixture
@@ -115,14 +104,27 @@ def corrupted(tmp_path):
     return root
 
 
+def test_sets_below_a_root(tmp_path, paint):
+    for name in ('Sketch', 'imagenetv2-matched-frequency-format-val', 'other'):
+        paint(tmp_path / name, {wnids()[3]: 3}, size=1)
+    plan = make_plan(tmp_path, own=False)
+    assert [(e.set, e.folder.name) for e in plan] == [
+        ('sketch', 'Sketch'), ('v2', 'imagenetv2-matched-frequency-format-val')]  # fmt: skip
+    with pytest.raises(InputError, match="--root: '.*gone' is not a folder"):
+        make_plan(tmp_path / 'gone')
+    with pytest.raises(InputError, match="--root: '.*other' holds none of imagenet-c, imagenet-a"):
+        make_plan(tmp_path / 'other')
+
+
 def test_corruption_folders_with_and_without_groups(corrupted, tmp_path):
-    assert corruption_folder(corrupted, 'fog', 3) == corrupted / 'weather' / 'fog' / '3'
+    def folder(root, severity):
+        return make_plan(None, [f'c={root}'], ['fog'], [severity])[0].folder
+
+    assert folder(corrupted, 3) == corrupted / 'weather' / 'fog' / '3'
     (tmp_path / 'flat' / 'fog' / '3').mkdir(parents=True)
-    assert corruption_folder(tmp_path / 'flat', 'fog', 3) == tmp_path / 'flat' / 'fog' / '3'
-    with pytest.raises(
-        InputError, match=r"ImageNet-C: '.*weather/fog/4' does not exist; unpack weather"
-    ):
-        corruption_folder(tmp_path / 'flat', 'fog', 4)
+    assert folder(tmp_path / 'flat', 3) == tmp_path / 'flat' / 'fog' / '3'
+    with pytest.raises(InputError, match="ImageNet-C: '.*weather/fog/4' does not exist; unpack w"):
+        folder(tmp_path / 'flat', 4)
 
 
 def test_plan(corrupted, paint, every_fifth, tmp_path):
@@ -145,8 +147,8 @@ def test_plan(corrupted, paint, every_fifth, tmp_path):
     [(['d'], "--sets: got 'd'; clean, generated, c, a, r, sketch, v2 are allowed"),
      (['clean=x'], "--sets: got 'clean=x'"),
      (['a='], "--sets: got 'a='"),
-     (['a=/nowhere'], "--sets a: '/nowhere' is no folder"),
-     (['r'], '--sets r: ImageNet-R is of no known place; give its folder as r=FOLDER')],
+     (['a=/nowhere'], "--sets a: '/nowhere' is not a folder"),
+     (['r'], '--sets r: ImageNet-R has no folder; give its folder as r=FOLDER')],
 )  # fmt: skip
 def test_bad_sets(sets, message):
     with pytest.raises(InputError) as caught:

@@ -1,0 +1,32 @@
+"""Tables of results: as text for a terminal, and as Markdown."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+
+def text_table(rows: Sequence[Sequence[str]], numbers_from: int = 99) -> str:
+    """Lay out rows in columns.
+
+    Args:
+        rows: The cells; the first row holds the headings.
+        numbers_from: From this column on cells are aligned to the right.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, heading in enumerate(rows[0]):
+        table.add_column(heading, justify='right' if index >= numbers_from else 'left')
+    for row in rows[1:]:
+        table.add_row(*row)
+    file = io.StringIO()
+    Console(file=file, width=1000, markup=False, highlight=False).print(table)
+    return '\n'.join(line.rstrip() for line in file.getvalue().rstrip().splitlines())
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Format rows as the lines of a Markdown table; the first row holds the headings."""
+    header, *body = (f'| {" | ".join(row)} |' for row in rows)
+    return [header, f'|{" --- |" * len(rows[0])}', *body]

@@ -1,0 +1,83 @@
+"""Time and memory of the training step: load, copy, forward, backward, optimizer."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+from .timer import interleaved
+
+WARM_UP, STEPS = 2, 6
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a training step costs; times are medians in seconds."""
+
+    size: tuple[int, int]  # largest height and width of a batch
+    seconds: float  # from batch to batch
+    waited: float  # the part of it that the step waited for the batch
+    memory: int | None  # peak in bytes, of the GPU or else of the process; None where unknown
+
+
+def measure_train_step(
+    model: Any, optim_wrapper: Any, batches: Iterable[Any], hooks: Iterable[Any] = ()
+) -> StepCost:
+    """Train a few steps and measure them; the weights change.
+
+    Args:
+        model: A model of mmengine's.
+        optim_wrapper: Its optimizer.
+        batches: Batches as a data loader gives them; repeated when they end.
+        hooks: Called as ``hook(step)`` after each step, such as an average.
+    """
+    device = next(model.parameters()).device
+    waits: list[float] = []
+    sizes: list[tuple[int, int]] = []
+    source = _endless(batches)
+
+    def step() -> None:
+        start = time.perf_counter()
+        batch = next(source)
+        waits.append(time.perf_counter() - start)
+        model.train_step(batch, optim_wrapper=optim_wrapper)
+        for hook in hooks:
+            hook(len(sizes))
+        sizes.append(_size(batch))
+
+    model.train()
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+    times = interleaved({'step': step}, STEPS, WARM_UP, device=device)['step']
+    heights, widths = zip(*sizes, strict=True)
+    return StepCost(
+        (max(heights), max(widths)), median(times), median(waits[WARM_UP:]), _peak_memory(device)
+    )
+
+
+def _endless(batches: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        yield from batches
+
+
+def _size(batch: Any) -> tuple[int, int]:
+    inputs = batch['inputs'] if isinstance(batch, Mapping) else batch[0]
+    heights, widths = zip(*(image.shape[-2:] for image in inputs), strict=True)
+    return max(heights), max(widths)
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == 'darwin' else peak * 1024

@@ -1,0 +1,257 @@
+"""The test sets of an evaluation: where they are, and the label of each image.
+
+mmpretrain numbers class folders in alphabetical order. That is wrong for every set of 200 classes,
+for an incomplete set, and for ImageNetV2, whose folders are named 0 to 999 (10 comes before 2).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .corruptions import CORRUPTIONS, GROUPS, SEVERITIES, check_names
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp')
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a published set is stored."""
+
+    title: str
+    folders: tuple[str, ...]  # in lower case, as its archives and its users call it
+    classes: int = 1000  # with 200, predictions are limited to them
+
+
+_V2 = 'imagenetv2-matched-frequency'
+LAYOUTS = {
+    'c': Layout('ImageNet-C', ('imagenet-c', 'imagenet_c', 'imagenetc')),
+    'a': Layout('ImageNet-A', ('imagenet-a', 'imagenet_a'), 200),
+    'r': Layout('ImageNet-R', ('imagenet-r', 'imagenet_r'), 200),
+    'sketch': Layout('ImageNet-Sketch', ('sketch', 'imagenet-sketch', 'imagenet_sketch')),
+    'v2': Layout('ImageNetV2', (f'{_V2}-format-val', _V2, 'imagenetv2', 'imagenet-v2')),
+}
+# The test set of the config: without changes, and with generated corruptions.
+OWN_SETS = ('clean', 'generated')
+SETS = (*OWN_SETS, *LAYOUTS)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images with labels."""
+
+    files: tuple[str, ...]  # paths
+    labels: tuple[int, ...]  # from 0; those of ImageNet for a published set
+    names: tuple[str, ...]  # paths below the folder of the set
+    limit: tuple[int, ...] | None = None  # the classes that can be predicted; None for all
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One pass over images: a set, or one corruption and severity of it."""
+
+    set: str  # one of SETS
+    folder: Path | None = None  # of a published set
+    corruption: str = ''
+    severity: int = 0  # 1 to 5; 0 without a corruption
+
+    @property
+    def name(self) -> str:
+        """Such as ``clean`` or ``generated/fog/3``."""
+        return f'{self.set}/{self.corruption}/{self.severity}' if self.corruption else self.set
+
+
+def make_plan(
+    root: str | Path | None = None,
+    sets: Sequence[str] | None = None,
+    corruptions: Sequence[str] | None = None,
+    severities: Sequence[int] | None = None,
+    own: bool = True,
+) -> list[Evaluation]:
+    """List the evaluations of a run in a fixed order, and check all folders before the first one.
+
+    Args:
+        root: Folder that holds published sets under their names.
+        sets: Names of sets, or ``name=FOLDER``. The default with a root is the published sets below
+            it and the clean test set of the config; without a root, the test set of the config,
+            clean and corrupted.
+        corruptions: Names; None for all.
+        severities: Of 1 to 5; None for all.
+        own: Whether the test set of the config exists. It counts only where ``sets`` is None.
+
+    Raises:
+        InputError: A name is unknown, or a folder is missing or has the wrong classes.
+    """
+    names, numbers = corruptions or CORRUPTIONS, severities or SEVERITIES
+    check_names(list(names), list(numbers))
+    plan = []
+    for name, folder in _choose(root, sets, own).items():
+        if name not in ('c', 'generated'):
+            plan.append(Evaluation(name, folder))
+            continue
+        for corruption in CORRUPTIONS:
+            for severity in SEVERITIES:
+                if corruption in names and severity in numbers:
+                    where = folder and _corruption_folder(folder, corruption, severity)
+                    plan.append(Evaluation(name, where, corruption, severity))
+    for evaluation in plan:
+        if evaluation.folder is not None:
+            _class_folders(evaluation.set, evaluation.folder)
+    return plan
+
+
+def _choose(
+    root: str | Path | None, sets: Sequence[str] | None, own: bool
+) -> dict[str, Path | None]:
+    found = _find_sets(Path(root).expanduser()) if root is not None else {}
+    if sets is not None:
+        chosen = dict(_named(entry, root, found) for entry in sets)
+    elif root is None:
+        chosen = dict.fromkeys(OWN_SETS)
+    else:
+        chosen = {**({'clean': None} if own else {}), **found}
+    return {name: chosen[name] for name in SETS if name in chosen}
+
+
+def _named(entry: str, root: str | Path | None, found: dict[str, Path]) -> tuple[str, Path | None]:
+    name, equals, folder = entry.partition('=')
+    if name not in SETS or (equals and (name in OWN_SETS or not folder)):
+        raise InputError(
+            f"--sets: got '{entry}'; {', '.join(SETS)} are allowed, the last {len(LAYOUTS)} also with "
+            '=FOLDER'
+        )
+    where = Path(folder).expanduser() if equals else found.get(name)
+    if where is None and name in LAYOUTS:
+        layout = LAYOUTS[name]
+        place = f"is not below --root '{root}'" if root is not None else 'has no folder'
+        raise InputError(
+            f'--sets {name}: {layout.title} {place}; give its folder as {name}=FOLDER, or --root '
+            f'with a folder {" or ".join(layout.folders)} in it'
+        )
+    if where is not None and not where.is_dir():
+        raise InputError(f"--sets {name}: '{where}' is not a folder; check the path")
+    return name, where
+
+
+def _find_sets(root: Path) -> dict[str, Path]:
+    if not root.is_dir():
+        raise InputError(f"--root: '{root}' is not a folder; give the one that holds the datasets")
+    entries = {entry.name.lower(): Path(entry) for entry in os.scandir(root) if entry.is_dir()}
+    found = {
+        key: next(entries[name] for name in layout.folders if name in entries)
+        for key, layout in LAYOUTS.items()
+        if set(layout.folders) & set(entries)
+    }
+    if not found:
+        names = ', '.join(layout.folders[0] for layout in LAYOUTS.values())
+        raise InputError(
+            f"--root: '{root}' holds none of {names}; name a folder with --sets, such as "
+            'a=/data/natural-adversarial'
+        )
+    return found
+
+
+def _corruption_folder(root: Path, corruption: str, severity: int) -> Path:
+    """The folder of ImageNet-C, with or without the group of the corruption."""
+    group = next(group for group, names in GROUPS.items() if corruption in names)
+    part = Path(corruption, str(severity))
+    for folder in (root / group / part, root / part):
+        if folder.is_dir():
+            return folder
+    raise InputError(
+        f"ImageNet-C: '{root / group / part}' does not exist; unpack {group}.tar there, or leave it "
+        'out (--corruptions, --severities)'
+    )
+
+
+def read_set(key: str, folder: Path) -> Images:
+    """List the images of one set, or of one corruption and severity of ImageNet-C.
+
+    Args:
+        key: Key of :data:`LAYOUTS`.
+        folder: The folder that holds the class folders, or holds the folder of the set.
+
+    Raises:
+        InputError: There is no image or an unknown class, or a set of 200 classes is incomplete, so
+            that predictions cannot be limited to its classes.
+    """
+    layout = LAYOUTS[key]
+    folder, classes = _class_folders(key, folder)
+    rows = sorted(
+        (label, f'{name}/{entry.name}')
+        for name, label in classes.items()
+        for entry in os.scandir(folder / name)
+        if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith('.')
+    )
+    if not rows:
+        raise InputError(f"{layout.title}: no image in class folders below '{folder}'")
+    return Images(
+        files=tuple(str(folder / name) for _, name in rows),
+        labels=tuple(label for label, _ in rows),
+        names=tuple(name for _, name in rows),
+        limit=tuple(sorted(classes.values())) if layout.classes != 1000 else None,
+    )
+
+
+def own_images(dataset: Any) -> Images:
+    """List the images of a dataset of mmpretrain.
+
+    Raises:
+        InputError: It is empty, or an image has no single label.
+    """
+    rows = [dataset.get_data_info(index) for index in range(len(dataset))]
+    if not rows or not all(isinstance(row.get('gt_label'), int) for row in rows):
+        raise InputError('test_dataloader.dataset: has no images with one label each')
+    files = tuple(str(row['img_path']) for row in rows)
+    base = os.path.commonpath([os.path.dirname(file) for file in files]) or '.'
+    names = tuple(Path(os.path.relpath(file, base)).as_posix() for file in files)
+    return Images(files, tuple(row['gt_label'] for row in rows), names)
+
+
+def _class_folders(key: str, folder: Path) -> tuple[Path, dict[str, int]]:
+    """The folder that holds the class folders, and the label of each."""
+    layout = LAYOUTS[key]
+    if not folder.is_dir():
+        raise InputError(f"{layout.title}: '{folder}' is not a folder; check the path")
+    for inner in (folder / folder.name, folder / layout.folders[0]):
+        # An archive that was unpacked into a folder of the same name.
+        if inner.name.lower() in layout.folders and inner.is_dir():
+            folder = inner
+            break
+    names = [e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith('.')]
+    classes = {name: _label(layout, folder, name, key == 'v2') for name in names}
+    if layout.classes != 1000 and len(classes) != layout.classes:
+        raise InputError(
+            f"{layout.title}: '{folder}' has {len(classes)} class folders, the set has "
+            f'{layout.classes}; all are needed, because predictions are limited to them'
+        )
+    return folder, classes
+
+
+def _label(layout: Layout, folder: Path, name: str, numbered: bool) -> int:
+    if numbered and name.isdecimal() and int(name) < 1000:
+        return int(name)
+    label = _labels().get(name)
+    if label is None:
+        kinds = 'numbers 0 to 999 or WordNet numbers' if numbered else 'WordNet numbers'
+        raise InputError(
+            f"{layout.title}: the folder '{name}' in '{folder}' is not a class of ImageNet-1k; "
+            f'expected {kinds} such as n01440764'
+        )
+    return label
+
+
+@cache
+def wnids() -> tuple[str, ...]:
+    """WordNet numbers of the 1000 classes of ImageNet in the order of their labels."""
+    return tuple(Path(__file__).with_name('wnids.txt').read_text(encoding='ascii').split())
+
+
+@cache
+def _labels() -> dict[str, int]:
+    return {wnid: label for label, wnid in enumerate(wnids())}
