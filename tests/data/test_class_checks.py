@@ -166,7 +166,9 @@ def test_a_test_beside_other_training_data(data, capsys):
     MMLogger.get_instance('of_the_test', logger_name='of_the_test')
     check_data(cfg, ('test_dataloader',))
     shown = ''.join(capsys.readouterr())
-    assert 'test_dataloader.dataset: its labels differ from those of train_dataloader.dataset' in shown
+    assert (
+        'test_dataloader.dataset: its labels differ from those of train_dataloader.dataset' in shown
+    )
 
 
 def test_a_folder_that_is_no_class(data, tmp_path):

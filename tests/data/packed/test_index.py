@@ -65,7 +65,10 @@ def test_webdataset_reads_what_we_index(tmp_path, write_tar):
     ('members', 'message'),
     [
         ([('a.jpg', b'x'), ('a.png', b'x')], "'a' has a second image, .png"),
-        ([('a.jpg', b'x'), ('a.cls', b'cat')], "'a.cls' holds b'cat'; expected a class number from 0"),
+        (
+            [('a.jpg', b'x'), ('a.cls', b'cat')],
+            "'a.cls' holds b'cat'; expected a class number from 0",
+        ),
         ([('a.jpg', b'x'), ('a.cls', b'-7')], "'a.cls' holds"),
         ([('a.jpg', b'x'), ('a.json', b'{"label": "cat"}')], "'a.json' holds"),
         ([('a.jpg', b'x'), ('a.json', b'[1]')], "'a.json' holds"),

@@ -51,8 +51,14 @@ def spoilt(layouts, tmp_path):
 @pytest.mark.parametrize(
     ('change', 'line'),
     [
-        (zeros, r"labels.txt': '.*' has class 0, but its .cls or .json member in the shards has [1-9]"),
-        (one_more, r"labels.txt' does not fit the shards: line 9: 'n01440764/gone.JPEG' is not in the shards"),
+        (
+            zeros,
+            r"labels.txt': '.*' has class 0, but its .cls or .json member in the shards has [1-9]",
+        ),
+        (
+            one_more,
+            r"labels.txt' does not fit the shards: line 9: 'n01440764/gone.JPEG' is not in the shards",
+        ),
         (one_less, r"does not fit the shards: '.*' is not listed"),
     ],
 )

@@ -165,7 +165,9 @@ def test_folder_without_classes(tiny_coco):
 
 def test_without_lmdb(items, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'lmdb', None)
-    with pytest.raises(InputError, match='--format lmdb: it needs the package lmdb: pip install lmdb'):
+    with pytest.raises(
+        InputError, match='--format lmdb: it needs the package lmdb: pip install lmdb'
+    ):
         write_pack(items, tmp_path / 'out', 'lmdb')
     assert nothing_left(tmp_path)
     (tmp_path / 'in' / 'data.mdb').write_bytes(b'')
