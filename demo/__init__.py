@@ -1,1 +1,1 @@
-"""The demo: drawn datasets, and training, testing, converting and predicting on them."""
+"""The demo: draws datasets, and runs the tools on them."""

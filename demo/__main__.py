@@ -1,4 +1,4 @@
-"""Train, test, convert and predict on generated images, with the project's own tools.
+"""Train, test, convert and predict on drawn images, with the project's tools.
 
 python -m demo det|cls|seg [--out-dir demo_output]
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+import mobileone_mm  # noqa: F401  (first: it installs the stand-ins)
 from demo.run import JOBS, Demo
 from mobileone_mm.cli.run import ToolParser, run_tool
 
@@ -16,11 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run one demo, and return the exit code of a tool that fails."""
     parser = ToolParser(description=__doc__)
     parser.add_argument('task', nargs='?', default='det', help=f'one of {", ".join(JOBS)}')
-    parser.add_argument(
-        '--out-dir', type=Path, default=Path('demo_output'), help='where it goes (default: here)'
-    )
+    parser.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='output folder')
     args = parser.parse_args(argv)
     try:
         Demo(args.task, ROOT, args.out_dir / args.task).run()

@@ -1,4 +1,4 @@
-"""The user's main job on generated data: train, test, convert, predict, with the project's tools."""
+"""Train, test, convert and predict on drawn images, with the project's tools."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mobileone_mm.files import atomic_text, atomic_write
 from mobileone_mm.training.folders import latest_checkpoint
 from mobileone_mm.training.launch import ALLOCATOR
 
-from . import generator as synthetic
+from .generator import LAYOUTS, make
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Job:
     """One demo.
 
     Attributes:
-        config: The config that is trained, as it is but for ``options``.
+        config: The config to train.
         root_variable: Environment variable of its data root.
-        layout: Layout of the generated data: coco, imagenet or voc.
-        metric: Metric of the config's evaluator that must reach ``target``.
-        scale: What the metric is divided by to lie between 0 and 1.
+        layout: Layout of the drawn data, a key of ``LAYOUTS``.
+        metric: Metric that must reach ``target``.
+        scale: Divisor of the metric that gives a value from 0 to 1.
         target: Least value that counts as learned.
         train_options: ``--cfg-options`` of training, which shorten the schedule for two cores.
-        test_options: Those of testing and conversion; training gets them too.
+        test_options: ``--cfg-options`` of training, testing and conversion.
     """
 
     config: str
@@ -86,8 +86,7 @@ JOBS = {
             'train_dataloader.batch_size=4',
             'train_dataloader.num_workers=1',
             'train_dataloader.dataset.times=1',
-            # Expand and MinIoURandomCrop pay off over hundreds of epochs; over three they only
-            # make the objects small.
+            # In three epochs, Expand and MinIoURandomCrop only make the objects small.
             'train_dataloader.dataset.dataset.pipeline.2.prob=0.0',
             'train_dataloader.dataset.dataset.pipeline.3.min_crop_size=1.0',
             *_schedule(epochs=3, warmup=25),
@@ -106,7 +105,7 @@ JOBS = {
             'model.backbone.init_cfg.type=mobileone_mm.NearIdentityInit',
             'train_dataloader.batch_size=16',
             'train_dataloader.num_workers=1',
-            # The average must follow within a hundred iterations.
+            # The average must follow the weights within a hundred iterations.
             'custom_hooks.0.momentum=0.1',
             *_schedule(epochs=6, warmup=1),
             'param_scheduler.1.begin=1',
@@ -124,7 +123,7 @@ JOBS = {
             *_SCRATCH,
             *_ADAMW,
             'optim_wrapper.optimizer.lr=2e-3',
-            # From scratch all layers have as much to learn, and no average follows so fast.
+            # From scratch, all layers need the same learning rate, and no average follows so fast.
             'optim_wrapper.paramwise_cfg.custom_keys._delete_=True',
             'custom_hooks=[]',
             'train_dataloader.batch_size=4',
@@ -135,7 +134,7 @@ JOBS = {
             'model.data_preprocessor.size=(224,224)',
             *_schedule(epochs=5, warmup=20),
         ),
-        # The generated images are half the size of VOC's.
+        # The drawn images are half the size of VOC's.
         test_options=(
             'val_dataloader.dataset.pipeline.1.scale=(256,256)',
             'test_dataloader.dataset.pipeline.1.scale=(256,256)',
@@ -145,23 +144,23 @@ JOBS = {
 
 
 class Demo:
-    """Runs the steps of one task in a folder; a step that is done already is left out.
+    """Run the steps of one task in a folder; a step that has succeeded is not repeated.
 
     Args:
         task: ``det``, ``cls`` or ``seg``.
-        root: The repository, or any folder with ``configs`` and ``tools``.
-        folder: Where everything goes.
+        root: A folder with ``configs`` and ``tools``, such as the repository.
+        folder: Where all files are written.
 
     Raises:
         InputError: There is no such task, or ``root`` has no configs and tools.
 
     Attributes:
-        ran: Whether any step was run, not left out.
+        ran: Whether a step was run.
     """
 
     def __init__(self, task: str, root: Path, folder: Path) -> None:
         if task not in JOBS:
-            raise InputError(f"task: got '{task}'; one of {', '.join(JOBS)} is needed")
+            raise InputError(f"task: got '{task}'; expected one of {', '.join(JOBS)}")
         if not (root / 'configs').is_dir() or not (root / 'tools').is_dir():
             raise InputError(
                 f"root: '{root}' has no configs and tools; run the demo from a checkout"
@@ -175,16 +174,15 @@ class Demo:
             'GLIBC_TUNABLES': ALLOCATOR,
             **os.environ,
             self.job.root_variable: str(self.folder / 'data'),
-            # VOC as it is downloaded, without SBD's masks
-            'VOC_TRAIN': 'train',
+            'VOC_TRAIN': 'train',  # VOC as it is downloaded, without the masks of SBD
         }
 
     def run(self) -> dict[str, Any]:
         """Run all steps and return the summary.
 
         Raises:
-            ProofError: The metric changed with the conversion, or stayed below the target.
-            subprocess.CalledProcessError: A tool failed; it has said why.
+            ProofError: The conversion changed a metric, or the metric is below the target.
+            subprocess.CalledProcessError: A tool failed; it has printed the reason.
         """
         start = time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -197,46 +195,33 @@ class Demo:
         self._tool('switch_to_deploy', self.config, checkpoint, self.deployed, *testing)
         deploy_config = self.deployed.with_suffix('.py')
         converted = self._metrics(deploy_config, self.deployed, 'after')
+        source = self.folder / ('data/val' if self.job.layout == 'imagenet' else 'unseen')
         images = self.folder / 'predictions'
-        self._tool(
-            'predict',
-            deploy_config,
-            self.deployed,
-            self.folder / ('data/val' if self.job.layout == 'imagenet' else 'unseen'),
-            '--out-dir',
-            images,
-        )
+        self._tool('predict', deploy_config, self.deployed, source, '--out-dir', images)
         return self._judge(trained, converted, images, time.monotonic() - start)
 
     def _make_data(self) -> None:
-        print(f'==> generating images in {self.folder}', flush=True)
-        make = {
-            'coco': synthetic.make_coco,
-            'imagenet': synthetic.make_imagenet,
-            'voc': synthetic.make_voc,
-        }
-        make[self.job.layout](self.folder / 'data')
-        # Drawn with a stream of their own: the model has seen none of them in training.
-        classes = synthetic.VOC_CLASSES if self.job.layout == 'voc' else synthetic.CLASSES
-        synthetic.make_images(self.folder / 'unseen', num=12, classes=classes)
+        print(f'==> drawing images in {self.folder}', flush=True)
+        make(self.job.layout, self.folder / 'data')
+        classes = LAYOUTS['voc' if self.job.layout == 'voc' else 'images'].classes
+        make('images', self.folder / 'unseen', classes=classes)
 
     def _metrics(
         self, config: Path, checkpoint: Path, name: str, *options: str
     ) -> dict[str, float]:
-        out = self.folder / f'metrics_{name}.json'
-        work_dir = self.folder / f'test_{name}'
+        out, work_dir = self.folder / f'metrics_{name}.json', self.folder / f'test_{name}'
         self._tool('test', config, checkpoint, '--work-dir', work_dir, '--out', out, *options)
         return json.loads(out.read_text())
 
     def _tool(self, tool: str, *arguments: str | Path) -> None:
-        """Run one of the project's tools, unless the same command has succeeded here before."""
+        """Run one of the project's tools, unless the same command has succeeded in this folder."""
         words = [f'tools/{tool}.py', *(self._short(word) for word in arguments)]
         data = self._short(self.folder / 'data')
         line = f'{self.job.root_variable}={data} python {shlex.join(words)}'
         stamp = self.folder / f'.done_{hashlib.sha256(line.encode()).hexdigest()[:16]}'
         print(f'\n==> {line}', flush=True)
         if stamp.exists():
-            print('    done already', flush=True)
+            print('    already done', flush=True)
             return
         self.ran = True
         command = [sys.executable, *words]
@@ -263,21 +248,17 @@ class Demo:
         }
         _print_summary(self.job, summary)
         if self.ran:
-            print(f'{self.job.config}: {seconds:.0f} s in all')
+            print(f'{self.job.config}: {seconds:.0f} s in total')
             atomic_text(self.folder / 'summary.json', json.dumps(summary, indent=2) + '\n')
         else:
-            print(f'All steps were done before; remove {self.folder} to run them again.')
-        changed = [
-            name for name in trained if abs(trained[name] - converted.get(name, -1)) > 1e-3 * scale
-        ]
-        if changed:
-            raise ProofError(
-                f'{changed[0]}: {trained[changed[0]]} before the conversion, '
-                f'{converted.get(changed[0])} after'
-            )
+            print(f'All steps were already done; remove {self.folder} to run them again.')
+        for name, value in trained.items():
+            after = converted.get(name, -1)
+            if abs(value - after) > 1e-3 * scale:
+                raise ProofError(f'{name}: {value} before the conversion, {after} after')
         if trained[key] / scale < self.job.target:
             raise ProofError(
-                f'{key}: got {trained[key]}; at least {self.job.target * scale} was expected'
+                f'{key}: got {trained[key]}; expected at least {self.job.target * scale}'
             )
         return summary
 
@@ -285,22 +266,12 @@ class Demo:
 def contact_sheet(
     folder: Path, out: Path, columns: int = 4, rows: int = 2, side: int = 240
 ) -> Path:
-    """Put the first images of a folder side by side.
-
-    Args:
-        folder: Where the images are, at any depth.
-        out: The JPEG to write.
-        columns: Images beside each other.
-        rows: Images above each other.
-        side: Pixels of an image's longer side.
-    """
+    """Write a JPEG that shows evenly spaced images of a folder, ``side`` pixels each."""
     gap = 4
-    paths = sorted(
-        path for path in folder.rglob('*') if path.suffix.lower() in ('.jpg', '.jpeg', '.png')
-    )
+    paths = sorted(p for p in folder.rglob('*') if p.suffix.lower() in ('.jpg', '.jpeg', '.png'))
     size = (columns * (side + gap) - gap, rows * (side + gap) - gap)
     sheet = Image.new('RGB', size, 'white')
-    # Evenly over the folder: neighbours in it may be of one class.
+    # Neighbors in the folder may be of one class.
     chosen = paths[:: max(1, len(paths) // (columns * rows))][: columns * rows]
     for place, path in enumerate(chosen):
         with Image.open(path) as opened:
@@ -318,16 +289,14 @@ def _print_summary(job: Job, summary: dict[str, Any]) -> None:
     before, after = summary['metrics_before'], summary['metrics_after']
     print(f'\n{"":28}{"trained":>14}{"deployed":>14}')
     for name, value in before.items():
-        if value == after[name] == -1:
-            print(f'{name:28}{"no such object":>28}')
-        else:
-            print(f'{name:28}{value:14.4f}{after[name]:14.4f}')
+        missing = value == after[name] == -1
+        values = 'no such object' if missing else f'{value:14.4f}{after[name]:14.4f}'
+        print(f'{name:28}{values:>28}')
     parameters, latency = summary['parameters'], summary['latency']
     print(f'{"parameters":28}{parameters["before"]:14,}{parameters["after"]:14,}')
     print(f'{"latency (lower is faster)":28}{latency["ratio"]:13.2f}x{1:13.2f}x')
-    reached = before[job.metric] >= job.target * job.scale
-    print(
-        f'\n{job.metric}: {before[job.metric]:g} on unseen images, at least '
-        f'{job.target * job.scale:g} expected: {"reached" if reached else "NOT reached"}'
-    )
-    print(f'drawn images: {summary["images"]}, at a glance: {summary["overview"]}')
+    expected = job.target * job.scale
+    reached = 'reached' if before[job.metric] >= expected else 'NOT reached'
+    metric = f'{job.metric}: {before[job.metric]:g}'
+    print(f'\n{metric} on unseen images, expected at least {expected:g}: {reached}')
+    print(f'drawn images: {summary["images"]}, overview: {summary["overview"]}')

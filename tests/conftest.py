@@ -27,44 +27,23 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope='session')
-def tiny_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six images to train on and four to validate on, 96 px, in COCO's layout."""
-    from demo.generator import make_coco
+def _tiny(layout: str, size: int, num_train: int, num_val: int) -> Callable:
+    """A fixture with a tiny drawn dataset of a layout, ``size`` pixels square."""
 
-    root = tmp_path_factory.mktemp('coco')
-    make_coco(root, num_train=6, num_val=4, size=96, seed=0)
-    return root
+    @pytest.fixture(scope='session')
+    def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        from demo.generator import make
 
+        root = tmp_path_factory.mktemp(layout)
+        return make(layout, root, size, num_train=num_train, num_val=num_val)
 
-@pytest.fixture(scope='session')
-def tiny_imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight images to train on and eight to validate on, 64 px, in ImageNet's layout."""
-    from demo.generator import make_imagenet
-
-    root = tmp_path_factory.mktemp('imagenet')
-    make_imagenet(root, num_train=8, num_val=8, size=64, seed=0)
-    return root
+    return dataset
 
 
-@pytest.fixture(scope='session')
-def tiny_voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six images to train on and four to validate on, 96 px, in VOC's layout."""
-    from demo.generator import make_voc
-
-    root = tmp_path_factory.mktemp('voc')
-    make_voc(root, num_train=6, num_val=4, size=96, seed=0)
-    return root
-
-
-@pytest.fixture(scope='session')
-def tiny_ade(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six images to train on and four to validate on, 96 px, in ADE20K's challenge layout."""
-    from demo.generator import make_ade
-
-    root = tmp_path_factory.mktemp('ade')
-    make_ade(root, num_train=6, num_val=4, size=96, seed=0)
-    return root
+tiny_coco = _tiny('coco', 96, num_train=6, num_val=4)
+tiny_imagenet = _tiny('imagenet', 64, num_train=8, num_val=8)
+tiny_voc = _tiny('voc', 96, num_train=6, num_val=4)
+tiny_ade = _tiny('ade', 96, num_train=6, num_val=4)
 
 
 # Recipes start from weights that would be downloaded.

@@ -1,21 +1,12 @@
 """Drawn images with exact labels in the layouts of COCO, ImageNet, VOC and ADE20K.
 
-The demo and the tests use them: there is no download and no license, and the same arguments give the same
-images on every machine with the same Pillow and NumPy.
+The demo and the tests use them: there is no download and no license, and the same arguments give the
+same images on every machine with the same Pillow and NumPy.
 """
 
 from __future__ import annotations
 
-from .layouts import make_ade, make_coco, make_imagenet, make_images, make_voc
+from .layouts import LAYOUTS, make
 from .vocabulary import CLASSES, IMAGENET_CLASSES, VOC_CLASSES
 
-__all__ = [
-    'CLASSES',
-    'IMAGENET_CLASSES',
-    'VOC_CLASSES',
-    'make_ade',
-    'make_coco',
-    'make_imagenet',
-    'make_images',
-    'make_voc',
-]
+__all__ = ['CLASSES', 'IMAGENET_CLASSES', 'LAYOUTS', 'VOC_CLASSES', 'make']

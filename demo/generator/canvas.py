@@ -1,4 +1,4 @@
-"""A small vector canvas on Pillow: outlined shapes, soft light, an antialiased mask."""
+"""A small vector canvas on Pillow: outlined shapes, soft light and an antialiased mask."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from PIL import Image, ImageChops, ImageDraw
 Color = tuple[int, int, int]
 Points = Sequence[tuple[float, float]] | np.ndarray
 
-# The canvas spans [-_REACH, _REACH] units: room for turned objects and for outlines.
+# The canvas spans [-_REACH, _REACH] units, with room for rotated objects and outlines.
 _REACH = 1.5
-# Radii of soft discs are rounded to this many pixels, so that few are computed.
+# Radii of soft discs are rounded to a multiple of this, so that few are computed.
 _DISC_STEP = 16
-# The notch between two pieces of a line shows where bend (radians) times width (pixels) is larger.
+# A line needs a round joint where bend (radians) times width (pixels) is larger than this.
 _NOTCH = 2.5
 
 
 def hsv(hue: float, saturation: float, value: float) -> Color:
-    """RGB, 0 to 255, of hue (in turns, any real number), saturation and value (clipped to 0..1)."""
+    """Return RGB (0 to 255) of a hue in turns, and a saturation and a value clipped to 0..1."""
     saturation, value = (min(max(part, 0.0), 1.0) for part in (saturation, value))
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def mix(first: Color, second: Color, share: float) -> Color:
-    """Colour that lies `share` (0..1) of the way from the first to the second."""
+    """Mix two colors; ``share`` (0..1) is that of the second."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
@@ -37,25 +37,25 @@ def mix(first: Color, second: Color, share: float) -> Color:
 def ellipse(
     x: float, y: float, rx: float, ry: float, turn: float = 0.0, steps: int = 40
 ) -> np.ndarray:
-    """Polygon of an ellipse around (x, y); `turn` in degrees, clockwise on the image."""
+    """Return the polygon of an ellipse around (x, y), rotated by ``turn`` degrees clockwise."""
     angle = np.linspace(0, 2 * np.pi, steps, endpoint=False)
     ring = np.stack([rx * np.cos(angle), ry * np.sin(angle)], axis=1)
     return shift(rotate(ring, turn), x, y)
 
 
 def rotate(points: Points, degrees: float) -> np.ndarray:
-    """Points turned around the origin, clockwise on the image (y points down)."""
+    """Rotate points around the origin, clockwise on the image (y points down)."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return np.asarray(points, dtype=float) @ np.array([[cos, sin], [-sin, cos]])
 
 
 def shift(points: Points, x: float, y: float) -> np.ndarray:
-    """Points moved by (x, y)."""
+    """Move points by (x, y)."""
     return np.asarray(points, dtype=float) + np.array([x, y])
 
 
 def box(left: float, top: float, right: float, bottom: float, radius: float) -> np.ndarray:
-    """Polygon of a rectangle with round corners of the radius."""
+    """Return the polygon of a rectangle with round corners."""
     corners = [
         (right - radius, top + radius, -90),
         (right - radius, bottom - radius, 0),
@@ -68,7 +68,7 @@ def box(left: float, top: float, right: float, bottom: float, radius: float) -> 
 
 
 def smooth(points: Points, closed: bool = True, steps: int = 8) -> np.ndarray:
-    """Catmull-Rom curve through the points, `steps` points a piece."""
+    """Return the Catmull-Rom curve through points, with ``steps`` points for each piece."""
     knots = np.asarray(points, dtype=float)
     if not closed:
         knots = np.concatenate([knots[:1], knots, knots[-1:]])
@@ -89,13 +89,13 @@ def smooth(points: Points, closed: bool = True, steps: int = 8) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pose:
-    """How a drawing of about [-1, 1] units lies on the canvas.
+    """The position of a drawing of about [-1, 1] units on the canvas.
 
     Attributes:
-        side: pixels of two units.
-        turn: degrees, clockwise.
-        stretch: width over height, relative to the drawing's own.
-        mirror: looks to the left instead of to the right.
+        side: Size of two units in pixels.
+        turn: Rotation in degrees, clockwise.
+        stretch: Width over height, relative to the drawing.
+        mirror: Whether it looks to the left.
     """
 
     side: float
@@ -106,29 +106,28 @@ class Pose:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A drawn object cut out along its mask: `rgb` (H, W, 3) and `alpha` (H, W), both uint8."""
+    """A drawn object: ``rgb`` (H, W, 3) and its mask ``alpha`` (H, W), both uint8."""
 
     rgb: np.ndarray
     alpha: np.ndarray
 
 
 class Canvas:
-    """Draws shapes given in units: x to the right, y down, the object within about [-1, 1].
+    """Draw shapes given in units: x to the right, y down, the object within about [-1, 1].
 
-    Every shape has a dark outline, which sets it off from any background. Light and shade change
-    colours only and never the mask.
+    A dark outline separates every shape from the background. Light and shade change colors, not the mask.
     """
 
     def __init__(self, pose: Pose, ink: Color) -> None:
         self._pose = pose
         self._ink = ink
-        # Small drawings need finer steps at their edges; large ones cost the most to draw finely.
+        # Small drawings need finer edges; large ones take the most time.
         fine = 4 if pose.side < 48 else 3 if pose.side < 96 else 2
         self._fine = fine
         self._scale = pose.side / 2 * fine
         half = int(np.ceil(pose.side / 2 * _REACH)) * fine
         self._middle = half
-        # Ink outside the mask: what antialiasing blends into the rim is then the outline's colour.
+        # Antialiasing blends the color outside the mask into the rim: it is that of the outline.
         self._color = Image.new('RGB', (2 * half, 2 * half), ink)
         self._mask = Image.new('L', self._color.size, 0)
         self._pen = ImageDraw.Draw(self._color)
@@ -143,7 +142,7 @@ class Canvas:
         return (rotate(placed, self._pose.turn) * self._scale + self._middle).round(2)
 
     def shape(self, points: Points, fill: Color, outline: float = 1.0) -> None:
-        """Filled polygon; `outline` is the width of its dark rim (1 is usual, 0 none)."""
+        """Fill a polygon; ``outline`` is the relative width of its dark rim."""
         corners = self._pixels(points)
         flat = corners.ravel().tolist()
         self._pen.polygon(flat, fill=fill)
@@ -153,7 +152,7 @@ class Canvas:
             self._trace(ring, round(self._line * outline), self._ink)
 
     def stroke(self, points: Points, width: float, fill: Color, outline: float = 1.0) -> None:
-        """Open line with round ends; `width` in units without the dark rim on both sides."""
+        """Draw an open line with round ends; ``width`` is in units, without the dark rim."""
         corners = self._pixels(points)
         inner = max(1, round(width * self._scale))
         if outline:
@@ -161,8 +160,8 @@ class Canvas:
         self._trace(corners, inner, fill)
 
     def _trace(self, corners: np.ndarray, width: int, fill: Color) -> None:
-        # Pillow leaves notches where wide lines meet at an angle. Its own joints are slow on
-        # curves of many points, so round joints are drawn at ends and sharp corners only.
+        # Pillow leaves notches where wide lines meet at an angle, and its own joints are slow on long
+        # curves: round joints are drawn at ends and sharp corners only.
         step = np.diff(corners, axis=0)
         heading = np.arctan2(step[:, 1], step[:, 0])
         bend = np.abs((np.diff(heading) + np.pi) % (2 * np.pi) - np.pi)
@@ -176,16 +175,13 @@ class Canvas:
                 pen.ellipse(disc, color)
 
     def mark(self, points: Points, width: float, color: Color) -> None:
-        """Thin line inside a shape, without rim."""
+        """Draw a line inside a shape, without a rim."""
         self.stroke(points, width, color, outline=0)
 
     def glow(
         self, within: Points, center: tuple[float, float], radius: float, color: Color, power: float
     ) -> None:
-        """Soft disc of light or shade around `center`, only inside the polygon `within`.
-
-        `power` is its opacity at the centre, 0 to 1; it falls to 0 at `radius`.
-        """
+        """Draw a soft disc of light or shade inside a polygon; ``power`` is the opacity of its center."""
         corners = self._pixels(within)
         corner = np.floor(corners.min(axis=0))
         extent = np.ceil(corners.max(axis=0)) - corner + 1
@@ -199,12 +195,12 @@ class Canvas:
         self._color.paste(color, place, ImageChops.multiply(clip, light))
 
     def volume(self, within: Points, power: float = 0.35) -> None:
-        """Light from the upper left and shade at the lower right of the polygon `within`."""
+        """Draw light at the upper left and shade at the lower right of a polygon."""
         corners = np.asarray(within, dtype=float)
         low, high = corners.min(axis=0), corners.max(axis=0)
         span = high - low
         radius = 0.75 * float(span.max())
-        # The light stays on the image's left when the drawing is mirrored.
+        # The light stays on the left of the image if the drawing is mirrored.
         side = -1 if self._pose.mirror else 1
         middle = (low + high) / 2
         bright = (middle[0] - 0.25 * side * span[0], middle[1] - 0.3 * span[1])
@@ -213,7 +209,7 @@ class Canvas:
         self.glow(within, bright, 0.8 * radius, (255, 255, 255), power)
 
     def sprite(self) -> Sprite:
-        """The drawing at its final size, cut to the smallest rectangle that holds the mask."""
+        """Return the drawing at its final size, cropped to the mask."""
         alpha = np.asarray(self._mask.reduce(self._fine))
         rgb = np.asarray(self._color.reduce(self._fine))
         rows = np.flatnonzero(alpha.max(axis=1))

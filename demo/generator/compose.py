@@ -1,4 +1,4 @@
-"""Places drawn objects in a painted scene; the masks tell what is seen of each."""
+"""Place drawn objects in a painted scene, with the mask of the visible part of each."""
 
 from __future__ import annotations
 
@@ -9,35 +9,29 @@ import numpy as np
 
 from .canvas import Sprite
 from .drawings import DRAWINGS, draw
-from .scenes import PLACES, Light, Scene, paint_scene
+from .scenes import PLACES, Scene, paint_scene
 from .texture import blend, disc
 
-# Two boxes may share this much of their union, and of the smaller one, so that every object
-# stays recognisable.
+# Two boxes may share this much of their union, and of the smaller box: every object stays visible.
 MAX_IOU = 0.12
 _MAX_COVER = 0.2
 _TRIES = 40
-# A turn and the outline make an object up to a quarter longer than asked for.
+# Rotation and outline make an object up to a quarter longer.
 _MAX_SIDE = 0.8
-# A mask pixel belongs to the object from this opacity on.
+# Opacity from which on a pixel belongs to the object.
 _OPAQUE = 128
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One object as it is seen.
-
-    Attributes:
-        name: its class.
-        mask: bool (size, size), what nothing in front covers.
-    """
+    """An object of an image: its class and its visible pixels, bool (size, size)."""
 
     name: str
     mask: np.ndarray
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Left, top, width, height of the smallest rectangle around the mask, in pixels."""
+        """Left, top, width and height of the bounding box of the mask, in pixels."""
         rows, columns = (np.flatnonzero(self.mask.any(axis=axis)) for axis in (1, 0))
         left, top = int(columns[0]), int(rows[0])
         return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
@@ -45,12 +39,12 @@ class Instance:
 
 @dataclass(frozen=True)
 class DrawnImage:
-    """A finished image.
+    """A complete image.
 
     Attributes:
-        image: uint8 (size, size, 3), RGB.
-        instances: its objects, from back to front.
-        stuff: uint8 (size, size), ADE20K's index of the background's surface.
+        image: RGB, uint8 (size, size, 3).
+        instances: Its objects, from back to front.
+        stuff: ADE20K's index of the background, uint8 (size, size).
     """
 
     image: np.ndarray
@@ -87,12 +81,18 @@ def compose(
     count: tuple[int, int] = (1, 4),
     side: tuple[float, float] = (0.22, 0.5),
 ) -> DrawnImage:
-    """Draws an image of `size` pixels square that has an object of the class `primary`.
+    """Draw an image of ``size`` pixels square that has an object of the class ``primary``.
 
-    `primary` is one of `classes`; the other objects are of any of them that fits the scene.
-    `count` bounds their number, `primary` included; fewer come out where there is no room. `side`
-    bounds the longer side of an object, before its turn and outline, as a share of the image's.
-    Raises ValueError for a side above 0.8, from which on a turned object may not fit.
+    Args:
+        rng: Decides everything else.
+        size: Side of the image in pixels.
+        primary: One of ``classes``.
+        classes: Classes of the other objects, if they fit the scene.
+        count: Range of the number of objects. If there is no room, there are fewer.
+        side: Range of the longer side of an object, relative to the image.
+
+    Raises:
+        ValueError: ``side`` is above 0.8, where a rotated object may not fit.
     """
     if side[1] > _MAX_SIDE:
         raise ValueError(f'side: got {side}; its upper bound is at most {_MAX_SIDE}')
@@ -103,7 +103,7 @@ def compose(
         candidate = _find_room(rng, scene, name, size * rng.uniform(*side), placed)
         if candidate is not None:
             placed.append(candidate)
-    # The sky lies behind; on the ground, lower feet are nearer.
+    # Objects in the sky are behind; on the ground, the lower ones are nearer.
     placed.sort(key=lambda item: (item.place != 'sky', item.corners[3]))
     owner = np.zeros((size, size), np.uint8)
     for number, item in enumerate(placed, start=1):
@@ -119,7 +119,7 @@ def _scenes_for(name: str) -> list[str]:
 
 
 def _next_class(rng: np.random.Generator, kind: str, classes: Sequence[str]) -> str:
-    """Class that fits the scene; one that fits few scenes is the likelier, for an even count."""
+    """Draw a class that fits the scene, more often if it fits few scenes, for equal counts."""
     names = [name for name in classes if kind in _scenes_for(name)]
     weights = np.array([1 / len(_scenes_for(name)) for name in names])
     return names[int(rng.choice(len(names), p=weights / weights.sum()))]
@@ -128,7 +128,7 @@ def _next_class(rng: np.random.Generator, kind: str, classes: Sequence[str]) -> 
 def _find_room(
     rng: np.random.Generator, scene: Scene, name: str, side: float, placed: list[_Placed]
 ) -> _Placed | None:
-    """Object drawn and placed beside the others; None where there is no room."""
+    """Draw an object and place it beside the others; None if there is no room."""
     places = sorted(DRAWINGS[name].places & {'sky', PLACES[scene.kind]})
     place = places[int(rng.integers(len(places)))]
     sprite = draw(name, side, rng)
@@ -161,7 +161,7 @@ def _crowds(first: tuple[int, int, int, int], second: tuple[int, int, int, int])
 
 
 def _ground_contact(image: np.ndarray, item: _Placed) -> None:
-    """Soft shadow under an object on the ground, mirror image under one on the water."""
+    """Paint a shadow under an object on the ground, and a reflection under one on the water."""
     left, top, right, bottom = item.corners
     size, width, height = image.shape[1], right - left, bottom - top
     if item.place == 'water':
@@ -186,12 +186,8 @@ def _ground_contact(image: np.ndarray, item: _Placed) -> None:
 
 def _paste(scene: Scene, item: _Placed, owner: np.ndarray, number: int) -> None:
     left, top, right, bottom = item.corners
-    tint = _object_tint(scene.light)
+    # Half of the tint: the object fits the scene and stays bright.
+    tint = (1 + np.asarray(scene.light.tint, np.float32)) / 2
     paint = item.sprite.rgb.transpose(2, 0, 1) * tint[:, None, None]
     blend(scene.image[:, top:bottom, left:right], paint, item.sprite.alpha / np.float32(255))
     owner[top:bottom, left:right][item.sprite.alpha >= _OPAQUE] = number
-
-
-def _object_tint(light: Light) -> np.ndarray:
-    """Half of the light's tint: enough to belong to the scene, and still bright."""
-    return (1 + np.asarray(light.tint, np.float32)) / 2

@@ -1,14 +1,10 @@
-"""Write drawn images in the layouts of COCO, ImageNet, VOC 2012 and ADE20K's challenge.
-
-All makers take the number of images, the side of the square images in pixels, a seed and the classes to
-draw, and return the folder. A folder is written completely or not at all. A second call with the same
-arguments changes nothing. InputError: an argument is out of range, or the folder holds something else.
-"""
+"""Write drawn images in the layouts of COCO, ImageNet, VOC 2012 and ADE20K's challenge."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,74 +26,35 @@ STAMP = 'synthetic.json'
 SPLITS = {'train': 0, 'val': 1, 'unseen': 2}
 _IDS_PER_SPLIT = 1_000_000
 _COCO_HEAD = {
-    'info': {
-        'description': 'Drawn images with exact boxes and masks',
-        'version': '1.0',
-        'year': 2026,
-        'contributor': 'mobileone_mm',
-        'url': '',
-        'date_created': '2026/01/01',
-    },
-    'licenses': [
-        {
-            'id': 1,
-            'name': 'Apache License 2.0',
-            'url': 'https://www.apache.org/licenses/LICENSE-2.0',
-        }
-    ],
-}
-_COCO_IMAGE = {
-    'license': 1,
-    'coco_url': '',
-    'flickr_url': '',
-    'date_captured': '2026-01-01 00:00:00',
-}
+    'info': dict(
+        description='Drawn images with exact boxes and masks', version='1.0', year=2026,
+        contributor='mobileone_mm', url='', date_created='2026/01/01',
+    ),
+    'licenses': [dict(
+        id=1, name='Apache License 2.0', url='https://www.apache.org/licenses/LICENSE-2.0'
+    )],
+}  # fmt: skip
+_COCO_IMAGE = dict(license=1, coco_url='', flickr_url='', date_captured='2026-01-01 00:00:00')
 Draw = Callable[[str], Iterator[DrawnImage]]
 
 
-def make_coco(
-    root: str | Path,
-    num_train: int = 300,
-    num_val: int = 50,
-    size: int = 320,
-    seed: int = 0,
-    classes: tuple[str, ...] = CLASSES,
-) -> Path:
+def write_coco(folder: Path, draw: Draw) -> None:
     """Write ``{train,val}2017/*.jpg`` and ``annotations/instances_{train,val}2017.json``.
 
     The category list has COCO's 80 names and ids, so that an 80-class config fits.
     """
-
-    def write(folder: Path, draw: Draw) -> None:
-        (folder / 'annotations').mkdir()
-        for split in ('train', 'val'):
-            (folder / f'{split}2017').mkdir()
-            file = folder / 'annotations' / f'instances_{split}2017.json'
-            _write_coco(folder / f'{split}2017', file, split, draw)
-
-    counts = {'num_train': num_train, 'num_val': num_val}
-    return _make(root, write, 'coco', counts, size, seed, classes, CLASSES)
+    (folder / 'annotations').mkdir()
+    for split in ('train', 'val'):
+        file = folder / 'annotations' / f'instances_{split}2017.json'
+        _write_split(folder / f'{split}2017', file, split, draw)
 
 
-def make_images(
-    root: str | Path,
-    num: int = 12,
-    size: int = 320,
-    seed: int = 0,
-    classes: tuple[str, ...] = CLASSES,
-) -> Path:
-    """Write unseen images ``*.jpg`` and their annotations ``instances.json``.
-
-    With the same seed they share no random stream with the train and val images of the other makers.
-    """
-
-    def write(folder: Path, draw: Draw) -> None:
-        _write_coco(folder, folder / 'instances.json', 'unseen', draw)
-
-    return _make(root, write, 'images', {'num': num}, size, seed, classes, CLASSES)
+def write_images(folder: Path, draw: Draw) -> None:
+    """Write images ``*.jpg`` that no other layout has, and their annotations ``instances.json``."""
+    _write_split(folder, folder / 'instances.json', 'unseen', draw)
 
 
-def _write_coco(folder: Path, file: Path, split: str, draw: Draw) -> None:
+def _write_split(folder: Path, file: Path, split: str, draw: Draw) -> None:
     category_ids = {category['name']: category['id'] for category in coco_categories()}
     first_id = SPLITS[split] * _IDS_PER_SPLIT + 1
     images: list[dict[str, Any]] = []
@@ -125,95 +82,56 @@ def _write_coco(folder: Path, file: Path, split: str, draw: Draw) -> None:
     file.write_text(text + '\n', encoding='utf-8')
 
 
-def make_imagenet(
-    root: str | Path,
-    num_train: int = 300,
-    num_val: int = 50,
-    size: int = 256,
-    seed: int = 0,
-    classes: tuple[str, ...] = IMAGENET_CLASSES,
-) -> Path:
+def write_imagenet(folder: Path, draw: Draw) -> None:
     """Write ``{train,val}/<wnid>/*.JPEG`` and ``meta/{train,val}.txt`` (file and class index).
 
-    Each image has one object. The class indices are those of ImageNet-1k, so that a 1000-class config
-    fits. They differ from the order of the few folders, so the labels must come from ``meta``.
+    The class indices are those of ImageNet-1k, so that a 1000-class config fits. They differ from the order
+    of the few folders, so the labels must come from ``meta``.
     """
-
-    def write(folder: Path, draw: Draw) -> None:
-        (folder / 'meta').mkdir()
-        for split in ('train', 'val'):
-            lines = []
-            for index, drawn in enumerate(draw(split)):
-                thing = BY_NAME[drawn.instances[0].name]
-                file = f'{thing.wnid}/{thing.wnid}_{split}_{index:06d}.JPEG'
-                save_jpeg(drawn.image, folder / split / file)
-                lines.append(f'{file} {thing.imagenet}\n')
-            (folder / 'meta' / f'{split}.txt').write_text(''.join(lines), encoding='utf-8')
-
-    counts, one = (
-        {'num_train': num_train, 'num_val': num_val},
-        {'count': (1, 1), 'side': (0.45, 0.8)},
-    )
-    return _make(root, write, 'imagenet', counts, size, seed, classes, IMAGENET_CLASSES, one)
+    (folder / 'meta').mkdir()
+    for split in ('train', 'val'):
+        lines = []
+        for index, drawn in enumerate(draw(split)):
+            thing = BY_NAME[drawn.instances[0].name]
+            file = f'{thing.wnid}/{thing.wnid}_{split}_{index:06d}.JPEG'
+            save_jpeg(drawn.image, folder / split / file)
+            lines.append(f'{file} {thing.imagenet}\n')
+        (folder / 'meta' / f'{split}.txt').write_text(''.join(lines), encoding='utf-8')
 
 
-def make_voc(
-    root: str | Path,
-    num_train: int = 200,
-    num_val: int = 40,
-    size: int = 320,
-    seed: int = 0,
-    classes: tuple[str, ...] = VOC_CLASSES,
-) -> Path:
-    """Write ``JPEGImages``, ``SegmentationClass`` and ``ImageSets/Segmentation/{train,val}.txt``.
+def write_voc(folder: Path, draw: Draw) -> None:
+    """Write the content of ``VOCdevkit/VOC2012``: images, masks and the lists of train and val.
 
-    ``root`` stands for ``VOCdevkit/VOC2012``. The masks are palette PNGs: 0 is background, 255 a border
-    of two pixels around every object, and the rest are VOC's class indices.
+    The masks are palette PNGs: 0 is background, 255 a border of two pixels around every object.
     """
-
-    def write(folder: Path, draw: Draw) -> None:
-        (folder / 'SegmentationClass').mkdir()
-        (folder / 'ImageSets' / 'Segmentation').mkdir(parents=True)
-        for split in ('train', 'val'):
-            names = []
-            for index, drawn in enumerate(draw(split)):
-                names.append(f'synthetic_{split}_{index:06d}')
-                save_jpeg(drawn.image, folder / 'JPEGImages' / f'{names[-1]}.jpg')
-                mask = Image.fromarray(_voc_mask(drawn))
-                mask.putpalette(voc_palette())
-                mask.save(folder / 'SegmentationClass' / f'{names[-1]}.png')
-            listing = folder / 'ImageSets' / 'Segmentation' / f'{split}.txt'
-            listing.write_text('\n'.join(names) + '\n', encoding='utf-8')
-
-    counts = {'num_train': num_train, 'num_val': num_val}
-    return _make(root, write, 'voc', counts, size, seed, classes, VOC_CLASSES)
+    (folder / 'SegmentationClass').mkdir()
+    (folder / 'ImageSets' / 'Segmentation').mkdir(parents=True)
+    for split in ('train', 'val'):
+        names = []
+        for index, drawn in enumerate(draw(split)):
+            names.append(f'synthetic_{split}_{index:06d}')
+            save_jpeg(drawn.image, folder / 'JPEGImages' / f'{names[-1]}.jpg')
+            mask = Image.fromarray(_voc_mask(drawn))
+            mask.putpalette(voc_palette())
+            mask.save(folder / 'SegmentationClass' / f'{names[-1]}.png')
+        listing = folder / 'ImageSets' / 'Segmentation' / f'{split}.txt'
+        listing.write_text('\n'.join(names) + '\n', encoding='utf-8')
 
 
-def make_ade(
-    root: str | Path,
-    num_train: int = 200,
-    num_val: int = 40,
-    size: int = 320,
-    seed: int = 0,
-    classes: tuple[str, ...] = CLASSES,
-) -> Path:
-    """Write ``{images,annotations}/{training,validation}``.
+def write_ade(folder: Path, draw: Draw) -> None:
+    """Write the content of ``ADEChallengeData2016``: ``{images,annotations}/{training,validation}``.
 
-    ``root`` stands for ``ADEChallengeData2016``. The masks have the challenge's indices: 1 to 150 for
-    objects, sky, sea, grass and other surfaces, and 0 for objects that ADE20K does not name.
+    The masks have the challenge's indices: 1 to 150 for objects, sky, sea, grass and other surfaces, and 0
+    for objects that ADE20K does not name.
     """
-
-    def write(folder: Path, draw: Draw) -> None:
-        for split, name in (('train', 'training'), ('val', 'validation')):
-            (folder / 'annotations' / name).mkdir(parents=True)
-            for index, drawn in enumerate(draw(split), 1):
-                stem = f'ADE_{split}_{index:08d}'
-                save_jpeg(drawn.image, folder / 'images' / name / f'{stem}.jpg')
-                mask = drawn.painted({thing.name: thing.ade for thing in BY_NAME.values()})
-                Image.fromarray(mask).save(folder / 'annotations' / name / f'{stem}.png')
-
-    counts = {'num_train': num_train, 'num_val': num_val}
-    return _make(root, write, 'ade', counts, size, seed, classes, CLASSES)
+    indices = {thing.name: thing.ade for thing in BY_NAME.values()}
+    for split, name in (('train', 'training'), ('val', 'validation')):
+        (folder / 'annotations' / name).mkdir(parents=True)
+        for index, drawn in enumerate(draw(split), 1):
+            stem = f'ADE_{split}_{index:08d}'
+            save_jpeg(drawn.image, folder / 'images' / name / f'{stem}.jpg')
+            mask = Image.fromarray(drawn.painted(indices))
+            mask.save(folder / 'annotations' / name / f'{stem}.png')
 
 
 def _voc_mask(drawn: DrawnImage) -> np.ndarray:
@@ -249,29 +167,81 @@ def save_jpeg(image: np.ndarray, path: Path) -> None:
     Image.fromarray(image).save(path, 'JPEG', quality=92, subsampling=0)
 
 
-def _make(
-    root: str | Path,
-    write: Callable[[Path, Draw], None],
+@dataclass(frozen=True)
+class Layout:
+    """A layout of files.
+
+    Attributes:
+        about: One line for the help.
+        write: Writes the files; ``draw(split)`` yields the images.
+        counts: The names and defaults of the numbers of images.
+        classes: The classes that it can have.
+        size: Default side of the images in pixels.
+        options: Options of ``compose``.
+    """
+
+    about: str
+    write: Callable[[Path, Draw], None]
+    counts: dict[str, int]
+    classes: tuple[str, ...] = CLASSES
+    size: int = 320
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+_MANY, _FEW = {'num_train': 300, 'num_val': 50}, {'num_train': 200, 'num_val': 40}
+_ONE = {'count': (1, 1), 'side': (0.45, 0.8)}
+LAYOUTS = {
+    'coco': Layout('boxes and polygons, for detection', write_coco, _MANY),
+    'imagenet': Layout(
+        'class folders, for classification', write_imagenet, _MANY, IMAGENET_CLASSES, 256, _ONE
+    ),
+    'voc': Layout('palette masks, for segmentation', write_voc, _FEW, VOC_CLASSES),
+    'ade': Layout("masks in the challenge's layout", write_ade, _FEW),
+    'images': Layout('a folder of unseen images, for predict', write_images, {'num': 12}),
+}
+
+
+def make(
     layout: str,
-    counts: dict[str, int],
-    size: int,
-    seed: int,
-    classes: tuple[str, ...],
-    known: tuple[str, ...],
-    options: dict[str, Any] | None = None,
+    root: str | Path,
+    size: int | None = None,
+    seed: int = 0,
+    classes: tuple[str, ...] | None = None,
+    **counts: int,
 ) -> Path:
-    """Check the arguments and let ``write`` fill the folder, unless it was made with the same stamp."""
+    """Write a dataset completely or not at all. A second call with the same arguments changes nothing.
+
+    Args:
+        layout: A key of ``LAYOUTS``.
+        root: New or empty folder.
+        size: Side of the square images in pixels.
+        seed: Other seeds give other images.
+        classes: The classes to draw; all by default.
+        **counts: Numbers of images, ``num_train`` and ``num_val``, or ``num`` of the layout ``images``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: An argument is out of range, or the folder holds something else.
+    """
+    kind = LAYOUTS[layout]
+    counts = {**kind.counts, **counts}
+    size = kind.size if size is None else size
+    classes = kind.classes if classes is None else classes
     ranges = {'size': (size, 32, 4096), 'seed': (seed, 0, 2**32 - 1)}
     ranges |= {name: (count, 1, 999_999) for name, count in counts.items()}
     for name, (value, low, high) in ranges.items():
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InputError(f'{name}: got {value!r}; expected a whole number from {low} to {high}')
-    if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(known):
-        raise InputError(f'classes: got {list(classes)}; expected different names of {list(known)}')
+    if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(kind.classes):
+        raise InputError(
+            f'classes: got {list(classes)}; expected different names of {list(kind.classes)}'
+        )
 
     def draw(split: str) -> Iterator[DrawnImage]:
-        num = counts.get(f'num_{split}') or counts['num']
-        return draw_images(split, num, size, seed, classes, **options or {})
+        num = counts['num' if layout == 'images' else f'num_{split}']
+        return draw_images(split, num, size, seed, classes, **kind.options)
 
     stamp = {'generator': 'demo.generator', 'version': VERSION, 'layout': layout, **counts}
     stamp |= {'size': size, 'seed': seed, 'classes': list(classes)}
@@ -279,7 +249,7 @@ def _make(
     if not _is_made(root, stamp):
         try:
             with atomic_folder(root, 'root') as folder:
-                write(folder, draw)
+                kind.write(folder, draw)
                 text = json.dumps(stamp, indent=1)
                 (folder / STAMP).write_text(text + '\n', encoding='utf-8')
         except InputError:

@@ -1,4 +1,4 @@
-"""Masks as polygons, exactly: COCO's way to write a segmentation."""
+"""Convert masks to polygons exactly, for COCO's segmentations."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ _Point = tuple[int, int]
 
 
 def polygons(mask: np.ndarray) -> list[list[int]]:
-    """Outer borders of a bool mask (H, W) as COCO polygons [x1, y1, x2, y2, ...].
+    """Return the outer borders of a bool mask (H, W) as COCO polygons [x1, y1, x2, y2, ...].
 
-    The corners lie on the grid between the pixels, so that a polygon covers just the pixels of its
-    part of the mask. Parts that touch only at a corner are polygons of their own. Holes are
-    filled, since COCO's polygons cannot say them.
+    The corners are between the pixels, so a polygon covers exactly the pixels of its part. Parts that touch
+    only at a corner are separate polygons. Holes are filled: COCO's polygons have no holes.
     """
     return [ring for ring in _rings(mask) if polygon_area(ring) > 0]
 
 
 def polygon_area(ring: list[int]) -> int:
-    """Area in pixels, positive for a ring that runs clockwise on the image (an outer border)."""
+    """Return the area in pixels, positive for a clockwise ring (an outer border)."""
     x, y = np.asarray(ring[0::2], np.int64), np.asarray(ring[1::2], np.int64)
     return int(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) // 2
 
@@ -32,7 +31,7 @@ def _rings(mask: np.ndarray) -> list[list[int]]:
         point, heading = start, (0, 0)
         while True:
             ways = edges[point]
-            # Where two parts touch at a corner two edges leave; the right turn stays on this part.
+            # Two edges start where two parts touch at a corner; the right turn stays on this part.
             right = (-heading[1], heading[0])
             step = right if right in ways else ways[0]
             ways.remove(step)
@@ -48,7 +47,7 @@ def _rings(mask: np.ndarray) -> list[list[int]]:
 
 
 def _border_edges(mask: np.ndarray) -> dict[_Point, list[_Point]]:
-    """Unit steps along the mask's border, by where they start; the mask is on their right."""
+    """Return the unit steps along the border by their start; the mask is on their right."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return {}

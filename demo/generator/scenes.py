@@ -1,6 +1,6 @@
-"""Backgrounds: sea, beach, meadow, street, each by day, at dusk or at night.
+"""Backgrounds: sea, beach, meadow and street, by day, in the morning, at dusk and at night.
 
-Calmer and paler than the objects, so that a network trained for minutes can tell them apart.
+They are paler than the objects, so that a network learns the objects in minutes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Light:
     """Time of day.
 
     Attributes:
-        sky: colours from the zenith to the horizon.
-        cloud: colour of clouds.
-        lamp: colour of sun or moon.
-        tint: factor for red, green and blue of everything on the ground and of the objects.
-        stars: whether the sky has stars.
+        sky: Colors from the zenith to the horizon.
+        cloud: Color of clouds.
+        lamp: Color of sun or moon.
+        tint: Factors for red, green and blue of the ground and the objects.
+        stars: Whether the sky has stars.
     """
 
     sky: tuple[Color, ...]
@@ -63,20 +63,20 @@ LIGHTS = {
 }
 _LIGHT_SHARES = {'day': 0.5, 'morning': 0.2, 'dusk': 0.2, 'night': 0.1}
 
-# What a scene offers below its horizon; every scene has a sky above it.
+# The place for objects below the horizon. Every scene has a sky above it.
 PLACES = {'sea': 'water', 'beach': 'ground', 'meadow': 'ground', 'street': 'road'}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """An empty background.
+    """A background without objects.
 
     Attributes:
-        kind: key of `PLACES`.
+        kind: Key of ``PLACES``.
         image: float32 (3, size, size), about 0 to 255.
-        stuff: uint8 (size, size), ADE20K's index of the surface.
-        horizon: its row in pixels.
-        light: time of day.
+        stuff: ADE20K's index of the surface, uint8 (size, size).
+        horizon: Its row in pixels.
+        light: Time of day.
     """
 
     kind: str
@@ -87,7 +87,7 @@ class Scene:
 
 
 def paint_scene(kind: str, size: int, rng: np.random.Generator) -> Scene:
-    """Background of a kind (key of `PLACES`), `size` pixels square."""
+    """Paint a background of a kind (a key of ``PLACES``), ``size`` pixels square."""
     light = LIGHTS[str(rng.choice(list(_LIGHT_SHARES), p=list(_LIGHT_SHARES.values())))]
     horizon = round(size * rng.uniform(0.42, 0.58))
     image = np.empty((3, size, size), np.float32)
@@ -102,7 +102,7 @@ def paint_scene(kind: str, size: int, rng: np.random.Generator) -> Scene:
 
 
 def _paint_sky(image: np.ndarray, horizon: int, light: Light, rng: np.random.Generator) -> float:
-    """Fills the whole image with sky; returns the column of sun or moon."""
+    """Fill the whole image with sky, and return the column of sun or moon."""
     size = image.shape[1]
     shape = (size, size)
     rows = np.arange(size, dtype=np.float32) / horizon
@@ -117,7 +117,7 @@ def _paint_sky(image: np.ndarray, horizon: int, light: Light, rng: np.random.Gen
     blend(image, light.lamp, 0.9 * (1 - ramp(away, 0.9, 1.05)))
     puffs = noise(rng, shape, (7, 3.2), 4)
     cover = ramp(puffs + rng.uniform(-0.25, 0.25), 0.1, 0.95)
-    # Clouds thin out towards the horizon and get a shaded base from their own relief.
+    # Clouds get thinner towards the horizon, and their lower edge is shaded.
     cover *= np.clip(1.15 - rows, 0, 1)[:, None]
     blend(image, light.cloud, 0.85 * cover)
     base = np.clip(puffs - np.roll(puffs, -max(1, size // 40), axis=0), 0, 1)

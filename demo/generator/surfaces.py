@@ -1,6 +1,6 @@
-"""The lower half of the backgrounds: sea, beach, meadow, street.
+"""Paint the lower half of the backgrounds: sea, beach, meadow and street.
 
-Each painter changes image and labels in place, below and a little above the horizon.
+Each painter changes image and labels in place, below the horizon and slightly above it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .vocabulary import ADE_STUFF
 
 @dataclass(frozen=True)
 class View:
-    """What a painter works on.
+    """A background that a painter changes.
 
     Attributes:
         image: float32 (3, size, size), about 0 to 255.
-        stuff: uint8 (size, size), ADE20K's index of the surface.
-        horizon: its row.
-        haze: colour that far things tend to.
-        lamp: column of sun or moon.
+        stuff: ADE20K's index of the surface, uint8 (size, size).
+        horizon: Its row.
+        haze: Color of distant things.
+        lamp: Column of sun or moon.
     """
 
     image: np.ndarray
@@ -40,29 +40,29 @@ class View:
 
     @property
     def near(self) -> np.ndarray:
-        """How near each row is: 0 at the horizon and above, 1 at the lower edge."""
+        """Nearness of each row: 0 down to the horizon, 1 at the lower edge."""
         rows = np.arange(self.size, dtype=np.float32) - self.horizon
         return np.clip(rows / max(1, self.size - self.horizon), 0, 1)
 
     def fill(self, region: np.ndarray, color: np.ndarray | Color, name: str) -> None:
-        """Paints a region, softly where `region` (0 to 1) is between, and names it."""
+        """Paint and label a region; ``region`` is from 0 to 1."""
         blend(self.image, color, region)
         self.stuff[region > 0.5] = ADE_STUFF[name]
 
     def below(self, row: np.ndarray | float) -> np.ndarray:
-        """Region below a row, or below one row a column, with a soft edge: 0 to 1."""
+        """Return the region (0 to 1) below a row, or below one row for each column."""
         line = np.broadcast_to(np.asarray(row, np.float32), (self.size,))
         return np.clip(np.arange(self.size, dtype=np.float32)[:, None] + 1 - line[None], 0, 1)
 
     def receding(self, texture: np.ndarray) -> np.ndarray:
-        """Texture seen lying on the ground: its rows crowd together towards the horizon."""
+        """Return a texture in perspective: its rows are closer together at the horizon."""
         rows = (self.size - 1) * (1.25 - 0.25 / (0.2 + 0.8 * self.near))
         return texture[np.clip(rows, 0, self.size - 1).astype(int)]
 
     def ridge(
         self, rng: np.random.Generator, cells: float, row: float, height: float
     ) -> np.ndarray:
-        """Row of a hilly line in each column, up to `height` pixels above `row`."""
+        """Return the row of a hilly line by column, up to ``height`` pixels above ``row``."""
         return row - height * (0.5 + 0.5 * noise(rng, (2, self.size), (2, cells), 3)[0])
 
 
@@ -70,7 +70,7 @@ Painter = Callable[[View, np.random.Generator], None]
 
 
 def paint_sea(view: View, rng: np.random.Generator) -> None:
-    """Open water with waves and the glitter of sun or moon; sometimes a far coast."""
+    """Paint water with waves and the reflection of sun or moon, and sometimes a distant coast."""
     image, size, horizon, haze = view.image, view.size, view.horizon, view.haze
     if rng.random() < 0.5:
         ridge = view.ridge(rng, rng.uniform(2, 4), horizon + 0.02 * size, 0.14 * size)
@@ -92,7 +92,7 @@ def paint_sea(view: View, rng: np.random.Generator) -> None:
 
 
 def paint_beach(view: View, rng: np.random.Generator) -> None:
-    """Sand in front of a strip of sea with surf."""
+    """Paint sand in front of a strip of sea with surf."""
     image, size, horizon, haze = view.image, view.size, view.horizon, view.haze
     paint_sea(view, rng)
     depth = size - horizon
@@ -112,7 +112,7 @@ def paint_beach(view: View, rng: np.random.Generator) -> None:
 
 
 def paint_meadow(view: View, rng: np.random.Generator) -> None:
-    """Hills, a row of far trees and grass with flowers."""
+    """Paint hills, a row of distant trees and grass with flowers."""
     image, size, horizon, haze = view.image, view.size, view.horizon, view.haze
     hue = rng.uniform(0.24, 0.31)
     ridge = view.ridge(rng, rng.uniform(2, 4), horizon + 0.02 * size, 0.2 * size)
@@ -139,7 +139,7 @@ def paint_meadow(view: View, rng: np.random.Generator) -> None:
 
 
 def paint_street(view: View, rng: np.random.Generator) -> None:
-    """Pale houses behind a pavement and a road with lane marks."""
+    """Paint pale houses behind a pavement and a road with lane marks."""
     image, size, horizon, haze = view.image, view.size, view.horizon, view.haze
     left = -int(rng.integers(0, size // 8 + 1))
     while left < size:

@@ -13,9 +13,9 @@ from .canvas import Color
 def noise(
     rng: np.random.Generator, shape: tuple[int, int], cells: tuple[float, float], octaves: int = 3
 ) -> np.ndarray:
-    """Smooth noise of (rows, columns), about -1 to 1, with `cells` grains along each side.
+    """Return smooth noise, about -1 to 1, with ``cells`` grains along each side.
 
-    Every octave has twice the grains and half the height of the one before.
+    Every octave has twice the grains and half the height of the previous one.
     """
     total = np.zeros((2, 2), np.float32)
     height = 1.0
@@ -24,7 +24,7 @@ def noise(
             max(2, min(side, round(cell * 2**octave)))
             for side, cell in zip(shape, cells, strict=True)
         )
-        # Coarse octaves grow step by step: cheaper than each of them to full size, and as smooth.
+        # Resizing step by step is faster than resizing each octave to the full size.
         total = _grow(total, grid) + height * rng.uniform(-1, 1, grid).astype(np.float32)
         height /= 2
     return _grow(total, shape)
@@ -36,19 +36,19 @@ def _grow(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def grain(rng: np.random.Generator, shape: tuple[int, int], height: float) -> np.ndarray:
-    """Independent values for each pixel, uniform from -height to height."""
+    """Return independent values for each pixel, uniform from -height to height."""
     values = rng.integers(-127, 128, shape, dtype=np.int8)
     return values * np.float32(height / 127)
 
 
 def ramp(value: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Smooth step from 0 (at `low` and below) to 1 (at `high` and above)."""
+    """Return a smooth step from 0 (up to ``low``) to 1 (from ``high``)."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def gradient(colors: Sequence[Color], position: np.ndarray) -> np.ndarray:
-    """Colours at positions 0 to 1 along a row of evenly spaced colours: (3, *position's shape)."""
+    """Return the colors at positions 0 to 1 of a gradient: (3, *position's shape)."""
     stops = np.linspace(0, 1, len(colors))
     channels = zip(*colors, strict=True)
     return np.stack([np.interp(position, stops, channel) for channel in channels]).astype(
@@ -57,9 +57,9 @@ def gradient(colors: Sequence[Color], position: np.ndarray) -> np.ndarray:
 
 
 def blend(image: np.ndarray, color: Color | np.ndarray, share: np.ndarray) -> None:
-    """Mixes colour into an image (3, rows, columns) in place.
+    """Mix a color, or an array of the image's shape, into an image (3, rows, columns) in place.
 
-    `share` (rows, columns) is 0 to 1; `color` is one colour or an array that fits the image.
+    ``share`` (rows, columns) is from 0 to 1.
     """
     touched = np.flatnonzero(share.max(axis=1) > 0)
     if not len(touched):
@@ -73,7 +73,7 @@ def blend(image: np.ndarray, color: Color | np.ndarray, share: np.ndarray) -> No
 
 
 def disc(shape: tuple[int, int], x: float, y: float, radius: float) -> np.ndarray:
-    """Distance from (x, y) over the radius: 1 on the rim; float32 (rows, columns)."""
+    """Return the distance from (x, y) divided by the radius, float32 (rows, columns)."""
     down = (np.arange(shape[0], dtype=np.float32) + 0.5 - y) / radius
     along = (np.arange(shape[1], dtype=np.float32) + 0.5 - x) / radius
     return np.sqrt(down[:, None] ** 2 + along[None] ** 2)

@@ -15,7 +15,7 @@ from mobileone_mm.config.options import parse_value
 from mobileone_mm.config.read import load_config
 from mobileone_mm.errors import InputError, ProofError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_runs_all_tools_once_and_skips_what_is_done(stage, capsys):
     assert json.loads((here.folder / 'summary.json').read_text()) == summary
     here.run()
     assert calls == names
-    assert capsys.readouterr().out.count('done already') == 5
+    assert capsys.readouterr().out.count('already done') == 5
     here.job = replace(here.job, train_options=('train_cfg.max_epochs=1',))
     (here.work_dir / 'last_checkpoint').unlink()
     here.work_dir.rmdir()
@@ -70,12 +70,12 @@ def test_judges(stage):
 def test_target(stage):
     here, _, metrics = stage
     metrics.update(before=0.5, after=0.5)
-    with pytest.raises(ProofError, match=r'got 0\.5; at least 0\.7'):
+    with pytest.raises(ProofError, match=r'got 0\.5; expected at least 0\.7'):
         here.run()
 
 
 def test_bad_task_and_root(tmp_path):
-    with pytest.raises(InputError, match="task: got 'pose'; one of det, cls, seg"):
+    with pytest.raises(InputError, match="task: got 'pose'; expected one of det, cls, seg"):
         demo.Demo('pose', ROOT, tmp_path)
     with pytest.raises(InputError, match='has no configs and tools'):
         demo.Demo('det', tmp_path, tmp_path)

@@ -6,28 +6,21 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from demo.generator import (
-    CLASSES,
-    IMAGENET_CLASSES,
-    VOC_CLASSES,
-    make_ade,
-    make_coco,
-    make_imagenet,
-    make_images,
-    make_voc,
-)
-from demo.generator.vocabulary import BY_NAME, voc_palette
+from demo import make_dataset
+from demo.generator import CLASSES, IMAGENET_CLASSES, LAYOUTS, VOC_CLASSES, make
+from demo.generator.vocabulary import BY_NAME
+from mobileone_mm.cli.run import call_tool
+from mobileone_mm.data.convert.coco_to_voc import voc_palette
 from mobileone_mm.errors import InputError
 
-TOOL = Path(__file__).resolve().parents[2] / 'demo' / 'make_dataset.py'
-MAKERS = {'coco': make_coco, 'imagenet': make_imagenet, 'voc': make_voc, 'ade': make_ade}
+ROOT = Path(__file__).resolve().parents[2]
+DATASETS = ('coco', 'imagenet', 'voc', 'ade')
 COUNTS = {'num_train': 16, 'num_val': 8}
 SIZE = 64
 
@@ -36,8 +29,8 @@ SIZE = 64
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny dataset of each layout; `images` are unseen ones."""
     base = tmp_path_factory.mktemp('synthetic')
-    made = {name: make(base / name, size=SIZE, **COUNTS) for name, make in MAKERS.items()}
-    return {**made, 'images': make_images(base / 'images', 8, SIZE)}
+    made = {name: make(name, base / name, SIZE, **COUNTS) for name in DATASETS}
+    return {**made, 'images': make('images', base / 'images', SIZE, num=8)}
 
 
 def _hashes(root: Path) -> dict[str, str]:
@@ -48,11 +41,11 @@ def _hashes(root: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize('layout', MAKERS)
+@pytest.mark.parametrize('layout', DATASETS)
 def test_same_arguments_same_bytes(layout: str, roots: dict[str, Path], tmp_path: Path) -> None:
-    again = MAKERS[layout](tmp_path / 'again', size=SIZE, **COUNTS)
+    again = make(layout, tmp_path / 'again', SIZE, **COUNTS)
     assert _hashes(again) == _hashes(roots[layout])
-    other = _hashes(MAKERS[layout](tmp_path / 'other', size=SIZE, seed=1, **COUNTS))
+    other = _hashes(make(layout, tmp_path / 'other', SIZE, seed=1, **COUNTS))
     images = [name for name in other if name.lower().endswith(('jpg', 'jpeg'))]
     first = set(_hashes(roots[layout]).values())
     assert len(images) == 24
@@ -148,30 +141,30 @@ def test_ade_masks(roots: dict[str, Path]) -> None:
     assert max(seen) <= 150
 
 
-@pytest.mark.parametrize('make', [*MAKERS.values(), make_images])
-def test_second_call_changes_nothing(make: Callable[..., Path], tmp_path: Path) -> None:
-    counts = {'num': 3} if make is make_images else {'num_train': 2, 'num_val': 1}
-    root = make(tmp_path / 'data', size=32, **counts)
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_second_call_changes_nothing(layout: str, tmp_path: Path) -> None:
+    counts = {'num': 3} if layout == 'images' else {'num_train': 2, 'num_val': 1}
+    root = make(layout, tmp_path / 'data', 32, **counts)
     times = {path: path.stat().st_mtime_ns for path in root.rglob('*')}
-    assert make(root, size=32, **counts) == root
+    assert make(layout, root, 32, **counts) == root
     assert {path: path.stat().st_mtime_ns for path in root.rglob('*')} == times
     with pytest.raises(InputError, match=r'^root: .* other values of seed; delete it'):
-        make(root, size=32, seed=1, **counts)
+        make(layout, root, 32, seed=1, **counts)
     assert {path: path.stat().st_mtime_ns for path in root.rglob('*')} == times
     assert [path.name for path in tmp_path.iterdir()] == ['data']
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / 'data').mkdir()
-    assert (make_images(tmp_path / 'data', 1, 32) / 'instances.json').is_file()
+    assert (make('images', tmp_path / 'data', 32, num=1) / 'instances.json').is_file()
 
 
 def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / 'notes.txt').write_text('mine')
     with pytest.raises(InputError, match='not made by this generator'):
-        make_coco(tmp_path, 1, 1, 32)
+        make('coco', tmp_path, 32)
     with pytest.raises(InputError, match='is a file'):
-        make_coco(tmp_path / 'notes.txt', 1, 1, 32)
+        make('coco', tmp_path / 'notes.txt', 32)
     assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
     assert (tmp_path / 'notes.txt').read_text() == 'mine'
 
@@ -180,60 +173,58 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('demo.generator.coco.save_jpeg', full)
-    with pytest.raises(OSError, match='No space left'):
-        make_coco(tmp_path / 'data', 2, 2, 32)
+    monkeypatch.setattr('demo.generator.layouts.save_jpeg', full)
+    with pytest.raises(InputError, match='^root: cannot write .*: the disk is full'):
+        make('coco', tmp_path / 'data', 32)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ({'num_train': 0}, 'num_train: got 0; give a whole number from 1'),
+        ({'num_train': 0}, 'num_train: got 0; expected a whole number from 1'),
         ({'num_val': 2.5}, 'num_val: got 2.5'),
-        ({'size': 31}, 'size: got 31; give a whole number from 32 to 4096'),
+        ({'size': 0}, 'size: got 0'),
+        ({'size': 31}, 'size: got 31; expected a whole number from 32 to 4096'),
         ({'seed': -1}, 'seed: got -1'),
         ({'seed': True}, 'seed: got True'),
-        ({'classes': ('bus', 'dog')}, 'classes: got .*dog.*; give different names of'),
+        ({'classes': ('bus', 'dog')}, 'classes: got .*dog.*; expected different names of'),
         ({'classes': ()}, 'classes: got '),
         ({'classes': ('bus', 'bus')}, 'classes: got '),
     ],
 )
 def test_bad_arguments(arguments: dict, message: str, tmp_path: Path) -> None:
-    for make in MAKERS.values():
+    for layout in DATASETS:
         with pytest.raises(InputError, match=f'^{message}') as caught:
-            make(tmp_path / 'data', **arguments)
+            make(layout, tmp_path / 'data', **arguments)
         assert '\n' not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
 def _tool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(TOOL), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, '-m', 'demo.make_dataset', *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_tool_makes_a_data_set(tmp_path: Path) -> None:
+def test_tool(tmp_path: Path) -> None:
     done = _tool('images', tmp_path / 'unseen', '--num', '2', '--size', '32', '--seed', '4')
     assert (done.returncode, done.stderr) == (0, '')
-    assert _hashes(tmp_path / 'unseen') == _hashes(make_images(tmp_path / 'own', 2, 32, 4))
+    assert _hashes(tmp_path / 'unseen') == _hashes(make('images', tmp_path / 'own', 32, 4, num=2))
+    failed = _tool('ade', tmp_path / 'x', '--num-val', '0')
+    assert (failed.returncode, failed.stdout) == (2, '')
+    assert failed.stderr.startswith('error: num_val: got 0')
+    assert failed.stderr.count('\n') == 1
 
 
 @pytest.mark.parametrize(
     'arguments',
-    [
-        ('voc', 'notes.txt'),
-        ('coco', 'x', '--size', 'big'),
-        ('ade', 'x', '--num-val', '0'),
-        ('cub', 'x'),
-        ('coco', 'notes.txt/data'),
-    ],
+    [('voc', 'notes.txt'), ('coco', 'x', '--size', 'big'), ('cub', 'x'), ('coco', 'notes.txt/data')],
 )
-def test_tool_says_what_is_wrong_in_one_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_tool_refuses(arguments: tuple[str, ...], tmp_path: Path, capsys) -> None:
     (tmp_path / 'notes.txt').write_text('mine')
     layout, root, *options = arguments
-    failed = _tool(layout, tmp_path / root, *options)
-    assert failed.returncode == 2
-    assert failed.stderr.startswith('error: ')
-    assert failed.stderr.count('\n') == 1
-    assert failed.stdout == ''
+    assert call_tool(make_dataset.main, [layout, str(tmp_path / root), *options]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith('error: ')
+    assert (said.err.count('\n'), said.out) == (1, '')
     assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from demo.generator.compose import MAX_IOU, DrawnImage
-from demo.generator.objects import DRAWINGS, draw
+from demo.generator.drawings import DRAWINGS, draw
+from demo.generator.layouts import draw_images
 from demo.generator.outlines import polygon_area, polygons
 from demo.generator.scenes import LIGHTS, PLACES, paint_scene
-from demo.generator.splits import images
-from demo.generator.vocabulary import ADE_STUFF, CLASSES, THINGS, coco_categories, voc_palette
+from demo.generator.vocabulary import ADE_STUFF, CLASSES, THINGS, coco_categories
+from mobileone_mm.data.convert.coco_to_voc import voc_palette
 
 
 @pytest.fixture(scope='module')
 def drawn() -> list[DrawnImage]:
     """Forty images of 96 px."""
-    return list(images('train', 40, 96, 0, CLASSES))
+    return list(draw_images('train', 40, 96, 0, CLASSES))
 
 
 def _iou(first: tuple[int, ...], second: tuple[int, ...]) -> float:
@@ -29,8 +30,8 @@ def _iou(first: tuple[int, ...], second: tuple[int, ...]) -> float:
 
 
 def test_same_seed_same_pixels_whatever_was_drawn_before() -> None:
-    first = list(images('train', 6, 64, 3, CLASSES))
-    again = list(images('train', 9, 64, 3, CLASSES))[:6]
+    first = list(draw_images('train', 6, 64, 3, CLASSES))
+    again = list(draw_images('train', 9, 64, 3, CLASSES))[:6]
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one.image, two.image)
         np.testing.assert_array_equal(one.stuff, two.stuff)
@@ -39,7 +40,7 @@ def test_same_seed_same_pixels_whatever_was_drawn_before() -> None:
 
 def test_seeds_and_splits_differ() -> None:
     sets = [
-        {image.image.tobytes() for image in images(split, 12, 48, seed, CLASSES)}
+        {image.image.tobytes() for image in draw_images(split, 12, 48, seed, CLASSES)}
         for split, seed in (('train', 0), ('val', 0), ('unseen', 0), ('train', 1), ('val', 1))
     ]
     assert len(set.union(*sets)) == 5 * 12
@@ -66,7 +67,7 @@ def test_masks_end_where_the_dark_outline_ends() -> None:
     """A rim of the mask is dark on all sides, the sky just outside of it is not."""
     skies = [
         image
-        for image in images('val', 8, 256, 5, ('kite',), count=(1, 1))
+        for image in draw_images('val', 8, 256, 5, ('kite',), count=(1, 1))
         if image.image[:20].mean() > 150
     ]
     assert len(skies) > 3
