@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ..datasets import DatasetConfig
-from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack
+from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack, read_classes
 from .listed import MAX_LOOKUPS
 
 
@@ -31,7 +31,7 @@ def check_packed(dataset: DatasetConfig, num_classes: int | None) -> None:
         if not labels:
             raise InputError(f"the dataset is empty: '{folder}' has no image")
         if with_label:
-            _check_classes(folder, labels.values(), pack.classes, num_classes)
+            _check_classes(folder, labels.values(), read_classes(folder), num_classes)
     except InputError as error:
         raise InputError(f'{dataset.path}: {error}') from error
 

@@ -11,7 +11,7 @@ from mmpretrain.datasets.base_dataset import BaseDataset
 from ...errors import InputError
 from ...registry import DATASETS
 from .backend import address
-from .packs import open_pack
+from .packs import open_pack, read_classes
 
 
 @DATASETS.register_module()
@@ -56,13 +56,10 @@ class PackedDataset(BaseDataset):
         """Leave the prefix as it is: it is an address."""
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Return the address, the class and the row in the pack of each image.
-
-        Raises:
-            InputError: An image has no class, or ``labels.txt`` does not fit the shards.
-        """
-        if self.pack.classes is not None:
-            self._metainfo.setdefault('classes', self.pack.classes)
+        """Return the address, the class and the row in the pack of each image."""
+        classes = read_classes(self.pack.folder)
+        if classes is not None:
+            self._metainfo.setdefault('classes', classes)
         table = list(self.pack.samples())
         labels, rows = dict(table), {name: row for row, (name, _) in enumerate(table)}
         places = self.pack.places(labels, self.with_label)

@@ -7,7 +7,8 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,7 @@ class Pack(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """Return the bytes of an image.
-
-        Raises:
-            FileNotFoundError: There is no image of that name.
-            OSError: It cannot be read.
-        """
+        """Return the bytes of an image. FileNotFoundError: there is none of that name."""
 
     @abstractmethod
     def samples(self) -> Iterator[tuple[str, int]]:
@@ -55,21 +51,8 @@ class Pack(ABC):
     def close(self) -> None:
         """Close open files. The next read opens them again."""
 
-    @cached_property
-    def classes(self) -> tuple[str, ...] | None:
-        """Names of the classes from ``classes.txt``; None without that file.
-
-        Raises:
-            InputError: The file cannot be read.
-        """
-        return read_classes(self.folder)
-
     def listing(self) -> list[tuple[str, int]] | None:
-        """Return the lines ``NAME LABEL`` of ``labels.txt``, in the order of the source dataset.
-
-        Raises:
-            InputError: A line is malformed.
-        """
+        """Return the lines ``NAME LABEL`` of ``labels.txt``, in the order of the source dataset."""
         lines, found = _lines(self.folder / LABELS), []
         for number, line in enumerate(lines or (), 1):
             name, _, label = line.rpartition(' ')
@@ -116,17 +99,6 @@ class Pack(ABC):
         return FileNotFoundError(errno.ENOENT, 'no image of that name', f'{self.folder}!/{name}')
 
 
-class _File:
-    """A file that is open for reading by position, and closed with its last reference."""
-
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __del__(self) -> None:
-        if hasattr(self, 'descriptor'):
-            os.close(self.descriptor)
-
-
 class TarPack(Pack):
     """Tar shards. One ``pread`` reads an image, so threads and forks need no file position."""
 
@@ -141,7 +113,8 @@ class TarPack(Pack):
             stems = np.array([f'{Path(name).stem}/'.encode() for name in self.index.shards])
             self._names = np.char.add(stems[self.index.shard], self._names)
             self._order = np.argsort(self._names, kind='stable')
-        self.file = lru_cache(_MAX_OPEN)(lambda shard: _File(folder / self.index.shards[shard]))
+        # The last reference closes a file, so no thread loses one that it reads.
+        self.file = lru_cache(_MAX_OPEN)(self._open)
 
     def samples(self) -> Iterator[tuple[str, int]]:
         names = (name.decode() for name in self._names.tolist())
@@ -149,13 +122,11 @@ class TarPack(Pack):
 
     def read(self, name: str) -> bytes:
         row = self._row(name)
-        file, (_, offset, left, _) = (
-            self.file(int(self.index.shard[row])),
-            self.index.rows[row].item(),
-        )
+        file = self.file(int(self.index.shard[row]))
+        _, offset, left, _ = self.index.rows[row].item()
         parts = []
         while left:
-            part = os.pread(file.descriptor, left, offset)
+            part = os.pread(file.fileno(), left, offset)
             if not part:
                 raise OSError(errno.EIO, 'the shard is shorter than its index says', name)
             parts.append(part)
@@ -164,6 +135,9 @@ class TarPack(Pack):
 
     def close(self) -> None:
         self.file.cache_clear()
+
+    def _open(self, shard: int) -> FileIO:
+        return FileIO(self.folder / self.index.shards[shard])
 
     def _row(self, name: str) -> int:
         for text in (name, member_name(name)):
@@ -183,11 +157,7 @@ class LmdbPack(Pack):
         self._environment: Any = None
 
     def samples(self) -> Iterator[tuple[str, int]]:
-        """Yield the name and the class of each image, in the order of ``labels.txt``.
-
-        Raises:
-            InputError: That file is missing or malformed.
-        """
+        """Yield the name and the class of each image, in the order of ``labels.txt``."""
         listing = self.listing()
         if listing is None:
             raise InputError(

@@ -155,7 +155,7 @@ class ReadAhead:
                     file, count = self.pack.file(shard), 1
                     while position < end and count:
                         piece = buffer[: end - position]
-                        count = os.preadv(file.descriptor, [piece], position)
+                        count = os.preadv(file.fileno(), [piece], position)
                         position += count
                 except OSError:
                     continue  # the loader meets the same error and reports it

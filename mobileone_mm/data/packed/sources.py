@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.registry import DATASETS
 
@@ -14,54 +13,46 @@ from ...errors import InputError
 from .shards import NO_LABEL
 
 
-@dataclass(frozen=True)
-class Item:
-    """An image to pack.
-
-    Attributes:
-        path: Path or address of the source, for mmengine's file functions.
-        name: Name in the pack, with folders.
-        label: Class, -1 for none.
-    """
+class Item(NamedTuple):
+    """An image to pack: its path or address, its name in the pack, and its class (-1 for none)."""
 
     path: str
     name: str
     label: int = NO_LABEL
 
 
-def items_of_folder(
-    folder: str | os.PathLike[str], with_label: bool = True
-) -> tuple[list[Item], tuple[str, ...] | None]:
-    """List the images below a folder, with one folder for each class in the order of their names.
+Source = tuple[list[Item], tuple[str, ...] | None]
+
+
+def items_of_folder(folder: str | os.PathLike[str], with_label: bool = True) -> Source:
+    """List the images below a folder, in mmpretrain's order.
 
     Args:
         folder: The folder.
-        with_label: Whether the folders in it are classes.
+        with_label: Whether the folders in it are classes, numbered in the order of their names.
 
     Returns:
-        The images in mmpretrain's order, and the class names.
+        The images, and the class names.
 
     Raises:
         InputError: The folder does not exist, or has no image.
     """
-    from mmpretrain.datasets import CustomDataset
-
     if not Path(folder).is_dir():
         raise InputError(f"'{folder}' is not a folder")
     if with_label and not any(entry.is_dir() for entry in os.scandir(folder)):
         raise InputError(f"'{folder}' has no class folders; pass --no-labels, or a config")
+    settings = dict(type='mmpretrain.CustomDataset', data_root=str(folder), with_label=with_label)
     try:
-        dataset = CustomDataset(data_root=str(folder), with_label=with_label, pipeline=[])
+        return items_of_dataset(settings)
     except RuntimeError as error:  # mmpretrain's error for an empty folder
         raise InputError(f"'{folder}' has no images in its folders") from error
-    return _items(dataset), dataset.CLASSES
 
 
-def items_of_dataset(settings: Mapping[str, Any]) -> tuple[list[Item], tuple[str, ...] | None]:
-    """List the images of a dataset, by its settings. The default scope must be set.
+def items_of_dataset(settings: Mapping[str, Any]) -> Source:
+    """List the images of a dataset by its settings, in its order. The default scope must be set.
 
     Returns:
-        The images in the order of the dataset, and the class names if the images have classes.
+        The images, and the class names if the images have classes.
 
     Raises:
         InputError: The dataset has no list of images, or an image has several classes.

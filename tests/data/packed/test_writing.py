@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mobileone_mm.data.packed import writing
-from mobileone_mm.data.packed.packs import open_pack
+from mobileone_mm.data.packed.packs import open_pack, read_classes
 from mobileone_mm.data.packed.sources import Item, items_of_dataset, items_of_folder
 from mobileone_mm.data.packed.writing import write_pack
 from mobileone_mm.errors import InputError, ProofError
@@ -47,7 +47,7 @@ def test_items(form, items, tmp_path):
     assert write_pack(items, tmp_path / 'a' / 'b', form, classes=['even', 'odd']) == 15_000
     pack = open_pack(tmp_path / 'a' / 'b')
     assert dict(pack.samples()) == {item.name: item.label for item in items}
-    assert pack.classes == ('even', 'odd')
+    assert read_classes(pack.folder) == ('even', 'odd')
     for item in items:
         assert pack.read(item.name) == Path(item.path).read_bytes()
     assert {path.name for path in (tmp_path / 'a').iterdir()} == {'b'}
