@@ -115,7 +115,8 @@ class Sprite:
 class Canvas:
     """Draw shapes given in units: x to the right, y down, the object within about [-1, 1].
 
-    A dark outline separates every shape from the background. Light and shade change colors, not the mask.
+    A dark outline separates every shape from the background. Light and shade change colors, not the
+    mask.
     """
 
     def __init__(self, pose: Pose, ink: Color) -> None:
@@ -181,7 +182,7 @@ class Canvas:
     def glow(
         self, within: Points, center: tuple[float, float], radius: float, color: Color, power: float
     ) -> None:
-        """Draw a soft disc of light or shade inside a polygon; ``power`` is the opacity of its center."""
+        """Draw a soft disc of light inside a polygon; ``power`` is the opacity of its center."""
         corners = self._pixels(within)
         corner = np.floor(corners.min(axis=0))
         extent = np.ceil(corners.max(axis=0)) - corner + 1

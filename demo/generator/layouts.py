@@ -85,8 +85,8 @@ def _write_split(folder: Path, file: Path, split: str, draw: Draw) -> None:
 def write_imagenet(folder: Path, draw: Draw) -> None:
     """Write ``{train,val}/<wnid>/*.JPEG`` and ``meta/{train,val}.txt`` (file and class index).
 
-    The class indices are those of ImageNet-1k, so that a 1000-class config fits. They differ from the order
-    of the few folders, so the labels must come from ``meta``.
+    The class indices are those of ImageNet-1k, so that a 1000-class config fits. They differ from
+    the order of the few folders, so the labels must come from ``meta``.
     """
     (folder / 'meta').mkdir()
     for split in ('train', 'val'):
@@ -121,8 +121,8 @@ def write_voc(folder: Path, draw: Draw) -> None:
 def write_ade(folder: Path, draw: Draw) -> None:
     """Write the content of ``ADEChallengeData2016``: ``{images,annotations}/{training,validation}``.
 
-    The masks have the challenge's indices: 1 to 150 for objects, sky, sea, grass and other surfaces, and 0
-    for objects that ADE20K does not name.
+    The masks have the challenge's indices: 1 to 150 for objects, sky, sea, grass and other
+    surfaces, and 0 for objects that ADE20K does not name.
     """
     indices = {thing.name: thing.ade for thing in BY_NAME.values()}
     for split, name in (('train', 'training'), ('val', 'validation')):
@@ -153,8 +153,8 @@ def draw_images(
 ) -> Iterator[DrawnImage]:
     """Yield ``num`` images of a split (a key of ``SPLITS``); ``options`` are those of ``compose``.
 
-    An image depends on seed, split and its own number only. The classes take turns as the first object,
-    so that every class occurs if there are as many images as classes.
+    An image depends on seed, split and its own number only. The classes take turns as the first
+    object, so that every class occurs if there are as many images as classes.
     """
     for index in range(num):
         rng = np.random.default_rng([seed, SPLITS[split], index])
@@ -217,7 +217,8 @@ def make(
         size: Side of the square images in pixels.
         seed: Other seeds give other images.
         classes: The classes to draw; all by default.
-        **counts: Numbers of images, ``num_train`` and ``num_val``, or ``num`` of the layout ``images``.
+        **counts: Numbers of images, ``num_train`` and ``num_val``, or ``num`` of the layout
+            ``images``.
 
     Returns:
         The folder.

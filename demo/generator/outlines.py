@@ -10,8 +10,9 @@ _Point = tuple[int, int]
 def polygons(mask: np.ndarray) -> list[list[int]]:
     """Return the outer borders of a bool mask (H, W) as COCO polygons [x1, y1, x2, y2, ...].
 
-    The corners are between the pixels, so a polygon covers exactly the pixels of its part. Parts that touch
-    only at a corner are separate polygons. Holes are filled: COCO's polygons have no holes.
+    The corners are between the pixels, so a polygon covers exactly the pixels of its part. Parts
+    that touch only at a corner are separate polygons. Holes are filled: COCO's polygons have no
+    holes.
     """
     return [ring for ring in _rings(mask) if polygon_area(ring) > 0]
 

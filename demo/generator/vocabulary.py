@@ -1,7 +1,7 @@
 """The drawn classes, and their names and numbers in COCO, ImageNet, VOC and ADE20K.
 
-The official configs (80, 1000, 21 and 150 classes) read the drawn images unchanged: only the data root
-differs from real data.
+The official configs (80, 1000, 21 and 150 classes) read the drawn images unchanged: only the data
+root differs from real data.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ _COCO_UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 def coco_categories() -> list[dict]:
     """Return all 80 categories of COCO 2017 with their official ids (1 to 90 with gaps).
 
-    mmdet numbers labels by the categories in the annotation file: with the drawn categories only, every
-    label of an 80-class config would be shifted.
+    mmdet numbers labels by the categories in the annotation file: with the drawn categories only,
+    every label of an 80-class config would be shifted.
     """
     ids = (number for number in range(1, 91) if number not in _COCO_UNUSED_IDS)
     return [

@@ -1,7 +1,7 @@
-"""mmpretrain's augmentations of colour, with the same result in less time.
+"""mmpretrain's color augmentations with the same results in less time.
 
-The hosts' functions treat every pixel by itself, in 64 bits or in floating point, though an image has
-256 values a channel: here the values are worked out once, and the image is looked up in a table.
+The functions of the host compute every pixel in 64 bits or in floating point. A channel has only
+256 values: these classes compute a table of them and look the image up in it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,17 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmpretrain.datasets import transforms as host
 
-#: all values of an image, in as many channels
+#: all values of a pixel, in three channels
 _VALUES = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-#: OpenCV counts pixels in float32, which is exact up to here.
+#: OpenCV counts pixels in float32, which is exact up to this number.
 _MOST_PIXELS = 2**24
 
 
 def faster(transform: Any) -> Any:
-    """The faster twin of one of mmpretrain's augmentations; any other transform as it is.
+    """Return the faster version of a built transform of mmpretrain; other transforms unchanged.
 
-    The twin has the name and the settings of the original, draws the same random numbers and has the
-    same result, bit by bit. Transforms inside a transform are exchanged, too, in place.
-
-    Args:
-        transform: A transform, built.
+    It has the same name and settings, draws the same random numbers and gives the same pixels.
+    Transforms inside a transform are replaced in place.
     """
     held = getattr(transform, 'transforms', None)
     if isinstance(held, list):
@@ -42,9 +39,9 @@ def faster(transform: Any) -> Any:
 
 
 class _Pointwise(BaseTransform):
-    """An augmentation whose value of a pixel depends on nothing but the pixel's value.
+    """An augmentation in which a new value depends on the old value only.
 
-    The host's own transform runs on one pixel of each value.
+    The transform of the host computes the table from one pixel of each value.
     """
 
     def transform(self, results: dict) -> dict:
@@ -53,7 +50,7 @@ class _Pointwise(BaseTransform):
         if not _fits(image):
             return super().transform(results)
         table = super().transform(dict(img=_VALUES))['img']
-        if table is not _VALUES:  # else it was switched off, by its probability
+        if table is not _VALUES:  # else the probability switched it off
             results['img'] = _look_up(image, table)
         return results
 
@@ -71,7 +68,7 @@ class Brightness(_Pointwise, host.Brightness):
 
 
 class Contrast(host.Contrast):
-    """mmpretrain's ``Contrast``: values are blended with the mean grey of the image."""
+    """mmpretrain's ``Contrast``: it blends values with the mean gray of the image."""
 
     def transform(self, results: dict) -> dict:
         """Change the contrast of ``img`` at random."""
@@ -92,7 +89,7 @@ class Contrast(host.Contrast):
 
 
 class Equalize(host.Equalize):
-    """mmpretrain's ``Equalize``: each channel's values as evenly frequent as they can be."""
+    """mmpretrain's ``Equalize``: it makes the values of each channel equally frequent."""
 
     def transform(self, results: dict) -> dict:
         """Equalize ``img`` at random."""
@@ -105,7 +102,7 @@ class Equalize(host.Equalize):
 
 
 class AutoContrast(host.AutoContrast):
-    """mmpretrain's ``AutoContrast``: each channel's values are stretched to 0 to 255."""
+    """mmpretrain's ``AutoContrast``: it stretches the values of each channel to 0 to 255."""
 
     def transform(self, results: dict) -> dict:
         """Stretch the contrast of ``img`` at random."""
@@ -128,7 +125,7 @@ _FASTER: dict[type, type] = {
 
 
 def _fits(image: Any) -> bool:
-    """Whether it is an image of three channels of 8 bits, as all loaders give it."""
+    """Return whether it is an image of three channels of 8 bits."""
     return (
         isinstance(image, np.ndarray)
         and image.dtype == np.uint8
@@ -139,12 +136,12 @@ def _fits(image: Any) -> bool:
 
 
 def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Look all channels up in one table, which OpenCV does faster than in equal ones."""
+    """Look all channels up in one table, which is faster in OpenCV than three equal tables."""
     return cv2.LUT(image, np.ascontiguousarray(table[0, :, 0]))
 
 
 def _by_channel(image: np.ndarray, table_of: Any) -> np.ndarray:
-    """Look each channel up in the table that a function makes of its histogram."""
+    """Look each channel up in the table that a function computes from its histogram."""
     tables = [
         table_of(cv2.calcHist([image], [channel], None, [256], [0, 256]).ravel().astype(np.int64))
         for channel in range(3)
@@ -153,7 +150,7 @@ def _by_channel(image: np.ndarray, table_of: Any) -> np.ndarray:
 
 
 def _equalizing(counts: np.ndarray) -> np.ndarray:
-    """Each value's rank in the channel; the brightest pixels do not count, as in Pillow."""
+    """Return the rank of each value; the brightest pixels do not count, as in Pillow."""
     last = counts[np.flatnonzero(counts)[-1]]
     step = (counts.sum() - last) // 255
     if step == 0:
@@ -163,7 +160,7 @@ def _equalizing(counts: np.ndarray) -> np.ndarray:
 
 
 def _stretching(counts: np.ndarray) -> np.ndarray:
-    """The line through the channel's least and greatest value, in the host's order of rounding."""
+    """Map the least and greatest value of the channel to 0 and 255, rounded as the host does."""
     low, high = np.flatnonzero(counts)[[0, -1]]
     if low == high:
         return np.arange(256)

@@ -1,4 +1,4 @@
-"""AutoAugment whose hyper-parameters arrive; AutoAugment and RandAugment in less time."""
+"""AutoAugment with working hyper-parameters; AutoAugment and RandAugment in less time."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from .augmentations import faster
 
 @TRANSFORMS.register_module()
 class AutoAugment(MMPretrainAutoAugment):
-    """mmpretrain's AutoAugment, with its ``hparams`` in force.
+    """mmpretrain's AutoAugment with working ``hparams``, and with faster augmentations.
 
-    mmpretrain merges ``hparams`` into the policies and then builds the policies from before, so that
-    ``pad_val`` is 128 whatever the config says. All else is mmpretrain's; augmentations that are
-    slow there are faster here (:func:`~mobileone_mm.data.augmentations.faster`).
+    mmpretrain merges ``hparams`` into the policies, but builds the unmerged ones: ``pad_val`` is
+    always 128. :func:`~mobileone_mm.data.augmentations.faster` replaces the slow augmentations.
 
     Args:
-        policies: Name of a collection of policies, or the policies themselves.
-        hparams: Settings for those augmentations that have them, such as ``pad_val``.
+        policies: Name of a collection of policies, or the policies.
+        hparams: Settings of the augmentations that have them, such as ``pad_val``.
     """
 
     def __init__(self, policies: str | list[list[dict]], hparams: dict[str, Any]) -> None:
@@ -32,10 +31,7 @@ class AutoAugment(MMPretrainAutoAugment):
 
 @TRANSFORMS.register_module()
 class RandAugment(MMPretrainRandAugment):
-    """mmpretrain's RandAugment: the same images, bit by bit, in less time.
-
-    Its arguments are mmpretrain's; see :func:`~mobileone_mm.data.augmentations.faster`.
-    """
+    """mmpretrain's RandAugment with the same pixels in less time, by faster augmentations."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

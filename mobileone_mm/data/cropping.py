@@ -1,4 +1,4 @@
-"""The random crop of classifiers' training, with the same result in less time."""
+"""mmpretrain's random crop with the same result in less time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from ..registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class RandomResizedCrop(HostRandomResizedCrop):
-    """mmpretrain's ``RandomResizedCrop``: the same crops and pixels, bit by bit, only faster.
+    """mmpretrain's ``RandomResizedCrop``: the same crops and pixels in less time.
 
-    The host hands a crop to the resize as a view of the image. Pillow wants its rows without
-    gaps, and NumPy closes the gaps element by element when Pillow asks, which costs as much as the
-    resize itself. Here they are closed row by row first (docs/data.md has the measured ratios).
-
-    Pillow's own way around it, a ``box`` given to its resize, is no option: the filter then reads
-    pixels outside the crop, and the edges differ.
+    The host passes a crop to Pillow as a view of the image. NumPy then copies it element by
+    element, which takes as long as the resize. This class copies it by rows first (docs/data.md has
+    the ratios). With Pillow's ``box`` argument the filter reads pixels outside the crop, so the
+    edges differ.
     """
 
     def transform(self, results: dict) -> dict:
-        """Replace ``img`` by a random crop of it, resized to ``scale``; set ``img_shape``."""
+        """Replace ``img`` by a random crop that is resized to ``scale``; set ``img_shape``."""
         top, left, height, width = self.rand_crop_params(results['img'])
         crop = np.ascontiguousarray(results['img'][top : top + height, left : left + width])
         results['img'] = mmcv.imresize(

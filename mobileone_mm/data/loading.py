@@ -1,4 +1,4 @@
-"""Loading images so that one broken file does not end a long run."""
+"""Load images so that one broken file does not end a long run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import cv2
+import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import LoadImageFromFile
@@ -23,54 +24,54 @@ from .packed import backend as _packed  # noqa: F401  (registers the file backen
 
 ON_ERROR = ('skip', 'blank', 'raise')
 _JPEG_START, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
-_GREY = 114
+_GRAY = 114
 _FALLBACK_SIZE = (256, 256)
 
 
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
-    """Load an image; report a file that cannot be read by name, and go on.
+    """Load an image. Report a file that cannot be read by name, and continue.
 
-    mmcv's loader ends the run with the traceback of a worker, often without the name of the file;
-    its ``ignore_empty`` skips such files in silence, and in evaluation mmengine then dies without
-    a name. OpenCV fails for a file that is cut off, yet some versions return what there is with the
-    rest grey; such a JPEG counts as broken here.
+    mmcv's loader ends the run with the traceback of a worker, often without the file name. With its
+    ``ignore_empty``, mmengine fails in evaluation without the name. Some versions of OpenCV fill a
+    truncated JPEG with gray; this class reports it as broken.
 
     Args:
-        on_error: What happens to a file that cannot be read. ``skip``: the dataset takes another
-            sample instead (training). ``blank``: a grey image of the annotated size takes its
-            place, so that the metric counts what is missed (evaluation). ``raise``: the run ends.
+        on_error: The reaction to a file that cannot be read. ``skip``: the dataset returns another
+            sample (training). ``blank``: a gray image of the annotated size, so that the metric
+            counts the missed objects (evaluation). ``raise``: the run ends.
         **kwargs: Arguments of mmcv's ``LoadImageFromFile``.
 
     Raises:
-        ValueError: ``on_error`` is none of these.
+        ValueError: ``on_error`` has another value.
     """
 
     def __init__(self, *args: Any, on_error: str = 'skip', **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if on_error not in ON_ERROR:
-            raise ValueError(f"on_error: got '{on_error}'; {', '.join(ON_ERROR)} are allowed")
+            raise ValueError(f"on_error: got '{on_error}'; expected one of {', '.join(ON_ERROR)}")
         self.on_error = on_error
-        _reports()  # before the workers start, so that they share it
+        _reports()  # before the workers start: they share it
 
     def transform(self, results: dict) -> dict | None:
-        """Add ``img``, ``img_shape`` and ``ori_shape`` to the results; None if there is nothing.
+        """Add ``img``, ``img_shape`` and ``ori_shape`` to the results; None if the file is skipped.
 
         Raises:
             InputError: The file cannot be read and ``on_error`` is ``raise``.
         """
         path = str(results['img_path'])
         try:
-            image = self._read(path)
+            image = decode(self.content(path), path, self.color_type, self.imdecode_backend)
         except InputError as error:
             if self.on_error == 'raise':
                 raise
             skipped = self.on_error == 'skip'
-            then = 'left out' if skipped else 'counted as a grey image'
+            then = 'skipped' if skipped else 'replaced by a gray image'
             report_file(path, f'{error}; it is {then}')
             if skipped:
                 return None
-            image = self._blank(results, path)
+            channels = () if self.color_type.startswith('grayscale') else (3,)
+            image = np.full((*_annotated_size(results, path), *channels), _GRAY, np.uint8)
         if self.to_float32:
             image = image.astype(np.float32)
         results['img'] = image
@@ -78,11 +79,8 @@ class LoadImage(LoadImageFromFile):
         results['ori_shape'] = image.shape[:2]
         return results
 
-    def _read(self, path: str) -> np.ndarray:
-        return decode(self.content(path), path, self.color_type, self.imdecode_backend)
-
     def content(self, path: str) -> bytes:
-        """The bytes of an image's file.
+        """Return the bytes of an image file.
 
         Raises:
             InputError: It cannot be read.
@@ -94,69 +92,62 @@ class LoadImage(LoadImageFromFile):
         except OSError as error:
             raise InputError(f"image '{path}' cannot be read: {error.strerror or error}") from error
 
-    def _blank(self, results: dict, path: str) -> np.ndarray:
-        height, width = _annotated_size(results, path)
-        grey = self.color_type.startswith('grayscale')
-        return np.full((height, width) if grey else (height, width, 3), _GREY, np.uint8)
-
 
 def read_image(path: str) -> np.ndarray:
-    """Read an image from a local file: height x width x 3, RGB, 8 bits.
+    """Read an image from a local file as (height, width, 3) of uint8, RGB.
 
     Raises:
-        InputError: It cannot be read, is no image, or cut off.
+        InputError: It cannot be read, is not an image, or is truncated.
     """
-    return np.ascontiguousarray(LoadImage(on_error='raise')._read(str(path))[..., ::-1])
+    loaded = LoadImage(on_error='raise').transform(dict(img_path=str(path)))
+    return np.ascontiguousarray(loaded['img'][..., ::-1])  # type: ignore[index]
 
 
 def decode(
     content: bytes, path: str, color_type: str = 'color', backend: str = 'cv2'
 ) -> np.ndarray:
-    """Decode an image to an array of height, width and channels BGR (none for ``grayscale``).
+    """Decode an image to (height, width, 3) in BGR order, or (height, width) for ``grayscale``.
 
     Args:
         content: The bytes of the file.
-        path: Its name, for the message.
+        path: Its name, for messages.
         color_type: Flag of ``mmcv.imfrombytes``.
         backend: Backend of ``mmcv.imfrombytes``.
 
     Raises:
-        InputError: It is no image, or cut off.
+        InputError: It is not an image, or is truncated.
     """
-    import mmcv
-
     if not content:
         raise InputError(f"image '{path}' is empty (0 bytes)")
-    if _may_be_cut_off(content) and not opencv_notices_cuts():
+    if _may_be_truncated(content) and not opencv_rejects_truncated():
         try:
             Image.open(io.BytesIO(content)).load()
         except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"image '{path}' is cut off or damaged: {error}") from error
+            raise InputError(f"image '{path}' is truncated or damaged: {error}") from error
     try:
         image = mmcv.imfrombytes(content, flag=color_type, backend=backend)
     except (OSError, ValueError, SyntaxError, cv2.error, Image.DecompressionBombError) as error:
-        raise InputError(f"image '{path}' is no image or damaged") from error
+        raise InputError(f"image '{path}' is not an image, or is damaged") from error
     if image is None:
-        raise InputError(f"image '{path}' is no image, cut off or damaged")
+        raise InputError(f"image '{path}' is not an image, or is truncated or damaged")
     return image
 
 
-def _may_be_cut_off(content: bytes) -> bool:
-    # The end marker may be followed by other data, and the preview in the head of a file has one
-    # of its own: only its absence in the second half is a reason to look closer.
+def _may_be_truncated(content: bytes) -> bool:
+    # Other data may follow the end marker, and a preview in the file header has its own end marker.
     return content.startswith(_JPEG_START) and content.rfind(_JPEG_END, len(content) // 2) < 0
 
 
 @cache
-def opencv_notices_cuts() -> bool:
-    """Whether the installed OpenCV fails for a JPEG that is cut off, instead of filling it up."""
+def opencv_rejects_truncated() -> bool:
+    """Return whether the installed OpenCV rejects a truncated JPEG instead of filling it."""
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     content = cv2.imencode('.jpg', noise)[1]
     return cv2.imdecode(content[: len(content) // 2], cv2.IMREAD_COLOR) is None
 
 
 def _annotated_size(results: dict, path: str) -> tuple[int, int]:
-    """Height and width that the annotation speaks of, else those in the head of the file."""
+    """Return height and width from the annotation, else from the header of the mask or image."""
     if results.get('height') and results.get('width'):
         return int(results['height']), int(results['width'])
     for name in (results.get('seg_map_path'), path):
@@ -170,23 +161,20 @@ def _annotated_size(results: dict, path: str) -> tuple[int, int]:
 
 @cache
 def _reports() -> torch.Tensor:
-    """Checksums of the names already reported, shared with the data-loader workers.
-
-    Without it each worker, and each new generation of them, would report the same file again.
-    """
+    """Checksums of the reported names, shared with the workers to avoid repeated reports."""
     return torch.zeros(4096, dtype=torch.int64).share_memory_()
 
 
 def report_file(path: str, message: str) -> None:
-    """Log what is wrong with a file, once in all processes of a run."""
+    """Log the fault of a file, once in all processes of a run."""
     if first_report(path):
-        # mmengine's loggers of other ranks pass errors only.
+        # mmengine's loggers of other ranks only pass errors.
         level = logging.WARNING if get_rank() == 0 else logging.ERROR
         print_log(message, logger='current', level=level)
 
 
 def first_report(path: str) -> bool:
-    """Whether this file has not been reported yet; from now on it has."""
+    """Return whether this file has not been reported yet, and remember it."""
     mark = zlib.crc32(path.encode()) + 1
     table = _reports().numpy()
     for step in range(64):
@@ -200,11 +188,7 @@ def first_report(path: str) -> bool:
 
 
 def reported_files(reset: bool = False) -> int:
-    """How many unreadable files this process and its data-loader workers have met.
-
-    Args:
-        reset: Forget them, for the next run in this process.
-    """
+    """Count the unreadable files of this process and its workers; ``reset`` forgets them."""
     count = int((_reports() != 0).sum())
     if reset:
         _reports().zero_()

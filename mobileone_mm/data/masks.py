@@ -1,4 +1,4 @@
-"""Loading masks of segmentation so that a wrong one is named."""
+"""Load segmentation masks, and name a mask that is wrong."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ ON_ERROR = ('skip', 'ignore', 'raise')
 
 
 class _UnreadableMaskError(InputError):
-    """A file that is no mask at all, as against one whose content does not fit."""
+    """A file that cannot be read, unlike a mask that does not fit."""
 
 
 @TRANSFORMS.register_module()
 class LoadSegAnnotations(LoadAnnotations):
-    """Load the mask of an image; name one that cannot be read or does not fit.
+    """Load the mask of an image. Name a mask that cannot be read or does not fit.
 
-    With mmseg's loader, a class number beyond the model's ends in an index error of the loss (on a
-    GPU in an assertion that ends all use of it), a colour mask or one of another size in a shape
-    error some transforms later, and none of them names the file.
+    mmseg's loader does not check masks: a class number out of range ends in an index error of the
+    loss (on a GPU in an assertion that makes it unusable), and a color mask or another size in a
+    shape error in a later transform. None of these errors names the file.
 
     Args:
-        num_classes: Classes of the model: a mask with another number, after the dataset's
-            renumbering, ends the run. None checks no numbers.
-        ignore_index: The number that stands for no class.
-        on_error: What happens to a file that cannot be read. ``skip``: the dataset takes another
-            sample instead (training). ``ignore``: no pixel of it counts (evaluation). ``raise``:
-            the run ends.
+        num_classes: Number of classes of the model. A mask with a greater number, after the
+            dataset's renumbering, ends the run. None checks no numbers.
+        ignore_index: The number for no class.
+        on_error: The reaction to a file that cannot be read. ``skip``: the dataset returns another
+            sample (training). ``ignore``: no pixel counts (evaluation). ``raise``: the run ends.
         **kwargs: Arguments of mmseg's ``LoadAnnotations``.
 
     Raises:
-        ValueError: ``on_error`` is none of these.
+        ValueError: ``on_error`` has another value.
     """
 
     def __init__(
@@ -51,13 +50,13 @@ class LoadSegAnnotations(LoadAnnotations):
     ) -> None:
         super().__init__(*args, **kwargs)
         if on_error not in ON_ERROR:
-            raise ValueError(f"on_error: got '{on_error}'; {', '.join(ON_ERROR)} are allowed")
+            raise ValueError(f"on_error: got '{on_error}'; expected one of {', '.join(ON_ERROR)}")
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.on_error = on_error
 
     def transform(self, results: dict) -> dict | None:
-        """Add ``gt_seg_map`` to the results; None if the sample is to be left out.
+        """Add ``gt_seg_map`` to the results; None if the sample is skipped.
 
         Raises:
             InputError: The mask does not fit the image or the classes; or it cannot be read and
@@ -71,7 +70,7 @@ class LoadSegAnnotations(LoadAnnotations):
             skipped = self.on_error == 'skip'
             report_file(
                 str(results['seg_map_path']),
-                f'{error}; {"its image is left out" if skipped else "no pixel of it counts"}',
+                f'{error}; {"its image is skipped" if skipped else "none of its pixels counts"}',
             )
             if skipped:
                 return None
@@ -85,15 +84,17 @@ class LoadSegAnnotations(LoadAnnotations):
         try:
             super()._load_seg_map(results)
         except (OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError) as error:
-            reason = getattr(error, 'strerror', None) or 'it is no image, cut off or damaged'
+            reason = (
+                getattr(error, 'strerror', None) or 'it is not an image, or is truncated or damaged'
+            )
             raise _UnreadableMaskError(f"mask '{path}' cannot be read: {reason}") from error
         self._check(results['gt_seg_map'], str(path), results.get('ori_shape'))
 
     def _check(self, mask: np.ndarray, path: str, shape: tuple[int, int] | None) -> None:
         if mask.ndim != 2:
             raise InputError(
-                f"mask '{path}' has {mask.shape[-1]} channels; one is needed, of class numbers "
-                '(a grey or palette PNG)'
+                f"mask '{path}' has {mask.shape[-1]} channels; expected one channel of class "
+                'numbers (a gray or palette PNG)'
             )
         if shape is not None and mask.shape != tuple(shape):
             raise InputError(
@@ -104,9 +105,9 @@ class LoadSegAnnotations(LoadAnnotations):
             return
         greatest = int(mask.max(initial=0, where=mask != self.ignore_index))
         if greatest >= self.num_classes:
-            first = ', counted from 1 with 0 for no class' if self.reduce_zero_label else ''
+            first = ', from 1, with 0 for no class' if self.reduce_zero_label else ''
             raise InputError(
-                f"mask '{path}' has the class number {greatest + bool(self.reduce_zero_label)}, the "
-                f'model {self.num_classes} classes{first}: renumber the masks, or set num_classes of '
-                f'the heads and metainfo.classes ({self.ignore_index} stands for no class)'
+                f"mask '{path}' has the class number {greatest + bool(self.reduce_zero_label)}, "
+                f'but the model has {self.num_classes} classes{first}: renumber the masks, or set '
+                f'num_classes of the heads and metainfo.classes ({self.ignore_index} means no class)'
             )

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mobileone_mm.data.convert import coco_crops
 from mobileone_mm.data.convert.coco_crops import cut_objects
 from mobileone_mm.errors import InputError
 
@@ -43,6 +44,27 @@ def test_crops_show_their_object(coco, tmp_path):
     assert (cat.shape, bus.shape) == ((60, 60, 3), (60, 80, 3))
     assert np.abs(cat.reshape(-1, 3).mean(0) - (0, 0, 255)).max() < 4
     assert np.abs(bus.reshape(-1, 3).mean(0) - (0, 255, 0)).max() < 4
+
+
+def test_an_image_is_decoded_once(coco, tmp_path, monkeypatch):
+    opened = []
+    original = coco_crops.Image.open
+    monkeypatch.setattr(
+        coco_crops.Image, 'open', lambda path: opened.append(path.name) or original(path)
+    )
+    assert sum(cut_objects(*coco, tmp_path / 'out').values()) == 2
+    assert opened == ['a.png']
+
+
+def test_a_failure_leaves_nothing(coco, tmp_path):
+    """The second image is missing."""
+    table = json.loads(coco[0].read_text())
+    table['images'].append(dict(id=8, file_name='gone.png'))
+    table['annotations'].append(dict(id=9, image_id=8, category_id=3, bbox=[0, 0, 90, 90]))
+    coco[0].write_text(json.dumps(table))
+    with pytest.raises(InputError, match=r'gone\.png'):
+        cut_objects(*coco, tmp_path / 'out')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['boxes.json', 'images']
 
 
 def test_margin_ends_at_the_border(coco, tmp_path):

@@ -85,7 +85,7 @@ def damaged(image):
         'head only': whole[:200],
         'half': whole[: len(whole) // 2],
         'last tenth missing': whole[: len(whole) * 9 // 10],
-        'cut off behind its preview': preview[: len(preview) * 2 // 3],
+        'truncated after its preview': preview[: len(preview) * 2 // 3],
         'half of a PNG': png[: len(png) // 2],
     }
 
@@ -95,7 +95,7 @@ def damaged(image):
 def test_damage_is_named(name, notices, image, tmp_path, monkeypatch):
     path = tmp_path / 'broken.jpg'
     if not notices:
-        monkeypatch.setattr(loading, 'opencv_notices_cuts', lambda: False)
+        monkeypatch.setattr(loading, 'opencv_rejects_truncated', lambda: False)
     with pytest.raises(InputError, match=r'broken\.jpg') as caught:
         load(path, damaged(image)[name], on_error='raise')
     assert '\n' not in str(caught.value)
@@ -107,7 +107,7 @@ def test_opencv_that_fills_up(image, tmp_path, monkeypatch):
 
     content = encoded(image, 'JPEG')
     whole = load(tmp_path / 'a', content)['img']
-    monkeypatch.setattr(loading, 'opencv_notices_cuts', lambda: False)
+    monkeypatch.setattr(loading, 'opencv_rejects_truncated', lambda: False)
     monkeypatch.setattr(mmcv, 'imfrombytes', lambda *_, **__: whole)
     assert load(tmp_path / 'b', content[: len(content) // 2]) is None
     assert load(tmp_path / 'c', content) is not None
@@ -169,5 +169,7 @@ def test_blank_has_the_annotated_size(extra, image, tmp_path):
 
 
 def test_bad_argument():
-    with pytest.raises(ValueError, match="on_error: got 'ignore'; skip, blank, raise are allowed"):
+    with pytest.raises(
+        ValueError, match="on_error: got 'ignore'; expected one of skip, blank, raise"
+    ):
         loading.LoadImage(on_error='ignore')

@@ -42,7 +42,7 @@ def test_values_are_those_of_the_hosts_loader(results):
 def test_number_beyond_the_classes(results, tmp_path):
     loader = LoadSegAnnotations(num_classes=4)
     with pytest.raises(
-        InputError, match=r"mask\.png' has the class number 4, the model 4 classes:"
+        InputError, match=r"mask\.png' has the class number 4, but the model has 4 classes:"
     ):
         loader.transform(results([[0, 1, 2], [255, 3, 4]]))
     other = LoadSegAnnotations(num_classes=3, ignore_index=4)
@@ -55,7 +55,7 @@ def test_numbers_counted_from_one(results):
     loader = LoadSegAnnotations(num_classes=150)
     good = loader.transform(results([[0, 1, 2], [3, 149, 150]], reduce_zero_label=True))
     assert good['gt_seg_map'].tolist() == [[255, 0, 1], [2, 148, 149]]
-    with pytest.raises(InputError, match='class number 151, the model 150 classes, counted from 1'):
+    with pytest.raises(InputError, match='class number 151, but the model has 150 classes, from 1'):
         loader.transform(results([[0, 1, 2], [3, 4, 151]], reduce_zero_label=True))
 
 
@@ -86,5 +86,7 @@ def test_unreadable(how, results, tmp_path, capsys):
 
 
 def test_on_error():
-    with pytest.raises(ValueError, match="on_error: got 'blank'; skip, ignore, raise"):
+    with pytest.raises(
+        ValueError, match="on_error: got 'blank'; expected one of skip, ignore, raise"
+    ):
         LoadSegAnnotations(on_error='blank')

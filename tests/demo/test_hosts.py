@@ -30,7 +30,10 @@ def test_mmdet_reads_coco(tmp_path: Path) -> None:
     seen = set()
     for index in range(16):
         one, two = (
-            [data.metainfo['classes'][item['bbox_label']] for item in data.get_data_info(index)['instances']]
+            [
+                data.metainfo['classes'][item['bbox_label']]
+                for item in data.get_data_info(index)['instances']
+            ]
             for data in (few, every)
         )
         assert one == two

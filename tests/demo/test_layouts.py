@@ -218,12 +218,21 @@ def test_tool(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     'arguments',
-    [('voc', 'notes.txt'), ('coco', 'x', '--size', 'big'), ('cub', 'x'), ('coco', 'notes.txt/data')],
+    [
+        ('voc', 'notes.txt'),
+        ('coco', 'x', '--size', 'big'),
+        ('cub', 'x'),
+        ('coco', 'notes.txt/data'),
+    ],
 )
 def test_tool_refuses(arguments: tuple[str, ...], tmp_path: Path, capsys) -> None:
     (tmp_path / 'notes.txt').write_text('mine')
     layout, root, *options = arguments
-    assert call_tool(make_dataset.main, [layout, str(tmp_path / root), *options]) == 2
+    try:
+        code = call_tool(make_dataset.main, [layout, str(tmp_path / root), *options])
+    except SystemExit as error:  # argparse
+        code = error.code
+    assert code == 2
     said = capsys.readouterr()
     assert said.err.startswith('error: ')
     assert (said.err.count('\n'), said.out) == (1, '')

@@ -106,7 +106,7 @@ def test_broken_mask(change_mask, tiny_config, tool, tmp_path):
     options = ('--cfg-options', 'train_cfg.max_epochs=2')
     assert tool('train', config, '--work-dir', tmp_path / 'run', *options) == 0
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
-    for name, then in zip(names, ('its image is left out', 'no pixel of it counts'), strict=True):
+    for name, then in zip(names, ('its image is skipped', 'none of its pixels counts'), strict=True):
         assert sum(name in line and then in line for line in log.splitlines()) == 1
     assert '2 files could not be read' in log
 
@@ -122,7 +122,7 @@ def test_broken_mask_ends_the_run_if_asked(change_mask, tiny_config, refused):
 @pytest.mark.parametrize(
     ('content', 'said'),
     [
-        (np.full((96, 96), 21, np.uint8), 'has the class number 21, the model 21 classes'),
+        (np.full((96, 96), 21, np.uint8), 'has the class number 21, but the model has 21 classes'),
         (np.zeros((96, 96, 3), np.uint8), 'has 3 channels'),
         (np.zeros((96, 80), np.uint8), 'has 80 x 96 pixels, its image 96 x 96'),
     ],

@@ -1,13 +1,13 @@
-"""Cut the objects out of a COCO-format dataset: a folder of images for each class.
+"""Cut the objects out of a COCO-format dataset, as a dataset for a classifier.
 
-  python tools/dataset_converters/coco_crops.py instances_train2017.json train2017 OUT/train --by supercategory
+  python tools/dataset_converters/coco_crops.py instances_train2017.json train2017 OUT/train
 
-Makes data for a classifier from data for a detector.
+Writes a folder of images for each class.
 """
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+import mobileone_mm  # noqa: F401  (first: it installs the stand-ins)
 
 from pathlib import Path
 

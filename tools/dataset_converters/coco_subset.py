@@ -1,13 +1,13 @@
-"""Write the annotations of a few images of a COCO-format file, to overfit or debug on.
+"""Write the annotations of a few images of a COCO-format file, for debugging.
 
   python tools/dataset_converters/coco_subset.py instances_train2017.json subset.json --num 32
 
-Images without boxes are left out; images, categories and ids stay as they are.
+Images without boxes are left out. Images, categories and ids do not change.
 """
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+import mobileone_mm  # noqa: F401  (first: it installs the stand-ins)
 
 import json
 from pathlib import Path

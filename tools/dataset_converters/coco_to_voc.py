@@ -1,15 +1,15 @@
-#!/usr/bin/env python
 """Paint masks of VOC's 21 classes from COCO's instances, as more data for VOC segmentation.
 
-  python tools/dataset_converters/coco_to_voc.py COCO/annotations/instances_train2017.json COCO/voc21/train2017
+  python tools/dataset_converters/coco_to_voc.py \\
+      COCO/annotations/instances_train2017.json COCO/voc21/train2017
   VOC_TRAIN=trainaug_coco python tools/train.py configs/deeplabv3_mobileone_s0_voc.py
 
-Writes COCO/voc21/train2017/NAME.png and, last, the list COCO/voc21/train2017.txt.
+Writes COCO/voc21/train2017/NAME.png, and at the end the list COCO/voc21/train2017.txt.
 """
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+import mobileone_mm  # noqa: F401  (first: it installs the stand-ins)
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
 
     parser = ToolParser(description=__doc__)
     parser.add_argument('annotations', type=Path, help='COCO-format file with segmentations')
-    parser.add_argument('folder', type=Path, help='where the masks go')
+    parser.add_argument('folder', type=Path, help='folder of the masks')
     parser.add_argument(
         '--min-pixels',
         type=int,

@@ -1,15 +1,15 @@
 """Pack a dataset of single files into tar shards (WebDataset's layout) or an LMDB.
 
-  python tools/dataset_converters/pack_dataset.py data/imagenet/train packed/train
-  python tools/dataset_converters/pack_dataset.py configs/mobileone_s0_in1k.py packed/val --split val --no-shuffle
-  python tools/dataset_converters/pack_dataset.py data/coco/train2017 packed/coco_train --format lmdb --no-labels
+  python pack_dataset.py data/imagenet/train packed/train
+  python pack_dataset.py configs/mobileone_s0_in1k.py packed/val --split val --no-shuffle
+  python pack_dataset.py data/coco/train2017 packed/coco_train --format lmdb --no-labels
 
-The bytes of the images stay as they are; all of them are read back and compared.
+The bytes of the images do not change. The tool reads everything back and compares it.
 """
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
+import mobileone_mm  # noqa: F401  (first: it installs the stand-ins)
 
 import argparse
 
@@ -18,10 +18,10 @@ from mobileone_mm.config.options import ConfigOptions
 
 
 def megabytes(text: str) -> int:
-    """A size in MB.
+    """Return a size in MB.
 
     Raises:
-        argparse.ArgumentTypeError: It has a unit or a fraction, or is less than 1.
+        argparse.ArgumentTypeError: It is not a whole number from 1.
     """
     if not (text.isascii() and text.isdigit() and int(text) >= 1):
         raise argparse.ArgumentTypeError(
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
                         help='which dataset of the config (default: train)')  # fmt: skip
     parser.add_argument('--no-labels', dest='labels', action='store_false',
                         help='images without classes, in any folders')  # fmt: skip
-    parser.add_argument('--seed', type=int, default=0, help='of the order within the shards')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the order within the shards')
     parser.add_argument('--no-shuffle', action='store_true', help='keep the order (evaluation)')
     parser.add_argument('--shard-size', type=megabytes, default=500, metavar='MB',
                         help='size of a shard in MB, a whole number (default: 500)')  # fmt: skip

@@ -1,1 +1,1 @@
-"""Checks of the data before a run. Each error is one line that names what is missing or does not fit."""
+"""Checks of the data before a run. Each error is one line with the name of the cause."""

@@ -1,8 +1,8 @@
 """Check that a number means the same class in all datasets of a run.
 
-mmpretrain numbers the sorted class folders of each split separately, and compares only their count with the
-class list: one additional folder in a split shifts all labels after it without a message. A packed dataset
-has the numbers of the dataset that was packed.
+mmpretrain numbers the sorted class folders of each split separately, and compares only their count
+with the class list: one additional folder in a split shifts all labels after it without a message.
+A packed dataset has the numbers of the dataset that was packed.
 """
 
 from __future__ import annotations

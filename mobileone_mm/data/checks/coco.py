@@ -16,8 +16,8 @@ def check_coco(dataset: DatasetConfig, num_classes: int | None = None) -> None: 
     """Check an annotation file, its images and the class list.
 
     Raises:
-        InputError: The file is not in COCO's format, a class is missing in it or has another place, an
-            image is missing, or nothing is left for training.
+        InputError: The file is not in COCO's format, a class is missing in it or has another place,
+            an image is missing, or nothing is left for training.
     """
     ann_file = dataset.joined(dataset.settings.get('ann_file'))
     if ann_file is None or not _has_host_reader(dataset):
@@ -39,8 +39,8 @@ def check_coco(dataset: DatasetConfig, num_classes: int | None = None) -> None: 
 def _check_categories(table: Mapping[str, Any], classes: Sequence[str], where: str) -> None:
     """Check a class list against the categories of an annotation file.
 
-    The list may omit categories. mmdet numbers labels in the order of the file, so the list must have that
-    order.
+    The list may omit categories. mmdet numbers labels in the order of the file, so the list must
+    have that order.
     """
     found = [row['name'] for row in table['categories']]
     missing = [name for name in classes if name not in found]
@@ -69,7 +69,7 @@ def _check_not_empty(
 
 
 def _has_host_reader(dataset: DatasetConfig) -> bool:
-    """Return whether the dataset reads its file with mmdet's method, which a derived class may replace."""
+    """Return whether mmdet's method reads the file; a derived class may replace it."""
     base = next(base for base in dataset.kind.__mro__ if base.__name__ == 'CocoDataset')
     return getattr(dataset.kind, 'load_data_list', None) is vars(base).get('load_data_list')
 

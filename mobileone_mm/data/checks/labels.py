@@ -79,8 +79,8 @@ def _check_class_folders(path: str, folder: Path, num_classes: int | None) -> No
         raise InputError(f"{path}: '{folder}' has no class folders, and there is no ann_file")
     if num_classes is not None and len(names) != num_classes:
         raise InputError(
-            f"{path}: '{folder}' has {len(names)} class folders, {num_classes} classes are set; give the "
-            'labels in a file (ann_file), or set metainfo.classes and the head to these folders: '
+            f"{path}: '{folder}' has {len(names)} class folders, {num_classes} classes are set; give "
+            'the labels in a file (ann_file), or set metainfo.classes and the head to these folders: '
             f'{", ".join(names[:4])}{", ..." if names[4:] else ""}'
         )
 

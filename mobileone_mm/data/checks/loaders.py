@@ -1,9 +1,10 @@
 """Check the datasets of the loaders that a run uses.
 
-The hosts report these faults late or never: mmdet drops categories that the annotation file does not have,
-and numbers labels in the order of the file, not of the class list; mmpretrain numbers the class folders of
-each split separately (:mod:`mobileone_mm.data.checks.classes`); mmseg and mmpretrain fail in a worker with
-a traceback; an empty dataset ends in NumPy's "need at least one array".
+The hosts report these faults late or never: mmdet drops categories that the annotation file does
+not have, and numbers labels in the order of the file, not of the class list; mmpretrain numbers the
+class folders of each split separately (:mod:`mobileone_mm.data.checks.classes`); mmseg and
+mmpretrain fail in a worker with a traceback; an empty dataset ends in NumPy's "need at least one
+array".
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ FILE_CHECKS = {
 def check_data(cfg: Mapping, loaders: Sequence[str]) -> None:
     """Check the datasets of some loaders, and the heads of the model against their classes.
 
-    The default scope must be set, so that bare names of datasets are found. Data that is not on a local
-    disk is not checked.
+    The default scope must be set, so that bare names of datasets are found. Data that is not on a
+    local disk is not checked.
 
     Args:
         cfg: A config of the Runner.

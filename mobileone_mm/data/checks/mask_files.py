@@ -72,9 +72,9 @@ def _log_renumbering(dataset: DatasetConfig) -> None:
     own, classes = getattr(dataset.kind, 'METAINFO', {}).get('classes'), dataset.classes
     if own and classes is not None and tuple(own) != classes:
         print_log(
-            f'{dataset.path}: masks are read with the numbers of {dataset.kind.__name__} ({_first(own)}) '
-            f'and renumbered to metainfo.classes ({_first(classes)}). If the masks already have the '
-            'numbers of metainfo.classes, set type=BaseSegDataset.',
+            f'{dataset.path}: masks are read with the numbers of {dataset.kind.__name__} '
+            f'({_first(own)}) and renumbered to metainfo.classes ({_first(classes)}). '
+            'If the masks already have the numbers of metainfo.classes, set type=BaseSegDataset.',
             'current',
         )
 

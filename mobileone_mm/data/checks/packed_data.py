@@ -17,8 +17,8 @@ def check_packed(dataset: DatasetConfig, num_classes: int | None) -> None:
     If the index of tar shards is missing, it is built here.
 
     Raises:
-        InputError: The dataset is empty or unreadable, its lists do not fit its images, or it has other
-            classes.
+        InputError: The dataset is empty or unreadable, its lists do not fit its images, or it has
+            other classes.
     """
     folder = pack_folder(dataset)
     with_label = bool(dataset.settings.get('with_label', True))
@@ -75,8 +75,8 @@ def _check_classes(
     names = f"'{folder / CLASSES}' names {len(classes)} classes"
     if greatest >= len(classes):
         raise InputError(
-            f'{names}, but there is an image of class {greatest}; give a line for each class from 0, or '
-            'pack the dataset again'
+            f'{names}, but there is an image of class {greatest}; give a line for each class from 0, '
+            'or pack the dataset again'
         )
     if num_classes is not None and len(classes) != num_classes:
         raise InputError(

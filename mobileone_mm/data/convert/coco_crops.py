@@ -41,8 +41,8 @@ def cut_objects(
         Number of images by class, the most frequent first.
 
     Raises:
-        InputError: A file is missing or malformed, a name is unknown, or ``out`` is not empty. ``out``
-            is not written then.
+        InputError: A file is missing or malformed, a name is unknown, or ``out`` is not empty.
+            ``out`` is not written then.
     """
     if by not in BY:
         raise InputError(f"--by: got '{by}'; expected {' or '.join(BY)}")

@@ -1,7 +1,7 @@
 """Paint masks of VOC's classes from COCO's instances: more images for VOC segmentation.
 
-No host has such a dataset; mmseg's COCO-Stuff has other labels. The masks are palette PNGs, which mmseg's
-``PascalVOCDataset`` reads and an image viewer shows.
+No host has such a dataset; mmseg's COCO-Stuff has other labels. The masks are palette PNGs, which
+mmseg's ``PascalVOCDataset`` reads and an image viewer shows.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def write_voc_masks(
     Args:
         annotations: A COCO-format file with segmentations.
         folder: Folder of the masks.
-        min_pixels: Images with at most this many pixels of VOC's 20 classes are left out; 1000 as in
-            torchvision and CVNets.
+        min_pixels: Images with at most this many pixels of VOC's 20 classes are left out; 1000 as
+            in torchvision and CVNets.
         progress: Called with the number of finished images and the number of all images.
 
     Returns:
@@ -104,9 +104,9 @@ def paint_voc_mask(
 ) -> np.ndarray:
     """Paint the instances of an image.
 
-    Pixels in instances of two classes are ignored (255), because COCO does not tell which one is in front.
-    Crowds have rough outlines and are ignored where no instance is. Everything else, with the other classes
-    of COCO, is background.
+    Pixels in instances of two classes are ignored (255), because COCO does not tell which one is in
+    front. Crowds have rough outlines and are ignored where no instance is. Everything else, with
+    the other classes of COCO, is background.
 
     Args:
         shape: Height and width in pixels.

@@ -25,8 +25,8 @@ def address(folder: str | os.PathLike[str], name: str = '') -> str:
 class PackedBackend(BaseStorageBackend):
     """Read files from tar shards or an LMDB.
 
-    Addresses from :func:`address` need no arguments. A dataset that gives paths (COCO's, VOC's) needs
-    ``backend_args`` in its loading transform::
+    Addresses from :func:`address` need no arguments. A dataset that gives paths (COCO's, VOC's)
+    needs ``backend_args`` in its loading transform::
 
         dict(type='mobileone_mm.LoadImage', backend_args=dict(
             backend='mobileone_mm.packed', path='coco_train.lmdb', root='data/coco/train2017'))

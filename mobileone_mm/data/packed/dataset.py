@@ -18,9 +18,9 @@ from .packs import open_pack, read_classes
 class PackedDataset(BaseDataset):
     """Images and classes of a packed dataset, see :mod:`mobileone_mm.data.packed`.
 
-    It replaces ``ImageNet`` or ``CustomDataset`` in a config: only ``type`` changes. The samples are in
-    the order of the source dataset (``labels.txt``), so one seed gives the same batches from folders,
-    shards and LMDB. Without ``labels.txt`` they are in the order of their names.
+    It replaces ``ImageNet`` or ``CustomDataset`` in a config: only ``type`` changes. The samples
+    are in the order of the source dataset (``labels.txt``), so one seed gives the same batches from
+    folders, shards and LMDB. Without ``labels.txt`` they are in the order of their names.
 
     Args:
         data_root: Folder of the packed dataset, or its parent.
@@ -30,8 +30,8 @@ class PackedDataset(BaseDataset):
         **kwargs: Arguments of mmpretrain's ``BaseDataset``.
 
     Raises:
-        InputError: The folder is not a packed dataset, an image has no class, or ``labels.txt`` does not
-            fit the shards.
+        InputError: The folder is not a packed dataset, an image has no class, or ``labels.txt``
+            does not fit the shards.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class PackedDataset(BaseDataset):
         kwargs.setdefault('ann_file', '')
         if kwargs['ann_file']:
             raise InputError(
-                f"PackedDataset: ann_file: got '{kwargs['ann_file']}'; the packed dataset has the classes: "
-                "remove ann_file, or set it to ''"
+                f"PackedDataset: ann_file: got '{kwargs['ann_file']}'; the packed dataset has the "
+                "classes: remove ann_file, or set it to ''"
             )
         self.pack = open_pack(os.path.join(os.path.expanduser(data_root), data_prefix or split))
         super().__init__(data_root=data_root, data_prefix=address(self.pack.folder), **kwargs)
@@ -70,14 +70,14 @@ class PackedDataset(BaseDataset):
                 sample['gt_label'] = labels[name]
                 if labels[name] < 0:
                     raise InputError(
-                        f"'{self.pack.folder}': '{name}' has no class; pack the dataset with classes, or "
-                        'set with_label=False'
+                        f"'{self.pack.folder}': '{name}' has no class; pack the dataset with classes, "
+                        'or set with_label=False'
                     )
             samples.append(sample)
         return samples
 
     def pack_rows(self) -> np.ndarray:
-        """Return the row in the pack of each sample. Rows are in the order of the images on the disk."""
+        """Return the row in the pack of each sample. Rows are in the order of the files."""
         rows = (self.get_data_info(index)['pack_row'] for index in range(len(self)))
         return np.fromiter(rows, np.int64, len(self))
 

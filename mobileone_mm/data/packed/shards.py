@@ -59,8 +59,8 @@ def member_name(name: str) -> str:
 def open_index(folder: Path) -> ShardIndex:
     """Return the index of the shards in a folder, and store it as ``index.npz``.
 
-    The size and the modification time of each shard are stored too. Only the headers of new and changed
-    shards are read. If the folder is read-only, each process reads all headers.
+    The size and the modification time of each shard are stored too. Only the headers of new and
+    changed shards are read. If the folder is read-only, each process reads all headers.
 
     Raises:
         InputError: There is no shard, or a shard cannot be read.

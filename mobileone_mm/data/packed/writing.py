@@ -44,16 +44,16 @@ def write_pack(
         out: New or empty folder.
         form: ``shards`` or ``lmdb``.
         classes: Names of the classes, by number.
-        seed: Seed of the order of the images in the shards; None keeps the order of ``items``. An LMDB
-            is in the order of the names.
+        seed: Seed of the order of the images in the shards; None keeps the order of ``items``. An
+            LMDB is in the order of the names.
         shard_size: Size in MB (10^6 bytes) from which on a shard is closed.
 
     Returns:
         The number of bytes of the images.
 
     Raises:
-        InputError: A name or an argument does not fit, an image cannot be read, or the folder cannot be
-            written. ``out`` does not exist then.
+        InputError: A name or an argument does not fit, an image cannot be read, or the folder
+            cannot be written. ``out`` does not exist then.
         ProofError: The bytes or classes that are read back differ. ``out`` does not exist then.
     """
     _check(items, form, shard_size)
