@@ -15,7 +15,7 @@ from mobileone_mm.config.options import parse_value
 from mobileone_mm.config.read import load_config
 from mobileone_mm.errors import InputError, ProofError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
