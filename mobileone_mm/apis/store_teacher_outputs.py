@@ -194,7 +194,7 @@ class _Storing:
     def _view(self, view: int) -> dict[str, np.ndarray]:
         """Make the tensors of a view; the row of an unreadable image stays 0."""
         self.fixed.view = view
-        loader = Runner.build_dataloader(dict(self.loader, dataset=self.dataset))
+        loader: Any = Runner.build_dataloader(dict(self.loader, dataset=self.dataset))
         preprocess = self.model.data_preprocessor.to(self.device)
         keys = np.array(sorted(self.names), np.uint64)
         classes_type = np.uint16 if self.meta.num_classes <= 1 << 16 else np.uint32
@@ -209,10 +209,10 @@ class _Storing:
             found = self.model.teachers.scores(data['inputs'], self.meta.temperature).cpu()
             scores[rows], classes[rows] = self._greatest(found)
             signatures[rows] = [sample.teacher_signature for sample in samples]
-        tensors = dict(keys=keys, scores=scores, signatures=signatures)
-        return (
-            tensors if self.meta.topk == self.meta.num_classes else tensors | {'classes': classes}
-        )
+        tensors: dict[str, np.ndarray] = dict(keys=keys, scores=scores, signatures=signatures)
+        if self.meta.topk < self.meta.num_classes:
+            tensors['classes'] = classes
+        return tensors
 
     def _greatest(self, scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
         if self.meta.topk == scores.shape[1]:

@@ -195,7 +195,7 @@ class _Session:
             sampler=dict(type='DefaultSampler', shuffle=False),
         )
         with config_faults(self.cfg):
-            batches = Runner.build_dataloader(loader)
+            batches: Any = Runner.build_dataloader(loader)
         shown = with_progress(batches, evaluation.name)
         top1, top5 = count_correct(self.model, shown, images.limit, self.classes)
         return Counts(len(dataset), top1, top5, len(set(images.labels)))

@@ -57,8 +57,8 @@ class StagedPipeline:
 
     def __init__(self, loader: DataLoader, num: int) -> None:
         self.loader = loader
-        self.dataset: Any = loader.dataset
-        inner = self.dataset
+        inner: Any = loader.dataset
+        self.dataset = inner
         while not hasattr(inner, 'pipeline') and hasattr(inner, 'dataset'):
             inner = inner.dataset
         transforms = getattr(getattr(inner, 'pipeline', None), 'transforms', None)
@@ -152,7 +152,7 @@ def measure_workers(
 ) -> None:
     """Measure the rate of the loader with some numbers of workers; several loaders take turns."""
     for number in num_workers:
-        passes = {}
+        passes: dict[str, Any] = {}
         for index, pipeline in enumerate(pipelines):
             loader: DataLoader = DataLoader(
                 pipeline.dataset,

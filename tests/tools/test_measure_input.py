@@ -1,4 +1,4 @@
-"""tools/analysis_tools/measure_input.py: what it prints is what was measured, and wrong input is one line."""
+"""tools/analysis_tools/measure_input.py prints what it measured, and wrong input is one line."""
 
 from __future__ import annotations
 
