@@ -1,8 +1,9 @@
-"""Write files so that a reader sees the old file or the whole new one, never a part."""
+"""Write files so that a reader sees the old file or the whole new one, never a part; hash them."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import secrets
@@ -50,6 +51,15 @@ def torch_bytes(obj: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(obj, buffer)
     return buffer.getvalue()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, without reading all of it into memory."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def atomic_write_all(writers: Mapping[Path_, Write]) -> None:

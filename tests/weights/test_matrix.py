@@ -203,7 +203,7 @@ class Doors:
 
 DOORS = [name for name in vars(Doors) if not name.startswith('_') and name != 'build']
 # Doors that execute a config and check its data take more than a second; by default each of them
-# gets some of the wrappings.
+# gets some of the wrappings, in the hosts' own naming.
 SLOW_DOORS = {
     'test': (
         *('_orig_mod.', 'model.', 'encoder.', 'state_dict + state_dict_ema', "mmengine's EMAHook"),
@@ -240,7 +240,12 @@ def default_mix() -> list[tuple[str, str, str, str]]:
     """Every wrapping at every fast door; forms and namings take turns."""
     schemes = list(SCHEMES)
     return [
-        (wrapping, FORMS[(w + d) % 2], schemes[(w + d // 2) % len(schemes)], door)
+        (
+            wrapping,
+            FORMS[(w + d) % 2],
+            'mmpretrain' if door in SLOW_DOORS else schemes[(w + d // 2) % len(schemes)],
+            door,
+        )
         for w, wrapping in enumerate(WRAPPINGS)
         for d, door in enumerate(DOORS)
         if wrapping in SLOW_DOORS.get(door, WRAPPINGS)
