@@ -209,7 +209,12 @@ SLOW_DOORS = {
         *('_orig_mod.', 'model.', 'encoder.', 'state_dict + state_dict_ema', "mmengine's EMAHook"),
     ),
     'load_from': ('_orig_mod.', 'backbone.', 'model + model_ema', 'module in ema'),
-    'switch_to_deploy': ('model.', 'encoder.', 'state_dict + state_dict_ema', 'model in state_dict'),
+    'switch_to_deploy': (
+        'model.',
+        'encoder.',
+        'state_dict + state_dict_ema',
+        'model in state_dict',
+    ),
 }
 
 

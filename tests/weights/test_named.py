@@ -160,7 +160,9 @@ def test_from_the_storage_of_a_cluster(network, apple_s0):
     files, asked = network
     url = named.NAMED['s2-apple'].url
     Store.content, files[url] = b'of the store', b"Apple's"
-    assert named.local_file(f'store://bucket/{url.rpartition("/")[2]}').read_bytes() == b'of the store'
+    assert (
+        named.local_file(f'store://bucket/{url.rpartition("/")[2]}').read_bytes() == b'of the store'
+    )
     assert named.local_file('mobileone_mm://s2-apple').read_bytes() == b"Apple's"
     assert asked == [url]
     with pytest.raises(InputError, match="no back end for 'nowhere'"):
