@@ -1,55 +1,51 @@
-"""Writing files so that a reader sees the old one or the whole new one, never a part."""
+"""Write files so that a reader sees the old file or the whole new one, never a part; hash them."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
+import secrets
 import shutil
 import stat
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from mmengine.fileio import LocalBackend, register_backend
 
 from .errors import InputError
 
+Path_ = str | os.PathLike[str]
 Write = Callable[[BinaryIO], Any]
 
 
-def atomic_write(path: str | os.PathLike[str], write: Write) -> None:
+def atomic_write(path: Path_, write: Write) -> None:
     """Write one file: a temporary name in the same folder, fsync, rename.
 
-    The folder is made if it does not exist. A symbolic link is followed, so that the link stays.
+    A missing folder is created. A symbolic link is followed, so that the link stays.
 
     Args:
-        path: Where the file shall be.
-        write: Is called with the file, open for writing bytes.
+        path: The file to write.
+        write: Called with the file, open for writing bytes.
 
     Raises:
         InputError: The file cannot be written (no permission, a full disk, a folder of that name).
-            What was there before is unharmed.
+            An earlier file of that name is unharmed.
     """
     atomic_write_all({path: write})
 
 
-def atomic_save(obj: Any, path: str | os.PathLike[str]) -> None:
-    """``torch.save`` an object in one step, as :func:`atomic_write` does."""
-    data = torch_bytes(obj)
-    atomic_write(path, lambda file: file.write(data))
-
-
-def atomic_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text as UTF-8 in one step, as :func:`atomic_write` does."""
+def atomic_text(path: Path_, text: str) -> None:
+    """Write a string as UTF-8 in one step, as :func:`atomic_write` does."""
     atomic_write(path, lambda file: file.write(text.encode()))
 
 
 def torch_bytes(obj: Any) -> bytes:
-    """What ``torch.save`` writes for an object."""
+    """Return what ``torch.save`` writes for an object."""
     # Into memory first: when its file fails, torch.save hides the reason (a full disk) behind an
     # internal error of its zip writer.
     buffer = io.BytesIO()
@@ -57,18 +53,27 @@ def torch_bytes(obj: Any) -> bytes:
     return buffer.getvalue()
 
 
-def atomic_write_all(writers: Mapping[str | os.PathLike[str], Write]) -> None:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, without reading all of it into memory."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def atomic_write_all(writers: Mapping[Path_, Write]) -> None:
     """Write several files that belong together: all of them, or none.
 
     Every file is complete under a temporary name before the first is renamed. When a renaming
-    fails, those already made are taken back, and earlier files of these names are there again.
+    fails, those before it are undone, and the earlier files of these names are restored.
 
     Raises:
         InputError: One of the files cannot be written.
     """
     staged: list[tuple[Path, Path]] = []
     made: list[Path] = []
-    path: str | os.PathLike[str] = ''
+    path: Path_ = ''
     try:
         for path, write in writers.items():
             target = _target(path)
@@ -90,7 +95,7 @@ def atomic_write_all(writers: Mapping[str | os.PathLike[str], Write]) -> None:
 
 
 @contextmanager
-def atomic_folder(path: str | os.PathLike[str], argument: str) -> Iterator[Path]:
+def atomic_folder(path: Path_, argument: str) -> Iterator[Path]:
     """Yield a temporary folder that is renamed to the given path at the end, or removed after an error.
 
     Args:
@@ -104,7 +109,7 @@ def atomic_folder(path: str | os.PathLike[str], argument: str) -> Iterator[Path]
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         kind = 'not empty' if target.is_dir() else 'a file'
         raise InputError(f"{argument}: '{path}' is {kind}; expected a new or empty folder")
-    work = target.with_name(f'.{target.name}.{uuid.uuid4().hex[:12]}.tmp')
+    work = target.with_name(f'.{target.name}.{secrets.token_hex(8)}.tmp')
     made = _missing_folders(target.parent)
     try:
         work.mkdir(parents=True)
@@ -124,8 +129,8 @@ def atomic_folder(path: str | os.PathLike[str], argument: str) -> Iterator[Path]
                 folder.rmdir()
 
 
-def _target(path: str | os.PathLike[str]) -> Path:
-    """Where the file goes: a link is followed, what is no file of the user's is left alone."""
+def _target(path: Path_) -> Path:
+    """The file behind a path and its links; raise for what must not be replaced."""
     name = os.fspath(path)
     if '\0' in name:
         raise OSError(errno.EINVAL, 'a null character in the name')
@@ -151,18 +156,19 @@ def _missing_folders(folder: Path) -> list[Path]:
 
 
 def _stage(target: Path, write: Write) -> Path:
-    # A part of the name only: the longest that a file system takes would be too long with more.
-    handle, name = tempfile.mkstemp(
-        prefix=f'.{target.name[:40]}.', suffix='.tmp', dir=target.parent
-    )
-    temporary = Path(name)
+    # Not mkstemp, whose files only their owner can read. The system applies the umask to this one;
+    # Python can read the umask only by changing it, for all threads of the process.
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, 'O_BINARY', 0)
+    # A part of the name: the longest name of a file system would be too long with more behind it.
+    temporary = target.with_name(f'.{target.name[:40]}.{secrets.token_hex(8)}.tmp')
+    handle = os.open(temporary, flags, 0o666)
     try:
         with os.fdopen(handle, 'wb') as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner can read; an ordinary file follows the umask.
-        os.chmod(temporary, _mode(target))
+        with suppress(FileNotFoundError):
+            os.chmod(temporary, target.stat().st_mode & 0o777)
     except BaseException:
         _remove(temporary)
         raise
@@ -200,14 +206,6 @@ def _second_name(path: Path, name: Path) -> None:
         name.write_bytes(path.read_bytes())
 
 
-def _mode(target: Path) -> int:
-    with suppress(OSError):
-        return target.stat().st_mode & 0o777
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask
-
-
 def _sync_folder(folder: Path) -> None:
     # Makes the new name last through a power cut; some file systems and Windows cannot do it.
     with suppress(OSError):
@@ -237,3 +235,24 @@ def _reason(error: OSError) -> str:
         errno.EEXIST: 'a part of the path is a file, not a folder',
     }
     return advice.get(error.errno or 0, error.strerror or str(error))
+
+
+class AtomicLocalBackend(LocalBackend):
+    """mmengine's local files, written under a temporary name first.
+
+    mmengine opens the final name and writes: a full disk or a killed process leaves half a checkpoint
+    in place of the last good one, or one that ``--resume`` then picks.
+    """
+
+    def put(self, obj: bytes, filepath: Path_) -> None:
+        """Write bytes to a file in one step."""
+        atomic_write(filepath, lambda file: file.write(obj))
+
+    def put_text(self, obj: str, filepath: Path_, encoding: str = 'utf-8') -> None:
+        """Write a string to a file in one step."""
+        self.put(obj.encode(encoding), filepath)
+
+
+def use_atomic_files() -> None:
+    """Make mmengine write checkpoints and results in this process in one step each."""
+    register_backend('local', AtomicLocalBackend, force=True, prefixes='')

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..config.read import load_config
 from ..errors import InputError, ProofError, one_line
+from ..files import sha256_of
 from ..reparam import Reparameterizable
 from ..reparam.conv_norm import Found
 from ..reparam.surgery import unfused_blocks
@@ -23,7 +24,7 @@ from ..weights.unwrap import read_weights
 from . import config as configs
 from .fold import Folding, build_deploy_form, foldable
 from .forward import RawForward
-from .pair import Conversion, output_paths, pair_meta, sha256_of
+from .pair import Conversion, output_paths, pair_meta
 from .prove import (
     FLOAT64_TOLERANCE,
     Difference,

@@ -136,15 +136,6 @@ def pair_meta(
     return meta
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _writer(data: bytes) -> Callable[[BinaryIO], Any]:
     return lambda file: file.write(data)
 

@@ -10,7 +10,7 @@ from mmengine.registry import RUNNERS
 
 from ..config.explain import config_faults
 from ..data.loading import reported_files
-from ..training.atomic_files import use_atomic_files
+from ..files import use_atomic_files
 from ..training.folders import nothing_left_behind
 from ..training.launch import leave_group, wait_for_others
 from ..training.runner import Runner

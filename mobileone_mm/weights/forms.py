@@ -77,8 +77,11 @@ def lift_state(
     units, lifted = _split(state, DEPLOY_PARTS)
     generator = torch.Generator().manual_seed(seed)
     for place, unit in units.items():
-        kernel = unit['fused', None, 'weight']
-        bias = unit.get(('fused', None, 'bias'), torch.zeros(kernel.shape[0]))
+        for tensor in ('weight', 'bias'):
+            if ('fused', None, tensor) not in unit:
+                key = _key(place, 'fused', tensor)
+                raise InputError(f"lacks '{key}'; the file is damaged or no MobileOne")
+        kernel, bias = unit['fused', None, 'weight'], unit['fused', None, 'bias']
         names = _branches(layout.get(place, {}))
         kinds = [part for part, _ in names]
         if 'conv' not in kinds:  # a unit that the target does not have: its keys stay to be seen

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,16 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..files import atomic_write
+from ..files import atomic_write, sha256_of
 from .reading import first_line, read_checkpoint
 
 PREFIX = 'mobileone_mm://'
+Source = str | os.PathLike[str]
 _IMAGENET = 'RGB, mean (123.675, 116.28, 103.53), std (58.395, 57.12, 57.375)'
 _APPLE = 'https://docs-assets.developer.apple.com/ml-research'
 _OPENMMLAB = 'https://download.openmmlab.com/mmclassification/v0/mobileone'
+#: the convention of torch.hub and OpenMMLab: the name ends in the beginning of the SHA-256
+_HASH = re.compile(r'-([0-9a-f]{8,})\.')
 _OPENMMLAB_HASHES = ('0bc94952', 'ceeef467', '9c7ecb97', 'c95eb3bf', '28d888cb')
 
 
@@ -64,32 +68,28 @@ def _table() -> Iterator[tuple[str, NamedWeights]]:
 NAMED: dict[str, NamedWeights] = dict(_table())
 
 
-def read_any(source: str | os.PathLike[str], map_location: Any = 'cpu') -> dict[str, Any]:
-    """Read a checkpoint from a local file, an address, or by name, safely in any case.
-
-    Args:
-        source: A path, ``http://...``, ``https://...``, ``mobileone_mm://NAME``, or an address that a
-            back end of mmengine's file client takes (``s3://...``, ``petrel://...``).
-        map_location: Where the tensors go.
+def read_any(source: Source, map_location: Any = 'cpu') -> dict[str, Any]:
+    """Read a checkpoint from a path, an address or by name, see :func:`local_file`.
 
     Raises:
-        InputError: The name is unknown, the file cannot be had or read.
+        InputError: The name is unknown, or the file cannot be fetched or read.
     """
     return read_checkpoint(local_file(source), map_location)
 
 
-def local_file(source: str | os.PathLike[str]) -> Path:
-    """Path of a checkpoint on this machine; what is elsewhere is fetched into the cache.
+def local_file(source: Source) -> Path:
+    """Return the path of a checkpoint on this machine; a remote file is fetched into the cache.
 
-    The cache is the one that mmengine's loader downloads to: ``checkpoints`` of torch's hub folder,
-    which ``TORCH_HOME`` moves.
+    Args:
+        source: A path, ``http://...``, ``https://...``, ``mobileone_mm://NAME``, or an address that a
+            back end of mmengine's file client takes (``s3://...``, ``petrel://...``).
 
     Raises:
-        InputError: The name is unknown, or the file cannot be had.
+        InputError: The name is unknown, or the file cannot be fetched.
     """
     text = os.fspath(source)
     if not text:
-        raise InputError(f"checkpoint: got ''; a path, an address or {PREFIX}NAME is needed")
+        raise InputError(f"checkpoint: got ''; expected a path, an address or {PREFIX}NAME")
     if text.startswith(PREFIX):
         weights = find(text)
         return download(weights.url, sha256=weights.sha256)
@@ -101,10 +101,10 @@ def local_file(source: str | os.PathLike[str]) -> Path:
 
 
 def find(name: str) -> NamedWeights:
-    """Look a file up by name, with or without ``mobileone_mm://``.
+    """Look a public file up by name, with or without ``mobileone_mm://``.
 
     Raises:
-        InputError: There is none of that name.
+        InputError: The name is unknown.
     """
     key = name.removeprefix(PREFIX)
     if key not in NAMED:
@@ -119,32 +119,35 @@ def find(name: str) -> NamedWeights:
 def download(
     url: str, folder: str | None = None, progress: bool = True, sha256: str | None = None
 ) -> Path:
-    """Path of a downloaded file in torch's cache, as ``torch.hub`` lays it out.
+    """Return the path of a downloaded file in the cache, see :func:`cache_path`.
+
+    A file that mmengine or ``torch.hub`` downloaded lies under its base name, which several addresses
+    share. It is used only if its SHA-256 is the known one, or the one that its name ends in.
 
     Args:
         url: Its address.
-        folder: The cache; torch's if not given.
+        folder: The cache; ``checkpoints`` of torch's hub folder if not given.
         progress: Show a bar.
         sha256: Beginning of its SHA-256, which is checked each time.
 
     Raises:
         InputError: It cannot be downloaded, or is another file than expected.
     """
-    cache = _cache(folder)
-    # Files of several publishers have one name: model.safetensors.
-    name = '_'.join(url.partition('?')[0].split('/')[-4:]) if 'huggingface.co' in url else ''
-    path = cache / (name or url.partition('?')[0].rpartition('/')[2])
+    path = cache_path(url, folder)
+    shared = path.parents[1] / path.name
+    digest = sha256 or (match[1] if (match := _HASH.search(path.name)) else None)
+    if digest and shared.is_file() and sha256_of(shared).startswith(digest):
+        return shared
     if not path.exists():
         try:
-            cache.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), progress=progress)
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"checkpoint '{url}': cannot be downloaded ({first_line(str(error))}); download it by "
                 f"other means and put it at '{path}'"
             ) from error
-    found = hashlib.sha256(path.read_bytes()).hexdigest() if sha256 else ''
-    if sha256 and not found.startswith(sha256):
+    if sha256 and not (found := sha256_of(path)).startswith(sha256):
         raise InputError(
             f"checkpoint '{path}': its SHA-256 begins with {found[: len(sha256)]}, that of {url} with "
             f'{sha256}; remove it and load again'
@@ -152,15 +155,22 @@ def download(
     return path
 
 
-def _cache(folder: str | None = None) -> Path:
-    return Path(folder or Path(torch.hub.get_dir()) / 'checkpoints')
+def cache_path(address: str, folder: str | None = None) -> Path:
+    """Return where the cache keeps the file of an address; the whole address is the key.
+
+    The folder ``checkpoints`` of torch's hub folder, which ``TORCH_HOME`` moves, has a folder for each
+    address, and in it the file under its own name.
+    """
+    plain = address.partition('?')[0]
+    host, name = plain.partition('://')[2].partition('/')[0], plain.rpartition('/')[2]
+    key = f'{host}-{hashlib.sha256(address.encode()).hexdigest()[:16]}'
+    return Path(folder or Path(torch.hub.get_dir()) / 'checkpoints') / key / (name or 'checkpoint')
 
 
 def _from_storage(address: str) -> Path:
-    """A file of a cluster's storage, fetched anew each time: such files may change."""
+    """Fetch a file from a cluster's storage, anew each time: such files may change."""
     from mmengine import fileio
 
-    path = _cache() / address.rpartition('/')[2]
     try:
         data = fileio.get_file_backend(address).get(address)
     except Exception as error:  # each back end has its own
@@ -171,6 +181,7 @@ def _from_storage(address: str) -> Path:
             f"checkpoint '{address}': mmengine's file client cannot read it ({reason}); copy it to "
             'this machine and give its path'
         ) from error
+    path = cache_path(address)
     atomic_write(path, lambda file: file.write(data))
     return path
 
@@ -180,3 +191,4 @@ if __name__ == '__main__':
         digest = row.sha256 or 'unknown'
         print(f'{PREFIX}{label}\n    {row.url}\n    form: {row.form}; SHA-256: {digest}')
         print(f'    licence: {row.licence}; input: {row.preprocessing}')
+        print(f'    in the cache: {cache_path(row.url)}')

@@ -82,10 +82,14 @@ def test_a_disk_that_is_full_in_the_middle_of_the_file(refused, state, tmp_path,
 def test_a_folder_that_takes_no_files(refused, state, tmp_path, monkeypatch, number, said):
     torch.save(state, tmp_path / 'net.pth')
 
-    def fails(*args, **kwargs):
-        raise OSError(number, os.strerror(number))
+    opened = os.open
 
-    monkeypatch.setattr('mobileone_mm.files.tempfile.mkstemp', fails)
+    def fails(path, *args, **kwargs):
+        if str(path).endswith('.tmp'):
+            raise OSError(number, os.strerror(number))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, 'open', fails)
     assert said in refused('switch_to_deploy', tmp_path / 'net.pth')
 
 

@@ -68,10 +68,15 @@ def test_in_configs(network, apple_s0):
 
 def test_offline(network, tmp_path):
     url = named.NAMED['s2-openmmlab'].url
+    path = named.cache_path(url)
     with pytest.raises(InputError, match='cannot be downloaded') as error:
         named.read_any('mobileone_mm://s2-openmmlab')
     assert url in str(error.value)
-    assert str(tmp_path / 'hub' / 'checkpoints' / url.rpartition('/')[2]) in str(error.value)
+    assert f"put it at '{path}'" in str(error.value)
+    assert path.is_relative_to(tmp_path / 'hub' / 'checkpoints')
+    path.write_bytes(b'another file')  # put where the error says
+    with pytest.raises(InputError, match='its SHA-256 begins with'):
+        named.read_any('mobileone_mm://s2-openmmlab')
 
 
 def test_another_file_than_expected(network):
@@ -89,12 +94,40 @@ def test_hash_that_fits(network):
 
 
 def test_files_of_one_name_do_not_meet(network):
+    """The key is the whole address: another host, folder, query or scheme is another file."""
     files, _ = network
-    for size in ('s0', 's1'):
-        files[named.NAMED[f'{size}-timm'].url] = size.encode()
-    paths = [named.local_file(f'mobileone_mm://{size}-timm') for size in ('s0', 's1')]
-    assert [path.read_text() for path in paths] == ['s0', 's1']
-    assert all(path.suffix == '.safetensors' for path in paths)
+    addresses = [
+        *(named.NAMED[f'{size}-timm'].url for size in ('s0', 's1')),
+        'https://a.org/x/net.pth',
+        'https://a.org/y/net.pth',
+        'https://b.org/x/net.pth',
+        'http://a.org/x/net.pth',
+        'https://a.org/x/net.pth?version=1',
+        'https://a.org/x/net.pth?version=2',
+    ]
+    for address in addresses:
+        files[address] = address.encode()
+    for _ in range(2):
+        for address in addresses:
+            assert named.local_file(address).read_text() == address
+    assert named.local_file('mobileone_mm://s1-timm').name == 'model.safetensors'
+
+
+def test_a_shared_file_is_used_only_if_its_hash_is_known(network, tmp_path):
+    """mmengine and torch.hub keep downloads under their base names."""
+    files, asked = network
+    shared = tmp_path / 'hub' / 'checkpoints'
+    shared.mkdir(parents=True)
+    digest = hashlib.sha256(b'right').hexdigest()[:8]
+    for name, content in (('net.pth', b'of another address'), (f'net-{digest}.pth', b'right')):
+        (shared / name).write_bytes(content)
+    files['https://a.org/net.pth'] = b'own'
+    assert named.download('https://a.org/net.pth').read_bytes() == b'own'
+    assert named.download(f'https://a.org/net-{digest}.pth') == shared / f'net-{digest}.pth'
+    assert asked == ['https://a.org/net.pth']
+    files[f'https://a.org/net-{digest}.pth'] = b'fetched'
+    (shared / f'net-{digest}.pth').write_bytes(b'damaged')
+    assert named.download(f'https://a.org/net-{digest}.pth').read_bytes() == b'fetched'
 
 
 def test_from_the_storage_of_a_cluster(network, apple_s0):
@@ -123,6 +156,15 @@ def test_from_the_storage_of_a_cluster(network, apple_s0):
         found = named.read_any('store://bucket/s0.pth')
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[key], expected[key]) for key in expected)
+    # A file of the same base name at another address is another file.
+    files, asked = network
+    url = named.NAMED['s2-apple'].url
+    Store.content, files[url] = b'of the store', b"Apple's"
+    assert (
+        named.local_file(f'store://bucket/{url.rpartition("/")[2]}').read_bytes() == b'of the store'
+    )
+    assert named.local_file('mobileone_mm://s2-apple').read_bytes() == b"Apple's"
+    assert asked == [url]
     with pytest.raises(InputError, match="no back end for 'nowhere'"):
         named.read_any('nowhere://bucket/s0.pth')
 

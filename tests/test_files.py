@@ -8,13 +8,20 @@ import random
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from mobileone_mm.errors import InputError
-from mobileone_mm.files import atomic_save, atomic_text, atomic_write, atomic_write_all
+from mobileone_mm.files import (
+    AtomicLocalBackend,
+    atomic_text,
+    atomic_write,
+    atomic_write_all,
+    torch_bytes,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -26,9 +33,13 @@ def disk_full(file) -> None:
     raise OSError(errno.ENOSPC, 'No space left on device')
 
 
+def save(obj: object, path: Path) -> None:
+    atomic_write(path, lambda file: file.write(torch_bytes(obj)))
+
+
 def test_text_and_object_arrive(tmp_path):
     atomic_text(tmp_path / 'new' / 'a.txt', 'Größe')
-    atomic_save({'x': torch.arange(3)}, tmp_path / 'b.pth')
+    save({'x': torch.arange(3)}, tmp_path / 'b.pth')
     assert (tmp_path / 'new' / 'a.txt').read_text(encoding='utf-8') == 'Größe'
     assert torch.equal(torch.load(tmp_path / 'b.pth')['x'], torch.arange(3))
     assert names(tmp_path) == ['b.pth', 'new']
@@ -46,6 +57,34 @@ def test_permissions_follow_the_umask_or_the_old_file(tmp_path):
     assert (tmp_path / 'a').stat().st_mode & 0o777 == 0o604
 
 
+def test_the_umask_of_the_process_is_never_changed(tmp_path, monkeypatch):
+    """It belongs to all threads: between two calls of os.umask, others would write with mode 666."""
+
+    def changed(mask):
+        raise AssertionError(f'os.umask({mask:o})')
+
+    monkeypatch.setattr(os, 'umask', changed)
+    files = [tmp_path / str(index) for index in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda path: atomic_text(path, 'x'), files))
+    monkeypatch.undo()
+    plain = tmp_path / 'plain'
+    plain.write_text('x')
+    assert {path.stat().st_mode for path in files} == {plain.stat().st_mode}
+
+
+def test_mmengine_writes_whole_files(tmp_path):
+    """Also where mmengine does the writing: checkpoints, and results as text."""
+    backend = AtomicLocalBackend()
+    backend.put(b'new', tmp_path / 'folder' / 'a')
+    backend.put_text('Größe', tmp_path / 'b')
+    assert (tmp_path / 'folder' / 'a').read_bytes() == b'new'
+    assert (tmp_path / 'b').read_text(encoding='utf-8') == 'Größe'
+    (tmp_path / 'b').chmod(0o444)
+    with pytest.raises(InputError, match='write-protected'):  # LocalBackend would try to write
+        backend.put(b'x', tmp_path / 'b')
+
+
 def test_full_disk_leaves_the_old_file(tmp_path):
     target = tmp_path / 'a.pth'
     target.write_text('old')
@@ -59,11 +98,11 @@ def test_full_disk_while_saving_weights(tmp_path, monkeypatch):
     def fsync(handle):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    atomic_save({'x': torch.zeros(10)}, tmp_path / 'a.pth')
+    save({'x': torch.zeros(10)}, tmp_path / 'a.pth')
     before = (tmp_path / 'a.pth').read_bytes()
     monkeypatch.setattr(os, 'fsync', fsync)
     with pytest.raises(InputError, match='the disk is full'):
-        atomic_save({'x': torch.ones(10)}, tmp_path / 'a.pth')
+        save({'x': torch.ones(10)}, tmp_path / 'a.pth')
     assert names(tmp_path) == ['a.pth']
     assert (tmp_path / 'a.pth').read_bytes() == before
 

@@ -1,0 +1,125 @@
+"""The hook between mmengine's reader and the model of a run."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.hooks import EMAHook
+from torch import nn
+
+from mobileone_mm import MobileOne, reparameterize_model
+from mobileone_mm.errors import InputError
+from mobileone_mm.hooks.checkpoint_check import CheckpointCheckHook
+from mobileone_mm.reparam.compare import randomize_
+
+ARCH = dict(num_blocks=(1, 1, 1, 1), width_factor=(0.0625,) * 4)
+
+
+class Model(nn.Module):
+    def __init__(self, seed: int, backbone: nn.Module | None = None, classes: int = 3) -> None:
+        super().__init__()
+        self.backbone = backbone or MobileOne(ARCH)
+        self.head = nn.Linear(4, classes)
+        randomize_(self, seed=seed)
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(
+        'mobileone_mm.hooks.checkpoint_check.print_log', lambda text, *_: lines.append(text)
+    )
+    return lines
+
+
+def checked(checkpoint: dict, model: nn.Module, hooks: tuple = (), **settings: bool) -> dict:
+    runner = SimpleNamespace(model=model, _load_from='x.pth', hooks=list(hooks))
+    CheckpointCheckHook(**settings).after_load_checkpoint(runner, checkpoint)
+    return checkpoint
+
+
+def same(found: dict, expected: dict) -> bool:
+    return found.keys() == expected.keys() and all(
+        torch.equal(value, expected[key]) for key, value in found.items()
+    )
+
+
+def checkpoint_of_a_run(prefix: str) -> tuple[dict, dict, dict]:
+    """A Runner's checkpoint with EMA, whose model had a prefix; its averaged and raw weights."""
+    averaged, raw = (Model(seed).state_dict() for seed in (1, 2))
+    content = {
+        'meta': {'epoch': 1},
+        'message_hub': {},
+        'optimizer': {'state': {}},
+        'state_dict': {prefix + key: value for key, value in averaged.items()},
+        'ema_state_dict': {
+            **{f'module.{prefix}{key}': value for key, value in raw.items()},
+            'steps': torch.tensor(7),
+        },
+    }
+    return content, averaged, raw
+
+
+@pytest.mark.parametrize('prefix', ['', '_orig_mod.', 'module.'])
+def test_resume_gives_both_sets_the_names_of_the_model(prefix, said):
+    content, averaged, raw = checkpoint_of_a_run(prefix)
+    found = checked(content, Model(3), (EMAHook(),), resume=True)
+    assert same(found['state_dict'], averaged)
+    steps = found['ema_state_dict'].pop('steps')
+    assert steps == 7
+    assert same(found['ema_state_dict'], {f'module.{key}': value for key, value in raw.items()})
+    assert found['optimizer'] == {'state': {}}
+    assert not said
+
+
+def test_resume_without_ema_hook_warns(said):
+    content, averaged, _ = checkpoint_of_a_run('')
+    assert same(checked(content, Model(3), resume=True)['state_dict'], averaged)
+    (line,) = said
+    assert 'the config has no EMAHook; the run goes on from the averaged weights' in line
+    content, _, _ = checkpoint_of_a_run('')
+    checked(content, Model(3))  # a test evaluates the averaged weights: nothing to say
+    del content['ema_state_dict']
+    checked(content, Model(3), resume=True)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize('fused', ['file', 'model'])
+def test_resume_in_the_other_form_is_an_error(fused):
+    models = {'file': Model(1).eval(), 'model': Model(2).eval()}
+    models[fused] = reparameterize_model(models[fused])
+    with pytest.raises(InputError, match="--resume: 'x.pth' is in .* form, the model in"):
+        checked({'state_dict': models['file'].state_dict()}, models['model'], resume=True)
+
+
+def test_a_file_of_another_program_becomes_a_checkpoint_of_mmengine():
+    state = Model(1).state_dict()
+    found = checked({'model': {f'module.{k}': v for k, v in state.items()}, 'lr': 1}, Model(2))
+    assert found.keys() == {'state_dict'}
+    assert same(found['state_dict'], state)
+
+
+def test_a_training_may_start_with_another_head_but_not_another_backbone():
+    state, model = Model(1, classes=5).state_dict(), Model(2)
+    with pytest.raises(InputError, match='number of classes'):
+        checked({'state_dict': copy.copy(state)}, model)
+    assert same(checked({'state_dict': state}, model, whole=False)['state_dict'], state)
+    other = Model(1, MobileOne(dict(ARCH, width_factor=(0.125,) * 4))).state_dict()
+    with pytest.raises(InputError, match='another size'):
+        checked({'state_dict': other}, model, whole=False)
+    lacking = {key: value for key, value in state.items() if 'stage3' not in key}
+    with pytest.raises(InputError, match='another size: units or branches differ'):
+        checked({'state_dict': lacking}, model, whole=False)
+
+
+def test_a_partial_file_of_a_foreign_backbone_is_left_to_mmengine():
+    """Where the model has no MobileOne, mmengine's rule holds: what fits is loaded, the rest logged."""
+    model = Model(1, nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+    part = {'backbone.0.weight': torch.ones(4, 3, 1, 1), 'other.weight': torch.ones(1)}
+    found = checked({'state_dict': dict(part)}, model, whole=False)
+    assert same(found['state_dict'], part)
+    with pytest.raises(InputError, match='lacks'):
+        checked({'state_dict': dict(part)}, model)

@@ -1,0 +1,356 @@
+"""Hostile and damaged files: no code runs, nothing is read beyond the file, the error is one line.
+
+What torch's ``weights_only`` reader refuses is tested here so that a release of torch that no longer
+refuses it turns a test red. A file can still take long to read: torch hashes whatever a pickle uses as
+a key, and tuples that hold one another twice, 50 deep, have no end. That is torch's limit as well.
+"""
+
+from __future__ import annotations
+
+import builtins
+import cProfile
+import functools
+import importlib
+import os
+import pickle
+import random
+import runpy
+import subprocess
+import timeit
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.utils.collect_env
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+
+from mobileone_mm import MobileOne, load_weights
+from mobileone_mm.errors import InputError
+from mobileone_mm.reparam.compare import randomize_
+from mobileone_mm.weights import read_weights
+from mobileone_mm.weights.reading import read_checkpoint
+
+STATE = {'stage0.branch_reparam.weight': torch.arange(4.0), 'head.fc.bias': torch.ones(2)}
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Bomb:
+    """Pickles as a call; what it calls may be another one."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __call__(self):
+        raise AssertionError('only pickled')
+
+    def __reduce__(self):
+        return self.call
+
+
+class Stateful:
+    """Pickles as an object with a state that its class is given on loading."""
+
+    def __init__(self, kind, argument, state):
+        self.made = kind, (argument,), state
+
+    def __call__(self):
+        raise AssertionError('only pickled')
+
+    def __reduce__(self):
+        return self.made
+
+
+def script(folder: Path, name: str, marker: Path) -> str:
+    (folder / name).write_text(f'open({str(marker)!r}, "w").close()\n')
+    return str(folder / name)
+
+
+def object_array(folder: Path, marker: Path) -> str:
+    array = np.array([Bomb(os.system, f'touch {marker}')], dtype=object)
+    np.save(folder / 'evil.npy', array, allow_pickle=True)
+    return str(folder / 'evil.npy')
+
+
+def inner_checkpoint(folder: Path, marker: Path) -> str:
+    torch.save(Bomb(os.system, f'touch {marker}'), folder / 'inner.pth')
+    return str(folder / 'inner.pth')
+
+
+def hub(folder: Path, marker: Path) -> str:
+    script(folder, 'hubconf.py', marker)
+    return str(folder)
+
+
+# By name: folder for further files, path of the marker -> an object that makes the marker on loading.
+CODE = {
+    'os.system': lambda folder, m: Bomb(os.system, f'touch {m}'),
+    'subprocess.call': lambda folder, m: Bomb(subprocess.call, ['touch', str(m)]),
+    'exec': lambda folder, m: Bomb(exec, f'open({str(m)!r}, "w").close()'),
+    'eval': lambda folder, m: Bomb(eval, f'open({str(m)!r}, "w").close()'),
+    'open': lambda folder, m: Bomb(open, str(m), 'w'),
+    'timeit': lambda folder, m: Bomb(
+        timeit.timeit, f'open({str(m)!r}, "w")', 'pass', timeit.default_timer, 1
+    ),
+    'cProfile': lambda folder, m: Bomb(cProfile.run, f'open({str(m)!r}, "w")', os.devnull),
+    'getattr of an import': lambda folder, m: Bomb(
+        Bomb(getattr, Bomb(builtins.__import__, 'os'), 'system'), f'touch {m}'
+    ),
+    'getattr of a module by name': lambda folder, m: Bomb(
+        Bomb(getattr, Bomb(importlib.import_module, 'os'), 'mkdir'), str(m)
+    ),
+    'globals of a method': lambda folder, m: Bomb(
+        Bomb(
+            dict.get,
+            Bomb(
+                dict.get,
+                Bomb(getattr, Bomb(getattr, HistoryBuffer, '__init__'), '__globals__'),
+                '__builtins__',
+            ),
+            'open',
+        ),
+        str(m),
+        'w',
+    ),
+    'a pickle in a pickle': lambda folder, m: Bomb(
+        pickle.loads, pickle.dumps(Bomb(os.system, f'touch {m}'))
+    ),
+    'torch.load of another file': lambda folder, m: Bomb(
+        functools.partial(torch.load, weights_only=False), inner_checkpoint(folder, m)
+    ),
+    'numpy.load of objects': lambda folder, m: Bomb(np.load, object_array(folder, m), None, True),
+    'numpy.memmap': lambda folder, m: Bomb(np.memmap, str(m), 'uint8', 'w+', 0, (1,)),
+    '_rebuild_from_type_v2': lambda folder, m: Bomb(
+        torch._tensor._rebuild_from_type_v2, os.system, torch.Tensor, (f'touch {m}',), {}
+    ),
+    'torch collect_env': lambda folder, m: Bomb(torch.utils.collect_env.run, f'touch {m}'),
+    'torch.hub': lambda folder, m: Bomb(
+        functools.partial(torch.hub.load, source='local'), hub(folder, m), 'go'
+    ),
+    'runpy': lambda folder, m: Bomb(runpy.run_path, script(folder, 'evil.py', m)),
+    'mmengine config': lambda folder, m: Bomb(Config.fromfile, script(folder, 'evil.py', m)),
+    'state of an object': lambda folder, m: Bomb(
+        Stateful(functools.partial, print, (os.system, (f'touch {m}',), {}, None))
+    ),
+}  # fmt: skip
+CONTAINERS = ('zip', 'legacy', 'plain', 'protocol 4')
+
+
+def save_in(container: str, content: object, path: Path) -> None:
+    if container in ('zip', 'legacy'):
+        torch.save(content, path, _use_new_zipfile_serialization=container == 'zip')
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=2 if container == 'plain' else 4))
+
+
+@pytest.mark.parametrize('name', CODE)
+def test_code_does_not_run(tmp_path, name, refused_file):
+    path, marker = tmp_path / 'evil.pth', tmp_path / 'marker'
+    evil = CODE[name](tmp_path, marker)
+    with_lists = torch.serialization.safe_globals([getattr, eval, exec, open, os.system, np.load])
+    for container in CONTAINERS:
+        for content in (evil, {'state_dict': STATE, 'meta': {'x': evil}}, {'state_dict': evil}):
+            save_in(container, content, path)
+            with with_lists:  # what another library has put on torch's list must not help
+                message = refused_file(path)
+            if container != 'protocol 4':
+                assert 'refers to code' in message
+            assert not marker.exists()
+    # The file is dangerous indeed: an ordinary reader runs it.
+    save_in('plain', evil, path)
+    with suppress(Exception):
+        pickle.loads(path.read_bytes())
+    assert marker.exists()
+    assert refused_file(path)
+
+
+# -- pickles that declare what the file does not hold ----------------------------------------------
+
+
+def number(value: int) -> bytes:
+    raw = value.to_bytes(value.bit_length() // 8 + 1, 'little', signed=True)
+    return b'\x8a' + bytes([len(raw)]) + raw
+
+
+def string(value: str) -> bytes:
+    return b'X' + len(value.encode()).to_bytes(4, 'little') + value.encode()
+
+
+def tensor(size, stride, offset=0, numel=4, kind='Float', key='0') -> bytes:
+    """Instructions that rebuild a tensor of the file's storage 0, which has 16 bytes."""
+    storage = b'(' + string('storage') + f'ctorch\n{kind}Storage\n'.encode() + string(key)
+    shape, step = (b'(' + b''.join(map(number, values)) + b't' for values in (size, stride))
+    return (
+        b'ctorch._utils\n_rebuild_tensor_v2\n('
+        + (storage + string('cpu') + number(numel) + b'tQ' + number(offset) + shape + step)
+        + b'\x89ccollections\nOrderedDict\n)RtR'
+    )
+
+
+def archive_of(path: Path, value: bytes) -> Path:
+    """What torch.save writes, by hand: a dict with one weight, and one storage of 16 bytes."""
+    pickled = b'\x80\x02}' + string('head.fc.bias') + value + b's.'
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name, content in {'data.pkl': pickled, 'data/0': bytes(16), 'version': b'3\n'}.items():
+            archive.writestr(f'archive/{name}', content)
+    return path
+
+
+DECLARED = {
+    'beyond its storage': tensor((5,), (1,)),
+    'offset': tensor((2,), (1,), offset=3),
+    'stride': tensor((2, 2), (3, 1)),
+    'negative stride': tensor((2,), (-1,), offset=3),
+    'negative size': tensor((-1,), (1,)),
+    'overflow': tensor((2**61, 8), (8, 2**60)),
+    'storage larger than its record': tensor((4096,), (1,), numel=4096),
+    'storage of another type': tensor((4,), (1,), kind='Double'),
+    'storage that is not there': tensor((4,), (1,), key='7'),
+    'a terabyte': b'cbuiltins\nbytearray\n(' + number(2**40) + b'tR',
+    'long string': b'X\xff\xff\xff\xffabc',
+}
+
+
+@pytest.mark.parametrize('name', DECLARED)
+def test_declarations_beyond_the_file(tmp_path, name, little_memory, refused_file):
+    refused_file(archive_of(tmp_path / 'a.pth', DECLARED[name]), 'damaged|memory')
+
+
+def test_the_hand_made_container_is_sound(tmp_path):
+    """Else the tests above would show nothing."""
+    path = archive_of(tmp_path / 'a.pth', tensor((2, 2), (2, 1)))
+    assert read_checkpoint(path)['head.fc.bias'].shape == (2, 2)
+
+
+def test_one_number_shown_often(tmp_path, little_memory):
+    """torch reads it: a stride of 0 takes no memory, until someone asks whether all is finite."""
+    path = archive_of(tmp_path / 'a.pth', tensor((2**40,), (0,)))
+    with pytest.raises(InputError, match='no model here can take .*1099511627776. of 16 bytes'):
+        read_weights(path)
+
+
+# -- tensors that no model takes -------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings('ignore:.*quantiz')
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: torch.ones(2).to_sparse(),
+        lambda: torch.ones(2, device='meta'),
+        lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8),
+        lambda: torch.ones(2).to(torch.float8_e4m3fn),
+        lambda: torch.ones(2, dtype=torch.uint16),
+    ],
+)
+def test_tensors_that_no_model_takes(make):
+    with pytest.raises(InputError, match='no model here can take'):
+        read_weights({'head.fc.bias': make()})
+
+
+@pytest.mark.parametrize('key', [3, None, b'w', 'a\nb', '\x1b[31mred', 'x' * 5000, '\u202egnp'])
+def test_names_that_are_no_names(key):
+    for state in ({key: torch.ones(1)}, {'state_dict': {'w': torch.ones(1), key: torch.ones(1)}}):
+        with pytest.raises(InputError, match='no name of a layer') as caught:
+            read_weights(state)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 300
+
+
+def test_attributes_of_tensors_are_left_behind():
+    value = torch.nn.Parameter(torch.ones(2))
+    value.isfinite = value.clone = None
+    weights = read_weights({'w': value}).state
+    assert weights['w'].clone().tolist() == [1, 1]
+    assert not weights['w'].requires_grad
+
+
+# -- damage ----------------------------------------------------------------------------------------
+
+TINY = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.0625] * 4)
+
+
+def damaged(rng: random.Random, data: bytes) -> bytes:
+    """Flipped, cut, inserted, or wiped bytes, half of them near an end, where headers stand."""
+    out = bytearray(data)
+    spot = rng.choice((rng.randrange(len(out)), rng.randrange(400), -1 - rng.randrange(400)))
+    spot, length = spot % len(out), rng.choice((1, 2, 8, 64, 1000))
+    change = rng.randrange(5)
+    if change == 0:
+        out[spot] ^= 1 << rng.randrange(8)
+    elif change == 1:
+        del out[spot:]
+    elif change == 2:
+        del out[spot : spot + length]
+    elif change == 3:
+        out[spot:spot] = rng.randbytes(length)
+    else:
+        out[spot : spot + length] = rng.choice((b'\0', b'\xff')) * length
+    return bytes(out)
+
+
+@pytest.mark.parametrize('kind', ['zip', 'legacy', 'safetensors'])
+def test_damage_is_one_line_or_harmless(tmp_path, kind, little_memory):
+    """A zip file has checksums, so damage there never changes a weight; the others have none."""
+    source, path = randomize_(MobileOne(TINY)), tmp_path / 'a.pth'
+    if kind == 'safetensors':
+        pytest.importorskip('safetensors.torch').save_file(source.state_dict(), path)
+    else:
+        torch.save(source.state_dict(), path, _use_new_zipfile_serialization=kind == 'zip')
+    data, refused = path.read_bytes(), 0
+    model = MobileOne(TINY)
+    for seed in range(150):
+        path.write_bytes(damaged(random.Random(seed), data))
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        try:
+            load_weights(model, path)
+        except InputError as error:
+            refused += 1
+            assert str(error).isprintable()
+            assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+        else:
+            for key, value in model.state_dict().items():
+                assert torch.isfinite(value).all()
+                if kind == 'zip' and not key.endswith('num_batches_tracked'):
+                    assert torch.equal(value, source.state_dict()[key])
+    assert refused > 50
+
+
+def test_later_writes_do_not_change_what_was_read(tmp_path):
+    """The library's load_file maps a safetensors file: later writes would change the weights."""
+    library = pytest.importorskip('safetensors.torch')
+    path = tmp_path / 'a.safetensors'
+    library.save_file({'w': torch.ones(5000)}, path)
+    read = read_checkpoint(path)
+    path.write_bytes(bytes(30_000))
+    assert torch.equal(read['w'], torch.ones(5000))
+
+
+def test_what_runs_save_besides_the_weights(tmp_path):
+    """Counters, sets, complex numbers, sizes, optimizers and schedulers are still read."""
+    from collections import Counter, OrderedDict
+
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])
+    content = {
+        'state_dict': OrderedDict(model.state_dict()),
+        'optimizer': optimizer.state_dict(),
+        'schedule': schedule.state_dict(),
+        'things': [Counter([1, 1]), {1, 'x'}, 1j, torch.Size([2]), torch.float16, b'ab', 2**70],
+        'shared': [model.weight.detach(), model.weight.detach()[:1]],
+    }
+    for legacy in (True, False):
+        torch.save(content, tmp_path / 'a.pth', _use_new_zipfile_serialization=not legacy)
+        read = read_checkpoint(tmp_path / 'a.pth')
+        assert read['things'] == content['things']
+        assert read['schedule']['milestones'] == Counter([3, 5])
+        assert torch.equal(read['shared'][1], content['shared'][1])
+        assert read['optimizer']['param_groups'] == content['optimizer']['param_groups']
+        assert read_weights(read).state.keys() == {'weight', 'bias'}
