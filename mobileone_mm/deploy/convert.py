@@ -23,7 +23,7 @@ from ..weights.unwrap import read_weights
 from . import config as configs
 from .fold import Folding, build_deploy_form, foldable
 from .forward import RawForward
-from .pair import Conversion, output_paths, pair_meta, sha256_of
+from .pair import Conversion, output_paths, pair_meta
 from .prove import (
     FLOAT64_TOLERANCE,
     Difference,
@@ -32,7 +32,7 @@ from .prove import (
     failing_folds,
     own_tolerance,
 )
-from .report import describe, describe_folding, describe_proof
+from .report import describe, describe_proof
 from .samples import proof_inputs
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -119,21 +119,17 @@ def prepare_conversion(
     inputs = proof_inputs(config, forward, model, images, target)
 
     folding, exact = _deploy_form(config, forward, model, inputs, backbone_only)
-    deployed = folding.model
     dtype = next(model.parameters()).dtype
     allowed = own_tolerance(dtype) if tolerance is None else tolerance
-    own = compare_models(forward, model, deployed, inputs, allowed, folding.pairs)
+    own = compare_models(forward, model, folding.model, inputs, allowed, folding.pairs)
 
-    report = describe(source, sha256_of(source), fitted, forward, model, deployed, inputs[0][1])
-    report['folded'] = describe_folding(folding, backbone_only)
+    report = describe(source, fitted, forward, model, folding, inputs[0][1], backbone_only)
     report['proof'] = describe_proof(
         target,
         {'float64': (FLOAT64_TOLERANCE, exact), str(dtype).removeprefix('torch.'): (allowed, own)},
     )
-    report['absolute_paths_in_config'] = configs.absolute_paths(folding.text)
-    report['checkpoint_bytes'] = {'before': source.stat().st_size}
     meta = pair_meta(fitted.meta, config, folding.text, report['source'], dataset_meta)
-    state = {key: value.detach().cpu() for key, value in deployed.state_dict().items()}
+    state = {key: value.detach().cpu() for key, value in folding.model.state_dict().items()}
     return Conversion(paths, folding.text, state, meta, report)
 
 

@@ -20,8 +20,9 @@ from PIL import Image
 from mobileone_mm.cli.run import call_tool
 from mobileone_mm.config.read import load_config
 from mobileone_mm.deploy import config as configs
-from mobileone_mm.deploy import convert, convert_to_deploy
+from mobileone_mm.deploy import convert
 from mobileone_mm.deploy.config import build_model
+from mobileone_mm.deploy.convert import convert_to_deploy
 from mobileone_mm.deploy.forward import RawForward
 from mobileone_mm.errors import InputError, ProofError
 from mobileone_mm.reparam import algebra, surgery

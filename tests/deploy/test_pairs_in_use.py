@@ -121,7 +121,7 @@ def test_safetensors_by_our_tools_and_by_mmengine(trained, tool, tmp_path, fresh
     assert (tmp_path / 'predicted' / 'predictions.json').is_file()
     model = build_model(parse_config_text(pair[0].read_text()))
     loaded = host.load_checkpoint(model, str(out), map_location='cpu', strict=True)
-    assert loaded.keys() == model.state_dict().keys()
+    assert loaded['state_dict'].keys() == model.state_dict().keys()
 
 
 def test_mmengine_reads_safetensors_with_our_loader(tmp_path):

@@ -16,8 +16,8 @@ from mmengine.registry import MODELS
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mobileone_mm.config.read import load_config
-from mobileone_mm.deploy import convert_to_deploy
 from mobileone_mm.deploy.config import build_model
+from mobileone_mm.deploy.convert import convert_to_deploy
 from mobileone_mm.deploy.fold import build_deploy_form, foldable
 from mobileone_mm.deploy.forward import RawForward
 from mobileone_mm.deploy.prove import compare_models, deploy_state
