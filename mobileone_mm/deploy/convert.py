@@ -94,10 +94,10 @@ def prepare_conversion(
     config: Config,
     checkpoint: PathLike,
     out: PathLike,
-    images: Sequence[PathLike] = (),
-    tolerance: float | None = None,
-    device: str = 'cpu',
-    backbone_only: bool = False,
+    images: Sequence[PathLike],
+    tolerance: float | None,
+    device: str,
+    backbone_only: bool,
     dataset_meta: Mapping[str, Any] | None = None,
 ) -> Conversion:
     """Do what :func:`convert_to_deploy` does, except for the writing.
