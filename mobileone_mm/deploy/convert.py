@@ -39,7 +39,7 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 
 def convert_to_deploy(
-    config: PathLike | Config,
+    config: PathLike,
     checkpoint: PathLike,
     out: PathLike,
     cfg_options: Mapping[str, Any] | None = None,
@@ -63,7 +63,7 @@ def convert_to_deploy(
     out.
 
     Args:
-        config: The config that the model was trained with: a file, or what was read from it.
+        config: The config that the model was trained with.
         checkpoint: Its weights in training form, in any known naming.
         out: The checkpoint to write, a ``.pth``, ``.pt`` or ``.safetensors`` file. The last format
             holds weights only; classes and palette are in the report.
@@ -81,11 +81,8 @@ def convert_to_deploy(
         InputError: Config, checkpoint or images cannot be used, or ``out`` cannot be written.
         ProofError: The two forms differ by more than the tolerance; nothing is written.
     """
-    if not isinstance(config, Config):
-        config = load_config(Path(config), cfg_options)
-    conversion = prepare_conversion(
-        config, checkpoint, out, images, tolerance, device, backbone_only
-    )
+    cfg = load_config(Path(config), cfg_options)
+    conversion = prepare_conversion(cfg, checkpoint, out, images, tolerance, device, backbone_only)
     conversion.write()
     return conversion.report
 
@@ -103,6 +100,7 @@ def prepare_conversion(
     """Do what :func:`convert_to_deploy` does, except for the writing.
 
     Args:
+        config: The config, as it was read; no change of a run is made in it.
         dataset_meta: Classes and palette, for a checkpoint that has none. The other arguments are
             those of :func:`convert_to_deploy`.
     """

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 
-from ..deploy.convert import convert_to_deploy
+from ..deploy.convert import prepare_conversion
 from ..errors import InputError, ProofError, one_line
 from ..registry import HOOKS
 from ..reparam.surgery import unfused_blocks
@@ -90,7 +90,9 @@ class BestDeployHook(Hook):
         pair = pair_of(checkpoint)
         try:
             with seeded(0):  # the course of the run must not depend on the conversion
-                convert_to_deploy(runner.cfg, checkpoint, pair, tolerance=self.tolerance)
+                prepare_conversion(
+                    runner.cfg, checkpoint, pair, (), self.tolerance, 'cpu', backbone_only=False
+                ).write()
         except (InputError, ProofError, OSError) as error:
             runner.logger.error(f'No deploy pair of {Path(checkpoint).name}: {one_line(error)}')
             return

@@ -426,7 +426,9 @@ def test_tool(checkpoints, tmp_path, capsys, monkeypatch):
     assert call_tool(main, argv) == 0
     printed = capsys.readouterr().out
     rows = ('units fused', 'BN folded', 'parameters', 'MACs', 'checkpoint', 'latency', 'weights')
-    assert all(f'{row}:' in printed for row in (*rows, 'difference, float64', 'difference, float32'))
+    assert all(
+        f'{row}:' in printed for row in (*rows, 'difference, float64', 'difference, float32')
+    )
     assert str(tmp_path / 'out.json') in printed
     monkeypatch.setattr(surgery, 'fuse_branches', fused_wrongly)
     before = (tmp_path / 'out.pth').read_bytes()
