@@ -14,7 +14,7 @@ from . import compat
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .deploy import convert_to_deploy
+    from .deploy.convert import convert_to_deploy
     from .models import MobileOne, NearIdentityInit
     from .reparam import reparameterize_model
     from .weights import load_weights
@@ -32,7 +32,7 @@ __all__ = [
 _LAZY = {
     'MobileOne': 'models',
     'NearIdentityInit': 'models',
-    'convert_to_deploy': 'deploy',
+    'convert_to_deploy': 'deploy.convert',
     'load_weights': 'weights',
     'reparameterize_model': 'reparam',
 }

@@ -20,8 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mobileone_mm.benchmark.macs import count_macs
 from mobileone_mm.benchmark.timer import interleaved
 from mobileone_mm.config.read import load_config
-from mobileone_mm.deploy.config import build_model, deploy_form
-from mobileone_mm.deploy.fold import plan_folding
+from mobileone_mm.deploy.config import build_model
+from mobileone_mm.deploy.fold import build_deploy_form, foldable
 from mobileone_mm.deploy.forward import RawForward
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,12 +51,12 @@ def _scope(monkeypatch):
 def deployed(name: str, options: dict, device: str = 'cpu') -> tuple[nn.Module, dict[str, str]]:
     """The deploy form of a config, without the head that only training has; and what did not fold."""
     config = load_config(ROOT / 'configs' / f'{name}.py', options)
-    plan = plan_folding(config, build_model(config))
-    with torch.device(device):
-        model = build_model(deploy_form(config, plan.without))
+    trained = build_model(config)
+    folding = build_deploy_form(config, trained, foldable(trained))
+    model = folding.model.to(device)
     if hasattr(model, 'auxiliary_head'):
         del model.auxiliary_head
-    return model.eval(), plan.left
+    return model.eval(), folding.left
 
 
 def pair(kind: str, size: str, options: dict, device: str = 'cpu') -> list[nn.Module]:

@@ -3,9 +3,9 @@
 
 python tools/switch_to_deploy.py CONFIG CHECKPOINT OUT.pth [--images PATH ...] [--data]
 
-Writes OUT (weights, .pth or .safetensors) and beside it, with the same name, a config (.py) and a
-report (.json), after a proof on data that the function of the model is the same. Exit code 1: it is
-not, nothing is written.
+Proves on data that the fused model is the same function, then writes OUT (weights, .pth or
+.safetensors) and, with the same name, a config (.py) and a report (.json). Exit code 1: the proof
+failed, nothing is written.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def main(argv: list[str] | None = None) -> int:
         '--tolerance', type=float, help='greatest difference, relative to the scale of the output'
     )
     parser.add_argument(
-        '--backbone-only', action='store_true', help='leave the BNs of necks and heads'
+        '--backbone-only', action='store_true', help='do not fold the BNs of necks and heads'
     )
     parser.add_argument(
-        '--data', action='store_true', help="compare the metric on the config's test set, too"
+        '--data', action='store_true', help='also compare the metric on the test set of the config'
     )
     args = vars(parser.parse_args(argv))
 

@@ -34,7 +34,7 @@ def switch_to_deploy(
     backbone_only: bool = False,
     data: bool = False,
 ) -> dict[str, Any]:
-    """Convert a model as :func:`~mobileone_mm.deploy.convert.convert_to_deploy` does.
+    """Convert a model as :func:`~mobileone_mm.convert_to_deploy` does.
 
     The config is executed once, and each of the two models is built once; with ``data``, the Runner
     builds each once more.

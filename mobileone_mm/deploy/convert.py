@@ -33,14 +33,14 @@ from .prove import (
     failing_folds,
     own_tolerance,
 )
-from .report import describe, describe_folding, describe_proof
+from .report import describe, describe_proof
 from .samples import proof_inputs
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
 
 def convert_to_deploy(
-    config: PathLike | Config,
+    config: PathLike,
     checkpoint: PathLike,
     out: PathLike,
     cfg_options: Mapping[str, Any] | None = None,
@@ -64,7 +64,7 @@ def convert_to_deploy(
     out.
 
     Args:
-        config: The config that the model was trained with: a file, or what was read from it.
+        config: The config that the model was trained with.
         checkpoint: Its weights in training form, in any known naming.
         out: The checkpoint to write, a ``.pth``, ``.pt`` or ``.safetensors`` file. The last format
             holds weights only; classes and palette are in the report.
@@ -82,11 +82,8 @@ def convert_to_deploy(
         InputError: Config, checkpoint or images cannot be used, or ``out`` cannot be written.
         ProofError: The two forms differ by more than the tolerance; nothing is written.
     """
-    if not isinstance(config, Config):
-        config = load_config(Path(config), cfg_options)
-    conversion = prepare_conversion(
-        config, checkpoint, out, images, tolerance, device, backbone_only
-    )
+    cfg = load_config(Path(config), cfg_options)
+    conversion = prepare_conversion(cfg, checkpoint, out, images, tolerance, device, backbone_only)
     conversion.write()
     return conversion.report
 
@@ -95,15 +92,16 @@ def prepare_conversion(
     config: Config,
     checkpoint: PathLike,
     out: PathLike,
-    images: Sequence[PathLike] = (),
-    tolerance: float | None = None,
-    device: str = 'cpu',
-    backbone_only: bool = False,
+    images: Sequence[PathLike],
+    tolerance: float | None,
+    device: str,
+    backbone_only: bool,
     dataset_meta: Mapping[str, Any] | None = None,
 ) -> Conversion:
     """Do what :func:`convert_to_deploy` does, except for the writing.
 
     Args:
+        config: The config, as it was read; no change of a run is made in it.
         dataset_meta: Classes and palette, for a checkpoint that has none. The other arguments are
             those of :func:`convert_to_deploy`.
     """
@@ -120,21 +118,17 @@ def prepare_conversion(
     inputs = proof_inputs(config, forward, model, images, target)
 
     folding, exact = _deploy_form(config, forward, model, inputs, backbone_only)
-    deployed = folding.model
     dtype = next(model.parameters()).dtype
     allowed = own_tolerance(dtype) if tolerance is None else tolerance
-    own = compare_models(forward, model, deployed, inputs, allowed, folding.pairs)
+    own = compare_models(forward, model, folding.model, inputs, allowed, folding.pairs)
 
-    report = describe(source, sha256_of(source), fitted, forward, model, deployed, inputs[0][1])
-    report['folded'] = describe_folding(folding, backbone_only)
+    report = describe(source, fitted, forward, model, folding, inputs[0][1], backbone_only)
     report['proof'] = describe_proof(
         target,
         {'float64': (FLOAT64_TOLERANCE, exact), str(dtype).removeprefix('torch.'): (allowed, own)},
     )
-    report['absolute_paths_in_config'] = configs.absolute_paths(folding.text)
-    report['checkpoint_bytes'] = {'before': source.stat().st_size}
     meta = pair_meta(fitted.meta, config, folding.text, report['source'], dataset_meta)
-    state = {key: value.detach().cpu() for key, value in deployed.state_dict().items()}
+    state = {key: value.detach().cpu() for key, value in folding.model.state_dict().items()}
     return Conversion(paths, folding.text, state, meta, report)
 
 

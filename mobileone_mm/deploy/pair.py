@@ -106,7 +106,7 @@ def pair_meta(
     config: Config,
     text: str,
     source: Mapping[str, Any],
-    dataset_meta: Mapping[str, Any] | None = None,
+    dataset_meta: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return what the hosts' ``init_*`` functions look up, and the source of the weights.
 

@@ -50,7 +50,7 @@ class Difference:
     relative: float
 
 
-def deploy_state(model: nn.Module, pairs: Iterable[ConvNorm] = ()) -> dict[str, Tensor]:
+def deploy_state(model: nn.Module, pairs: list[ConvNorm]) -> dict[str, Tensor]:
     """Return the state dict of the deploy form of a model in training form.
 
     Args:
@@ -60,7 +60,6 @@ def deploy_state(model: nn.Module, pairs: Iterable[ConvNorm] = ()) -> dict[str, 
     Raises:
         ValueError: A unit cannot be fused.
     """
-    pairs = list(pairs)
     norms = tuple(f'{pair.norm}.' for pair in pairs)
     fused = reparameterize_model(model).state_dict()
     state = {name: value for name, value in fused.items() if not name.startswith(norms)}
@@ -112,7 +111,7 @@ def compare_models(
     second: nn.Module,
     inputs: Iterable[tuple[str, Tensor]],
     tolerance: float,
-    pairs: Iterable[ConvNorm] = (),
+    pairs: Iterable[ConvNorm],
 ) -> list[Difference]:
     """Compare two models on all inputs: all raw outputs, and the fused unit that differs most.
 

@@ -19,55 +19,66 @@ from ..benchmark.macs import count_macs
 from ..benchmark.timer import interleaved
 from ..reparam.surgery import unfused_blocks
 from ..weights.fit import FittedState
+from .config import absolute_paths
 from .fold import Folding
 from .forward import RawForward
+from .pair import sha256_of
 from .prove import Difference
 
+#: duration of the measurement of latencies; at least three turns are measured
+LATENCY_SECONDS = 1.0
 
+
+@torch.no_grad()
 def describe(
     checkpoint: Path,
-    sha256: str,
     fitted: FittedState,
     forward: RawForward,
     model: nn.Module,
-    deployed: nn.Module,
+    folding: Folding,
     inputs: Tensor,
+    backbone_only: bool,
 ) -> dict[str, Any]:
-    """Return the report without folding and proof.
+    """Return the report without the proof.
 
     Args:
         checkpoint: The file that was converted.
-        sha256: Its hash.
         fitted: What was found in it.
         forward: Runs the models.
         model: The original.
-        deployed: The model of the written pair.
+        folding: The deploy form: what was folded and what stayed.
         inputs: The batch for latencies and MACs.
+        backbone_only: Whether the user asked to leave necks and heads unchanged.
     """
-    before, after = latencies(forward, model, deployed, inputs)
     notes = []
     if fitted.averaged:
         left = f'; left out: {", ".join(fitted.dropped)}' if fitted.dropped else ''
         notes.append(
             f'The checkpoint holds averaged weights (EMA or SWA); they were converted{left}.'
         )
-    dtype = str(next(deployed.parameters()).dtype).removeprefix('torch.')
-    given = list(fitted.dtypes) or [dtype]
-    if given != [dtype]:
+    dtype = str(next(folding.model.parameters()).dtype).removeprefix('torch.')
+    if fitted.dtypes not in ((), (dtype,)):
         notes.append(
-            f'The weights were stored in {", ".join(given)}. Fused kernels need more digits, so the '
-            f'result is {dtype}.'
+            f'The weights were stored in {", ".join(fitted.dtypes)}. Fused kernels need more digits, '
+            f'so the result is {dtype}.'
         )
+    models = {'before': model, 'after': folding.model}
+    runs = {name: partial(forward, one, inputs) for name, one in models.items()}
+    # In turns, because the speed of a machine drifts: only the ratio is reliable.
+    times = interleaved(runs, repeats=50, budget=LATENCY_SECONDS, device=inputs.device)
+    before, after = (median(times[name]) for name in models)
     return {
         'mobileone_mm': __version__,
-        'source': {'file': checkpoint.name, 'sha256': sha256},
+        'source': {'file': checkpoint.name, 'sha256': sha256_of(checkpoint)},
+        'checkpoint_bytes': {'before': checkpoint.stat().st_size},
         'fused_units': sum(1 for _ in unfused_blocks(model)),
         'ema': fitted.averaged,
-        'parameters': {'before': _parameters(model), 'after': _parameters(deployed)},
+        'parameters': {
+            name: sum(p.numel() for p in one.parameters()) for name, one in models.items()
+        },
         'macs': {
             'input': list(inputs.shape),
-            'before': count_macs(partial(forward, model, inputs)),
-            'after': count_macs(partial(forward, deployed, inputs)),
+            **{name: count_macs(run) for name, run in runs.items()},
         },
         'latency': {
             'input': list(inputs.shape),
@@ -78,22 +89,14 @@ def describe(
             'ratio': round(before / after, 3),
         },
         'dropped': sorted(fitted.dropped),
+        'folded': {
+            'backbone_only': backbone_only,
+            'norms': [pair.norm for pair in folding.pairs],
+            'config': ['.'.join(map(str, ('model', *p))) + '=None' for p in folding.without],
+            'left': [{'norm': name, 'reason': reason} for name, reason in folding.left.items()],
+        },
+        'absolute_paths_in_config': absolute_paths(folding.text),
         'notes': notes,
-    }
-
-
-def describe_folding(folding: Folding, backbone_only: bool) -> dict[str, Any]:
-    """Return the part of the report about necks and heads.
-
-    Args:
-        folding: What was folded and what stayed.
-        backbone_only: Whether the user asked to leave necks and heads unchanged.
-    """
-    return {
-        'backbone_only': backbone_only,
-        'norms': [pair.norm for pair in folding.pairs],
-        'config': [f'{".".join(map(str, ("model", *place)))}=None' for place in folding.without],
-        'left': [{'norm': name, 'reason': reason} for name, reason in folding.left.items()],
     }
 
 
@@ -159,34 +162,3 @@ def summary(report: Mapping[str, Any], out: str | os.PathLike[str]) -> str:
         lines.append(f'paths in the config: {", ".join(report["absolute_paths_in_config"])}')
     files = ', '.join(str(path.with_suffix(suffix)) for suffix in (path.suffix, '.py', '.json'))
     return '\n'.join([*lines, f'written: {files}'])
-
-
-@torch.no_grad()
-def latencies(
-    forward: RawForward,
-    first: nn.Module,
-    second: nn.Module,
-    inputs: Tensor,
-    seconds: float = 1.0,
-) -> tuple[float, float]:
-    """Return the median seconds of a forward pass of two models, measured in turns.
-
-    In turns, because the speed of a machine drifts: only the ratio within one run is reliable.
-
-    Args:
-        forward: Runs the models.
-        first: The model in training form.
-        second: The model in deploy form.
-        inputs: One batch, as the models take it.
-        seconds: Duration of the measurement; at least three turns are taken.
-    """
-    forwards = {
-        'first': partial(forward, first, inputs),
-        'second': partial(forward, second, inputs),
-    }
-    times = interleaved(forwards, repeats=50, budget=seconds, device=inputs.device)
-    return median(times['first']), median(times['second'])
-
-
-def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 
-from ..deploy import convert_to_deploy
+from ..deploy.convert import prepare_conversion
 from ..errors import InputError, ProofError, one_line
 from ..registry import HOOKS
 from ..reparam.surgery import unfused_blocks
@@ -28,14 +28,14 @@ class BestDeployHook(Hook):
     """Write the deploy pair and its report beside each new best checkpoint.
 
     ``best_accuracy_top1_epoch_9.pth`` gets ``best_accuracy_top1_epoch_9_deploy.pth``, ``.py`` and
-    ``.json``; see :func:`~mobileone_mm.deploy.convert_to_deploy`. The pair of the previous best is
+    ``.json``; see :func:`~mobileone_mm.convert_to_deploy`. The pair of the previous best is
     removed when the new one is complete. Only the main process converts, on the CPU. If a conversion
     fails (its proof, or a full disk), the log has an error, the training goes on, and the older pair
     stays. If a killed run left a best checkpoint without its pair, the resumed run writes the pair
     after its first validation.
 
     Args:
-        tolerance: As in :func:`~mobileone_mm.deploy.convert_to_deploy`.
+        tolerance: As in :func:`~mobileone_mm.convert_to_deploy`.
 
     Raises:
         ValueError: ``tolerance`` is not a number between 0 and 1.
@@ -90,7 +90,9 @@ class BestDeployHook(Hook):
         pair = pair_of(checkpoint)
         try:
             with seeded(0):  # the course of the run must not depend on the conversion
-                convert_to_deploy(runner.cfg, checkpoint, pair, tolerance=self.tolerance)
+                prepare_conversion(
+                    runner.cfg, checkpoint, pair, (), self.tolerance, 'cpu', backbone_only=False
+                ).write()
         except (InputError, ProofError, OSError) as error:
             runner.logger.error(f'No deploy pair of {Path(checkpoint).name}: {one_line(error)}')
             return

@@ -121,7 +121,7 @@ class MobileOneBlock(nn.Module):
             )
         self.act = nn.Identity() if act_cfg is None else build_activation_layer(dict(act_cfg))
 
-    def _conv(self, kernel_size: int, bias: bool) -> nn.Conv2d:
+    def _conv(self, kernel_size: int, bias: bool = False) -> nn.Conv2d:
         dilation = self.dilation if kernel_size > 1 else 1
         subsampled = kernel_size == 1 and self.stride > 1 and self.groups == 1
         return (SubsampledConv2d if subsampled else nn.Conv2d)(
@@ -137,7 +137,7 @@ class MobileOneBlock(nn.Module):
 
     def _conv_norm(self, kernel_size: int, norm_cfg: dict[str, Any]) -> nn.Sequential:
         branch = nn.Sequential()
-        branch.add_module('conv', self._conv(kernel_size, bias=False))
+        branch.add_module('conv', self._conv(kernel_size))
         branch.add_module('norm', _batch_norm(norm_cfg, self.out_channels))
         return branch
 
@@ -190,7 +190,7 @@ class MobileOneBlock(nn.Module):
         trainable = any(p.requires_grad for p in self.branch_parameters())
         del self.branch_conv_list, self.branch_scale, self.branch_norm
         with torch.device('meta'):  # no allocation and no initialisation: the kernel is given
-            conv = self._conv(self.kernel_size, bias=True)
+            conv = self._conv(self.kernel_size)
         conv.weight = nn.Parameter(weight, requires_grad=trainable)
         conv.bias = nn.Parameter(bias, requires_grad=trainable)
         self.branch_reparam = conv.train(self.training)

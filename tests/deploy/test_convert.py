@@ -20,8 +20,9 @@ from PIL import Image
 from mobileone_mm.cli.run import call_tool
 from mobileone_mm.config.read import load_config
 from mobileone_mm.deploy import config as configs
-from mobileone_mm.deploy import convert, convert_to_deploy
+from mobileone_mm.deploy import convert
 from mobileone_mm.deploy.config import build_model
+from mobileone_mm.deploy.convert import convert_to_deploy
 from mobileone_mm.deploy.forward import RawForward
 from mobileone_mm.errors import InputError, ProofError
 from mobileone_mm.reparam import algebra, surgery
@@ -156,11 +157,15 @@ def test_pair_and_report(task, pairs, checkpoints, monkeypatch):
     assert 'averaged weights' in report['notes'][0]
     assert report['fused_units'] == 1 + 2 * 5
     assert report['latency']['ratio'] > 0
+    assert report['macs']['after'] < report['macs']['before']
+    assert report['ema'] is True
+    assert report['folded']['left'] == []
 
     # A reader of plain weights is enough: nothing but tensors, texts and lists.
     monkeypatch.setattr('torch._weights_only_unpickler._marked_safe_globals_set', set())
     content = torch.load(out, weights_only=True)
     assert content.keys() == {'meta', 'state_dict'}
+    assert 'mean' in content['meta']['data_preprocessor']
     meta = content['meta']['dataset_meta']
     assert meta == {'classes': ('a', 'b'), 'palette': [[1, 2, 3]]}
     assert content['meta']['source_sha256'] == report['source']['sha256']
@@ -185,15 +190,6 @@ def test_hosts_load_the_pair_strictly_and_predict_the_same(task, pairs, checkpoi
         for expected, got in pairs_:
             assert torch.allclose(expected, got, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     assert all(p.requires_grad for p in deployed.backbone.parameters())
-
-
-def test_mmdets_own_init(pairs):
-    apis = pytest.importorskip('mmdet.apis')
-    model = apis.init_detector(
-        str(pairs['det'].with_suffix('.py')), str(pairs['det']), device='cpu'
-    )
-    assert model.backbone.deploy
-    assert model.dataset_meta['classes'] == ('a', 'b')
 
 
 @pytest.fixture
@@ -429,7 +425,10 @@ def test_tool(checkpoints, tmp_path, capsys, monkeypatch):
     argv += ['--cfg-options', *options]
     assert call_tool(main, argv) == 0
     printed = capsys.readouterr().out
-    assert 'difference, float64' in printed
+    rows = ('units fused', 'BN folded', 'parameters', 'MACs', 'checkpoint', 'latency', 'weights')
+    assert all(
+        f'{row}:' in printed for row in (*rows, 'difference, float64', 'difference, float32')
+    )
     assert str(tmp_path / 'out.json') in printed
     monkeypatch.setattr(surgery, 'fuse_branches', fused_wrongly)
     before = (tmp_path / 'out.pth').read_bytes()

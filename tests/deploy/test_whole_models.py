@@ -16,8 +16,8 @@ from mmengine.registry import MODELS
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mobileone_mm.config.read import load_config
-from mobileone_mm.deploy import convert_to_deploy
 from mobileone_mm.deploy.config import build_model
+from mobileone_mm.deploy.convert import convert_to_deploy
 from mobileone_mm.deploy.fold import build_deploy_form, foldable
 from mobileone_mm.deploy.forward import RawForward
 from mobileone_mm.deploy.prove import compare_models, deploy_state
@@ -570,15 +570,15 @@ def test_a_nearly_dead_unit_is_compared_by_the_scale_of_its_input(registered, tm
         branch.norm.running_mean.zero_()
         branch.norm.bias.data.zero_()
     deployed = build_deploy_form(config, model, Found([], {})).model.eval()
-    state = deploy_state(model)
+    state = deploy_state(model, [])
     state['first.stage3.0.branch_reparam.bias'] += 1e-10  # invisible beside inputs of about 1
     deployed.load_state_dict(state)
     inputs = [('x', torch.rand(1, 3, 64, 64))]
-    compare_models(RawForward(model), model, deployed, inputs, 1e-4)
+    compare_models(RawForward(model), model, deployed, inputs, 1e-4, [])
     state['first.stage3.0.branch_reparam.bias'] += 1e-3
     deployed.load_state_dict(state)
     with pytest.raises(ProofError):
-        compare_models(RawForward(model), model, deployed, inputs, 1e-4)
+        compare_models(RawForward(model), model, deployed, inputs, 1e-4, [])
 
 
 YOLOF = """

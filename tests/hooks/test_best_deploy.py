@@ -7,6 +7,7 @@ import logging
 import random
 import re
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -112,12 +113,13 @@ def test_the_random_state_is_left_alone(tmp_path, monkeypatch):
     """A run of mmengine's own Runner must be the same with and without a conversion."""
     states = []
 
-    def draw(config, checkpoint, out, tolerance):
+    def draw(config, *_, **__):
         assert config.a == 1
         states.append((random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()))
         random.random(), np.random.rand(), torch.rand(1)
+        return Mock()
 
-    monkeypatch.setattr(best_deploy, 'convert_to_deploy', draw)
+    monkeypatch.setattr(best_deploy, 'prepare_conversion', draw)
     runner = SimpleNamespace(cfg=Config(dict(a=1)), logger=logging.getLogger('test'))
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     for _ in range(2):
@@ -129,7 +131,7 @@ def test_the_random_state_is_left_alone(tmp_path, monkeypatch):
 
 
 def test_a_failed_proof_is_logged_and_the_older_pair_stays(valued, tool, tmp_path, monkeypatch):
-    convert = best_deploy.convert_to_deploy
+    convert = best_deploy.prepare_conversion
     calls = []
 
     def fail_from_the_second_on(*args, **kwargs):
@@ -140,7 +142,7 @@ def test_a_failed_proof_is_logged_and_the_older_pair_stays(valued, tool, tmp_pat
             raise RuntimeError('a fault of the program')
         return convert(*args, **kwargs)
 
-    monkeypatch.setattr(best_deploy, 'convert_to_deploy', fail_from_the_second_on)
+    monkeypatch.setattr(best_deploy, 'prepare_conversion', fail_from_the_second_on)
     run = tmp_path / 'run'
     assert tool('train', valued(10, 20, 30), '--work-dir', run) == 0
     log = log_of(run)
