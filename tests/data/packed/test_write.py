@@ -74,46 +74,33 @@ def test_from_one_form_to_the_other(items, tmp_path):
     assert open_pack(tmp_path / 'b').read('c1/5.jpg') == Path(items[5].path).read_bytes()
 
 
-def test_a_image_that_cannot_be_read(items, tmp_path):
+def test_an_image_that_cannot_be_read(items, tmp_path):
     Path(items[4].path).unlink()
-    for form in ('shards', 'lmdb'):
-        if form == 'lmdb':
-            pytest.importorskip('lmdb', reason='lmdb is not installed')
-        with pytest.raises(InputError, match=r'4\.jpg.* cannot be read: No such file'):
-            write_pack(items, tmp_path / 'new' / 'out', form)
-        assert nothing_left(tmp_path)
-
-
-def test_what_comes_back_is_compared(items, tmp_path, monkeypatch):
-    original = write._add
-
-    def spoil(tar, name, content):
-        original(tar, name, content[:-1] + b'!' if name == 'c1/3.jpg' else content)
-
-    monkeypatch.setattr(write, '_add', spoil)
-    with pytest.raises(ProofError, match=r'3\.jpg.*other bytes were read back'):
-        write_pack(items, tmp_path / 'out')
+    with pytest.raises(InputError, match=r'4\.jpg.* cannot be read: No such file'):
+        write_pack(items, tmp_path / 'new' / 'out')
     assert nothing_left(tmp_path)
 
 
-def test_labels_that_come_back_are_compared(items, tmp_path, monkeypatch):
+def full(*_):
+    raise OSError(28, 'No space left on device')
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'error', 'message'),
+    [
+        (lambda name, c: c[:-1] + b'!' if name == 'c1/3.jpg' else c, ProofError,
+         r'3\.jpg.*other bytes were read back'),
+        (lambda name, c: b'7' if name.endswith('.cls') else c, ProofError,
+         r'has class \d, read back: 7'),
+        (full, InputError, 'OUT: cannot write .*: the disk is full'),
+    ],
+)  # fmt: skip
+def test_what_comes_back_is_compared(spoil, error, message, items, tmp_path, monkeypatch):
     original = write._add
-
-    def spoil(tar, name, content):
-        original(tar, name, b'7' if name.endswith('.cls') else content)
-
-    monkeypatch.setattr(write, '_add', spoil)
-    with pytest.raises(ProofError, match=r'has class \d, read back: 7'):
-        write_pack(items, tmp_path / 'out')
-    assert nothing_left(tmp_path)
-
-
-def test_full_disk(items, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(write, '_add', full)
-    with pytest.raises(InputError, match='OUT: cannot write .*: the disk is full'):
+    monkeypatch.setattr(
+        write, '_add', lambda tar, name, content: original(tar, name, spoil(name, content))
+    )
+    with pytest.raises(error, match=message):
         write_pack(items, tmp_path / 'out')
     assert nothing_left(tmp_path)
 
