@@ -1,4 +1,4 @@
-# VOC_TRAIN=train in the environment: the download alone, without the extra masks of SBD.
+# With VOC_TRAIN=train in the environment: only the downloaded masks, not those of SBD.
 _base_ = [
     './_base_/models/deeplabv3_mobileone.py',
     './_base_/datasets/voc2012_{{$VOC_TRAIN:trainaug}}.py',

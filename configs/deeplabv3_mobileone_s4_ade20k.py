@@ -6,8 +6,8 @@ _base_ = [
 ]
 
 model = dict(
-    # Squeeze-and-excitation would tie each position to the size of the image; that of the
-    # checkpoint is left out, and the log says so.
+    # With squeeze-and-excitation, each position would depend on the size of the image. The loader
+    # drops that of the checkpoint and logs it.
     backbone=dict(
         arch='s4',
         use_se=False,

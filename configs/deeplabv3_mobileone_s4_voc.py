@@ -1,4 +1,4 @@
-# VOC_TRAIN=train in the environment: the download alone, without the extra masks of SBD.
+# With VOC_TRAIN=train in the environment: only the downloaded masks, not those of SBD.
 _base_ = [
     './_base_/models/deeplabv3_mobileone.py',
     './_base_/datasets/voc2012_{{$VOC_TRAIN:trainaug}}.py',
@@ -7,8 +7,8 @@ _base_ = [
 ]
 
 model = dict(
-    # Squeeze-and-excitation would tie each position to the size of the image; that of the
-    # checkpoint is left out, and the log says so.
+    # With squeeze-and-excitation, each position would depend on the size of the image. The loader
+    # drops that of the checkpoint and logs it.
     backbone=dict(
         arch='s4',
         use_se=False,

@@ -5,5 +5,5 @@ _base_ = [
     './_base_/runtime/mmpretrain.py',
 ]
 
-# This project's reconstruction: the paper's widths are not public.
+# This project's reconstruction: the widths of the paper are not public.
 model = dict(backbone=dict(arch='mu0'), head=dict(in_channels=384))

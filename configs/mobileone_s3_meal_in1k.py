@@ -7,5 +7,5 @@ _base_ = [
 
 model = dict(backbone=dict(arch='s3'), head=dict(in_channels=2048))
 train_dataloader = dict(batch_size=64)
-# MEAL V2's students start from trained weights; None starts from scratch.
+# MEAL V2 starts from trained weights; None starts from scratch.
 load_from = 'mobileone_mm://s3-openmmlab'

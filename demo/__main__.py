@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import mobileone_mm  # noqa: F401  (first: it installs the stand-ins)
-from demo.run import JOBS, Demo
+from demo.jobs import JOBS, Demo
 from mobileone_mm.cli.run import ToolParser, run_tool
 
 ROOT = Path(__file__).resolve().parents[1]

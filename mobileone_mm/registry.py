@@ -68,7 +68,7 @@ TRANSFORMS = LazyRegistry(
     parent=ROOT_TRANSFORMS,
     scope=SCOPE,
     lazy={
-        **dict.fromkeys(('AutoAugment', 'RandAugment'), 'mobileone_mm.data.auto_augment'),
+        **dict.fromkeys(('AutoAugment', 'RandAugment'), 'mobileone_mm.data.augmentations'),
         'LoadImage': 'mobileone_mm.data.loading',
         'LoadSegAnnotations': 'mobileone_mm.data.masks',
         'RandomResizedCrop': 'mobileone_mm.data.cropping',

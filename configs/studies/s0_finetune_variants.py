@@ -1,4 +1,4 @@
-"""Which form to fine-tune from published weights, for configs/mobileone_s0_finetune_folder.py."""
+"""Forms for fine-tuning from published weights, for configs/mobileone_s0_finetune_folder.py."""
 
 _LIFTED = {'model.backbone.deploy': False}
 _RECALIBRATE = dict(type='mobileone_mm.RecalibrateHook')

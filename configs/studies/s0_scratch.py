@@ -1,6 +1,6 @@
-"""S0 from scratch with the whole recipe, small and short: 64 px, 8 epochs of 1,000 generated images.
+"""S0 from scratch with the complete recipe: 64 px, 8 epochs of 1,000 drawn images.
 
-For ablations, not for use: tools/analysis_tools/ablate.py with s0_scratch_variants.py.
+Only for ablations: tools/analysis_tools/ablate.py with s0_scratch_variants.py.
 """
 
 _base_ = [
@@ -21,9 +21,9 @@ param_scheduler = [
 train_cfg = dict(max_epochs=8, val_interval=8)
 default_hooks = dict(logger=dict(interval=20))
 custom_hooks = [
-    # Over twenty iterations: the run is too short for the paper's two thousand.
+    # An average over 20 iterations: the run is too short for the paper's 2000.
     dict(type='EMAHook', momentum=0.05, update_buffers=True, priority='ABOVE_NORMAL'),
-    # The paper's resolutions times 64 / 224, as multiples of 8, and its epochs in proportion.
+    # The paper's resolutions times 64 / 224, as multiples of 8, and its epochs, scaled.
     dict(
         type='mobileone_mm.CurriculumHook',
         total=300,

@@ -1,4 +1,4 @@
-"""The recipe without one of its ingredients at a time, for s0_scratch.py."""
+"""The recipe, each time without one part of it, for s0_scratch.py."""
 
 _S0 = dict(_delete_=True, num_blocks=(2, 8, 10, 1), width_factor=(0.75, 1.0, 1.0, 2.0))
 _PLAIN = {
@@ -27,7 +27,7 @@ variants = {
     'whole recipe': {},
     'k = 1': {'model.backbone.arch': _S0},
     'usual start': _USUAL,
-    # Near identity is a start of branches.
+    # NearIdentityInit initializes branches.
     'no branches, usual start': {**_PLAIN, **_USUAL},
     'weight decay not annealed': {'param_scheduler.2.eta_min_ratio': 1.0},
     'no curriculum': {'custom_hooks': [_EMA]},

@@ -186,7 +186,7 @@ def boat(canvas: Canvas, rng: np.random.Generator) -> None:
     """Draw a sailing boat with two bright sails, one of them striped."""
     accent = hsv(rng.choice([0.98, 0.56, 0.45, 0.08]) + rng.uniform(-0.02, 0.02), 0.75, 0.9)
     paints = [hsv(0.06, 0.65, 0.6), hsv(0.99, 0.75, 0.7), hsv(0.6, 0.65, 0.55)]
-    paint = tuple(int(part) for part in rng.choice(paints))
+    paint = paints[int(rng.integers(3))]
     cream = (255, 249, 232)
     canvas.stroke([(0.0, -0.92), (0.0, 0.5)], 0.05, (150, 104, 66))
     canvas.shape([(0.0, -0.98), (-0.26, -0.9), (0.0, -0.82)], accent, 0.8)

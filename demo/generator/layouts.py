@@ -227,6 +227,8 @@ def make(
         InputError: An argument is out of range, or the folder holds something else.
     """
     kind = LAYOUTS[layout]
+    if not counts.keys() <= kind.counts.keys():
+        raise InputError(f'{layout}: got {list(counts)}; expected {list(kind.counts)}')
     counts = {**kind.counts, **counts}
     size = kind.size if size is None else size
     classes = kind.classes if classes is None else classes

@@ -5,7 +5,6 @@ Each painter changes image and labels in place, below the horizon and slightly a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,9 +65,6 @@ class View:
         return row - height * (0.5 + 0.5 * noise(rng, (2, self.size), (2, cells), 3)[0])
 
 
-Painter = Callable[[View, np.random.Generator], None]
-
-
 def paint_sea(view: View, rng: np.random.Generator) -> None:
     """Paint water with waves and the reflection of sun or moon, and sometimes a distant coast."""
     image, size, horizon, haze = view.image, view.size, view.horizon, view.haze
@@ -103,8 +99,7 @@ def paint_beach(view: View, rng: np.random.Generator) -> None:
     near = view.near
     tone = gradient([mix(pale, haze, 0.3), pale, mix(pale, (176, 132, 84), 0.3)], near)[..., None]
     view.fill(sand, tone, 'sand')
-    ripples = view.receding(noise(rng, (size, size), (16, 5), 3))
-    image += 7 * sand * ripples
+    image += 7 * sand * view.receding(noise(rng, (size, size), (16, 5), 3))
     image += sand * grain(rng, (size, size), 9)
     wet = np.clip(view.below(shore) - view.below(shore + 0.09 * depth), 0, 1)
     blend(image, mix(pale, (120, 96, 74), 0.5), 0.4 * wet)
@@ -186,9 +181,4 @@ def _rectangle(
     area[:] = np.reshape(color, (3, 1, 1))
 
 
-GROUNDS: dict[str, Painter] = {
-    'sea': paint_sea,
-    'beach': paint_beach,
-    'meadow': paint_meadow,
-    'street': paint_street,
-}
+GROUNDS = dict(sea=paint_sea, beach=paint_beach, meadow=paint_meadow, street=paint_street)

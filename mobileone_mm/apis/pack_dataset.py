@@ -11,7 +11,7 @@ from ..config.explain import config_faults
 from ..config.read import SUFFIXES
 from ..config.tree import datasets
 from ..data.packed.sources import Item, items_of_dataset, items_of_folder
-from ..data.packed.writing import write_pack
+from ..data.packed.write import write_pack
 from ..errors import InputError
 from ..runs.prepare import Purpose, prepare
 

@@ -15,6 +15,13 @@ MMDET_KEYS = {
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
     'categories': ('id', 'name'),
 }
+_ID = (int, str)
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(('id', 'image_id', 'category_id'), _ID),
+    **dict.fromkeys(('file_name', 'name', 'supercategory'), str),
+    'bbox': list,
+}
+_EXPECTED = {_ID: 'a number', str: 'a string', list: '[x, y, width, height]'}
 
 
 def read_coco(
@@ -76,12 +83,12 @@ def check_references(table: Mapping[str, Any], where: str) -> None:
 def _row_fault(row: Any, needed: Sequence[str]) -> str:
     if not isinstance(row, dict):
         return f' is a {type(row).__name__}; expected a dict'
-    missing = [key for key in needed if key not in row]
-    if missing:
-        return f" has no '{missing[0]}'"
-    box = row['bbox'] if 'bbox' in needed else (0, 0, 0, 0)
-    if len(box) != 4 if isinstance(box, (list, tuple)) else True:
-        return f'.bbox: got {str(box)[:60]}; expected [x, y, width, height]'
-    if not all(isinstance(number, (int, float)) for number in box):
-        return f'.bbox: got {str(box)[:60]}; expected four numbers'
+    for key in needed:
+        if key not in row:
+            return f" has no '{key}'"
+        if not isinstance(row[key], _TYPES.get(key, object)):
+            return f'.{key}: got {str(row[key])[:60]}; expected {_EXPECTED[_TYPES[key]]}'
+    box = row['bbox'] if 'bbox' in needed else [0.0] * 4
+    if len(box) != 4 or not all(isinstance(number, (int, float)) for number in box):
+        return f'.bbox: got {str(box)[:60]}; expected {_EXPECTED[list]}'
     return ''

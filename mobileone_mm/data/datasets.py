@@ -105,7 +105,7 @@ def head_sizes(node: Any, path: str = 'model') -> Iterator[tuple[str, int]]:
     if not isinstance(node, Mapping):
         return
     for key in ('roi_head', *HEADS):
-        heads = node.get(key)
+        heads: Any = node.get(key)
         listed = isinstance(heads, (list, tuple))
         for index, head in enumerate(heads if listed else [heads]):
             if isinstance(head, Mapping):

@@ -226,7 +226,7 @@ def faster_transforms(cfg: Config, flags: Flags) -> None:  # noqa: ARG001
     """Replace transforms of mmpretrain by faster ones with the same result.
 
     See :class:`~mobileone_mm.data.cropping.RandomResizedCrop` and
-    :class:`~mobileone_mm.data.auto_augment.RandAugment`. mmpretrain's AutoAugment stays: the one here
+    :class:`~mobileone_mm.data.augmentations.RandAugment`. mmpretrain's AutoAugment stays: the one here
     is another one, which respects ``hparams``.
     """
     scopes = ('', 'mmpretrain.') if cfg.get('default_scope') == 'mmpretrain' else ('mmpretrain.',)

@@ -14,7 +14,7 @@ from mmengine.registry import TRANSFORMS
 from mmpretrain.datasets import transforms as host
 
 from mobileone_mm.data import augmentations
-from mobileone_mm.data.auto_augment import AutoAugment, RandAugment
+from mobileone_mm.data.augmentations import AutoAugment, RandAugment
 from mobileone_mm.runs.changes import Flags, faster_transforms
 from mobileone_mm.training.curriculum import weakened
 

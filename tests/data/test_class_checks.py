@@ -40,7 +40,7 @@ def data(tmp_path, fresh_mmengine):
 
 def pack(folder, names, labels=None):
     from mobileone_mm.data.packed.sources import Item
-    from mobileone_mm.data.packed.writing import write_pack
+    from mobileone_mm.data.packed.write import write_pack
 
     sources = folder.with_name(f'{folder.name}_files')
     items = []

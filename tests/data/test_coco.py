@@ -32,10 +32,13 @@ def test_only_the_keys_that_are_asked_for(write):
         read_coco(write(table), 'file', {'images': ('id', 'width')})
 
 
-@pytest.mark.parametrize('box', [None, 3, [1, 2, 3], [1, 2, 3, '4']])
-def test_bad_box(box, write):
-    with pytest.raises(InputError, match=r'annotations\[0\]\.bbox: got .*; expected'):
-        read_coco(write({**TABLE, 'annotations': [{**BOX, 'bbox': box}]}), 'file')
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [*(('bbox', box) for box in (None, 3, [1, 2, 3], [1, 2, 3, '4'])), ('id', []), ('image_id', {})],
+)
+def test_bad_value(key, value, write):
+    with pytest.raises(InputError, match=rf'annotations\[0\]\.{key}: got .*; expected'):
+        read_coco(write({**TABLE, 'annotations': [{**BOX, key: value}]}), 'file')
 
 
 @pytest.mark.parametrize(

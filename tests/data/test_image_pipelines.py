@@ -1,6 +1,6 @@
 """Ways from a JPEG's bytes to the training crop: which keep the result, and what each costs.
 
-    OMP_NUM_THREADS=1 pytest -s -m slow tests/data/test_paths_of_images.py
+    OMP_NUM_THREADS=1 pytest -s -m slow tests/data/test_image_pipelines.py
 
 prints the tables of docs/data.md. It needs real images; decoders that are not installed are left
 out.

@@ -119,10 +119,6 @@ def test_missing_file(tmp_path):
         transform(dict(img_path=str(tmp_path / 'gone.jpg')))
 
 
-def test_skip(tmp_path):
-    assert load(tmp_path / 'broken.jpg', b'x', on_error='skip') is None
-
-
 def test_skip_is_the_default(tmp_path):
     assert load(tmp_path / 'broken.jpg', b'x') is None
 

@@ -10,7 +10,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from demo import run as demo
+from demo import jobs as demo
 from mobileone_mm.config.options import parse_value
 from mobileone_mm.config.read import load_config
 from mobileone_mm.errors import InputError, ProofError

@@ -182,6 +182,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
+        ({'num': 3}, r'\w+: got .*num.*; expected .*num_train'),
         ({'num_train': 0}, 'num_train: got 0; expected a whole number from 1'),
         ({'num_val': 2.5}, 'num_val: got 2.5'),
         ({'size': 0}, 'size: got 0'),

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from mobileone_mm.data.packed.sources import items_of_dataset
-from mobileone_mm.data.packed.writing import write_pack
+from mobileone_mm.data.packed.write import write_pack
 from mobileone_mm.weights.reading import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from mmcv.transforms import Compose, RandomApply, Resize
 from mmpretrain.datasets.transforms import AutoAugment, RandAugment, RandomResizedCrop
 from torch.utils.data import DataLoader, Dataset
 
-from mobileone_mm.data.auto_augment import AutoAugment as OurAutoAugment
+from mobileone_mm.data.augmentations import AutoAugment as OurAutoAugment
 from mobileone_mm.hooks.curriculum import CurriculumHook
 from mobileone_mm.training.curriculum import Phased, first_epochs, install, read_phases, weakened
 

@@ -1,10 +1,10 @@
-"""ADE20K of the scene parsing challenge: 150 classes, crops of 512 px; label 0 is ignored."""
+"""ADE20K, scene parsing challenge: 150 classes, crops of 512 px; label 0 is ignored."""
 
 train_dataloader = dict(
     batch_size=8,
     num_workers=4,
     persistent_workers=True,
-    # BN behind the global pooling of ASPP cannot normalise a last batch of one image.
+    # BN behind the global pooling of ASPP cannot normalize a last batch of one image.
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(

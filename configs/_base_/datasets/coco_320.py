@@ -4,7 +4,7 @@ train_dataloader = dict(
     batch_size=24,
     num_workers=4,
     persistent_workers=True,
-    # The last map is 1x1: BN cannot normalise a last batch of one image.
+    # The last map is 1x1: BN cannot normalize a last batch of one image.
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
@@ -59,7 +59,7 @@ val_dataloader = dict(
         pipeline=[
             dict(type='mobileone_mm.LoadImage', on_error='blank'),
             dict(type='Resize', scale=(320, 320), keep_ratio=False),
-            # After Resize: the boxes that the metric compares are those of the original image.
+            # After Resize: the metric compares boxes of the original image.
             dict(type='LoadAnnotations', with_bbox=True),
             dict(
                 type='PackDetInputs',

@@ -1,4 +1,4 @@
-"""Images of one's own at 224 px: a folder for each class below train/ and val/."""
+"""Your own images at 224 px: train/ and val/ with one folder for each class."""
 
 train_dataloader = dict(
     batch_size=32,
@@ -11,7 +11,7 @@ train_dataloader = dict(
         data_prefix='train',
         pipeline=[
             dict(type='mobileone_mm.LoadImage'),
-            # Small sets have no images to spare for crops that miss the object.
+            # In small datasets, crops that miss the object are harmful.
             dict(
                 type='RandomResizedCrop', scale=224, crop_ratio_range=(0.35, 1.0), backend='pillow'
             ),

@@ -1,7 +1,7 @@
-"""ImageNet-1k at 224 px: random crop and flip; evaluated on the centre of the image.
+"""ImageNet-1k at 224 px: random crop and flip; evaluation on a center crop.
 
-Labels come from meta/train.txt and meta/val.txt below the root where these files exist, else from the
-names of the folders below train/ and val/ (all 1000 of them are needed then).
+Labels come from meta/train.txt and meta/val.txt in the root. Without these files they come from the
+names of the folders in train/ and val/; then all 1000 folders must exist.
 """
 
 train_dataloader = dict(
@@ -32,8 +32,8 @@ val_dataloader = dict(
         split='val',
         pipeline=[
             dict(type='mobileone_mm.LoadImage', on_error='blank'),
-            # Pillow filters when it makes an image smaller, OpenCV does not; the published
-            # accuracies are with the filter.
+            # Pillow filters when it downsamples, OpenCV does not. The published accuracies need the
+            # filter.
             dict(
                 type='ResizeEdge',
                 scale=256,

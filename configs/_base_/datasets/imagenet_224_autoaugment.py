@@ -8,7 +8,7 @@ train_dataloader = dict(
             dict(type='mobileone_mm.LoadImage'),
             dict(type='RandomResizedCrop', scale=224, backend='pillow'),
             dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-            # Filled with the mean colour, in the order BGR of the loaded image.
+            # Filled with the mean color, in BGR order as the loaded image.
             dict(
                 type='mobileone_mm.AutoAugment',
                 policies='imagenet',

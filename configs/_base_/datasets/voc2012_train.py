@@ -1,10 +1,10 @@
-"""Pascal VOC 2012 as it is downloaded: the masks of SegmentationClass, crops of 512 px."""
+"""Pascal VOC 2012 with the downloaded masks (SegmentationClass), crops of 512 px."""
 
 train_dataloader = dict(
     batch_size=8,
     num_workers=4,
     persistent_workers=True,
-    # BN behind the global pooling of ASPP cannot normalise a last batch of one image.
+    # BN behind the global pooling of ASPP cannot normalize a last batch of one image.
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(

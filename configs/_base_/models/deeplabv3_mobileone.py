@@ -1,7 +1,7 @@
-"""DeepLabV3 at output stride 16; a leaf gives the size, its weights, channels and classes.
+"""DeepLabV3 at output stride 16; a leaf sets the size, its weights, channels and classes.
 
-The backbone starts from ImageNet weights in training form and is dilated, so both of its outputs
-have stride 16; the rates of ASPP are those of DeepLabV3 for that stride. docs/recipes.md has the
+The backbone starts from ImageNet weights in training form. It is dilated, so both outputs have
+stride 16. The rates of ASPP are those of DeepLabV3 for that stride. docs/recipes.md has the
 source of each value. From scratch, for short runs:
     --cfg-options model.backbone.init_cfg._delete_=True
         model.backbone.init_cfg.type=mobileone_mm.NearIdentityInit

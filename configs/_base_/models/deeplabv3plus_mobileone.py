@@ -1,6 +1,6 @@
-"""DeepLabV3+ at output stride 16; a leaf gives the size, its weights, channels and classes.
+"""DeepLabV3+ at output stride 16; a leaf sets the size, its weights, channels and classes.
 
-Beyond the paper. Separable ASPP and a decoder at stride 4 for sharper outlines. Smaller and faster:
+Not in the paper. Separable ASPP and a decoder at stride 4 for sharper outlines. Smaller and faster:
     --cfg-options model.decode_head.channels=128
 docs/recipes.md has figures.
 """

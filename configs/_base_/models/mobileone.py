@@ -1,4 +1,4 @@
-"""Classifier with 1000 classes; a leaf gives the size and the channels of its last stage."""
+"""Classifier with 1000 classes; a leaf sets the size and the channels of its last stage."""
 
 model = dict(
     type='ImageClassifier',

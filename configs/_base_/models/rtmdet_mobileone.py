@@ -1,8 +1,8 @@
-"""RTMDet for phones at 320 px; a leaf gives the size, its weights and channels.
+"""RTMDet for phones at 320 px; a leaf sets the size, its weights and channels.
 
-Beyond the paper. mmdet's neck and head of RTMDet with ReLU, depthwise convolutions and, behind a
-1x1 convolution for each level, few channels. The head has its own convolutions for each level
-(share_conv=False): one kernel for several BNs could not be folded. docs/recipes.md has figures.
+Not in the paper. mmdet's neck and head of RTMDet with ReLU, depthwise convolutions and few channels
+after a 1x1 convolution for each level. The head has its own convolutions for each level
+(share_conv=False): a kernel with several BNs cannot be folded. docs/recipes.md has figures.
 """
 
 model = dict(

@@ -1,4 +1,4 @@
-"""SSDLite for 320 px; a leaf gives the size, its weights and the channels of its last two stages.
+"""SSDLite for 320 px; a leaf sets the size, its weights and the channels of its last two stages.
 
 The backbone starts from ImageNet weights in training form and gives strides 16 and 32; four
 depthwise-separable levels follow (5, 3, 2 and 1 cells). docs/recipes.md has the source of each

@@ -1,4 +1,4 @@
-"""What the three hosts share: hooks, seed, processes."""
+"""Settings for all three hosts: hooks, seed, processes."""
 
 custom_imports = dict(imports=['mobileone_mm'], allow_failed_imports=False)
 

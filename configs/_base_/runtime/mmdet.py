@@ -1,4 +1,4 @@
-"""Runs on mmdet."""
+"""Runtime of mmdet."""
 
 _base_ = ['./common.py']
 

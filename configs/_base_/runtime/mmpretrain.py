@@ -1,4 +1,4 @@
-"""Runs on mmpretrain."""
+"""Runtime of mmpretrain."""
 
 _base_ = ['./common.py']
 

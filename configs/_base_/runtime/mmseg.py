@@ -1,9 +1,9 @@
-"""Runs on mmseg."""
+"""Runtime of mmseg."""
 
 _base_ = ['./common.py']
 
 default_scope = 'mmseg'
-# Images of every size are evaluated: a search for the fastest kernels would start anew each time.
+# Evaluation has images of many sizes: cuDNN would search for the fastest kernels for each size.
 env_cfg = dict(cudnn_benchmark=False)
 default_hooks = dict(
     checkpoint=dict(save_best='mIoU'),

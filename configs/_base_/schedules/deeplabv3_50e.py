@@ -1,8 +1,8 @@
 """50 epochs at batch 64: AdamW, warm-up of 500 iterations, cosine, heads at ten times the rate, EMA.
 
-The constructor is mmengine's but for one fault: with that, lr_mult of the heads would give decay to
-their norms and biases. docs/recipes.md has the source of each value. From scratch the backbone has
-as much to learn as the heads, and a short run is over before the average has followed:
+The constructor corrects a fault of mmengine's: lr_mult of the heads gives decay to their norms and
+biases. docs/recipes.md has the source of each value. From scratch, the backbone needs the rate of
+the heads, and a short run needs no average:
     --cfg-options optim_wrapper.paramwise_cfg.custom_keys._delete_=True custom_hooks=[]
 """
 
@@ -33,7 +33,7 @@ train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=50, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
-# Decay 0.9995 an iteration: an average over some 2000 iterations.
+# Decay 0.9995 in each iteration: an average over about 2000 iterations.
 custom_hooks = [
     dict(type='EMAHook', momentum=5e-4, update_buffers=True, priority='ABOVE_NORMAL'),
 ]

@@ -1,6 +1,6 @@
 """20 epochs from pretrained weights: AdamW, ten times the learning rate for the new head, cosine.
 
-The cosine ends with the run: train_cfg.max_epochs=5 is enough for a shorter one.
+The cosine follows the length of the run: for a shorter run only set train_cfg.max_epochs=5.
 """
 
 optim_wrapper = dict(
@@ -21,7 +21,7 @@ param_scheduler = [
         end=1,
         convert_to_iter_based=True,
     ),
-    # From the start, times the warm-up: a run may be as short as that.
+    # From epoch 0, multiplied by the warm-up: a run may be as short as the warm-up.
     dict(
         type='CosineAnnealingLR',
         eta_min=1e-6,

@@ -1,6 +1,6 @@
 """The paper's ImageNet recipe: 300 epochs at batch 256, cosine learning rate, label smoothing, EMA.
 
-Learning rate and weight decay end with the run, however long: train_cfg.max_epochs=30 is enough.
+Learning rate and weight decay follow the length of the run: only set train_cfg.max_epochs=30.
 docs/imagenet.md has the source of each value.
 """
 
@@ -18,8 +18,8 @@ param_scheduler = [
         end=5,
         convert_to_iter_based=True,
     ),
-    # From the start, times the warm-up: rate and decay have one cosine, and a run may be shorter than
-    # the warm-up.
+    # From epoch 0, multiplied by the warm-up: rate and decay have the same cosine, and a run may be
+    # shorter than the warm-up.
     dict(
         type='CosineAnnealingLR',
         eta_min=1e-6,
@@ -27,8 +27,8 @@ param_scheduler = [
         begin=0,
         convert_to_iter_based=True,
     ),
-    # From 1e-4 to 1e-5. As a ratio: with eta_min=1e-5 a group with a decay_mult of its own would end at
-    # 1e-5 as well. Groups without decay (BN and biases) stay without.
+    # From 1e-4 to 1e-5. A ratio, because eta_min=1e-5 would also apply to groups with another
+    # decay_mult. Groups without decay (BN and biases) keep none.
     dict(
         type='CosineAnnealingWeightDecay',
         eta_min_ratio=0.1,
@@ -41,8 +41,8 @@ train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=300, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
-# Decay 0.9995 an iteration: an average over some 2000 iterations, too slow for runs of a few epochs
-# on small data (raise the momentum there: custom_hooks.0.momentum).
+# Decay 0.9995 in each iteration: an average over about 2000 iterations. For a few epochs on small
+# data use a greater custom_hooks.0.momentum.
 custom_hooks = [
     dict(type='EMAHook', momentum=5e-4, update_buffers=True, priority='ABOVE_NORMAL'),
 ]

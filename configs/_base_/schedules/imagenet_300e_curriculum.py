@@ -4,7 +4,7 @@ _base_ = ['./imagenet_300e.py']
 
 custom_hooks = [
     dict(type='EMAHook', momentum=5e-4, update_buffers=True, priority='ABOVE_NORMAL'),
-    # Epochs of a run of 300, from 0; a run of another length has them in proportion.
+    # Epochs of a run of 300, from 0. A run of another length scales them.
     dict(
         type='mobileone_mm.CurriculumHook',
         total=300,

@@ -1,6 +1,6 @@
-"""The ImageNet recipe with the resolution of the curriculum alone, for pipelines without AutoAugment.
+"""The ImageNet recipe with the curriculum's resolution only, for pipelines without AutoAugment.
 
-The paper leaves open whether S0 and S1 have it.
+The paper does not say whether S0 and S1 use it.
 """
 
 _base_ = ['./imagenet_300e.py']

@@ -1,6 +1,6 @@
-"""MEAL V2's schedule: 180 epochs at batch 512, learning rate 0.01 and from epoch 100 on 0.001, no decay.
+"""MEAL V2's schedule: 180 epochs at batch 512, learning rate 0.01, from epoch 100 0.001, no decay.
 
-The average is the MobileOne paper's, which it uses for all sizes.
+The weight average is that of the MobileOne paper for all sizes.
 """
 
 optim_wrapper = dict(
@@ -16,5 +16,5 @@ custom_hooks = [
     dict(type='EMAHook', momentum=5e-4, update_buffers=True, priority='ABOVE_NORMAL'),
 ]
 
-# 8 processes of 64 images, which a leaf sets.
+# 8 processes of 64 images; a leaf sets the batch size.
 auto_scale_lr = dict(enable=False, base_batch_size=512)

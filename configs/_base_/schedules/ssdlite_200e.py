@@ -1,6 +1,6 @@
 """200 passes over COCO (40 epochs of five) at batch 192: SGD, warm-up of 4500 iterations, cosine.
 
-Another optimizer, from the command line, first drops SGD's own arguments:
+Another optimizer on the command line first deletes the arguments of SGD:
     --cfg-options optim_wrapper.optimizer._delete_=True optim_wrapper.optimizer.type=AdamW
         optim_wrapper.optimizer.lr=1e-3 optim_wrapper.optimizer.weight_decay=0.01
 """

@@ -82,7 +82,7 @@ def open_index(folder: Path) -> ShardIndex:
     if list(stored) != keys:
         table = dict(zip(keys, parts, strict=True))
         try:
-            atomic_write(folder / INDEX_FILE, lambda file: np.savez(file, **table))
+            atomic_write(folder / INDEX_FILE, lambda file: np.savez(file, **table))  # type: ignore[arg-type]
         except InputError as error:
             print_log(f'{error}; each process builds the index again', 'current', logging.WARNING)
     shard = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])

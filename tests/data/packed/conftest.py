@@ -10,7 +10,7 @@ import pytest
 from mmengine.registry import DATASETS
 
 from mobileone_mm.data.packed.sources import items_of_dataset
-from mobileone_mm.data.packed.writing import write_pack
+from mobileone_mm.data.packed.write import write_pack
 
 PIPELINE = [
     dict(type='mobileone_mm.LoadImage', on_error='raise'),
@@ -39,7 +39,7 @@ def layouts(source, tmp_path_factory):
     for form in ('shards', 'lmdb') if find_spec('lmdb') else ('shards',):
         root = tmp_path_factory.mktemp(form)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr('mobileone_mm.data.packed.writing._MB', 12_000)
+            patch.setattr('mobileone_mm.data.packed.write._MB', 12_000)
             write_pack(items, root / 'train', form, classes, seed=3, shard_size=1)
         found[form] = dict(
             type='mobileone_mm.PackedDataset', data_root=str(root), split='train', pipeline=PIPELINE
@@ -54,7 +54,7 @@ def shards(source, tmp_path):
     def make(name='train', **options):
         items, classes = items_of_dataset(source)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr('mobileone_mm.data.packed.writing._MB', 12_000)
+            patch.setattr('mobileone_mm.data.packed.write._MB', 12_000)
             write_pack(items, tmp_path / name, 'shards', classes, shard_size=1, **options)
         return tmp_path / name
 

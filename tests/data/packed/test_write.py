@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mobileone_mm.data.packed import writing
+from mobileone_mm.data.packed import write
 from mobileone_mm.data.packed.packs import open_pack, read_classes
 from mobileone_mm.data.packed.sources import Item, items_of_dataset, items_of_folder
-from mobileone_mm.data.packed.writing import write_pack
+from mobileone_mm.data.packed.write import write_pack
 from mobileone_mm.errors import InputError, ProofError
 
 
@@ -56,8 +56,8 @@ def test_items(form, items, tmp_path):
 def test_lmdb_grows(items, tmp_path, monkeypatch):
     """Beyond the address space that it starts with."""
     pytest.importorskip('lmdb', reason='lmdb is not installed')
-    monkeypatch.setattr(writing, '_MB', 1024)
-    monkeypatch.setattr(writing, '_BATCH', 1)
+    monkeypatch.setattr(write, '_MB', 1024)
+    monkeypatch.setattr(write, '_BATCH', 1)
     large = tmp_path / 'in' / 'large.jpg'
     large.write_bytes(b'x' * 2_000_000)
     write_pack([*items, Item(str(large), 'z.jpg', 0)], tmp_path / 'out', 'lmdb')
@@ -74,46 +74,33 @@ def test_from_one_form_to_the_other(items, tmp_path):
     assert open_pack(tmp_path / 'b').read('c1/5.jpg') == Path(items[5].path).read_bytes()
 
 
-def test_a_image_that_cannot_be_read(items, tmp_path):
+def test_an_image_that_cannot_be_read(items, tmp_path):
     Path(items[4].path).unlink()
-    for form in ('shards', 'lmdb'):
-        if form == 'lmdb':
-            pytest.importorskip('lmdb', reason='lmdb is not installed')
-        with pytest.raises(InputError, match=r'4\.jpg.* cannot be read: No such file'):
-            write_pack(items, tmp_path / 'new' / 'out', form)
-        assert nothing_left(tmp_path)
-
-
-def test_what_comes_back_is_compared(items, tmp_path, monkeypatch):
-    original = writing._add
-
-    def spoil(tar, name, content):
-        original(tar, name, content[:-1] + b'!' if name == 'c1/3.jpg' else content)
-
-    monkeypatch.setattr(writing, '_add', spoil)
-    with pytest.raises(ProofError, match=r'3\.jpg.*other bytes were read back'):
-        write_pack(items, tmp_path / 'out')
+    with pytest.raises(InputError, match=r'4\.jpg.* cannot be read: No such file'):
+        write_pack(items, tmp_path / 'new' / 'out')
     assert nothing_left(tmp_path)
 
 
-def test_labels_that_come_back_are_compared(items, tmp_path, monkeypatch):
-    original = writing._add
-
-    def spoil(tar, name, content):
-        original(tar, name, b'7' if name.endswith('.cls') else content)
-
-    monkeypatch.setattr(writing, '_add', spoil)
-    with pytest.raises(ProofError, match=r'has class \d, read back: 7'):
-        write_pack(items, tmp_path / 'out')
-    assert nothing_left(tmp_path)
+def full(*_):
+    raise OSError(28, 'No space left on device')
 
 
-def test_full_disk(items, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(writing, '_add', full)
-    with pytest.raises(InputError, match='OUT: cannot write .*: the disk is full'):
+@pytest.mark.parametrize(
+    ('spoil', 'error', 'message'),
+    [
+        (lambda name, c: c[:-1] + b'!' if name == 'c1/3.jpg' else c, ProofError,
+         r'3\.jpg.*other bytes were read back'),
+        (lambda name, c: b'7' if name.endswith('.cls') else c, ProofError,
+         r'has class \d, read back: 7'),
+        (full, InputError, 'OUT: cannot write .*: the disk is full'),
+    ],
+)  # fmt: skip
+def test_what_comes_back_is_compared(spoil, error, message, items, tmp_path, monkeypatch):
+    original = write._add
+    monkeypatch.setattr(
+        write, '_add', lambda tar, name, content: original(tar, name, spoil(name, content))
+    )
+    with pytest.raises(error, match=message):
         write_pack(items, tmp_path / 'out')
     assert nothing_left(tmp_path)
 
