@@ -77,7 +77,7 @@ def test_stored_outputs(config, tool, tmp_path, teacher, capsys):
     path = config('train_cfg = dict(max_epochs=2)\n')
     outputs = tmp_path / 'outputs'
     assert tool('store_teacher_outputs', path, outputs, '--views', 2, '--topk', 0) == 0
-    assert '8 images a view' in capsys.readouterr().out
+    assert '8 images in each view' in capsys.readouterr().out
     Path(teacher['checkpoint']).unlink()
     run = tmp_path / 'run'
     options = ('--cfg-options', f'model.outputs={outputs}', 'train_dataloader.num_workers=1')
@@ -134,7 +134,7 @@ def test_storing_is_repeatable_and_strict(config, tool, tmp_path, capsys, teache
     (out / 'view_0001.safetensors').unlink()
     assert tool('store_teacher_outputs', path, out, '--views', 3) == 0
     assert (out / 'view_0001.safetensors').read_bytes() == before[1]
-    assert 'there already: 0' in capsys.readouterr().out
+    assert 'exist already: 0' in capsys.readouterr().out
     assert len(list(out.iterdir())) == 3
     assert 'has other topk' in refused(path, out, '--topk', 3)
     assert 'has other seed' in refused(path, out, '--seed', 3)
