@@ -168,13 +168,12 @@ def test_an_image_that_cannot_be_read(config, run, train, tmp_path, data):
     assert 'has other images' in said
 
 
-@pytest.mark.parametrize('damage', ['cut', 'bits'])
-def test_a_damaged_view_is_written_again(config, run, train, tmp_path, damage):
+def test_a_damaged_view_is_written_again(config, run, train, tmp_path):
     path, out = config(), tmp_path / 'out'
     assert run('store_teacher_outputs', path, out, '--views', 2)[0] == 0
     view = out / NAME.format(0)
     whole = view.read_bytes()
-    view.write_bytes(whole[:-40] if damage == 'cut' else whole[:-1] + bytes([whole[-1] ^ 1]))
+    view.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     code, said = train(path, out)
     assert code == 2
     assert "view_0000.safetensors': is damaged" in said
@@ -209,8 +208,9 @@ def test_interrupted_and_continued(config, run, tmp_path, monkeypatch):
     assert 'exist already: 0' in said
     whole = tmp_path / 'whole'
     assert run('store_teacher_outputs', path, whole, '--views', 2)[0] == 0
-    for view in range(2):
-        assert (out / NAME.format(view)).read_bytes() == (whole / NAME.format(view)).read_bytes()
+    views = [(whole / NAME.format(view)).read_bytes() for view in range(2)]
+    assert [(out / NAME.format(view)).read_bytes() for view in range(2)] == views
+    assert views[0] != views[1]
 
 
 def test_two_teachers(config, run, train, tmp_path, teacher):
