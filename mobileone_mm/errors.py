@@ -14,6 +14,14 @@ class ProofError(RuntimeError):
     """Two forms of a model differ; the tools write nothing and exit with code 1."""
 
 
+def check_least(least: int, **numbers: int | None) -> None:
+    """Raise an InputError for an argument of the command line that is below its least value."""
+    for name, value in numbers.items():
+        if value is not None and value < least:
+            flag = name.replace('_', '-')
+            raise InputError(f'--{flag}: got {value}; expected at least {least}')
+
+
 def one_line(error: BaseException) -> str:
     """Return the message of an error in one line, for a KeyError without Python's quotes."""
     text = error.args[0] if len(error.args) == 1 and isinstance(error, KeyError) else error

@@ -18,7 +18,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..benchmark.ablation import draw, summarise, table
-from ..errors import InputError
+from ..errors import InputError, check_least
 from ..files import atomic_text
 from ..training.folders import check_writable
 from ..training.launch import ALLOCATOR
@@ -63,17 +63,7 @@ def ablate(
     The last value of the metric counts. A second call skips the runs that are done.
 
     Args:
-        config: Path of the config.
-        variants: A file with a dict ``variants``: options by dotted key for each name.
-        root: The folder that holds ``tools``.
-        seeds: Seeds, each an integer of at least 0.
-        only: Names of the variants to run besides the first.
-        metric: Name of the metric; by default the one in the config's ``save_best``.
-        jobs: Number of runs at the same time; they share the cores.
-        keep_checkpoints: Keep the weights of the runs.
-        work_dir: Folder of all runs, by default ``work_dirs/<variants>``.
-        cfg_options: Overrides for all runs, by dotted key.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
+        root: The folder that holds ``tools``. The other arguments are those of the tool.
 
     Returns:
         The summary, see :func:`~mobileone_mm.benchmark.ablation.summarise`.
@@ -81,7 +71,9 @@ def ablate(
     Raises:
         InputError: An argument cannot be used, or a run failed; finished runs are kept.
     """
-    _check_numbers(seeds, jobs)
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise InputError(f'--seeds: got {list(seeds)}; expected different integers of at least 0')
+    check_least(1, jobs=jobs)
     folder = Path(work_dir or Path('work_dirs', Path(variants).stem)).expanduser()
     check_writable(folder, '--work-dir')
     chosen = _choose(read_variants(variants), only)
@@ -126,13 +118,6 @@ def read_variants(path: str | Path) -> dict[str, dict[str, Any]]:
                 'rename one'
             )
     return {str(name): dict(options) for name, options in found.items()}
-
-
-def _check_numbers(seeds: Sequence[int], jobs: int) -> None:
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise InputError(f'--seeds: got {list(seeds)}; expected different integers of at least 0')
-    if jobs < 1:
-        raise InputError(f'--jobs: got {jobs}; expected at least 1')
 
 
 def _choose(

@@ -34,11 +34,9 @@ def dry_run(
     temporary folder. The measured steps change the weights in memory only.
 
     Args:
-        config: Path of the config.
         out: The drawing, a ``.png``; by default ``plan.png`` in the work dir.
         work_dir: Folder of the run; nothing else is written there.
         resume: Must be None: the plan is that of the whole run.
-        launcher: As for a training; the first process writes.
         **flags: Other arguments of :func:`~mobileone_mm.apis.train.prepare_training`.
 
     Raises:

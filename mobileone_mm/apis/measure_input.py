@@ -18,7 +18,7 @@ from ..benchmark.input import InputSpeed, StagedPipeline, measure_stages, measur
 from ..benchmark.input_report import input_report
 from ..benchmark.train_step import measure_train_step
 from ..config.explain import config_faults
-from ..errors import InputError
+from ..errors import InputError, check_least
 from ..runs.prepare import TRAIN_IMAGES, prepare
 from ..training import channels_last
 from ..training.launch import select_device
@@ -39,15 +39,11 @@ def measure_input(
     """Measure the training pipeline stage by stage and with worker processes; print the result.
 
     Args:
-        config: Path of the config.
         num_workers: Numbers of worker processes; by default 1 and the cores of this machine.
         num: Images in each pass.
         repeats: Passes that count; their median is reported.
         against: Overrides that make a second pipeline, which is measured in turns with the first.
-        train_step: Whether to time the training step of the model.
         target_rate: Images per second of the training step on another machine.
-        cfg_options: Overrides by dotted key.
-        device: Where the training step runs; by default the GPU if there is one.
 
     Returns:
         One entry for each pipeline, and images per second of the training step or None.
@@ -55,7 +51,10 @@ def measure_input(
     Raises:
         InputError: The config, its data or an argument cannot be used.
     """
-    workers = _check_numbers(num_workers, num, repeats)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    workers = sorted(set(num_workers or (1, cores or 1)))
+    check_least(0, num_workers=workers[0])
+    check_least(1, num=num, repeats=repeats)
     if target_rate is not None and not 0 < target_rate < float('inf'):
         raise InputError(f'--target-rate: got {target_rate}; expected a number above 0')
     select_device(device)
@@ -70,16 +69,6 @@ def measure_input(
     speeds = [pipeline.speed for pipeline in pipelines]
     print(input_report(speeds[0], speeds[1] if against else None, rate, target_rate))
     return speeds, rate
-
-
-def _check_numbers(num_workers: Sequence[int], num: int, repeats: int) -> list[int]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    numbers = sorted(set(num_workers or (1, cores or 1)))
-    given = (('--num-workers', numbers[0], 0), ('--num', num, 1), ('--repeats', repeats, 1))
-    for name, value, least in given:
-        if value < least:
-            raise InputError(f'{name}: got {value}; expected at least {least}')
-    return numbers
 
 
 def _pipeline(cfg: Config, num: int) -> StagedPipeline:

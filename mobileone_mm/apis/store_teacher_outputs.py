@@ -17,7 +17,7 @@ from ..config.tree import datasets
 from ..distill import stored
 from ..distill.teachers import describe
 from ..distill.views import SIGNATURE, FixedView, wrap_pipeline
-from ..errors import InputError
+from ..errors import InputError, check_least
 from ..inference.images import with_progress
 from ..runs.prepare import TEACHERS, prepare
 from ..training.folders import check_writable
@@ -56,20 +56,16 @@ def store_teacher_outputs(
 
     Args:
         config: A config with a distilling classifier.
-        out_dir: Folder of the outputs.
-        views: Number of views.
-        first_view: Number of the first view.
         topk: Number of probabilities for each image; 0 for all.
         seed: Source of the seeds of the views.
         batch_size: Images of a batch; by default that of the training.
-        cfg_options: Overrides by dotted key.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
 
     Raises:
         InputError: The config or an argument cannot be used, or the folder holds views with other
             settings.
     """
-    _check_numbers(views=views, first_view=first_view, topk=topk, seed=seed, batch_size=batch_size)
+    check_least(1, views=views, batch_size=batch_size)
+    check_least(0, first_view=first_view, topk=topk, seed=seed)
     chosen = select_device(device)
     cfg = prepare(config, cfg_options, TEACHERS).cfg
     if 'outputs' in cfg.model:
@@ -88,13 +84,6 @@ def store_teacher_outputs(
     folder = Path(out_dir).expanduser()
     storing = _Storing(cfg, model, folder, topk or model.num_classes, seed, batch_size, chosen)
     return storing.run(range(first_view, first_view + views))
-
-
-def _check_numbers(**numbers: int | None) -> None:
-    for name, value in numbers.items():
-        least = 1 if name in ('views', 'batch_size') else 0
-        if value is not None and value < least:
-            raise InputError(f'--{name.replace("_", "-")}: got {value}; expected at least {least}')
 
 
 class _Storing:

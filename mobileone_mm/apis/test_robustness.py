@@ -17,7 +17,7 @@ from ..config.tree import datasets
 from ..data.checks.loaders import check_data
 from ..data.datasets import head_sizes
 from ..data.loading import reported_files
-from ..errors import InputError
+from ..errors import InputError, check_least
 from ..inference.images import with_progress
 from ..inference.model import init_model
 from ..inference.results import check_output
@@ -53,19 +53,10 @@ def evaluate_robustness(
     It holds the results of several models. Units with branches are fused in memory.
 
     Args:
-        config: Path of the config.
-        checkpoint: Path of the weights; they must be those of the model of the config.
         root: See :func:`~mobileone_mm.robustness.sets.make_plan`, also for the next three.
-        sets: Names of sets.
-        corruptions: Names of corruptions.
-        severities: Of 1 to 5.
         seed: Seed of generated corruptions.
-        batch_size: Replaces the one of the config.
         fresh: Evaluate again what an earlier call has evaluated.
-        work_dir: Folder of the results, by default ``work_dirs/<config>``.
         out: The JSON file, by default ``robustness.json`` in the work dir.
-        cfg_options: Overrides by dotted key.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
 
     Returns:
         The summary, see :func:`~mobileone_mm.robustness.report.summarise`.
@@ -74,10 +65,8 @@ def evaluate_robustness(
         InputError: The config, the checkpoint or an argument cannot be used.
     """
     chosen = select_device(device)
-    if seed < 0:
-        raise InputError(f'--seed: got {seed}; expected 0 or more')
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f'--batch-size: got {batch_size}; expected 1 or more')
+    check_least(0, seed=seed)
+    check_least(1, batch_size=batch_size)
     cfg = prepare(config, cfg_options, ROBUSTNESS, work_dir=work_dir, batch_size=batch_size).cfg
     roots = [data.get('data_root') or '' for _, data in datasets(cfg, 'test_dataloader')]
     plan = make_plan(root, sets, corruptions, severities, own=any(map(os.path.isdir, roots)))

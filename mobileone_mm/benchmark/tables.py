@@ -22,7 +22,9 @@ def text_table(rows: Sequence[Sequence[str]], numbers_from: int = 99) -> str:
     for row in rows[1:]:
         table.add_row(*row)
     file = io.StringIO()
-    Console(file=file, width=1000, markup=False, highlight=False).print(table)
+    # Plain text: no color of a terminal, and no markup or emoji in names.
+    console = Console(file=file, width=1000, color_system=None, markup=False, emoji=False)
+    console.print(table, highlight=False)
     return '\n'.join(line.rstrip() for line in file.getvalue().rstrip().splitlines())
 
 

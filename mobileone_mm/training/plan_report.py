@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -108,28 +109,23 @@ def _groups(plan: Plan) -> str:
 
 
 def _points(plan: Plan) -> str:
-    rates, shown, keys = _distinct_rates(plan), _shown(plan), _phase_keys(plan)
-    averaged = any(point.ema is not None for point in plan.points)
-    rows = [
-        [
-            *(['epoch'] if plan.epochs else []),
-            'iteration',
-            *(f'lr {i + 1}' if len(rates) > 1 else 'lr' for i in rates),
-            *(f'decay {i + 1}' if len(plan.groups) > 1 else 'decay' for i in shown),
-            *keys,
-            *(['EMA momentum'] if averaged else []),
-        ]
-    ]
-    for point in plan.points:
-        row = [str(point.iteration // plan.length + 1)] if plan.epochs else []
-        row += [f'{point.iteration + 1:,}']
-        row += [f'{point.lr[i]:.4g}' for i in rates]
-        row += [f'{point.weight_decay[i]:.4g}' for i in shown]
-        row += [str(getattr(plan.phase_at(point.iteration), key)) for key in keys]
-        if averaged:
-            row += ['off' if point.ema is None else f'{point.ema:.4g}']
-        rows.append(row)
-    return text_table(rows)
+    rates = _distinct_rates(plan)
+    columns: dict[str, Callable[..., str]] = {}  # of a point
+    if plan.epochs:
+        columns['epoch'] = lambda point: str(point.iteration // plan.length + 1)
+    columns['iteration'] = lambda point: f'{point.iteration + 1:,}'
+    for i in rates:
+        name = f'lr {i + 1}' if len(rates) > 1 else 'lr'
+        columns[name] = lambda point, i=i: f'{point.lr[i]:.4g}'
+    for i in _shown(plan):
+        name = f'decay {i + 1}' if len(plan.groups) > 1 else 'decay'
+        columns[name] = lambda point, i=i: f'{point.weight_decay[i]:.4g}'
+    for key in _phase_keys(plan):
+        columns[key] = lambda point, key=key: str(getattr(plan.phase_at(point.iteration), key))
+    if any(point.ema is not None for point in plan.points):
+        columns['EMA momentum'] = lambda p: 'off' if p.ema is None else f'{p.ema:.4g}'
+    rows = [[cell(point) for cell in columns.values()] for point in plan.points]
+    return text_table([list(columns), *rows])
 
 
 def _measures(plan: Plan) -> str:

@@ -9,7 +9,6 @@ out.
 from __future__ import annotations
 
 import io
-import time
 from importlib.util import find_spec
 from statistics import median
 
@@ -21,6 +20,7 @@ from mmengine.registry import TRANSFORMS
 from PIL import Image
 from torch.nn import functional as F
 
+from mobileone_mm.benchmark.timer import interleaved
 from mobileone_mm.data.augmentations import faster
 from mobileone_mm.data.cropping import RandomResizedCrop
 from mobileone_mm.data.loading import decode
@@ -87,13 +87,8 @@ def decoders():
 def compare(ways, inputs, reference):
     """Equal images, greatest and mean difference, and time against the reference, by way."""
     expected = [ways[reference](item).astype(int) for item in inputs]
-    times = {name: [] for name in ways}
-    for _ in range(ROUNDS):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            for item in inputs:
-                way(item)
-            times[name].append(time.perf_counter() - start)
+    runs = {name: lambda way=way: [way(item) for item in inputs] for name, way in ways.items()}
+    times = interleaved(runs, ROUNDS)
     rows = {}
     for name, way in ways.items():
         off = [np.abs(way(item) - want) for item, want in zip(inputs, expected, strict=True)]

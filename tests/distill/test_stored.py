@@ -141,18 +141,19 @@ def test_goes_into_workers(stored):
     assert copied.transform(loaded(root, NAMES[1]))['gt_score'].shape == (20,)
 
 
-def test_a_image_without_outputs(stored):
+@pytest.mark.parametrize(
+    ('transforms', 'change', 'message'),
+    [
+        (VIEW, dict(img_path='/train/n00000009/x.jpg'), 'nothing for the image .*n00000009/x.jpg'),
+        (VIEW, dict(img=np.zeros((60, 80, 3), np.uint8)), 'is not the one that the teachers saw'),
+        (VIEW[:2], {}, 'the views were made by the transforms'),
+        ([{**CROP, 'scale': 64}, *VIEW[1:]], {}, 'the views were made by the transforms'),
+    ],
+)
+def test_refused_at_an_image(stored, transforms, change, message):
     root, folder, *_ = stored
-    result = {**loaded(root, NAMES[0]), 'img_path': f'{root}/train/n00000009/x.jpg'}
-    with pytest.raises(InputError, match='nothing for the image .*n00000009/x.jpg'):
-        StoredView(VIEW, str(folder)).transform(result)
-
-
-def test_another_image_of_the_same_name(stored):
-    root, folder, *_ = stored
-    result = {**loaded(root, NAMES[0]), 'img': loaded(root, NAMES[5])['img']}
-    with pytest.raises(InputError, match='is not the one that the teachers saw'):
-        StoredView(VIEW, str(folder)).transform(result)
+    with pytest.raises(InputError, match=message):
+        StoredView(transforms, str(folder)).transform({**loaded(root, NAMES[0]), **change})
 
 
 def test_a_slightly_different_decoder_is_the_same_view(stored):
@@ -162,13 +163,6 @@ def test_a_slightly_different_decoder_is_the_same_view(stored):
     # Transforms such as equalisation or posterisation would spread the difference; crop and flip.
     store(root, folder / 'plain', transforms=VIEW[:2])
     assert StoredView(VIEW[:2], str(folder / 'plain')).transform(result)['teacher_view'] in (0, 1)
-
-
-def test_other_transforms(stored):
-    root, folder, *_ = stored
-    for other in (VIEW[:2], [{**CROP, 'scale': 64}, *VIEW[1:]]):
-        with pytest.raises(InputError, match='the views were made by the transforms'):
-            StoredView(other, str(folder)).transform(loaded(root, NAMES[0]))
 
 
 @pytest.mark.parametrize('prefix', ['', 'mmpretrain.', 'mobileone_mm.'])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 import statistics
-import time
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mobileone_mm import reparameterize_model
+from mobileone_mm.benchmark.timer import interleaved
 from mobileone_mm.errors import InputError, ProofError
 from mobileone_mm.hooks import deploy_eval
 from mobileone_mm.hooks.deploy_eval import DeployEvalHook
@@ -376,12 +376,7 @@ def test_faster(make_runner, capsys):
         runner._val_dataloader['dataset'] = Large()
         runner.val()
         runners[name] = runner.val_loop
-    times = {name: [] for name in runners}
-    for _ in range(7):
-        for name, loop in runners.items():
-            start = time.perf_counter()
-            loop.run()
-            times[name].append(time.perf_counter() - start)
+    times = interleaved({name: loop.run for name, loop in runners.items()}, 7, warm_up=0)
     medians = {name: statistics.median(values) for name, values in times.items()}
     ratio = medians['deploy'] / medians['training']
     with capsys.disabled():

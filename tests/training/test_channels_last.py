@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import time
+from functools import partial
 from statistics import median
 
 import pytest
 import torch
 from torch import nn
 
+from mobileone_mm.benchmark.timer import interleaved
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import mobileone
 from mobileone_mm.reparam.compare import randomize_
@@ -277,15 +278,14 @@ def test_time(arch, deploy):
     models.append(copy.deepcopy(models[0]))
     use_channels_last(models[1], 'cpu')
     images = torch.rand(8, 3, 160, 160)
-    times = [[], []]
-    for _ in range(8):
-        for model, spent in zip(models, times, strict=True):
-            start = time.perf_counter()
-            with torch.set_grad_enabled(not deploy):
-                loss = model['backbone'](images)[-1].mean()
-            if not deploy:
-                loss.backward()
-            spent.append(time.perf_counter() - start)
-    medians = [median(spent[1:]) for spent in times]
+
+    def step(model):
+        with torch.set_grad_enabled(not deploy):
+            loss = model['backbone'](images)[-1].mean()
+        if not deploy:
+            loss.backward()
+
+    times = interleaved({str(i): partial(step, model) for i, model in enumerate(models)}, 7)
+    medians = [median(seconds) for seconds in times.values()]
     print(f'\n{arch}, deploy={deploy}: {medians[1] / medians[0]:.2f} of the time')
     assert all(value > 0 for value in medians)

@@ -2,8 +2,8 @@
 
 python tools/analysis_tools/ablate.py configs/studies/s0_scratch{,_variants}.py --seeds 0 1 2 3 4
 
-VARIANTS is a file with a dict `variants`: for each name its options by dotted key. All are compared
-with the first. A second call leaves out what is done. Writes a table and a plot.
+VARIANTS is a file with a dict `variants`: options by dotted key for each name. Each variant is
+compared with the first. A second call skips the runs that are done. Writes a table and a plot.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ def main(argv: list[str] | None = None) -> int | None:
     parser.add_argument(
         '--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='(default: 0 1 2)'
     )
-    parser.add_argument('--only', nargs='+', metavar='NAME', help='these variants, and the first')
-    parser.add_argument('--metric', help="(default: what the config's save_best says)")
+    parser.add_argument('--only', nargs='+', metavar='NAME', help='these variants and the first')
+    parser.add_argument('--metric', help='(default: save_best of the config)')
     parser.add_argument(
-        '--jobs', type=int, default=1, metavar='N', help='runs at the same time (default: 1)'
+        '--jobs',
+        type=int,
+        default=1,
+        metavar='N',
+        help='number of runs at the same time (default: 1)',
     )
     parser.add_argument(
         '--keep-checkpoints', action='store_true', help='keep the weights of all runs'

@@ -1,11 +1,12 @@
-"""Measure how fast a config's training pipeline prepares images, and what its model takes.
+"""Measure how fast the training pipeline of a config prepares images, and how fast the model trains.
 
   python tools/analysis_tools/measure_input.py configs/mobileone_s0_in1k.py --num-workers 1 4 8
   python tools/analysis_tools/measure_input.py CONFIG --no-train-step --target-rate 2500
-  python tools/analysis_tools/measure_input.py CONFIG --against train_dataloader.dataset.data_root=/ssd/imagenet
+  python tools/analysis_tools/measure_input.py CONFIG \\
+      --against train_dataloader.dataset.data_root=/ssd/imagenet
 
-What the first pass reads is reported apart: the passes that are counted find the images in the
-page cache, unless there are more than fit (--num).
+The first pass is reported separately, because it reads from the storage. The later passes find the
+images in the page cache, unless --num is too large for it.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__, checkpoint=False)
     parser.add_argument('--num-workers', type=int, nargs='+', default=(), metavar='N',
                         help='worker processes (default: 1 and the number of cores)')  # fmt: skip
-    parser.add_argument('--num', type=int, default=512, help='images in each repetition')
-    parser.add_argument('--repeats', type=int, default=5, help='repetitions, the median counts')
+    parser.add_argument('--num', type=int, default=512, help='images in each pass')
+    parser.add_argument('--repeats', type=int, default=5, help='passes; the median counts')
     parser.add_argument('--against', nargs='+', action=ConfigOptions, metavar='KEY=VALUE',
                         help='compare with the pipeline that has these overrides')  # fmt: skip
     parser.add_argument('--no-train-step', dest='train_step', action='store_false',
                         help='do not time the training step of the model')  # fmt: skip
     parser.add_argument('--target-rate', type=float, metavar='R',
-                        help='images/s of a GPU: how many cores feed it?')  # fmt: skip
+                        help='images/s of a GPU, to compute the cores that feed it')  # fmt: skip
     args = parser.parse_args(argv)
 
     from mobileone_mm.apis.measure_input import measure_input

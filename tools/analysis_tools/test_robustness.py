@@ -1,10 +1,11 @@
 """Evaluate how robust an image classifier is.
 
-  python tools/analysis_tools/test_robustness.py CONFIG CHECKPOINT                # corruptions, own test set
-  python tools/analysis_tools/test_robustness.py CONFIG CHECKPOINT --root data    # published sets below data/
+  python tools/analysis_tools/test_robustness.py CONFIG CHECKPOINT              # own test set
+  python tools/analysis_tools/test_robustness.py CONFIG CHECKPOINT --root data  # published sets
 
-Without --root and --sets, the 15 corruptions of ImageNet-C are generated on the config's test set.
-Prints a table; writes robustness.json and robustness.png. A second call continues an interrupted one.
+Without --root and --sets, the 15 corruptions of ImageNet-C are generated on the test set of the
+config. Prints a table, and writes robustness.json and robustness.png. A second call continues an
+interrupted one.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ def main(argv: list[str] | None = None) -> int | None:
     )
     parser.add_argument('--corruptions', nargs='+', metavar='NAME', help='(default: all 15)')
     parser.add_argument('--severities', nargs='+', type=int, metavar='N', help='(default: 1 to 5)')
-    parser.add_argument('--seed', type=int, default=0, help='of generated corruptions (default: 0)')
-    parser.add_argument('--batch-size', type=int, help="in place of the config's")
+    parser.add_argument(
+        '--seed', type=int, default=0, help='seed of generated corruptions (default: 0)'
+    )
+    parser.add_argument('--batch-size', type=int, help='replaces the one of the config')
     parser.add_argument('--work-dir', help='folder of the results (default: work_dirs/<config>)')
     parser.add_argument('--out', metavar='FILE', help='(default: robustness.json in the work dir)')
-    parser.add_argument('--fresh', action='store_true', help='take no result of an earlier call')
+    parser.add_argument('--fresh', action='store_true', help='evaluate everything again')
     args = parser.parse_args(argv)
 
     from mobileone_mm.apis.test_robustness import evaluate_robustness

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Run the teachers of a distilling config over its training images once, and store what they say.
+"""Run the teachers of a distilling config over its training images once, and store their outputs.
 
 python tools/misc/store_teacher_outputs.py CONFIG OUT_DIR --views 10
 python tools/train.py CONFIG --cfg-options model.outputs=OUT_DIR
 
-Each view is a file of its own. Views that are there already are kept: repeat an interrupted call, add
-views later, or write different ones on several machines (--first-view). Damaged ones are written again.
+Each view is a file of its own, and existing views are kept: repeat an interrupted call, add views
+later, or write different views on several machines (--first-view). Damaged views are written again.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from mobileone_mm.cli.run import run_tool
 def main(argv: list[str] | None = None) -> int:
     parser = tool_parser(__doc__, checkpoint=False)
     parser.add_argument('out_dir', metavar='OUT_DIR', help='folder of the outputs')
-    parser.add_argument('--views', type=int, default=1, help='how many views (default: 1)')
+    parser.add_argument('--views', type=int, default=1, help='number of views (default: 1)')
     parser.add_argument(
-        '--first-view', type=int, default=0, help='number of the first of them (default: 0)'
+        '--first-view', type=int, default=0, help='number of the first view (default: 0)'
     )
     parser.add_argument(
-        '--topk', type=int, default=10, help='probabilities an image; 0 for all (default: 10)'
+        '--topk', type=int, default=10, help='probabilities for each image; 0 for all (default: 10)'
     )
     parser.add_argument('--seed', type=int, default=0, help='other seeds give other views')
-    parser.add_argument('--batch-size', type=int, help='images at once (default: as in training)')
+    parser.add_argument(
+        '--batch-size', type=int, help='images of a batch (default: that of the training)'
+    )
     args = vars(parser.parse_args(argv))
 
     from mobileone_mm.apis.store_teacher_outputs import store_teacher_outputs
@@ -35,14 +37,16 @@ def main(argv: list[str] | None = None) -> int:
     for path in done.written:
         print(f'{path}: {path.stat().st_size} bytes')
     if done.kept:
-        print(f'views that were there already: {", ".join(map(str, done.kept))}')
+        print(f'views that exist already: {", ".join(map(str, done.kept))}')
     if done.rewritten:
-        print(f'views that were damaged, written again: {", ".join(map(str, done.rewritten))}')
+        print(
+            f'views that were damaged and are written again: {", ".join(map(str, done.rewritten))}'
+        )
     for view in done.damaged:
         print(f'view {view} is damaged; write it again with --first-view {view} --views 1')
     if done.written:
         print(
-            f'{done.images} images a view; the stored classes leave {done.rest:.4f} of the '
+            f'{done.images} images in each view; the stored classes leave {done.rest:.4f} of the '
             'probability to the others'
         )
     if done.unreadable:
