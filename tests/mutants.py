@@ -102,9 +102,8 @@ def changes(node: ast.AST) -> Iterator[tuple[str, Callable[[], ast.AST | None]]]
             yield name, lambda i=i: node.keywords.pop(i) and None
     elif isinstance(node, ast.Return) and node.value and not isinstance(node.value, ast.Constant):
         yield 'return None', lambda: setattr(node, 'value', ast.Constant(None))
-    elif isinstance(node, ast.arguments):
-        if node.defaults:
-            yield 'remove the first default', lambda: node.defaults.pop(0) and None
+    elif isinstance(node, ast.arguments) and node.defaults:
+        yield 'remove the first default', lambda: node.defaults.pop(0) and None
 
 
 def is_excluded(node: ast.AST) -> bool:

@@ -49,11 +49,14 @@ def test_subsampled_convolution(stride, groups):
     """Used for strided dense 1x1 convolutions alone, and equal to torch's."""
     block = randomize_(MobileOneBlock(4, 8, 3, stride=stride, groups=groups)).double()
     scale = block.branch_scale.conv
+    direct = SubsampledConv2d(4, 8, 1, stride=stride, groups=groups, bias=False).double()
+    direct.load_state_dict(scale.state_dict())
     assert isinstance(scale, SubsampledConv2d) is (stride > 1 and groups == 1)
     assert not isinstance(block.branch_conv_list[0].conv, SubsampledConv2d)
     x = torch.rand(2, 4, 11, 8, dtype=torch.float64)
     expected = F.conv2d(x, scale.weight, stride=stride, groups=groups)
-    assert max_difference(expected, scale(x))[0] < 1e-14
+    for conv in (scale, direct):
+        assert max_difference(expected, conv(x))[0] < 1e-14
 
 
 def test_squeeze_excite_against_its_formula():
