@@ -101,7 +101,7 @@ def test_resume_with_another_batch_size(make_runner, tmp_path, capfd):
     runner.train()
     assert runner.iter == 4 * 6
     assert min(etas) >= 0
-    assert 'epoch 3 starts at iteration 13, not 7' in ''.join(capfd.readouterr())
+    assert 'starts at iteration 13, not at iteration 7 of' in ''.join(capfd.readouterr())
 
 
 def test_resume_with_the_same_batch_size_changes_no_iteration(make_runner, tmp_path, capfd):
@@ -172,7 +172,7 @@ def test_schedules_that_a_checkpoint_replaces(several):
         runner.last.T_max = 2
     (line,) = runner.lines
     assert line.startswith(
-        'CosineAnnealingLR: the run uses the schedule of its checkpoint (T_max 2, not 4'
+        'CosineAnnealingLR: the run uses the schedule of its checkpoint (T_max 2, not'
     )
 
 
