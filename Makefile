@@ -24,11 +24,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 export MPLBACKEND := Agg
 
-.PHONY: help setup lint format test test-slow test-openmmlab test-extras test-gpu demo ops clean
+.PHONY: help setup lint format test test-slow mutants test-openmmlab test-extras test-gpu demo ops clean
 
 help:
 	@echo 'make setup | demo [TASK=det|cls|seg] | lint | format | ops | clean'
-	@echo '     test | test-slow | test-openmmlab | test-extras | test-gpu [DEVICE=cuda|cpu]'
+	@echo '     test | test-slow | mutants | test-openmmlab | test-extras | test-gpu [DEVICE=cuda|cpu]'
 
 setup: $(STAMP)
 
@@ -65,6 +65,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# How many of 60 small changes of the core the tests notice; prints those that they do not.
+mutants: $(STAMP)
+	$(BIN)/python tests/mutants.py --jobs $(JOBS)
 
 # The other distribution, in an environment of its own: registry, configs, stand-ins, a training step, deploy.
 test-openmmlab:

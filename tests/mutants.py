@@ -3,11 +3,10 @@
   python tests/mutants.py                          # 60 mutants of all packages of the core
   python tests/mutants.py reparam models --num 40 --seed 3
 
-Each mutant is one change of one expression or statement, for example ``<`` to ``<=``, a number plus
-one, a removed guard or a removed default. The tests that mirror its package run against it, the
-fastest file first, until one fails. A mutant that no test notices survives: either a test is missing,
-or the code is not needed, or the mutant computes the same (an equivalent mutant). The changes are made
-in temporary copies of the project. Messages, log lines, annotations and ``__repr__`` are not changed.
+Each mutant is one change, for example ``<`` to ``<=``, a number plus one, a removed guard or default.
+The tests that mirror its package run against it until one fails. If none fails, the mutant survives: a
+test is missing, the code is not needed, or the mutant is equivalent. All changes are made in temporary
+copies of the project. Messages, log lines, annotations and ``__repr__`` are not changed.
 """
 
 from __future__ import annotations
@@ -19,15 +18,18 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from queue import Queue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import pytest
@@ -96,30 +98,21 @@ def changes(node: ast.AST) -> Iterator[tuple[str, Callable[[], ast.AST | None]]]
         yield 'remove the statement', ast.Pass
     elif isinstance(node, ast.Call) and node.keywords:
         for i, keyword in enumerate(node.keywords):
-            if keyword.arg:
-                yield (
-                    f'remove the argument {keyword.arg}',
-                    lambda i=i: node.keywords.pop(i) and None,
-                )
+            name = f'remove the argument {keyword.arg or "**"}'
+            yield name, lambda i=i: node.keywords.pop(i) and None
     elif isinstance(node, ast.Return) and node.value and not isinstance(node.value, ast.Constant):
         yield 'return None', lambda: setattr(node, 'value', ast.Constant(None))
-    elif isinstance(node, ast.arguments):
-        for i, default in enumerate(node.kw_defaults):
-            if default is not None:
-                yield 'remove a default', lambda i=i: node.kw_defaults.__setitem__(i, None)
-        if node.defaults:
-            yield 'remove the first default', lambda: node.defaults.pop(0) and None
+    elif isinstance(node, ast.arguments) and node.defaults:
+        yield 'remove the first default', lambda: node.defaults.pop(0) and None
 
 
-def is_message(node: ast.AST) -> bool:
-    """Return whether a node is text for the user: a log line, a docstring or an f-string."""
-    if isinstance(node, ast.Expr):
-        node = node.value
-    if isinstance(node, ast.Call):
-        name = (
-            node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, 'id', '')
-        )
-        return name in LOGGING
+def is_excluded(node: ast.AST) -> bool:
+    """Return whether a node is a log line, an f-string, ``__repr__`` or for type checkers only."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        name = node.value.func
+        return getattr(name, 'attr', getattr(name, 'id', '')) in LOGGING
+    if isinstance(node, ast.If):
+        return 'TYPE_CHECKING' in ast.dump(node.test)
     return isinstance(node, ast.JoinedStr) or getattr(node, 'name', '') in ('__repr__', '__str__')
 
 
@@ -129,10 +122,7 @@ def sites(node: ast.AST) -> Iterator[tuple[ast.AST, str, ast.AST]]:
         if field in ('annotation', 'returns', 'decorator_list', 'exc', 'cause', 'bases'):
             continue
         for child in value if isinstance(value, list) else [value]:
-            if not isinstance(child, ast.AST) or is_message(child):
-                continue
-            typing = isinstance(child, ast.If) and 'TYPE_CHECKING' in ast.dump(child.test)
-            if not typing and not isinstance(child, (ast.Import, ast.ImportFrom)):
+            if isinstance(child, ast.AST) and not is_excluded(child):
                 yield node, field, child
                 yield from sites(child)
 
@@ -155,41 +145,36 @@ def mutated(mutant: Mutant, text: str) -> str:
     new = change()
     if new is not None:
         value = getattr(parent, field)
-        if isinstance(value, list):
-            value[value.index(node)] = new
-        else:
-            setattr(parent, field, new)
+        single = not isinstance(value, list)
+        setattr(parent, field, new if single else [new if n is node else n for n in value])
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
-class Copy:
-    """A temporary copy of the project whose tests run in one process at a time."""
+def copy_project(folder: Path) -> Path:
+    """Copy all files that git knows or would add, and return the folder."""
+    command = ['git', 'ls-files', '--cached', '--others', '--exclude-standard', '--deduplicate']
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for file in filter(Path.exists, map(ROOT.joinpath, listed.stdout.splitlines())):
+        target = folder / file.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+    return folder
 
-    def __init__(self, folder: Path) -> None:
-        self.root = folder
-        names = ('mobileone_mm', 'tests', 'configs', 'tools', 'demo', 'docs', 'pyproject.toml')
-        for name in (*names, 'README.md', 'Makefile', 'setup.py'):
-            source = ROOT / name
-            if source.is_dir():
-                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
-            elif source.exists():
-                shutil.copy(source, folder / name)
 
-    def run(self, paths: list[str], timeout: float, *options: str) -> tuple[int | None, float]:
-        """Run tests; return their exit code, None after the time limit, and the seconds."""
-        arguments = ['-x', '-q', '-p', 'no:cacheprovider', *options, *paths]
-        process = FORKS.Process(target=run_pytest, args=(self.root, arguments))
-        start = time.monotonic()
-        process.start()
-        process.join(timeout)
-        code = process.exitcode
-        if code is None:
-            with suppress(ProcessLookupError):
-                os.killpg(
-                    process.pid or 0, signal.SIGKILL
-                )  # with the processes that a test started
-            process.join()
-        return code, time.monotonic() - start
+def run_tests(
+    root: Path, paths: list[str], timeout: float, *options: str
+) -> tuple[int | None, float]:
+    """Run tests of a copy; return their exit code, None after the time limit, and the seconds."""
+    arguments = ['-x', '-q', '-p', 'no:cacheprovider', *options, *paths]
+    process = FORKS.Process(target=run_pytest, args=(root, arguments))
+    start = time.monotonic()
+    process.start()
+    process.join(timeout)
+    if (code := process.exitcode) is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid or 0, signal.SIGKILL)  # with the processes that a test started
+        process.join()
+    return code, time.monotonic() - start
 
 
 def run_pytest(root: Path, arguments: list[str]) -> None:
@@ -205,73 +190,65 @@ def run_pytest(root: Path, arguments: list[str]) -> None:
     sys.exit(int(pytest.main(arguments)))
 
 
-def fastest_first(copy: Copy, folders: tuple[str, ...]) -> tuple[list[str], float]:
+def fastest_first(root: Path, folders: tuple[str, ...]) -> tuple[list[str], float]:
     """Return the test files of folders by the time they take, and the time of all."""
-    report = copy.root / 'report.xml'
+    report = root / 'report.xml'
     paths = [f'tests/{name}' for name in folders]
-    code, seconds = copy.run(paths, 3600, f'--junitxml={report}')
+    code, seconds = run_tests(root, paths, 3600, f'--junitxml={report}')
     if code != 0:
-        sys.exit(f'error: {", ".join(paths)}: tests fail without a mutant (exit code {code})')
-    times: dict[str, float] = {}
+        raise SystemExit(f'error: {", ".join(paths)}: a test fails without a mutant')
+    times: dict[str, float] = defaultdict(float)
     for case in ElementTree.parse(report).iter('testcase'):
-        path = case.get('classname', '').replace('.', '/') + '.py'
-        times[path] = times.get(path, 0) + float(case.get('time', 0))
+        times[case.get('classname', '').replace('.', '/') + '.py'] += float(case.get('time', 0))
     return sorted(times, key=times.__getitem__), seconds
 
 
-def main() -> int:
+def judge(root: Path, mutant: Mutant, tests: tuple[list[str], float]) -> str:
+    """Run the tests against a mutant, those of its file first, and print the outcome."""
+    file = root / mutant.path
+    original = file.read_text()
+    file.write_text(mutated(mutant, original))
+    try:
+        first = sorted(tests[0], key=lambda path: file.stem not in path)  # stable: then by time
+        code, _ = run_tests(root, first, 3 * tests[1] + 60)
+    finally:
+        file.write_text(original)
+    outcome = {0: 'SURVIVED', None: 'timed out'}.get(code, 'killed')
+    print(f'{outcome:9} {mutant.path}:{mutant.line}: {mutant.change}', flush=True)
+    return outcome
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('packages', nargs='*', metavar='package', help=', '.join(MIRRORS))
-    parser.add_argument('--num', type=int, default=60, help='mutants in all (default: 60)')
+    parser.add_argument('packages', nargs='*', choices=MIRRORS, help='default: all')
+    parser.add_argument('--num', type=int, default=60, help='number of mutants (default: 60)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the sample (default: 0)')
     parser.add_argument('--jobs', type=int, default=2, help='mutants at a time (default: 2)')
     args = parser.parse_args()
-    if unknown := set(args.packages) - set(MIRRORS):
-        parser.error(f'package: got {", ".join(unknown)}; expected {", ".join(MIRRORS)}')
-    packages = args.packages or list(MIRRORS)
     os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='Agg', PYTHONDONTWRITEBYTECODE='1')
     FORKS.set_forkserver_preload(['torch', 'mmengine.runner', 'cv2', 'pytest'])
-    everything = [mutant for package in packages for mutant in mutants_of(package)]
+    everything = [m for package in args.packages or MIRRORS for m in mutants_of(package)]
     sample = random.Random(args.seed).sample(everything, min(args.num, len(everything)))
     print(f'{len(sample)} of {len(everything)} mutants, seed {args.seed}', flush=True)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.jobs) as pool:
-        copies: Queue[Copy] = Queue()
+        copies: Queue[Path] = Queue()
         for number in range(args.jobs):
-            copies.put(Copy(Path(folder, str(number))))
+            copies.put(copy_project(Path(folder, str(number))))
 
-        def borrow(work: Callable, *given: object) -> object:
-            copy = copies.get()
+        def in_a_copy(work: Callable[..., Any], *given: Any) -> Any:
+            root = copies.get()
             try:
-                return work(copy, *given)
+                return work(root, *given)
             finally:
-                copies.put(copy)
+                copies.put(root)
 
         used = sorted({MIRRORS[mutant.package] for mutant in sample})
-        order = dict(zip(used, pool.map(lambda f: borrow(fastest_first, f), used), strict=True))
-
-        def judge(copy: Copy, mutant: Mutant) -> str:
-            paths, seconds = order[MIRRORS[mutant.package]]
-            stem = Path(mutant.path).stem
-            file = copy.root / mutant.path
-            original = file.read_text()
-            file.write_text(mutated(mutant, original))
-            try:
-                first = sorted(paths, key=lambda path: stem not in path)  # stable: then by time
-                code, _ = copy.run(first, 3 * seconds + 60)
-            finally:
-                file.write_text(original)
-            outcome = {0: 'SURVIVED', None: 'timed out'}.get(code, 'killed')
-            print(f'{outcome:9} {mutant.path}:{mutant.line}: {mutant.change}', flush=True)
-            return outcome
-
-        outcomes = list(pool.map(lambda mutant: borrow(judge, mutant), sample))
-    killed = sum(outcome != 'SURVIVED' for outcome in outcomes)
-    print(f'killed: {killed} of {len(sample)} ({killed / len(sample):.0%}); survivors:')
-    for mutant, outcome in zip(sample, outcomes, strict=True):
-        if outcome == 'SURVIVED':
-            print(f'  {mutant.path}:{mutant.line}: {mutant.change}')
-    return 0
+        order = dict(zip(used, pool.map(partial(in_a_copy, fastest_first), used), strict=True))
+        outcomes = list(pool.map(lambda m: in_a_copy(judge, m, *order[MIRRORS[m.package]]), sample))
+    survivors = [m for m, outcome in zip(sample, outcomes, strict=True) if outcome == 'SURVIVED']
+    print(f'killed: {1 - len(survivors) / len(sample):.0%} of {len(sample)}; survivors:')
+    print(*(f'  {m.path}:{m.line}: {m.change}' for m in survivors), sep='\n')
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

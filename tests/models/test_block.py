@@ -32,6 +32,17 @@ def test_defaults():
     assert SqueezeExcite(512).conv1.conv.out_channels == 32
 
 
+@pytest.mark.parametrize('dilation', [1, 2])
+@pytest.mark.parametrize('kernel_size', [1, 3, 5])
+def test_sizes_of_kernels(kernel_size, dilation):
+    """The output has the size of the input, and the deploy form is the same function."""
+    block = MobileOneBlock(4, 4, kernel_size, 2, dilation=dilation, with_identity=True)
+    block = randomize_(block).double().eval()
+    x = torch.rand(2, 4, 11, 9, dtype=torch.float64)
+    assert block(x).shape == x.shape
+    assert max_difference(block(x), reparameterize_model(block)(x))[1] < 1e-13
+
+
 @pytest.mark.parametrize('deploy', [False, True])
 def test_eps_is_known_in_both_forms(deploy):
     assert MobileOneBlock(4, 4, 3, deploy=deploy).norm_eps == 1e-5
@@ -49,11 +60,14 @@ def test_subsampled_convolution(stride, groups):
     """Used for strided dense 1x1 convolutions alone, and equal to torch's."""
     block = randomize_(MobileOneBlock(4, 8, 3, stride=stride, groups=groups)).double()
     scale = block.branch_scale.conv
+    direct = SubsampledConv2d(4, 8, 1, stride=stride, groups=groups, bias=False).double()
+    direct.load_state_dict(scale.state_dict())
     assert isinstance(scale, SubsampledConv2d) is (stride > 1 and groups == 1)
     assert not isinstance(block.branch_conv_list[0].conv, SubsampledConv2d)
     x = torch.rand(2, 4, 11, 8, dtype=torch.float64)
     expected = F.conv2d(x, scale.weight, stride=stride, groups=groups)
-    assert max_difference(expected, scale(x))[0] < 1e-14
+    for conv in (scale, direct):
+        assert max_difference(expected, conv(x))[0] < 1e-14
 
 
 def test_squeeze_excite_against_its_formula():

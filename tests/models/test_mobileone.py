@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mobileone_mm import MobileOne, NearIdentityInit, reparameterize_model
 from mobileone_mm.errors import InputError
-from mobileone_mm.models import ARCHS, MobileOneBlock
+from mobileone_mm.models import ARCHS, MobileOneBlock, get_arch
 from mobileone_mm.reparam.compare import max_difference, randomize_
 from mobileone_mm.weights import load_weights
 
@@ -193,6 +193,39 @@ def test_contracted_dilation_is_the_strided_net_at_more_positions(output_stride,
             every = 1 if a.shape == b.shape else (b.shape[-1] + 1) // a.shape[-1]
             assert max_difference(a, b[..., ::every, ::every])[1] < 1e-12
         assert dense(x)[-1][..., ::step, ::step].shape == strided(x)[-1].shape
+
+
+def test_defaults_and_what_reaches_the_units():
+    def settings(**options):
+        blocks = [m for m in MobileOne(TINY, **options).modules() if isinstance(m, MobileOneBlock)]
+        return {(b.with_cp, type(b.act).__name__, b.norm_eps) for b in blocks}
+
+    assert settings() == {(False, 'ReLU', 1e-5)}
+    assert settings(with_cp=True) == {(True, 'ReLU', 1e-5)}
+    assert settings(act_cfg=None) == {(False, 'Identity', 1e-5)}
+    changed = dict(act_cfg=dict(type='GELU'), norm_cfg=dict(type='BN', eps=0.01))
+    assert settings(**changed) == {(False, 'GELU', 0.01)}
+    model = MobileOne()
+    assert model.arch is ARCHS['s0'] is get_arch('S0') is get_arch(ARCHS['s0'])
+    assert (model.in_channels, model.out_indices, model.frozen_stages) == (3, (3,), -1)
+    assert MobileOne(TINY, in_channels=1)(torch.rand(2, 1, 64, 64))[0].shape == (2, 64, 2, 2)
+
+
+def test_the_usual_start():
+    """Kaiming for convolutions, scale 1 and shift 0 for BN, whatever was there before."""
+    model = MobileOne(dict(TINY, num_se_blocks=[0, 0, 0, 1]))
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 7.0)
+    model.init_weights()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            assert set(module.weight.tolist()) == {1.0}
+            assert set(module.bias.tolist()) == {0.0}
+        elif isinstance(module, nn.Conv2d) and module.weight.numel() > 500:
+            fan_out = module.weight[:, 0].numel() / module.groups
+            expected = (2 / fan_out) ** 0.5 if module.groups == 1 else module.weight.std().item()
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.2)
+            assert module.weight.std() > 0.01
 
 
 def test_grid_arguments_add_no_keys():

@@ -114,6 +114,42 @@ def test_two_layers_that_could_be_it():
     assert 'of its own' in find_conv_norms(Two()).left['norm']
 
 
+def parent(**children):
+    module = nn.Module()
+    for name, child in children.items():
+        module.add_module(name, child)
+    return module
+
+
+def test_parents_without_an_order():
+    """Exactly one layer with the channels of the BN, and one BN, are a pair."""
+    conv, wide, norm = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 8, 1), nn.BatchNorm2d(4)
+    assert find_conv_norms(parent(wide=wide, conv=conv, norm=norm)).pairs == [('', 'conv', 'norm')]
+    nested = parent(inner=parent(fc=nn.Linear(8, 4), norm=norm))
+    assert find_conv_norms(nested).pairs == [('inner', 'inner.fc', 'inner.norm')]
+    found = find_conv_norms(parent(conv=conv, wide=wide, norm=norm, other=nn.BatchNorm2d(8)))
+    assert found.left == dict.fromkeys(
+        ['norm', 'other'], 'does not follow a convolution of its own'
+    )
+    assert find_conv_norms(norm).left == {'': 'is the whole model'}
+    assert find_conv_norms(Bundle(wide, norm)).left == {'bn': 'precedes its convolution'}
+    assert find_conv_norms(Bundle(conv, norm, order=['conv', 'norm'])).pairs == [('', 'conv', 'bn')]
+    hooked = nn.Conv2d(4, 4, 1)
+    hooked.register_forward_pre_hook(lambda *_: None)
+    assert 'is computed' in find_conv_norms(Bundle(hooked, norm)).left['bn']
+
+
+def test_dtype_of_the_folded_tensors():
+    model = randomize_(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)))
+    pairs = find_conv_norms(model).pairs
+    own, wide = (dict(folded_tensors(model, pairs, dtype)) for dtype in (None, torch.float64))
+    for name in ('0.weight', '0.bias'):
+        assert own[name].dtype == torch.float32
+        assert wide[name].dtype == torch.float64
+        assert torch.equal(wide[name].float(), own[name])
+        assert not torch.equal(wide[name], own[name].double())
+
+
 def test_blocks_of_the_backbone_are_not_looked_into():
     net = MobileOne(dict(num_blocks=[1, 1, 1, 1], width_factor=[0.125] * 4))
     assert find_conv_norms(nn.ModuleDict({'backbone': net})) == ([], {})
@@ -130,6 +166,11 @@ def test_broken_numbers():
         fold_norm(conv, norm)
     with torch.no_grad():
         conv.weight.fill_(1)
+        conv.bias.fill_(float('inf'))
+    with pytest.raises(ValueError, match='NaN or Inf'):
+        fold_norm(conv, norm)
+    with torch.no_grad():
+        conv.bias.fill_(0)
         norm.weight.fill_(1e6)
     model = Bundle(conv, norm)
     with pytest.raises(ValueError, match='overflows torch.float16'):

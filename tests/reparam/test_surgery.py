@@ -75,6 +75,8 @@ def test_training_mode_is_refused_and_nothing_changes():
     with pytest.raises(ValueError, match=r'stage3\.2 is in training mode'):
         reparameterize_model(model, inplace=True)
     assert not any(m.deploy for m in model.modules() if isinstance(m, MobileOneBlock))
+    with pytest.raises(ValueError, match='^model: the block is in training mode'):
+        reparameterize_model(model.stage0.train())
     with pytest.raises(TypeError, match='model: got dict'):
         reparameterize_model({})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from contextlib import nullcontext
 from functools import partial
 from statistics import median
 
@@ -15,9 +16,11 @@ from torch import nn
 from mobileone_mm.benchmark.timer import interleaved
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import mobileone
+from mobileone_mm.models.block import SubsampledConv2d
 from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.training.channels_last import (
     contiguous_weights,
+    is_enabled,
     restore_format,
     use_channels_last,
 )
@@ -248,7 +251,57 @@ def test_another_value(value, tiny_config, tool, tmp_path, capsys):
     assert not (tmp_path / 'run').exists()
 
 
+def wrapped(backbone, name='backbone'):
+    return nn.ModuleDict(dict(inner=nn.ModuleDict({name: backbone})))
+
+
+def test_gradients_and_inputs_are_converted():
+    model = wrapped(nn.Conv2d(8, 8, 3))
+    conv = model['inner']['backbone']
+    conv(torch.rand(1, 8, 4, 4)).sum().backward()
+    expected, gradient = conv.weight.detach().clone(), conv.weight.grad.clone()
+    use_channels_last(model, 'cpu')
+    assert is_last(conv.weight)
+    assert is_last(conv.weight.grad)
+    assert torch.equal(conv.weight, expected)
+    assert torch.equal(conv.weight.grad, gradient)
+    hook = next(iter(conv._forward_pre_hooks.values()))
+    image, row = torch.rand(2, 3, 4, 5), torch.rand(4, 5)
+    converted = hook(conv, (image, row, 'text'))
+    assert is_last(converted[0])
+    assert torch.equal(converted[0], image)
+    assert converted[1] is row
+    assert converted[2] == 'text'
+
+
+def test_the_setting():
+    assert not is_enabled(None)
+    assert not is_enabled(False)
+    assert is_enabled(True)
+
+
+@pytest.mark.parametrize(
+    ('convolution', 'refused'),
+    [
+        (nn.Conv2d(3, 8, 1, stride=2), True),
+        (nn.Conv2d(4, 8, 1, stride=(1, 2)), True),
+        (nn.Conv2d(5, 8, 1, stride=2), False),
+        (nn.Conv2d(3, 8, 1), False),
+        (nn.Conv2d(3, 8, 3, stride=2), False),
+        (nn.Conv2d(3, 8, 1, stride=2).requires_grad_(False), False),
+        (SubsampledConv2d(3, 8, 1, stride=2), False),
+    ],
+)
+def test_strided_convolutions(convolution, refused):
+    model = wrapped(nn.Sequential(nn.Conv2d(3, 3, 3), convolution))
+    with pytest.raises(InputError, match='strided 1x1') if refused else nullcontext():
+        use_channels_last(model, 'cpu')
+
+
 def test_nothing_to_convert():
+    for other in (wrapped(nn.Conv2d(3, 3, 3), 'my_backbone'), wrapped(nn.Conv1d(3, 3, 3))):
+        with pytest.raises(InputError, match='has no backbone with 2-D convolutions'):
+            use_channels_last(other, 'cpu')
     model = nn.Module()
     model.backbone = nn.Linear(3, 3)
     with pytest.raises(InputError, match='Module has no backbone with 2-D convolutions'):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from mobileone_mm.data.augmentations import AutoAugment as OurAutoAugment
 from mobileone_mm.hooks.curriculum import CurriculumHook
-from mobileone_mm.training.curriculum import Phased, first_epochs, install, read_phases, weakened
+from mobileone_mm.training.curriculum import (
+    Phased,
+    check_total,
+    first_epochs,
+    install,
+    read_phases,
+    weakened,
+)
 
 PAPER = [
     dict(begin=0, resolution=160, strength=0.3),
@@ -81,6 +89,10 @@ def changed(index, **values):
             "phases.1.resolution: got '192'; expected a number of pixels",
         ),
         (changed(1, resolution=None), 'phases.1.resolution: set it in all phases or in none'),
+        (changed(1, begin=-1), 'phases.1.begin: got -1; expected an epoch'),
+        (changed(1, resolution=0), 'phases.1.resolution: got 0; expected a number of pixels'),
+        (changed(1, strength=-0.1), 'phases.1.strength: got -0.1; expected 0 to 1'),
+        (changed(1, strength=True), 'phases.1.strength: got True; expected 0 to 1'),
         (changed(1, strength=1.5), 'phases.1.strength: got 1.5; expected 0 to 1'),
         (changed(1, strength=None), 'phases.1.strength: set it in all phases or in none'),
         (changed(1, resolution=160, strength=0.3), 'phases.1: equals the phase before'),
@@ -90,6 +102,17 @@ def test_malformed_phases(phases, line):
     with pytest.raises(ValueError, match='phases') as caught:
         CurriculumHook(phases)
     assert line in str(caught.value)
+
+
+def test_phases_at_the_limits():
+    one = read_phases([dict(begin=0, resolution=1, strength=0)])
+    assert one == ((0, 1, 0),)
+    assert read_phases([dict(begin=0, strength=1)]) == ((0, None, 1),)
+    assert str(read_phases(PAPER)[0]) == '160 px, strength 0.3'
+    check_total(one, 1)
+    check_total(one, None)
+    with pytest.raises(ValueError, match='phases.2: would begin at epoch 114 of a run of 113'):
+        first_epochs(read_phases(PAPER), None, 113)
 
 
 @pytest.mark.parametrize('total', [0, -3, 1.5, True, '300'])
@@ -257,3 +280,20 @@ def test_what_is_changed():
     assert kinds == [RandomApply, Resize, Phased, AutoAugment]
     assert isinstance(inner.pipeline.transforms[0].transforms.transforms[0], Phased)
     assert [type(t) for t in strip.pipeline.transforms] == [Resize, Phased, AutoAugment]
+    index = torch.zeros(1, dtype=torch.int64)
+    phased = inner.pipeline.transforms[2]
+    assert [variant.scale for variant in phased] == [(8, 8), (16, 16)]
+    repeated = SimpleNamespace(dataset=Turned())  # as mmengine's RepeatDataset has it
+    assert install(repeated, phases, index) == (1, 0)
+
+
+def test_augmentations_of_other_packages_are_not_changed():
+    own = type('AutoAugment', (AutoAugment,), dict(__module__='mmpretrain.other'))
+    foreign = type('AutoAugment', (), dict(__module__='torchvision.transforms'))
+    rectangle = SimpleNamespace(scale=(16, 16))  # not a Resize
+    phases = read_phases([dict(begin=0, strength=0.5)])
+    dataset = SimpleNamespace(pipeline=Compose([]))
+    dataset.pipeline.transforms = [own('imagenet'), foreign(), rectangle]
+    assert install(dataset, phases, torch.zeros(1, dtype=torch.int64)) == (0, 1)
+    assert type(dataset.pipeline.transforms[0]) is Phased
+    assert dataset.pipeline.transforms[2] is rectangle

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from mmengine.optim import CosineAnnealingLR
 from mmengine.runner import IterBasedTrainLoop
 from torch import nn
 
@@ -98,7 +101,7 @@ def test_resume_with_another_batch_size(make_runner, tmp_path, capfd):
     runner.train()
     assert runner.iter == 4 * 6
     assert min(etas) >= 0
-    assert 'epoch 3 starts at iteration 13, not 7' in ''.join(capfd.readouterr())
+    assert 'starts at iteration 13, not at iteration 7 of' in ''.join(capfd.readouterr())
 
 
 def test_resume_with_the_same_batch_size_changes_no_iteration(make_runner, tmp_path, capfd):
@@ -143,6 +146,42 @@ def test_a_state_that_does_not_fit():
     assert caught.value is own
     with pytest.raises(KeyboardInterrupt), checked_resume(Fake(True)):
         raise KeyboardInterrupt
+
+
+class Resumed:
+    """A Runner with one schedule for each of two optimizers, or for one."""
+
+    _resume = True
+
+    def __init__(self, several):
+        optimizers = [torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0) for _ in range(2)]
+        groups = [[CosineAnnealingLR(optimizer, T_max=4)] for optimizer in optimizers]
+        self.param_schedulers = dict(a=groups[0], b=groups[1]) if several else groups[1]
+        self.last = groups[1][0]
+        self.lines = []
+        self.logger = SimpleNamespace(warning=self.lines.append)
+
+
+@pytest.mark.parametrize('several', [True, False])
+def test_schedules_that_a_checkpoint_replaces(several):
+    runner = Resumed(several)
+    with checked_resume(runner):
+        runner.last.last_step = 3  # how far it is is no difference
+    assert not runner.lines
+    with checked_resume(runner):
+        runner.last.T_max = 2
+    (line,) = runner.lines
+    assert line.startswith(
+        'CosineAnnealingLR: the run uses the schedule of its checkpoint (T_max 2, not'
+    )
+
+
+def test_no_schedule_is_no_difference():
+    runner = Resumed(False)
+    runner.param_schedulers = None
+    with checked_resume(runner):
+        pass
+    assert not runner.lines
 
 
 def test_the_model_of_a_run():
