@@ -19,8 +19,27 @@ from mmengine.fileio import LocalBackend, register_backend
 
 from .errors import InputError
 
+#: what the user can do about an error of the file system
+REASONS = {
+    errno.ENOSPC: 'the disk is full; free some space or choose another folder',
+    errno.EDQUOT: 'the disk quota is used up; free some space or choose another folder',
+    errno.EACCES: 'no permission; choose a file or folder with the permission',
+    errno.EPERM: 'no permission; choose a file or folder with the permission',
+    errno.EROFS: 'the file system is read-only; choose another folder',
+    errno.ENOENT: 'no such file or folder',
+    errno.EISDIR: 'it is a folder; give a file',
+    errno.ENOTDIR: 'a part of the path is a file, not a folder',
+    errno.EEXIST: 'a file of that name exists; choose another name',
+    errno.ELOOP: 'it is a symbolic link that leads to itself',
+    errno.ENAMETOOLONG: 'the name is too long; choose a shorter one',
+}
 Path_ = str | os.PathLike[str]
 Write = Callable[[BinaryIO], Any]
+
+
+def reason_of(error: OSError) -> str:
+    """Return why a file cannot be read or written, and what to do about it."""
+    return REASONS.get(error.errno or 0, error.strerror or str(error))
 
 
 def atomic_write(path: Path_, write: Write) -> None:
@@ -85,7 +104,7 @@ def atomic_write_all(writers: Mapping[Path_, Write]) -> None:
     except OSError as error:
         # An error of the commit is about `error.filename2`, the target of a renaming.
         name = error.filename2 or path
-        raise InputError(f"cannot write '{os.fspath(name)}': {_reason(error)}") from error
+        raise InputError(f"cannot write '{os.fspath(name)}': {reason_of(error)}") from error
     finally:
         for temporary, _ in staged:
             _remove(temporary)
@@ -121,7 +140,7 @@ def atomic_folder(path: Path_, argument: str) -> Iterator[Path]:
         os.replace(work, target)
         made = []
     except OSError as error:
-        raise InputError(f"{argument}: cannot write '{target}': {_reason(error)}") from error
+        raise InputError(f"{argument}: cannot write '{target}': {reason_of(error)}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
         for folder in reversed(made):
@@ -219,22 +238,6 @@ def _sync_folder(folder: Path) -> None:
 def _remove(path: Path) -> None:
     with suppress(FileNotFoundError):
         path.unlink()
-
-
-def _reason(error: OSError) -> str:
-    advice = {
-        errno.ENOSPC: 'the disk is full; free some space or choose another folder',
-        errno.EDQUOT: 'the disk quota is used up; free some space or choose another folder',
-        errno.EACCES: 'no permission; choose a folder that you may write to',
-        errno.EPERM: 'no permission; choose a folder that you may write to',
-        errno.EROFS: 'the file system is read-only; choose another folder',
-        errno.EISDIR: 'there is a folder of that name; choose another name',
-        errno.ELOOP: 'it is a symbolic link that leads to itself',
-        errno.ENAMETOOLONG: 'the name is too long; choose a shorter one',
-        errno.ENOTDIR: 'a part of the path is a file, not a folder',
-        errno.EEXIST: 'a part of the path is a file, not a folder',
-    }
-    return advice.get(error.errno or 0, error.strerror or str(error))
 
 
 class AtomicLocalBackend(LocalBackend):

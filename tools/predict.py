@@ -2,8 +2,8 @@
 
   python tools/predict.py CONFIG CHECKPOINT image.jpg folder '*.png' --out-dir predictions
 
-Writes predictions.json, drawn images (vis/) and label maps of segmentors (masks/). Images that
-cannot be read are left out and listed at the end; the exit code is 2 if none could be read.
+Writes predictions.json, drawings (vis/) and label maps of segmentors (masks/). Images that cannot be
+read are left out and listed at the end; the exit code is 2 if no image can be read.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from mobileone_mm.cli.run import run_tool
 def main(argv: list[str] | None = None) -> int | None:
     parser = tool_parser(__doc__)
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help='files, folders, patterns')
-    parser.add_argument('--out-dir', required=True, metavar='DIR', help='where the results go')
+    parser.add_argument('--out-dir', required=True, metavar='DIR', help='folder of the results')
     parser.add_argument(
         '--score-thr', type=float, default=0.3, help='lowest score of a box (default: 0.3)'
     )
-    parser.add_argument('--batch-size', type=int, default=1, help='images at once (default: 1)')
+    parser.add_argument('--batch-size', type=int, default=1, help='images per batch (default: 1)')
     parser.add_argument('--no-vis', action='store_true', help='do not draw')
     args = parser.parse_args(argv)
 

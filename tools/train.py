@@ -23,23 +23,25 @@ def main(argv: list[str] | None = None) -> int | None:
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
     parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size'
+        '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size'
     )
-    parser.add_argument('--no-validate', action='store_true', help='do not evaluate in between')
+    parser.add_argument(
+        '--no-validate', action='store_true', help='do not evaluate during training'
+    )
     parser.add_argument(
         '--tensorboard', action='store_true', help='write curves and images for TensorBoard'
     )
     parser.add_argument(
         '--stop-at-broken-images',
         action='store_true',
-        help='end the run at an image or mask that cannot be read (default: report it and go on)',
+        help='end the run at an image or mask that cannot be read (default: report it and continue)',
     )
     parser.add_argument(
         '--dry-run',
         nargs='?',
         const='',
         metavar='PNG',
-        help='show schedules, sizes, time and memory, and train nothing (default: WORK_DIR/plan.png)',
+        help='show schedules, sizes, time and memory without training (default: WORK_DIR/plan.png)',
     )
     args = vars(parser.parse_args(argv))
     args.pop('local_rank')

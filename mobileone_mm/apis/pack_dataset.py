@@ -32,27 +32,25 @@ def pack_dataset(
         source: A folder with one folder for each class, or a config.
         out: New or empty folder.
         form: ``shards`` or ``lmdb``.
-        split: Whose dataset of a config: ``train`` (the default), ``val`` or ``test``.
+        split: Which dataset of a config: ``train`` (the default), ``val`` or ``test``.
         labels: False for images without classes, such as those of a detector.
-        seed: Seed of the order within the shards; None keeps that of the dataset.
+        seed: Seed of the order within the shards; None keeps the order of the dataset.
         shard_size: Size of a shard in MB.
         cfg_options: Overrides of the config by dotted key.
 
     Returns:
-        What was written, in one line.
+        A summary in one line.
 
     Raises:
         InputError: Anything that the user gave does not fit; nothing is written then.
-        ProofError: What was read back differs; nothing is written.
+        ProofError: The images that were read back differ; nothing is written.
     """
     path = Path(source).expanduser()
     if path.suffix in SUFFIXES and not path.is_dir():
         items, classes = _of_config(path, split or 'train', cfg_options)
     else:
         if split or cfg_options:
-            raise InputError(
-                f"--split, --cfg-options: are for a config, '{source}' is none; leave them out"
-            )
+            raise InputError(f"--split, --cfg-options: '{source}' is not a config; leave them out")
         items, classes = items_of_folder(path, labels)
     if not labels:
         items, classes = [Item(item.path, item.name) for item in items], None
@@ -74,7 +72,7 @@ def _of_config(
     found = list(datasets(cfg, loader))
     if len(found) != 1:
         raise InputError(
-            f"config '{path}': {loader} has {len(found)} datasets; one can be packed at a time"
+            f"config '{path}': {loader} has {len(found)} datasets; only one can be packed at a time"
         )
     with config_faults(cfg):
         return items_of_dataset(found[0][1])

@@ -1,4 +1,4 @@
-"""Finding what a mistyped name was meant to be."""
+"""Find the meaning of a mistyped name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 
 def edit_distance(a: str, b: str) -> int:
-    """Number of single-letter changes, gaps and swaps of neighbours that turn one name to another.
+    """Return the restricted Damerau-Levenshtein distance of two names.
 
-    This is the restricted Damerau-Levenshtein distance.
+    It counts changed, missing and additional letters, and swaps of neighbours.
     """
     previous: list[int] = []
     current = list(range(len(b) + 1))
@@ -24,9 +24,9 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def mistyped(name: str, known: Iterable[str]) -> str | None:
-    """The known name that this one probably stands for, or None where none is that near.
+    """Return the known name that a name probably stands for, or None.
 
-    Short names must be nearer: one change up to nine letters, two beyond.
+    A name of up to nine letters may differ by one letter, a longer one by two.
     """
     near = [(edit_distance(name, other), other) for other in known if other != name]
     allowed = 1 if len(name) <= 9 else 2
@@ -35,7 +35,7 @@ def mistyped(name: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?``, a list of what is allowed, or nothing to say."""
+    """Return ``; did you mean 'x'?``, a list of what is allowed, or an empty string."""
     known = sorted(known)
     near = mistyped(name, known)
     if near:

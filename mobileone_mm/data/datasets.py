@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.registry import DATASETS
 
-from ..config.tree import datasets
+from ..config.tree import datasets, walk
 
 # Heads whose num_classes is that of the dataset. That of a region proposal head is not.
 HEADS = ('auxiliary_head', 'bbox_head', 'decode_head', 'head')
@@ -100,19 +100,12 @@ def class_names(dataset: Mapping, kind: type) -> tuple[str, ...] | None:
     return None if classes is None else tuple(classes)
 
 
-def head_sizes(node: Any, path: str = 'model') -> Iterator[tuple[str, int]]:
+def head_sizes(model: Any) -> Iterator[tuple[str, int]]:
     """Yield the path and the value of ``num_classes`` of each head in a model's config."""
-    if not isinstance(node, Mapping):
-        return
-    for key in ('roi_head', *HEADS):
-        heads: Any = node.get(key)
-        listed = isinstance(heads, (list, tuple))
-        for index, head in enumerate(heads if listed else [heads]):
-            if isinstance(head, Mapping):
-                place = f'{path}.{key}.{index}' if listed else f'{path}.{key}'
-                if head.get('num_classes') is not None:
-                    yield f'{place}.num_classes', head['num_classes']
-                yield from head_sizes(head, place)
+    for path, node in walk(model, 'model'):
+        keys = [key for key in path.split('.')[1:] if not key.isdigit()]
+        if keys and set(keys) <= {'roi_head', *HEADS} and node.get('num_classes') is not None:
+            yield f'{path}.num_classes', node['num_classes']
 
 
 def _is_local(backend: Any) -> bool:

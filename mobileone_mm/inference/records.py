@@ -69,7 +69,7 @@ def _boxes(instances: Any, classes: list[str] | None, score_thr: float) -> list[
         if float(instances.scores[index]) < score_thr:
             break
         x1, y1, x2, y2 = (float(value) for value in instances.bboxes[index])
-        box = {'bbox': [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]}
+        box: dict[str, Any] = {'bbox': [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]}
         box.update(_scored(instances.labels[index], instances.scores[index], classes))
         if 'masks' in instances:
             box['segmentation'] = _run_lengths(instances.masks[index])

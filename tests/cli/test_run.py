@@ -42,7 +42,11 @@ def raising(error):
             2,
             "error: 'x.txt': no such file or folder",
         ),
-        (PermissionError(errno.EACCES, 'Permission denied', 'x'), 2, "error: 'x': no permission"),
+        (
+            PermissionError(errno.EACCES, 'Permission denied', 'x'),
+            2,
+            "error: 'x': no permission; choose a file or folder with the permission",
+        ),
     ],
 )
 def test_exit_code_and_line(error, code, line, capsys):

@@ -34,7 +34,11 @@ def test_only_the_keys_that_are_asked_for(write):
 
 @pytest.mark.parametrize(
     ('key', 'value'),
-    [*(('bbox', box) for box in (None, 3, [1, 2, 3], [1, 2, 3, '4'])), ('id', []), ('image_id', {})],
+    [
+        *(('bbox', box) for box in (None, 3, [1, 2, 3], [1, 2, 3, '4'])),
+        ('id', []),
+        ('image_id', {}),
+    ],
 )
 def test_bad_value(key, value, write):
     with pytest.raises(InputError, match=rf'annotations\[0\]\.{key}: got .*; expected'):

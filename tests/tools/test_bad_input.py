@@ -167,16 +167,8 @@ def test_host_that_is_not_installed(tiny_config, refused):
     [
         ("model['backbone'].update(norm_evl=True)", 'model.backbone', 'norm_eval'),
         ("model['backbone'].update(type='mobileone_mm.MobileOn')", 'model.backbone.type', 'MobileOne'),
-        ("model['test_cfg'].update(score_thrs=0.5)", 'model.test_cfg.score_thrs', 'score_thr'),
-        ("default_hooks['checkpoint'] = dict(intervals=1)", 'default_hooks.checkpoint', 'interval'),
-        ("default_hooks['chekpoint'] = dict(type='CheckpointHook')", 'default_hooks', 'checkpoint'),
-        ("default_hook = dict(logger=dict(interval=1))", 'default_hook', 'default_hooks'),
         ("custom_hooks = [dict(type='EMAHook', momentun=0.1)]", 'custom_hooks.0', 'momentum'),
         ("train_cgf = dict(max_epochs=3)", 'train_cgf', 'train_cfg'),
-        ("train_cfg['max_epoch'] = 3", 'train_cfg', 'max_epochs'),
-        ("optim_wrapper = dict(paramwise_cfg=dict(norm_decay=0))", 'paramwise_cfg', 'norm_decay_mult'),
-        ("env_cfg = dict(cudnn_benchmrk=True)", 'env_cfg', 'cudnn_benchmark'),
-        ("auto_scale_lr = dict(enable=False, base_batchsize=8)", 'auto_scale_lr', 'base_batch_size'),
     ],
 )  # fmt: skip
 def test_mistyped_key(extra, path, meant, tiny_config, refused):

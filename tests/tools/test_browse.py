@@ -55,7 +55,7 @@ def test_a_sheet_of_each_phase(tiny_config, tool, tmp_path, monkeypatch):
     ('arguments', 'message'),
     [
         (('--num', 0), '--num: got 0'),
-        (('--mode', 'x'), "--mode: got 'x'; transformed or concat"),
+        (('--mode', 'x'), "--mode: got 'x'; expected transformed or concat"),
         (('--cfg-options', 'train_dataloader.dataset.data_root=/nowhere'), '/nowhere'),
     ],
 )

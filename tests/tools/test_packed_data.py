@@ -164,7 +164,7 @@ def test_refused_packing(refused, tiny_config, tmp_path):
     assert 'is not a folder' in refused('pack_dataset', tmp_path / 'none', out)
     assert 'no such file' in refused('pack_dataset', tmp_path / 'none.py', out)
     assert '--no-labels' in refused('pack_dataset', tmp_path, out)
-    assert 'are for a config' in refused('pack_dataset', tmp_path, out, '--split', 'val')
+    assert 'is not a config' in refused('pack_dataset', tmp_path, out, '--split', 'val')
     for size in ('0', '200K', '1.5', '-3'):
         line = refused('pack_dataset', config, out, '--shard-size', size)
         assert f"--shard-size: got '{size}'; expected a whole number of MB from 1" in line

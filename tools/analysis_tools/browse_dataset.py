@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Show what a training pipeline makes of its images, labels, boxes and masks included.
+"""Show training images as the pipeline outputs them, with labels, boxes and masks.
 
 python tools/analysis_tools/browse_dataset.py CONFIG --out-dir DIR [--num 16] [--mode concat]
 """
@@ -14,13 +14,13 @@ from mobileone_mm.cli.run import run_tool
 def main(argv: list[str] | None = None) -> int:
     parser = tool_parser(__doc__, checkpoint=False, device='cpu')
     parser.add_argument('--out-dir', required=True, metavar='DIR', help='folder of the sheets')
-    parser.add_argument('--num', type=int, default=16, help='images a sheet (default: 16)')
+    parser.add_argument('--num', type=int, default=16, help='images per sheet (default: 16)')
     parser.add_argument(
         '--mode',
         default='transformed',
-        help='transformed, or concat for the original beside it (default: transformed)',
+        help='transformed, or concat for the original next to it (default: transformed)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the augmentation (default: 0)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the augmentation (default: 0)')
     args = vars(parser.parse_args(argv))
     args.pop('device')
 
