@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mobileone_mm.deploy.config import build_model, parse_config_text
-from mobileone_mm.deploy.pair import sha256_of
+from mobileone_mm.files import sha256_of
 from mobileone_mm.weights.writing import weight_bytes
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,6 @@ import torch
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.names import to_scheme
-from mobileone_mm.weights.reading import read_checkpoint
 from mobileone_mm.weights.unwrap import read_weights
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'mobileone_s0_finetune_folder.py'
