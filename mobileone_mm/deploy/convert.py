@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from ..config.read import load_config
 from ..errors import InputError, ProofError, one_line
-from ..files import sha256_of
 from ..reparam import Reparameterizable
 from ..reparam.conv_norm import Found
 from ..reparam.surgery import unfused_blocks

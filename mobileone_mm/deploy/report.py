@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from .._version import __version__
 from ..benchmark.macs import count_macs
 from ..benchmark.timer import interleaved
+from ..files import sha256_of
 from ..reparam.surgery import unfused_blocks
 from ..weights.fit import FittedState
 from .config import absolute_paths
 from .fold import Folding
 from .forward import RawForward
-from .pair import sha256_of
 from .prove import Difference
 
 #: duration of the measurement of latencies; at least three turns are measured

@@ -36,7 +36,8 @@ def check_whole(state: Mapping[str, Tensor]) -> str | None:
     problems = (number_problem(key, value, value.dtype) for key, value in state.items())
     if problem := unit_problem(state) or next(filter(None, problems), None):
         raise InputError(problem)
-    return [_check_backbone(state, place) for place in sorted(places(state, 'mmpretrain'))][0]
+    sizes = [_check_backbone(state, place) for place in sorted(places(state, 'mmpretrain'))]
+    return sizes[0]
 
 
 def _check_backbone(state: Mapping[str, Tensor], place: str) -> str | None:
