@@ -173,7 +173,7 @@ def places(keys: Iterable[str], scheme: str | None = None) -> set[str]:
 
 
 def is_unit_key(key: str, scheme: str) -> bool:
-    """Whether a key stands in the stem or a stage of a bare backbone, known or not."""
+    """Return whether a key is below the stem or a stage of a bare backbone, known or not."""
     return _stage_pattern(scheme).match(key) is not None
 
 
@@ -204,7 +204,7 @@ def to_mmpretrain(state_dict: Mapping[str, T], keep_others: bool = False) -> dic
     """Rename a MobileOne state dict to mmpretrain's keys.
 
     The backbone comes without a prefix (``stage0. ...``), the classifier as ``head.fc.``. Keys that
-    are mmpretrain's lose their ``backbone.``; what else such a file holds stays as it is.
+    are mmpretrain's lose their ``backbone.``; other keys of such a file stay as they are.
 
     Args:
         state_dict: A MobileOne, bare or as ``backbone.``.
@@ -241,7 +241,7 @@ def to_mmpretrain(state_dict: Mapping[str, T], keep_others: bool = False) -> dic
 
 
 def to_classifier(state_dict: Mapping[str, T]) -> dict[str, T]:
-    """As :func:`to_mmpretrain`, with ``backbone.`` before the backbone: a host's classifier."""
+    """Rename as :func:`to_mmpretrain`, with ``backbone.`` before the backbone: a host's classifier."""
     renamed = to_mmpretrain(state_dict)
     return {
         f'backbone.{key}' if re.match(r'stage\d\.', key) else key: value
