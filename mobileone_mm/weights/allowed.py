@@ -1,13 +1,10 @@
-"""What a checkpoint may name besides tensors: inert stand-ins for what mmengine's Runner writes.
+"""The names that a checkpoint may refer to besides tensors: safe stand-ins for objects of a Runner.
 
-torch's ``weights_only`` reader builds tensors and plain containers, and for anything else asks a
-list from a name to the callable that it runs. A Runner's checkpoint needs a few more names: the
-message hub holds :class:`mmengine.logging.HistoryBuffer` objects, these hold NumPy arrays, and their
-statistics are pickled as ``getattr(HistoryBuffer, 'mean')``. OneDL's mmengine allows the real
-callables: with ``getattr`` a file can reach anything, ``numpy.dtype`` takes flags and fields that
-NumPy then trusts as a memory layout, and ``HistoryBuffer.__setstate__`` writes what the file says
-into a table that is shared by the whole process. The stand-ins here build the same values from
-checked data alone.
+A Runner's checkpoint holds :class:`mmengine.logging.HistoryBuffer` objects; these hold NumPy arrays,
+and their statistics are pickled as ``getattr(HistoryBuffer, 'mean')``. OneDL's mmengine allows the
+real callables: with ``getattr`` a file can reach anything, ``numpy.dtype`` takes flags and fields that
+NumPy trusts as a memory layout, and ``HistoryBuffer.__setstate__`` writes into a table of the whole
+process. The stand-ins build the same values from checked data alone.
 """
 
 from __future__ import annotations
@@ -25,12 +22,12 @@ _STATISTICS = ('min', 'max', 'mean', 'current')
 
 
 def _shown(value: Any) -> str:
-    # A file can nest lists so that their text has no end.
+    # Lists can hold one another so often that their repr has no end.
     return repr(value[:40]) if isinstance(value, str) else f'a {type(value).__name__}'
 
 
 class DType:
-    """Takes the place of ``numpy.dtype``: one plain type, no fields, no flags, no objects."""
+    """Stand-in for ``numpy.dtype``: one plain type, no fields, no flags, no objects."""
 
     def __init__(self, spec: Any, *_: Any) -> None:
         if not isinstance(spec, str) or not _DTYPE.fullmatch(spec):
@@ -45,12 +42,12 @@ class DType:
         self.spec = str(np.dtype(self.spec).newbyteorder(state[1]).str)
 
     def real(self) -> np.dtype[Any]:
-        """The NumPy type."""
+        """Return the NumPy type."""
         return np.dtype(self.spec)
 
 
 class Array(np.ndarray):
-    """Takes the place of ``numpy.ndarray``: the shape must fit the bytes. Pickles as an ndarray."""
+    """Stand-in for ``numpy.ndarray``: the shape must fit the bytes. Pickles as an ndarray."""
 
     def __new__(cls, *_: Any) -> Array:
         return super().__new__(cls, (0,), np.uint8)
@@ -74,7 +71,7 @@ class Array(np.ndarray):
 
 
 class History:
-    """Takes the place of ``HistoryBuffer`` and becomes a real one, from its two series alone."""
+    """Stand-in for ``HistoryBuffer`` and becomes a real one, from its two series alone."""
 
     min = max = mean = current = None
 
@@ -100,22 +97,22 @@ class History:
 
 
 class Namespace:
-    """Takes the place of ``argparse.Namespace``, which training scripts save beside the weights."""
+    """Stand-in for ``argparse.Namespace``, which training scripts save beside the weights."""
 
 
 def attribute(owner: Any, name: Any) -> None:
-    """Takes the place of ``getattr``: accepts the statistics of a history, gives None for them."""
+    """Stand-in for ``getattr``: accepts the statistics of a history, gives None for them."""
     if owner is not History or name not in _STATISTICS:
         raise UnpicklingError(f'Unsupported global: GLOBAL getattr of {_shown(name)}')
 
 
 def reconstruct(*_: Any) -> Array:
-    """Takes the place of NumPy's ``_reconstruct``: an empty array that waits for its state."""
+    """Stand-in for NumPy's ``_reconstruct``: an empty array that waits for its state."""
     return Array()
 
 
 def scalar(dtype: Any, raw: Any = b'') -> Any:
-    """Takes the place of NumPy's ``scalar``: one number from its bytes."""
+    """Stand-in for NumPy's ``scalar``: one number from its bytes."""
     if not isinstance(dtype, DType) or not isinstance(raw, bytes):
         raise UnpicklingError('Unsupported numpy scalar')
     real = dtype.real()
@@ -125,7 +122,7 @@ def scalar(dtype: Any, raw: Any = b'') -> Any:
 
 
 def no_bytes(*args: Any) -> bytes:
-    """Takes the place of ``bytes``, which an empty array needs: no bytes at all."""
+    """Stand-in for ``bytes``, which an empty array needs: no bytes at all."""
     if args:
         raise UnpicklingError('Unsupported call of bytes')
     return b''

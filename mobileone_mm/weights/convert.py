@@ -1,4 +1,4 @@
-"""Public weights in, weights for another code base or in the other form out."""
+"""Convert a weight file to the names of another code base, or to the other form."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def convert_weights(
 ) -> dict[str, Any]:
     """Write the weights of a MobileOne classifier or backbone under other names, or in the other form.
 
-    Names alone change no bit. ``form='deploy'`` fuses; ``form='train'`` writes fused kernels into the
-    branches of the size that they are of (see :func:`~mobileone_mm.weights.forms.lift_state`).
+    Renaming changes no bit. ``form='deploy'`` fuses; ``form='train'`` writes fused kernels into the
+    branches of their size (see :func:`~mobileone_mm.weights.forms.lift_state`).
 
     Args:
         source: A file of any known naming, an address, or ``mobileone_mm://NAME``.
@@ -49,7 +49,7 @@ def convert_weights(
 
     Raises:
         InputError: An argument does not fit, or the source is no MobileOne classifier or backbone, is
-            incomplete, or holds numbers that are none.
+            incomplete, or holds NaN.
     """
     if form not in (None, *FORMS):
         raise InputError(f"form: got '{form}'; {', '.join(FORMS)} are allowed")

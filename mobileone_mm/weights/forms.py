@@ -1,7 +1,7 @@
-"""From one form of MobileOne to the other on state dicts: fusing, and its opposite, lifting.
+"""Fuse the units of a state dict, or lift fused kernels into branches.
 
-Both work on mmpretrain's names below any prefix, in float64, and leave what is no unit (squeeze and
-excitation, classifier, other parts of a model) as it is.
+Both work on mmpretrain's names below any prefix, in float64. Other tensors (squeeze and excitation,
+classifier, necks, heads) stay as they are.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Unit = dict[tuple[str, int | None, str], Tensor]
 
 
 def fuse_state(state: Mapping[str, Tensor], eps: float = EPS) -> dict[str, Tensor]:
-    """A state dict in training form as one in deploy form: the same function in eval mode.
+    """Fuse the units of a state dict in training form; the function in eval mode stays the same.
 
-    Half precision becomes float32: fused kernels have more digits than half precision has.
+    Half precision becomes float32, because fused kernels have more digits than half precision.
 
     Args:
         state: Keys of mmpretrain's naming.
-        eps: That of the batch normalisations, which a file does not tell.
+        eps: Epsilon of the BN layers, which no file holds.
 
     Raises:
         InputError: A unit is incomplete, or its weights cannot be fused.
@@ -58,20 +58,21 @@ def fuse_state(state: Mapping[str, Tensor], eps: float = EPS) -> dict[str, Tenso
 def lift_state(
     state: Mapping[str, Tensor], target: Mapping[str, Tensor], eps: float = EPS, seed: int = 0
 ) -> dict[str, Tensor]:
-    """A state dict in deploy form as one in training form: the same function in eval mode.
+    """Lift a state dict in deploy form; the function in eval mode stays the same.
 
     Each fused kernel is written into the branches that the unit has in ``target``; see
-    :func:`~mobileone_mm.reparam.lift.lift_kernel`. The statistics are neutral (mean 0, variance 1):
-    before training from there, measure them with
-    :class:`~mobileone_mm.hooks.recalibrate.RecalibrateHook`, else the function jumps in the first
-    step, when BN normalises by its batch.
+    :func:`~mobileone_mm.reparam.lift.lift_kernel`. The statistics are neutral (mean 0, variance 1).
+    Measure them with :class:`~mobileone_mm.hooks.recalibrate.RecalibrateHook` before training, or the
+    function changes in the first step, when BN normalises by its batch.
 
     Args:
         state: Keys of mmpretrain's naming.
-        target: State dict of the model in training form that shall take the result; its shapes need
-            not be right, but its branches must.
-        eps: That of the model's batch normalisations.
-        seed: Of the small differences between branches of the same kind.
+        target: State dict of the model in training form; only its keys count.
+        eps: Epsilon of the BN layers of the model.
+        seed: Seed of the small differences between branches of the same kind.
+
+    Raises:
+        InputError: A unit lacks its kernel or its bias.
     """
     layout, _ = _split(target, TRAIN_PARTS)
     units, lifted = _split(state, DEPLOY_PARTS)
@@ -84,7 +85,7 @@ def lift_state(
         kernel, bias = unit['fused', None, 'weight'], unit['fused', None, 'bias']
         names = _branches(layout.get(place, {}))
         kinds = [part for part, _ in names]
-        if 'conv' not in kinds:  # a unit that the target does not have: its keys stay to be seen
+        if 'conv' not in kinds:  # the target lacks this unit: its keys stay, to be reported
             lifted.update({_key(place, *name[::2], name[1]): value for name, value in unit.items()})
             continue
         for (part, branch), values in zip(
@@ -138,7 +139,7 @@ def _write(
 def _split(
     state: Mapping[str, Tensor], parts: tuple[str, ...]
 ) -> tuple[dict[Place, Unit], dict[str, Tensor]]:
-    """The units that have some of the parts, and a copy of the rest."""
+    """Split off the units that have some of the parts."""
     units: dict[Place, Unit] = {}
     rest: dict[str, Tensor] = {}
     for key, value in state.items():

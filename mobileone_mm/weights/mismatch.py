@@ -1,4 +1,4 @@
-"""Why a file is not one of a model: another size, form, task or head, in one line."""
+"""Say in one line why a file does not fit a model: another size, form, task or head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .names import looks_like_mobileone
+from .names import places, scheme_of
 
 _UNIT_KEY = re.compile(r'stage\d\.')  # of a bare backbone
 STAGE_KEY = re.compile(r'(?:^|.*\.)(?=stage\d\.)')
@@ -62,7 +62,7 @@ def mismatch(
 
 
 def _backbone_problem(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
-    if looks_like_mobileone(target) and not looks_like_mobileone(state):
+    if scheme_of(target) and not scheme_of(state):
         return f'holds no MobileOne (its keys: {some_keys(state)}); another backbone?'
     return None
 
@@ -96,9 +96,11 @@ def common_problem(
 ) -> str | None:
     if common:
         return None
+    found = sorted(place for place in places(state) if place)
+    hint = f"; take a part of it with prefix='{found[0]}'" if found else '; another model or task?'
     return (
         f"has no key in common with the model (its keys: {some_keys(state)}; the model's: "
-        f'{some_keys(target)}); another model or task?'
+        f'{some_keys(target)}){hint}'
     )
 
 
@@ -124,7 +126,7 @@ def _key_problem(missing: list[str], unexpected: list[str]) -> str:
     if missing:
         parts.append(f'lacks {len(missing)} keys ({some_keys(missing)})')
     if unexpected:
-        parts.append(f'has {len(unexpected)} that the model has not ({some_keys(unexpected)})')
+        parts.append(f'has {len(unexpected)} keys that the model lacks ({some_keys(unexpected)})')
     return f'does not fit the model: it {" and ".join(parts)}; another task or another head?'
 
 

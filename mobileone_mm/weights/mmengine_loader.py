@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import metadata
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import nn
 
 from ..errors import InputError
 from ..reparam import Reparameterizable
 from .allowed import ALLOWED
 from .fit import checkpoint_for
+from .mismatch import some_keys
 from .names import to_classifier
 from .published import PREFIX, download, read_any
 from .reading import only_globals, read_checkpoint
@@ -79,7 +82,21 @@ def use_named_weights() -> None:
         if not any(isinstance(part, Reparameterizable) for part in module.modules()):
             plain_call(self, module)
             return
-        checkpoint_for(module, self.checkpoint, 'backbone', self.prefix).load(module)
+        print_log(f'load model from: {self.checkpoint}', 'current')
+        fitted = checkpoint_for(module, self.checkpoint, 'backbone', self.prefix)
+        fitted.load(module)
+        left = [
+            key
+            for key in module.state_dict()
+            if key not in fitted.loaded and not key.endswith('num_batches_tracked')
+        ]
+        if left:
+            print_log(
+                f'{fitted.name}: lacks {len(left)} tensors of the model, or has them in another shape '
+                f'({some_keys(left)}); they keep their initial values',
+                'current',
+                logging.WARNING,
+            )
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=self._get_init_info())
 

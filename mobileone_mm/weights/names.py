@@ -1,8 +1,8 @@
-"""Names of one and the same tensor in the public MobileOne checkpoints, as one table.
+"""Key names of the public MobileOne checkpoints, as one table.
 
-All public ports hold tensors of equal shape under other names, so conversion is renaming. Each
-scheme is a set of templates; a key is parsed with the templates of its own scheme into place, part
-and tensor name, and written with those of the wanted one.
+All public ports hold the same tensors under different names, so conversion is renaming. A scheme is
+a set of templates: a key is parsed with the templates of its own scheme and rendered with those of
+another.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class TensorName:
 
 
 def parse(key: str, scheme: str) -> TensorName | None:
-    """Take a key of the scheme (without wrapper) apart; None if it is no such key."""
+    """Parse a key of the scheme, without wrapper; None if it is no such key."""
     if match := _classifier_pattern(scheme).fullmatch(key):
         return TensorName(None, 'classifier', match['tensor'])
     for stage, part, pattern in _patterns(scheme):
@@ -144,7 +144,7 @@ def parse(key: str, scheme: str) -> TensorName | None:
 
 
 def render(name: TensorName, scheme: str) -> str:
-    """The key of a tensor in the scheme, without wrapper."""
+    """Return the key of a tensor in the scheme, without wrapper."""
     table = SCHEMES[scheme]
     if name.stage is None:
         return f'{table.classifier}.{name.tensor}'
@@ -153,10 +153,7 @@ def render(name: TensorName, scheme: str) -> str:
 
 
 def scheme_of(keys: Iterable[str]) -> str | None:
-    """Name of the scheme that the keys follow, recognised by the stem; None if none does.
-
-    Keys may carry prefixes of any depth (``module.``, ``student.backbone.``).
-    """
+    """Return the scheme of the keys, recognised by the stem below any prefix; None if unknown."""
     keys = list(keys)
     for name in SCHEMES:
         pattern = _stem_pattern(name)
@@ -166,12 +163,7 @@ def scheme_of(keys: Iterable[str]) -> str | None:
 
 
 def places(keys: Iterable[str], scheme: str | None = None) -> set[str]:
-    """The prefixes of every MobileOne among the keys, such as ``backbone.``; '' for a bare one.
-
-    Args:
-        keys: Keys of a state dict.
-        scheme: Their naming, recognised by the stem if not given.
-    """
+    """Return the prefix of every MobileOne among the keys: ``backbone.``; '' for a bare one."""
     keys = list(keys)
     scheme = scheme or scheme_of(keys)
     if scheme is None:
@@ -181,17 +173,12 @@ def places(keys: Iterable[str], scheme: str | None = None) -> set[str]:
 
 
 def is_unit_key(key: str, scheme: str) -> bool:
-    """Whether a key stands in the stem or a stage of a bare backbone, known or not."""
+    """Return whether a key is below the stem or a stage of a bare backbone, known or not."""
     return _stage_pattern(scheme).match(key) is not None
 
 
-def looks_like_mobileone(keys: Iterable[str]) -> bool:
-    """Whether a MobileOne of any known naming is among the keys of a state dict."""
-    return scheme_of(keys) is not None
-
-
 def form_of(keys: Iterable[str]) -> str | None:
-    """'train' or 'deploy', by the units among the keys of a state dict; None if there are none.
+    """Return 'train' or 'deploy', by the units among the keys; None if there are none.
 
     Raises:
         InputError: There are units of both forms.
@@ -207,8 +194,8 @@ def form_of(keys: Iterable[str]) -> str | None:
             found.add(form)
     if len(found) > 1:
         raise InputError(
-            'state dict: holds fused and unfused units together; it was converted in part, '
-            'convert it again from the file in training form'
+            'state dict: holds fused and unfused units together; convert it again from the file in '
+            'training form'
         )
     return found.pop() if found else None
 
@@ -217,7 +204,7 @@ def to_mmpretrain(state_dict: Mapping[str, T], keep_others: bool = False) -> dic
     """Rename a MobileOne state dict to mmpretrain's keys.
 
     The backbone comes without a prefix (``stage0. ...``), the classifier as ``head.fc.``. Keys that
-    are mmpretrain's lose their ``backbone.``; what else such a file holds stays as it is.
+    are mmpretrain's lose their ``backbone.``; other keys of such a file stay as they are.
 
     Args:
         state_dict: A MobileOne, bare or as ``backbone.``.
@@ -254,7 +241,7 @@ def to_mmpretrain(state_dict: Mapping[str, T], keep_others: bool = False) -> dic
 
 
 def to_classifier(state_dict: Mapping[str, T]) -> dict[str, T]:
-    """As :func:`to_mmpretrain`, with ``backbone.`` before the backbone: a host's classifier."""
+    """Rename as :func:`to_mmpretrain`, with ``backbone.`` before the backbone: a host's classifier."""
     renamed = to_mmpretrain(state_dict)
     return {
         f'backbone.{key}' if re.match(r'stage\d\.', key) else key: value

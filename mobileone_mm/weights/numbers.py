@@ -1,4 +1,4 @@
-"""What can be wrong with the numbers of weights: type, range, variance, and shapes within a unit."""
+"""Check the values of weights: type, NaN, range, variance, and the shapes within a unit."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ _UNIT = re.compile(r'(?:^|.*\.)stage\d\.(?:\d+\.)?(?!.*\bse\.)')
 
 
 def value_problem(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with the numbers that a model would take, or None.
-
-    Args:
-        target: State dict of the model.
-        state: The weights under the model's names.
-    """
+    """Return what is wrong with the values that a model would take, or None."""
     problems = (
         number_problem(key, state[key], own.dtype) for key, own in target.items() if key in state
     )
@@ -25,13 +20,10 @@ def value_problem(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> 
 
 
 def unit_problem(state: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with the units of a file, before others are computed from them, or None.
+    """Return what is wrong with the units of a file in mmpretrain's naming, or None.
 
-    All tensors of a unit begin with its output channels. Where they do not, a product of two of them
-    could take the square of the file's size.
-
-    Args:
-        state: Keys of mmpretrain's naming.
+    Call it before a unit is fused or lifted. The first dimension of all tensors of a unit is its
+    output channels; in a damaged file, a product of two tensors could take all memory.
     """
     channels: dict[str, int] = {}
     for key, value in state.items():
@@ -51,13 +43,7 @@ def unit_problem(state: Mapping[str, Tensor]) -> str | None:
 
 
 def number_problem(key: str, value: Tensor, dtype: torch.dtype) -> str | None:
-    """What is wrong with the numbers of one tensor, or None.
-
-    Args:
-        key: Its name.
-        value: The tensor.
-        dtype: What it is wanted as.
-    """
+    """Return what is wrong with the values of a tensor that is needed as ``dtype``, or None."""
     if value.is_complex() or (dtype.is_floating_point and not value.is_floating_point()):
         return f"'{key}' holds {value.dtype} where floating point is needed"
     if not value.is_floating_point():
@@ -65,7 +51,7 @@ def number_problem(key: str, value: Tensor, dtype: torch.dtype) -> str | None:
     if not bool(torch.isfinite(value).all()):
         return f"'{key}' holds NaN or Inf; the training diverged, take an earlier checkpoint"
     if dtype.is_floating_point and not bool(torch.isfinite(value.to(dtype)).all()):
-        return f"'{key}' holds numbers beyond the range of {dtype}; the file is damaged"
+        return f"'{key}' holds values beyond the range of {dtype}; the file is damaged"
     if key.endswith('running_var') and bool((value < 0).any()):
         return f"'{key}' holds a negative variance; the file is damaged"
     return None

@@ -141,7 +141,7 @@ def changed(key, value):
     [
         (without(BRANCH), f"lacks '{BRANCH}'"),
         (without('stage1.0.branch_conv_list.1.'), 'lacks .*stage1.0.branch_conv_list.1'),
-        (without('stage3'), "lacks 'backbone.stage3'"),
+        (without('stage3'), "lacks 'backbone.stage3.0'"),
         (without('stage3.19'), "lacks 'backbone.stage3.19"),
         (without('stage2.5.'), "lacks 'backbone.stage2.5'"),
         (without('stage0'), "lacks the stem's convolution"),
@@ -150,7 +150,7 @@ def changed(key, value):
         (changed(BRANCH, lambda _: None), f"lacks '{BRANCH}'"),
         (changed(BRANCH, lambda v: v.tolist()), f"lacks '{BRANCH}'"),
         (changed(BRANCH, lambda v: v[:1]), "is \\[1, 1, 3, 3\\], which does not fit"),
-        (changed(BRANCH, lambda v: v[..., :2]), 'fits the rest of the net'),
+        (changed(BRANCH, lambda v: v[..., :2]), 'fits the rest of the file'),
         (changed(BRANCH, lambda v: v.int()), 'holds torch.int32 where floating point'),
         (changed(BRANCH, lambda v: v > 0), 'holds torch.bool where floating point'),
         (changed(BRANCH, lambda v: v.to(torch.complex64)), 'holds torch.complex64'),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mobileone_mm import MobileOne, reparameterize_model
+from mobileone_mm import MobileOne, load_weights, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.compare import max_difference, randomize_
 from mobileone_mm.reparam.lift import lift_kernel
@@ -75,6 +75,36 @@ def test_incomplete_units_are_named():
     del state['stage2.1.branch_conv_list.0.norm.running_var']
     with pytest.raises(InputError, match=r"'stage2\.1' cannot be fused"):
         fuse_state(state)
+
+
+@pytest.mark.parametrize('part', ['weight', 'bias'])
+def test_a_fused_unit_without_a_part_is_damage(part):
+    """A kernel without its bias is another function, not a kernel with a bias of 0."""
+    state = reparameterize_model(random_net('mu0')).state_dict()
+    del state[f'stage2.1.branch_reparam.{part}']
+    with pytest.raises(InputError, match=rf"lacks 'stage2\.1\.branch_reparam\.{part}'"):
+        lift_state(state, MobileOne('mu0').state_dict())
+    for deploy in (False, True):
+        with pytest.raises(InputError, match='lacks|units or branches differ'):
+            load_weights(MobileOne('mu0', deploy=deploy), state)
+
+
+def test_dead_channels_fuse_and_lift():
+    """A channel whose input was always 0 has variance 0; eps alone scales it."""
+    model = random_net('mu0')
+    for key, value in model.state_dict().items():
+        if key.endswith('running_var'):
+            value[::3] = 0
+        if key.endswith('running_mean'):
+            value[::3] = 0
+    x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    deployed = MobileOne('mu0', deploy=True).double().eval()
+    load_weights(deployed, model.state_dict())
+    scale, difference = model(x)[0].abs().max(), (model(x)[0] - deployed(x)[0]).abs().max()
+    assert difference <= 1e-10 * scale
+    lifted = MobileOne('mu0').double().eval()
+    load_weights(lifted, deployed.state_dict())
+    assert (model(x)[0] - lifted(x)[0]).abs().max() <= 1e-10 * scale
 
 
 @pytest.mark.parametrize('kinds', [['scale'], ['conv', 'skip'], []])

@@ -301,7 +301,7 @@ def test_damage_is_one_line_or_harmless(tmp_path, kind, little_memory):
         pytest.importorskip('safetensors.torch').save_file(source.state_dict(), path)
     else:
         torch.save(source.state_dict(), path, _use_new_zipfile_serialization=kind == 'zip')
-    data, refused = path.read_bytes(), 0
+    data, messages = path.read_bytes(), []
     model = MobileOne(TINY)
     for seed in range(150):
         path.write_bytes(damaged(random.Random(seed), data))
@@ -309,15 +309,15 @@ def test_damage_is_one_line_or_harmless(tmp_path, kind, little_memory):
         try:
             load_weights(model, path)
         except InputError as error:
-            refused += 1
-            assert str(error).isprintable()
+            messages.append(str(error))
             assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
         else:
             for key, value in model.state_dict().items():
                 assert torch.isfinite(value).all()
                 if kind == 'zip' and not key.endswith('num_batches_tracked'):
                     assert torch.equal(value, source.state_dict()[key])
-    assert refused > 50
+    assert len(messages) > 50
+    assert all(message.isprintable() for message in messages)
 
 
 def test_later_writes_do_not_change_what_was_read(tmp_path):

@@ -143,7 +143,7 @@ WEIGHTS = {
         'holds no MobileOne',
     ),
     'a part': (lambda s: {k: v for k, v in s.items() if 'head' not in k}, 'lacks 2 keys'),
-    'more': (lambda s: {**s, 'neck.weight': torch.ones(1)}, 'that the model has not (neck.weight)'),
+    'more': (lambda s: {**s, 'neck.weight': torch.ones(1)}, 'that the model lacks (neck.weight)'),
     'a name with a line break': (lambda s: {**s, 'a\nb': torch.ones(1)}, 'no name of a layer'),
     'nothing': (lambda s: {}, 'holds no weights'),
 }  # fmt: skip

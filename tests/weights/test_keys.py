@@ -12,12 +12,12 @@ from mobileone_mm.weights.names import (
     SCHEMES,
     TensorName,
     form_of,
-    looks_like_mobileone,
     parse,
     render,
     scheme_of,
     to_classifier,
     to_mmpretrain,
+    to_scheme,
 )
 
 FOREIGN = [name for name in SCHEMES if name != 'mmpretrain']
@@ -95,7 +95,7 @@ def test_other_nets_are_not_taken_for_a_mobileone():
         ['stem.0.conv_kxk.0.conv.weight'],  # timm's FastViT
         [],
     ):
-        assert not looks_like_mobileone(other)
+        assert scheme_of(other) is None
         assert form_of(other) is None
 
 
@@ -127,6 +127,18 @@ def test_an_unknown_key_of_a_foreign_file_is_named(states, scheme):
     foreign = {render(parse(k, 'mmpretrain'), scheme): v for k, v in states['deploy'].items()}
     with pytest.raises(InputError, match="'classifier.extra' is unknown"):
         to_mmpretrain({**foreign, 'classifier.extra': 0})
+
+
+@pytest.mark.parametrize('scheme', FOREIGN)
+def test_other_parts_of_a_foreign_file_stay_if_asked(states, scheme):
+    foreign = {render(parse(k, 'mmpretrain'), scheme): v for k, v in states['deploy'].items()}
+    renamed = to_mmpretrain({**foreign, 'decoder.extra': 0}, keep_others=True)
+    assert renamed.keys() == states['deploy'].keys() | {'decoder.extra'}
+
+
+def test_an_unknown_scheme_is_named(states):
+    with pytest.raises(InputError, match=r"to: got 'keras'; mmpretrain, apple, timm, corenet are"):
+        to_scheme(states['deploy'], 'keras')
 
 
 def test_not_a_mobileone():

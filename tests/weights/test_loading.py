@@ -10,7 +10,7 @@ from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights import checkpoint_for, load_weights
-from mobileone_mm.weights.names import SCHEMES, parse, render
+from mobileone_mm.weights.names import SCHEMES, parse, render, to_scheme
 
 SMALL = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.25] * 4, num_conv_branches=[2, 1, 1, 1])
 WIDE = {**SMALL, 'width_factor': [0.5] * 4}
@@ -75,6 +75,42 @@ def test_prefix_takes_a_part(trained):
     assert same(backbone, trained.backbone)
     with pytest.raises(InputError, match="no key below 'student.'"):
         load_weights(backbone, state, prefix='student')
+    with pytest.raises(InputError, match=r"no key in common .* prefix='teacher\.backbone\.'"):
+        load_weights(backbone, state)
+
+
+def test_the_encoder_of_a_foreign_segmentor(trained):
+    """segmentation_models.pytorch: its decoder is no part of the backbone, and no prefix is needed."""
+    state = to_scheme(trained.state_dict(), 'apple')
+    state = {f'encoder.{key}': value for key, value in state.items() if 'linear' not in key}
+    state['decoder.blocks.0.weight'] = torch.ones(1)
+    backbone = MobileOne(SMALL)
+    report = load_weights(backbone, state)
+    assert same(backbone, trained.backbone)
+    assert report.unexpected == ('decoder.blocks.0.weight',)
+    detector = Detector()
+    checkpoint_for(detector, state, 'backbone').load(detector)
+    assert same(detector.backbone, trained.backbone)
+    with pytest.raises(InputError, match='lacks 4 keys'):
+        load_weights(detector, state)
+
+
+@pytest.mark.parametrize('part', ['running_mean', 'branch_scale'])
+def test_incomplete_averages_are_not_used(trained, part, monkeypatch):
+    """Some programs average the parameters only; such a set is no network."""
+    said: list[str] = []
+    monkeypatch.setattr('mobileone_mm.weights.unwrap.print_log', lambda text, *_: said.append(text))
+    state = trained.state_dict()
+    averages = {k: v * 2 for k, v in state.items() if v.is_floating_point() and part not in k}
+    model = Classifier()
+    report = load_weights(model, {'state_dict': state, 'state_dict_ema': averages})
+    assert same(model, trained)
+    assert (report.averaged, report.dropped) == (False, ('state_dict_ema',))
+    assert 'lack' in said[0]
+    whole = {k: v * 2 if v.is_floating_point() else v for k, v in state.items()}
+    report = load_weights(model, {'state_dict': state, 'state_dict_ema': whole, 'lr': 1})
+    assert (report.averaged, report.dropped) == (True, ('lr', 'state_dict'))
+    assert 'the averaged ones are used' in said[1]
 
 
 def test_a_wrapped_model(trained):

@@ -16,14 +16,15 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mobileone_mm import convert_to_deploy, load_weights
-from mobileone_mm.apis.predict import init_model
-from mobileone_mm.apis.train import evaluate, train
+from mobileone_mm.apis.test import evaluate
+from mobileone_mm.apis.train import train
 from mobileone_mm.config.read import load_config
+from mobileone_mm.inference.model import init_model
 from mobileone_mm.reparam import reparameterize_model
 from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.convert import convert_weights
@@ -72,6 +73,8 @@ WRAPPINGS: dict[str, Callable[[State, State], dict[str, Any]]] = {
     "mmengine's averaged model": lambda s, d: {
         'state_dict': {**below('module.', s), 'steps': torch.tensor(3)}
     },
+    'state_dict of _orig_mod.': lambda s, d: {'state_dict': below('_orig_mod.', s)},
+    'state_dict of model.': lambda s, d: {'state_dict': below('model.', s)},
     'state_dict of module._orig_mod.': lambda s, d: {'state_dict': below('module._orig_mod.', s)},
     'model in state_dict': lambda s, d: {'state_dict': {'model': below('module.', s)}},
     'module in ema': lambda s, d: {'model': below('module.', d), 'ema': {'module': s}},
@@ -122,19 +125,29 @@ class Doors:
         self.config, self.folder = config, folder
         self.loaded: list[nn.Module] = []
 
-        def load_only(runner: Runner) -> dict[str, float]:
+        def load_only(runner: Runner) -> None:
             runner.call_hook('before_run')
             runner.load_or_resume()
             self.loaded.append(runner.model)
+
+        def test_only(runner: Runner) -> dict[str, float]:
+            load_only(runner)
+            runner.call_hook('before_test_epoch')  # EMAHook exchanges raw and averaged weights
             return {}
 
-        monkeypatch.setattr(Runner, 'test', load_only)
+        monkeypatch.setattr(Runner, 'test', test_only)
         monkeypatch.setattr(Runner, 'train', load_only)
-        monkeypatch.setattr('mobileone_mm.apis.train.write_metrics', lambda *_: None)
+        monkeypatch.setattr('mobileone_mm.apis.test.write_metrics', lambda *_: None)
 
     @staticmethod
     def build(form: str = 'train') -> nn.Module:
         return copy.deepcopy(built(form))
+
+    @staticmethod
+    def model_of(config: Path, file: Path) -> nn.Module:
+        cfg = load_config(config)
+        DefaultScope.get_instance('matrix', scope_name=cfg.default_scope)
+        return init_model(cfg, file)[0]
 
     def load_weights(self, file: Path) -> nn.Module:
         model = self.build()
@@ -180,12 +193,12 @@ class Doors:
         return self.loaded[-1]
 
     def predict(self, file: Path) -> nn.Module:
-        return init_model(load_config(self.config), file)[0]
+        return self.model_of(self.config, file)
 
     def switch_to_deploy(self, file: Path) -> nn.Module:
         out = self.folder / 'out.pth'
         convert_to_deploy(self.config, file, out)
-        return init_model(Config.fromfile(out.with_suffix('.py')), out)[0]
+        return self.model_of(out.with_suffix('.py'), out)
 
     def convert_weights(self, file: Path) -> nn.Module:
         convert_weights(file, self.folder / 'named.pth', 'mmpretrain')
@@ -201,14 +214,17 @@ class Doors:
         return Teacher(spec, Normalization(), CLASSES).model
 
 
-DOORS = [name for name in vars(Doors) if not name.startswith('_') and name != 'build']
+DOORS = [
+    name for name in vars(Doors) if not name.startswith('_') and name not in ('build', 'model_of')
+]
 # Doors that execute a config and check its data take more than a second; by default each of them
 # gets some of the wrappings, in the hosts' own naming.
 SLOW_DOORS = {
     'test': (
-        *('_orig_mod.', 'model.', 'encoder.', 'state_dict + state_dict_ema', "mmengine's EMAHook"),
+        *('state_dict of _orig_mod.', 'state_dict of model.', 'encoder.'),
+        *('state_dict + state_dict_ema', "mmengine's EMAHook"),
     ),
-    'load_from': ('_orig_mod.', 'backbone.', 'model + model_ema', 'module in ema'),
+    'load_from': ('state_dict of _orig_mod.', 'backbone.', 'model + model_ema', 'module in ema'),
     'switch_to_deploy': (
         'model.',
         'encoder.',
@@ -247,7 +263,7 @@ def default_mix() -> list[tuple[str, str, str, str]]:
     return [
         (
             wrapping,
-            FORMS[(w + d) % 2],
+            FORMS[(w + d) % 2 if door not in SLOW_DOORS else 0],
             'mmpretrain' if door in SLOW_DOORS else schemes[(w + d // 2) % len(schemes)],
             door,
         )

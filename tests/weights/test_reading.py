@@ -264,4 +264,4 @@ def test_averaged_weights_are_the_state_dict_of_mmengine():
 @pytest.mark.parametrize('checkpoint', [{}, {'epoch': 3}, {'state_dict': {}}])
 def test_no_weights(checkpoint):
     with pytest.raises(InputError, match='holds no weights'):
-        read_weights(checkpoint).state
+        read_weights(checkpoint)

@@ -192,6 +192,29 @@ def test_pretrained_files_of_another_form_or_size(apple_file, safe_loader, prefi
         MobileOne('s1', deploy=True, init_cfg=init).init_weights()
 
 
+def test_init_cfg_of_a_whole_model_says_what_stays_random(apple_file, safe_loader, monkeypatch):
+    from mmengine.model import BaseModule
+
+    class Classifier(BaseModule):
+        def __init__(self) -> None:
+            super().__init__(init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+            self.backbone = MobileOne(TINY, deploy=True)
+            self.head = nn.Linear(64, 7)
+
+    path, source = apple_file
+    said: list[str] = []
+    monkeypatch.setattr(
+        'mobileone_mm.weights.mmengine_loader.print_log', lambda text, *_: said.append(text)
+    )
+    model = Classifier()
+    model.init_weights()
+    weight = model.backbone.stage0.branch_reparam.weight
+    assert torch.equal(weight, source.stage0.branch_reparam.weight)
+    assert said[0] == f'load model from: {path}'
+    assert 'lacks 2 tensors of the model' in said[1]
+    assert 'head.weight, head.bias' in said[1]
+
+
 def test_other_modules_load_as_before(tmp_path, safe_loader):
     torch.save(nn.Linear(3, 2).state_dict(), tmp_path / 'a.pth')
     model = nn.Linear(3, 2)
