@@ -49,8 +49,8 @@ def init_model(
 def data_meta(cfg: Config, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return names and colours of the classes: the checkpoint's, else those of the config's datasets.
 
-    ``stored`` is the ``meta`` of a checkpoint. A list whose length differs from the model's heads does not
-    name its classes, and is left out.
+    ``stored`` is the ``meta`` of a checkpoint. A list whose length differs from the model's heads does
+    not name its classes, and is left out.
     """
     sizes = {size for _, size in head_sizes(cfg.model)}
     for meta in _metas(cfg, stored):

@@ -22,7 +22,7 @@ from mmengine.registry import DefaultScope
 from ..config.check import check_parts
 from ..config.read import load_config
 from ..config.spelling import did_you_mean
-from ..config.tree import flatten, mapping
+from ..config.tree import flatten
 from ..data.checks.loaders import check_data
 from ..errors import InputError
 from ..training.folders import check_writable
@@ -153,8 +153,10 @@ def prepare(
         if done := _differences(before, after):
             prepared.changes[name] = done
         before = after
-    if prepared.changes:
-        cfg.changes = {name: done or False for name, done in prepared.changes.items()}
+    if off or prepared.changes:
+        cfg.changes = dict.fromkeys(off, False) | {
+            k: v or False for k, v in prepared.changes.items()
+        }
     if purpose.evaluator is not None:
         check_parts(cfg, purpose.evaluator)
         if cfg.get('load_from') and not cfg.get('resume'):
@@ -188,8 +190,10 @@ def _use_scope(scope: str | None) -> None:
     DefaultScope.get_instance(f'{scope}-{datetime.now().timestamp()}', scope_name=scope)
 
 
-def _switched_off(cfg: Config) -> set[str]:
-    given = mapping(cfg.get('changes'))
+def _switched_off(cfg: Config) -> list[str]:
+    given = cfg.get('changes') or {}
+    if not isinstance(given, Mapping):
+        raise InputError(f'changes: got {given!r}; expected a dict such as dict(workers=False)')
     for name, value in given.items():
         if name not in CHANGES:
             raise InputError(f"config: changes has no '{name}'{did_you_mean(name, CHANGES)}")
@@ -198,7 +202,7 @@ def _switched_off(cfg: Config) -> set[str]:
             raise InputError(f'changes.{name}: got {value!r}; expected False or True')
         if value is False and name in _REQUIRED:
             raise InputError(f'changes.{name}: got False; a run needs this change, remove the line')
-    return {name for name, value in given.items() if value is False}
+    return [name for name, value in given.items() if value is False]
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -215,7 +219,7 @@ _ABSENT = object()
 
 
 def _value(value: Any) -> str:
-    return 'none' if value is _ABSENT else str(value)
+    return '(not set)' if value is _ABSENT else str(value)
 
 
 def _short(done: list[str] | None) -> str:

@@ -23,7 +23,7 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
     """Build the Runner of a config, and clean up after it.
 
     Until the first loop starts, an error of a constructor becomes one line with its path in the
-    config; from then on errors of the hosts keep their traceback.
+    config; from then on only an error of a part that stands in the config does.
 
     Args:
         prepared: The config.

@@ -369,15 +369,19 @@ SLIPS = [
 ]
 
 
+def check_and_build(name, option):
+    cfg = load(name, option)
+    check_parts(cfg)
+    with config_faults(cfg):
+        build(cfg, option)
+
+
 @pytest.mark.parametrize(('name', 'option'), SLIPS, ids=[option for _, option in SLIPS])
 def test_mistyped_key(name, option):
     """One line with its name, from the check of the config or from the constructor that gets it."""
     key = option.split('=')[0].split('.')[-1]
     with pytest.raises(InputError, match=f"{key}|'BNN'"):
-        cfg = load(name, option)
-        check_parts(cfg)
-        with config_faults(cfg):
-            build(cfg, option)
+        check_and_build(name, option)
 
 
 @pytest.mark.parametrize('name', [CLASSIFIER, DETECTOR, SEGMENTOR])

@@ -71,6 +71,7 @@ def test_a_dumped_config_gives_the_same_run(prepared, tmp_path):
     again = prepare(tmp_path / 'dumped.py', {}, TRAIN)
     assert again.changes == {'broken_files': None}
     assert {**again.cfg.to_dict(), 'changes': 0} == {**first.to_dict(), 'changes': 0}
+    assert prepare(tmp_path / 'dumped.py').cfg.changes == {'broken_files': False}
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,7 @@ def test_a_dumped_config_gives_the_same_run(prepared, tmp_path):
     [
         ({'changes.worker': False}, "changes has no 'worker'; did you mean 'workers'"),
         ({'changes.workers': 'no'}, "changes.workers: got 'no'; expected False or True"),
+        ({'changes': True}, 'changes: got True; expected a dict'),
     ],
 )
 def test_names_that_are_no_changes(options, said, tiny_config):
