@@ -57,14 +57,14 @@ class LossScaleHook(Hook):
             if self._skipped % self.patience == 0:
                 runner.logger.warning(
                     f'The loss scaler has skipped {self._skipped} successive steps, the scale is '
-                    f'{scaler.get_scale():g}: gradients overflow at any scale. Use dtype=bfloat16, a lower '
-                    'learning rate or full precision.'
+                    f'{scaler.get_scale():g}: gradients overflow at any scale. Use dtype=bfloat16, a '
+                    'lower learning rate or full precision.'
                 )
         elif self._skipped:
             runner.logger.info(
                 f'The loss scaler skipped {self._skipped} steps before iteration {runner.iter + 1}, '
-                f'because gradients overflowed; the scale is now {scaler.get_scale():g}. This is normal in the '
-                'first steps and once in about 2000 steps.'
+                f'because gradients overflowed; the scale is now {scaler.get_scale():g}. This is normal '
+                'in the first steps and once in about 2000 steps.'
             )
             self._skipped = 0
             _forget_overflows(runner.message_hub)
