@@ -88,6 +88,7 @@ HOOKS = LazyRegistry(
         'CurriculumHook': 'mobileone_mm.hooks.curriculum',
         'DeployEvalHook': 'mobileone_mm.hooks.deploy_eval',
         'IterationSeedHook': 'mobileone_mm.hooks.iteration_seed',
+        'LossScaleHook': 'mobileone_mm.hooks.loss_scale',
         'PredictionSamplesHook': 'mobileone_mm.hooks.prediction_samples',
         'RecalibrateHook': 'mobileone_mm.hooks.recalibrate',
         'ScheduleLogHook': 'mobileone_mm.hooks.schedule_log',

@@ -46,7 +46,8 @@ def status() -> dict[str, str]:
     """Return whether ``torchvision`` and ``mmcv._ext`` are native; imports both to find out.
 
     Returns:
-        Module name -> ``'native'``, ``'stand-in'`` or ``'absent'`` (the package is not installed).
+        Module name -> ``'native'``, ``'stand-in'``, ``'absent'`` (the package is not installed) or
+        ``'broken'`` (its import fails).
     """
     return {name: _status_of(name) for name in ('torchvision', 'mmcv._ext')}
 
@@ -56,4 +57,6 @@ def _status_of(name: str) -> str:
         module = importlib.import_module(name)
     except ModuleNotFoundError:
         return 'absent'
+    except Exception:  # of any kind: the import runs code of others
+        return 'broken'
     return 'stand-in' if finders.is_stand_in(module) else 'native'

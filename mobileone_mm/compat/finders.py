@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from types import ModuleType
-from typing import Any
 
 from .transformers5 import without_multimodal_models
 
@@ -62,9 +63,9 @@ def _run_dependency(loader: Loader, module: ModuleType) -> None:
 
 
 class RepairFinder(MetaPathFinder):
-    """Finds the real modules, and loads some of them in another way.
+    """Finds the real modules, and lets a function execute some of them.
 
-    It must come first on ``sys.meta_path``. After the import only the real loader is visible.
+    It must come first on ``sys.meta_path``.
     """
 
     _RUN = {'torchvision': _run_torchvision, 'mmpretrain.utils.dependency': _run_dependency}
@@ -73,35 +74,15 @@ class RepairFinder(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return the spec of a module that is repaired, else None."""
-        if fullname not in self._RUN:
-            return None
-        spec = _real_spec(self, fullname, path, target)
+        spec = _real_spec(self, fullname, path, target) if fullname in self._RUN else None
         if spec is not None and spec.loader is not None:
-            spec.loader = _RepairLoader(spec.loader, self._RUN[fullname])
+            real, spec.loader = spec.loader, copy.copy(spec.loader)  # others may share a loader
+            vars(spec.loader)['exec_module'] = functools.partial(self._RUN[fullname], real)
         return spec
 
 
-class _RepairLoader(Loader):
-    """Hands the execution of a module to a function, and everything else to the real loader."""
-
-    def __init__(self, real: Loader, run: Callable[[Loader, ModuleType], None]) -> None:
-        self._real, self._run = real, run
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._real.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._run(self._real, module)
-        module.__loader__ = self._real
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._real
-
-
-class ExtFinder(MetaPathFinder):
-    """Finds the stand-in for ``mmcv._ext`` if no other finder finds a compiled one.
+class ExtFinder(MetaPathFinder, Loader):
+    """Finds the stand-in for ``mmcv._ext`` if no other finder finds a compiled one, and loads it.
 
     It must come last on ``sys.meta_path``; it asks finders that were appended later first. If a
     compiled ``_ext`` exists but its import fails, that error reaches the user.
@@ -114,16 +95,10 @@ class ExtFinder(MetaPathFinder):
         if fullname != 'mmcv._ext':
             return None
         real = _real_spec(self, fullname, path, target)
-        return real or spec_from_loader(fullname, _ExtLoader(), origin='mobileone_mm.compat')
-
-
-class _ExtLoader(Loader):
-    """Fills the module with the operators of this package, and with an error for every other."""
-
-    def create_module(self, spec: ModuleSpec) -> None:  # noqa: ARG002
-        return None  # the import system makes an ordinary module
+        return real or spec_from_loader(fullname, self, origin='mobileone_mm.compat')
 
     def exec_module(self, module: ModuleType) -> None:
+        """Add the operators of this package, and an error for every other operator."""
         stand_in = importlib.import_module('.mmcv_ext', __package__)
         vars(module).update(
             stand_in.OPERATORS, __getattr__=stand_in.missing, __doc__=stand_in.__doc__

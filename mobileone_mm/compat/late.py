@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from types import CodeType, ModuleType
-from typing import Any
+from types import ModuleType
 
 _HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
 #: If an import from mmcv.ops fails, OneDL's hosts define a function or class with this message.
@@ -22,21 +21,15 @@ def forget_failed(*packages: str) -> None:
 
 
 def complete_mmcv() -> None:
-    """Let ``mmcv.cnn.bricks.transformer`` find the attention class that it failed to import.
+    """Give ``mmcv.cnn.bricks.transformer`` the attention class that it failed to import.
 
     It turns that failure into a warning, and then mmdet and mmseg cannot import the name.
     """
     module = sys.modules.get('mmcv.cnn.bricks.transformer')
     name = 'MultiScaleDeformableAttention'
-    if module is None or name in vars(module):
-        return
-
-    def find(wanted: str) -> Any:
-        if wanted != name:
-            raise AttributeError(f'module {module.__name__!r} has no attribute {wanted!r}')
-        return getattr(importlib.import_module('mmcv.ops.multi_scale_deform_attn'), name)
-
-    vars(module)['__getattr__'] = find
+    if module is not None and not hasattr(module, name):
+        source = importlib.import_module('mmcv.ops.multi_scale_deform_attn')
+        setattr(module, name, getattr(source, name))
 
 
 def warn_of_placeholders() -> None:
@@ -60,14 +53,11 @@ def placeholders() -> list[str]:
             for module_name, module in list(sys.modules.items())
             if module_name.partition('.')[0] in _HOSTS and isinstance(module, ModuleType)
             for name, value in list(vars(module).items())
-            if getattr(value, '__module__', None) == module_name and _is_placeholder(value)
+            if getattr(value, '__module__', None) == module_name and _PLACEHOLDER in _texts(value)
         }
     )
 
 
-def _is_placeholder(value: object) -> bool:
+def _texts(value: object) -> str:
     maker = vars(value).get('__init__') if isinstance(value, type) else value
-    code = getattr(maker, '__code__', None)
-    if not isinstance(code, CodeType):
-        return False
-    return any(isinstance(const, str) and _PLACEHOLDER in const for const in code.co_consts)
+    return repr(getattr(getattr(maker, '__code__', None), 'co_consts', ''))

@@ -1,4 +1,4 @@
-"""Stand-in for mmcv's compiled operators on plain torch (``mobileone_mm.compat``)."""
+"""Stand-in for mmcv's compiled operators (``mobileone_mm.compat``)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 
 
 def missing(name: str) -> Callable[..., NoReturn]:
-    """Serve as the module's ``__getattr__``: a function that raises when it is called.
+    """Return a function that raises when it is called: the module's ``__getattr__``.
 
     mmcv looks up every operator of a file at import, so the look-up itself must succeed.
 
@@ -39,26 +39,21 @@ def missing(name: str) -> Callable[..., NoReturn]:
             f'stand-in for it; with a C++ compiler, install it by: {install_hint()}'
         )
 
-    operator.__name__ = operator.__qualname__ = name
     return operator
 
 
 def install_hint() -> str:
-    """Commands, on one line, that put compiled operators in place of the installed mmcv."""
+    """Return the commands, on one line, that install compiled operators for this mmcv."""
     fork, lite = _version('onedl-mmcv'), _version('mmcv-lite')
-    if fork is not None:
-        needs, name, version = 'setuptools', 'onedl-mmcv', fork
-    else:  # older mmcv imports pkg_resources while it builds
-        needs, name, version = '"setuptools<81"', 'mmcv', lite or _version('mmcv') or '2.1.0'
-    commands = [f'python -m pip install {needs} ninja psutil wheel']
-    if lite is not None and fork is None:
-        commands.append('python -m pip uninstall -y mmcv-lite')
+    name, version = ('onedl-mmcv', fork) if fork else ('mmcv', lite or _version('mmcv') or '2.1.0')
+    tools = 'setuptools' if fork else '"setuptools<81"'  # older mmcv imports pkg_resources
+    remove = 'python -m pip uninstall -y mmcv-lite && ' if lite and not fork else ''
     # Without --no-cache-dir pip takes the wheel without operators that it built before.
-    commands.append(
+    return (
+        f'python -m pip install {tools} ninja psutil wheel && {remove}'
         'MMCV_WITH_OPS=1 python -m pip install --no-build-isolation --no-cache-dir --no-deps '
         f'--force-reinstall --no-binary {name} {name}=={version}'
     )
-    return ' && '.join(commands)
 
 
 def _version(distribution: str) -> str | None:

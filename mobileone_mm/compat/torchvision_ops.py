@@ -1,7 +1,6 @@
 """The operators without which torchvision cannot be imported, on plain torch.
 
-torchvision ships their schemas inside its compiled library. If that cannot be loaded, the first
-Python line that refers to one ends the import.
+Their schemas are in its compiled library. Without it the first reference to one ends the import.
 """
 
 from __future__ import annotations
@@ -10,10 +9,10 @@ from types import ModuleType
 
 import torch
 
-from .ops.nms import nms
+from .ops.nms import greedy
 
 _SIGNATURE = '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
-#: Alive as long as the process: the operators vanish with it.
+#: The operators exist as long as this object.
 _LIBRARY = torch.library.Library('torchvision', 'FRAGMENT')
 
 
@@ -24,14 +23,14 @@ def declare() -> None:
             _LIBRARY.define(name + _SIGNATURE)
             if name == 'nms':
                 for device in ('CPU', 'CUDA'):
-                    _LIBRARY.impl(name, nms, device)
+                    _LIBRARY.impl(name, greedy, device)
 
 
 def unlock(torchvision: ModuleType) -> None:
     """Let ``torchvision.ops.nms`` reach the operator.
 
-    torchvision guards all its operators with one check for the compiled library. It is lifted in
-    the file of ``nms`` only; everything else, such as ``roi_align``, still says what it misses.
+    torchvision's operators check for the compiled library. The file of ``nms`` alone no longer
+    does; all other operators, such as ``roi_align``, still say what they miss.
     """
     boxes = torchvision.ops.boxes
     boxes._assert_has_ops = lambda: None

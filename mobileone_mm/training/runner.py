@@ -134,7 +134,7 @@ class Runner(MMEngineRunner):
             loop._iter = first
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
-        """Register mmengine's default hooks, with this package's CheckpointHook, and two more."""
+        """Register mmengine's default hooks, with this package's CheckpointHook, and three more."""
         hooks = dict(hooks or {})
         checkpoint = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))
         if isinstance(checkpoint, dict) and checkpoint.get('type') == 'CheckpointHook':
@@ -142,6 +142,7 @@ class Runner(MMEngineRunner):
         for name, kind in (
             ('iteration_seed', 'mobileone_mm.IterationSeedHook'),
             ('average_check', 'mobileone_mm.AverageCheckHook'),
+            ('loss_scale', 'mobileone_mm.LossScaleHook'),
         ):
             if hooks.setdefault(name, dict(type=kind)) is None:
                 del hooks[name]  # None switches a default hook off, as in mmengine

@@ -6,25 +6,23 @@ import mobileone_mm  # first: it puts the stand-ins in place
 
 import argparse
 import platform
+import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from mobileone_mm import compat
-from mobileone_mm.cli.run import run_tool
 from mobileone_mm.errors import InputError
 
-STACKS = {
-    'onedl': tuple(
-        f'onedl-{name}'
-        for name in ('mmengine', 'mmcv', 'mmpretrain', 'mmdetection', 'mmsegmentation')
-    ),
-    'openmmlab': ('mmengine', 'mmcv-lite', 'mmcv', 'mmpretrain', 'mmdet', 'mmsegmentation'),
-}
+FORK = tuple(
+    f'onedl-{n}' for n in ('mmengine', 'mmcv', 'mmpretrain', 'mmdetection', 'mmsegmentation')
+)
+ORIGINAL = ('mmengine', 'mmcv-lite', 'mmcv', 'mmpretrain', 'mmdet', 'mmsegmentation')
 HOSTS = ('mmpretrain.models', 'mmdet.models', 'mmseg.models')
+CURE = 'install requirements/onedl.txt or requirements/openmmlab.txt in a new environment'
 
 
-def installed(names: tuple[str, ...]) -> dict[str, str]:
+def installed(*names: str) -> dict[str, str]:
     found = {}
     for name in names:
         try:
@@ -34,26 +32,33 @@ def installed(names: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def state_of(host: str) -> str:
+    try:
+        import_module(host)
+    except Exception as error:  # of any kind: the import runs code of others
+        return f'does not import: {" ".join(f"{type(error).__name__}: {error}".split())[:200]}'
+    return 'imports'
+
+
 def main(argv: list[str] | None = None) -> None:
     argparse.ArgumentParser(description=__doc__).parse_args(argv)
-    found = {stack: installed(names) for stack, names in STACKS.items()}
-    if all(found.values()):
-        mixed = ', '.join(name for packages in found.values() for name in packages)
-        raise InputError(
-            f'environment: holds packages of both distributions ({mixed}), which overwrite each '
-            "other's files; make a new one with requirements/onedl.txt or requirements/openmmlab.txt"
-        )
+    fork, original = installed(*FORK), installed(*ORIGINAL)
+    if fork and original:
+        mixed = ', '.join([*fork, *original])
+        raise InputError(f"environment: {mixed} overwrite each other's files; {CURE}")
     print(f'mobileone_mm {mobileone_mm.__version__}, Python {platform.python_version()}')
-    versions = {**installed(('torch', 'torchvision')), **found['onedl'], **found['openmmlab']}
-    for name, number in versions.items():
+    for name, number in {**installed('torch', 'torchvision'), **fork, **original}.items():
         print(f'  {name} {number}')
-    for name in HOSTS:
-        if find_spec(name.partition('.')[0]):
-            import_module(name)
-            print(f'  {name}: imports')
-    for name, state in compat.status().items():
+    hosts = {host: state_of(host) for host in HOSTS if find_spec(host.partition('.')[0])}
+    for name, state in {**hosts, **compat.status()}.items():
         print(f'  {name}: {state}')
+    if not hosts or set(hosts.values()) != {'imports'}:
+        raise InputError(f'environment: no host is installed, or one does not import; {CURE}')
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    try:
+        main()
+    except InputError as error:  # mobileone_mm.cli needs mmengine, which may be missing
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)

@@ -1,5 +1,4 @@
-"""The operators that stand in for compiled ones, one file each, on plain torch.
+"""The operators of ``mmcv._ext``, one file each, with its calling conventions.
 
-Calling conventions are those of ``mmcv._ext``, since mmcv's own Python code calls them: outputs
-that mmcv allocates are filled in place, and thresholds, offsets and methods are keyword arguments.
+Outputs that mmcv allocates are filled in place; thresholds, offsets and methods are keywords.
 """

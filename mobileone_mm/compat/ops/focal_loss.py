@@ -40,7 +40,7 @@ def _loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: f
     classes = torch.arange(logits.shape[1], device=logits.device)
     positive = target.unsqueeze(1) == classes
     margin = torch.where(positive, logits, -logits)
-    factor = torch.where(positive, alpha, 1.0 - alpha)
+    factor = logits.new_tensor([1.0 - alpha, alpha])[positive.long()]
     if weight.numel():
         known = (target >= 0) & (target < len(weight))
         each = weight.to(logits.dtype)[target.clamp(0, len(weight) - 1)]

@@ -43,6 +43,8 @@ def greedy(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0)
     The operations have the order of mmcv's kernel, so float32 results agree with it bit by bit.
     """
     order = scores.sort(descending=True, stable=True).indices
+    if not len(order):
+        return order
     sides = with_area(boxes[order], offset)
     # Below zero even distant boxes suppress each other.
     parts = (
@@ -51,7 +53,7 @@ def greedy(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0)
         else [torch.arange(len(order), device=order.device)]
     )
     kept = [part[_kept(sides[:, part], iou_threshold, offset)] for part in parts]
-    return order[torch.cat([order[:0], *kept]).sort().values]
+    return order[torch.cat(kept).sort().values]
 
 
 def _independent(sides: Tensor, offset: int) -> list[Tensor]:

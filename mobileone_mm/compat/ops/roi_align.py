@@ -45,10 +45,8 @@ def roi_align_forward(
     Args:
         input: (B, C, H, W) features.
         rois: (R, 5) rows image index, x1, y1, x2, y2 in the coordinates of the image.
-        output: (R, C, I, J), filled in place.
-        argmax_y: For maxima as ``output``, filled with the row of the sample point, -1 if a bin has
-            none; for means empty.
-        argmax_x: The same for the column.
+        output: (R, C, I, J), as ``argmax_y`` and ``argmax_x`` for maxima, which receive the
+            coordinates of the sample points, -1 where a bin has none.
         pool_mode: 0 for the maximum of a bin's points, 1 for their mean.
         settings: The fields of :class:`Grid`.
 
@@ -171,8 +169,8 @@ def _fill_maxima(
     features: Tensor, rois: Tensor, grid: Grid, output: Tensor, argmax_y: Tensor, argmax_x: Tensor
 ) -> None:
     lowest = -10000.0  # mmcv starts the search at this value, and keeps it in a bin without points
-    for target, value in ((output, lowest), (argmax_y, -1), (argmax_x, -1)):
-        target.fill_(value)
+    for target, first in ((output, lowest), (argmax_y, -1), (argmax_x, -1)):
+        target.fill_(first)
     for number, image, y, x in _regions(rois, grid, *features.shape[2:]):
         rows, columns = (axis.weights(axis.places.flatten()) for axis in (y, x))
         value = rows @ (features[image, :, y.pixels, x.pixels] @ columns.t())

@@ -21,11 +21,11 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Indices of the boxes in the order in which they are picked; ``dets`` is filled in place.
+    """Return the indices of the boxes in the order in which they are picked; fill ``dets``.
 
-    The best box is picked, the scores of the others decay by their overlap with it, and those that
-    fall below ``min_score`` leave. Boxes of equal score come in the order of mmcv's kernel, which
-    closes the gap of a box that leaves with the last one.
+    The best box is picked, the scores of the others decay by their overlap with it, and boxes below
+    ``min_score`` leave. Boxes of equal score come in the order of mmcv's kernel, which moves the
+    last box into the place of one that leaves.
 
     Args:
         boxes: (N, 4) corners x1, y1, x2, y2.
@@ -74,7 +74,7 @@ def _decay(iou: Tensor, iou_threshold: float, sigma: float, method: int) -> Tens
 
 
 def _close_gaps(stays: Tensor) -> Tensor:
-    """Order of the staying positions: each gap is filled by the last of them."""
+    """Return the order of the boxes that stay: the last of them fills each gap."""
     count = int(stays.sum())
     order = torch.arange(count, device=stays.device)
     gaps = (~stays[:count]).nonzero().squeeze(1)

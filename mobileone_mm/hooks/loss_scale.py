@@ -1,0 +1,88 @@
+"""A hook that reports the steps which the loss scaler of mixed precision skips."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mmengine.hooks import Hook
+
+from ..registry import HOOKS
+
+
+@HOOKS.register_module()
+class LossScaleHook(Hook):
+    """Report skipped steps of ``AmpOptimWrapper``, and keep their NaN out of the logged averages.
+
+    In float16 the scaler multiplies the loss, by 65536 at first, so that small gradients do not become
+    0. If a gradient overflows, the scaler skips the step and halves the scale; after 2000 good steps it
+    doubles the scale. So the first steps of a run, and single later ones, are skipped. Their
+    ``grad_norm`` is infinite or NaN, and mmengine logs the mean over a window (50 iterations in this
+    package's configs), so that one such step hides all others of the window. After the next good step
+    this hook takes them out of the window and logs how many steps the scaler skipped.
+
+    Args:
+        patience: Number of successive skipped steps after which a warning appears.
+    """
+
+    def __init__(self, patience: int = 20) -> None:
+        self.patience = patience
+        self._skipped = 0  # successive steps
+        self._stepped = False
+        self._handle: Any = None
+
+    def before_train(self, runner: Any) -> None:
+        """Watch the optimizer, if a loss scaler can skip its steps."""
+        if hasattr(runner.optim_wrapper, 'loss_scaler'):
+            optimizer = runner.optim_wrapper.optimizer
+            self._handle = optimizer.register_step_post_hook(self._after_step)
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002
+        overflow = getattr(optimizer, 'found_inf', None)  # fused optimizers skip by themselves
+        self._stepped = overflow is None or not bool(overflow)
+
+    def after_train_iter(
+        self,
+        runner: Any,
+        batch_idx: int,  # noqa: ARG002
+        data_batch: Any = None,  # noqa: ARG002
+        outputs: Any = None,  # noqa: ARG002
+    ) -> None:
+        """Count a skipped step, or report the skipped steps before a good one."""
+        if self._handle is None or not runner.optim_wrapper.should_update():
+            return
+        scaler = runner.optim_wrapper.loss_scaler
+        if not self._stepped:
+            self._skipped += 1
+            if self._skipped % self.patience == 0:
+                runner.logger.warning(
+                    f'The loss scaler has skipped {self._skipped} successive steps, the scale is '
+                    f'{scaler.get_scale():g}: gradients overflow at any scale. Use dtype=bfloat16, a '
+                    'lower learning rate or full precision.'
+                )
+        elif self._skipped:
+            runner.logger.info(
+                f'The loss scaler skipped {self._skipped} steps before iteration {runner.iter + 1}, '
+                f'because gradients overflowed; the scale is now {scaler.get_scale():g}. This is normal '
+                'in the first steps and once in about 2000 steps.'
+            )
+            self._skipped = 0
+            _forget_overflows(runner.message_hub)
+        self._stepped = False
+
+    def after_train(self, runner: Any) -> None:
+        """Stop watching the optimizer; warn if the run ends with skipped steps."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+        if self._skipped:
+            runner.logger.warning(f'The loss scaler skipped the last {self._skipped} steps.')
+
+
+def _forget_overflows(message_hub: Any) -> None:
+    buffer = message_hub.log_scalars.get('train/grad_norm')
+    if buffer is not None:
+        values, counts = buffer.data
+        overflow = ~np.isfinite(values)
+        values[overflow] = 0
+        counts[overflow] = 0

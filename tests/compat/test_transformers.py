@@ -1,0 +1,78 @@
+"""The hosts import beside any release of transformers; only multimodal models may be missing."""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  isort: skip
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('mmpretrain')
+
+IMPORTS = """
+import {first}
+import mobileone_mm
+import mmpretrain.models, mmdet.models, mmseg.models
+from mmpretrain.utils.dependency import WITH_MULTIMODAL
+from mmpretrain.registry import MODELS
+model = MODELS.build(dict(type='mobileone_mm.MobileOne', arch='s0'))
+print(WITH_MULTIMODAL, type(model).__name__)
+try:
+    MODELS.build(dict(type='BlipCaption'))
+except ImportError as error:  # mmpretrain's placeholder
+    print(error)
+"""
+# The names that the two distributions import from pytorch_utils and modeling_utils.
+NAMES = 'apply_chunking_to_forward = find_pruneable_heads_and_indices = prune_linear_layer = None\n'
+
+
+def fake(folder: Path, number: str, names: str) -> Path:
+    """Write a transformers that has a version, and modules with the given names."""
+    package = folder / 'transformers'
+    for name, text in {
+        '__init__': '',
+        'activations': 'ACT2FN = {}\n',
+        'modeling_outputs': '__getattr__ = lambda name: object\n',
+        'modeling_utils': f'class PreTrainedModel: pass\n{names}',
+        'pytorch_utils': names,
+        'models/__init__': '',
+        'models/bert/__init__': '',
+        'models/bert/configuration_bert': 'class BertConfig: pass\n',
+    }.items():
+        file = package / f'{name}.py'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    info = folder / f'transformers-{number}.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text(
+        f'Metadata-Version: 2.1\nName: transformers\nVersion: {number}\n'
+    )
+    return folder
+
+
+@pytest.mark.parametrize('first', ['os', 'mmpretrain.utils.dependency'])
+def test_without_the_names_that_blip_imports(tmp_path: Path, first: str, python):
+    for host in ('mmdet', 'mmseg'):
+        pytest.importorskip(host)
+    found = python('-c', IMPORTS.format(first=first), path=[fake(tmp_path, '5.0.0', '')])
+    assert 'False MobileOne' in found.stdout
+    assert 'multi-modal' in found.stdout
+
+
+def test_multimodal_models_stay_where_all_names_exist(tmp_path: Path, python):
+    code = 'import mobileone_mm; from mmpretrain.utils.dependency import WITH_MULTIMODAL as x; print(x)'
+    found = python('-c', code, path=[fake(tmp_path, '4.40.0', NAMES)])
+    assert found.stdout.splitlines()[-1] == 'True'
+
+
+def test_installed_transformers(python):
+    try:
+        major = int(version('transformers').partition('.')[0])
+    except PackageNotFoundError:
+        pytest.skip('transformers is not installed; `make test-extras` installs it')
+    output = python('-c', IMPORTS.format(first='os')).stdout
+    assert ' MobileOne' in output
+    if major >= 5:
+        assert 'False MobileOne' in output

@@ -1,0 +1,84 @@
+"""Skipped steps of the loss scaler: simulated on the CPU with torch's own scaler."""
+
+from __future__ import annotations
+
+import mobileone_mm  # noqa: F401  isort: skip
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+
+from mobileone_mm.hooks.loss_scale import LossScaleHook
+
+
+class CpuAmpOptimWrapper(AmpOptimWrapper):
+    """mmengine's wrapper without its demand for a GPU: the same backward, step and scaler."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, **scaler) -> None:
+        OptimWrapper.__init__(self, optimizer, clip_grad=dict(max_norm=10.0))
+        self._scale_update_param, self.cast_dtype = None, None
+        self.loss_scaler = torch.amp.GradScaler('cpu', **scaler)
+
+
+class Half(torch.autograd.Function):
+    """Rounds the gradient to float16, where it overflows beyond 65504."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.half().float()
+
+
+def run(iterations: int, slope: float, caplog, **scaler) -> tuple[list[float], list[str]]:
+    """Train y = w * slope; return the logged means of grad_norm and the log lines."""
+    hub = MessageHub.get_instance(f'scale-{slope}-{iterations}-{len(scaler)}')
+    weight = torch.nn.Parameter(torch.ones(2))
+    wrapper = CpuAmpOptimWrapper(torch.optim.SGD([weight], lr=1e-6), **scaler)
+    wrapper.message_hub = hub
+    runner = SimpleNamespace(
+        optim_wrapper=wrapper, message_hub=hub, logger=logging.getLogger('scale'), iter=0
+    )
+    hook = LossScaleHook(patience=5)
+    hook.before_train(runner)
+    means = []
+    with caplog.at_level(logging.INFO, 'scale'):
+        for runner.iter in range(iterations):
+            wrapper.update_params((Half.apply(weight) * slope).sum())
+            hook.after_train_iter(runner, runner.iter)
+            means.append(float(hub.get_scalar('train/grad_norm').mean(50)))
+        hook.after_train(runner)
+    return means, [record.getMessage() for record in caplog.records]
+
+
+def test_first_steps_are_skipped_and_leave_the_average(caplog):
+    """At slope 6 the scales 65536, 32768 and 16384 overflow, 8192 does not."""
+    means, lines = run(30, 6.0, caplog)
+    assert not any(map(torch.isfinite, torch.tensor(means[:3])))
+    assert means[3:] == pytest.approx([6 * 2**0.5] * 27)
+    assert len(lines) == 1
+    assert 'skipped 3 steps before iteration 4' in lines[0]
+    assert 'the scale is now 8192' in lines[0]
+
+
+def test_without_the_hook_one_skipped_step_hides_the_window(caplog, monkeypatch):
+    monkeypatch.setattr('mobileone_mm.hooks.loss_scale._forget_overflows', lambda hub: None)
+    means, _ = run(30, 6.0, caplog)
+    assert not any(map(torch.isfinite, torch.tensor(means)))
+
+
+def test_no_skipped_step_no_line(caplog):
+    assert run(10, 0.5, caplog) == (pytest.approx([0.5 * 2**0.5] * 10), [])
+
+
+def test_gradients_that_overflow_at_any_scale(caplog):
+    _, lines = run(12, float('inf'), caplog)
+    assert [line for line in lines if 'successive' in line] == lines[:2]
+    assert 'has skipped 5 successive steps' in lines[0]
+    assert lines[-1] == 'The loss scaler skipped the last 12 steps.'
