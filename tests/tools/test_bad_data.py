@@ -199,4 +199,4 @@ def test_batch_of_one_image(task, tiny_config, tool, capsys):
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
     assert len(lines) == 1
     assert lines[0].startswith('error: train_dataloader.batch_size: ')
-    assert 'expected at least 2 images per process' in lines[0]
+    assert 'at least 2 images per process' in lines[0]
