@@ -39,6 +39,15 @@ def test_default_hooks(make_runner):
     assert 'IterationSeedHook' not in names(runner)
     assert 'CheckpointHook' not in names(runner)
     assert given == dict(iteration_seed=None, checkpoint=None)
+    runner._hooks.clear()
+    runner.register_default_hooks()
+    (checkpoint,) = (hook for hook in runner.hooks if type(hook).__name__ == 'CheckpointHook')
+    assert type(checkpoint).__module__ == 'mobileone_mm.hooks.checkpoint'
+    assert checkpoint.interval == 1
+    runner._hooks.clear()
+    runner.register_default_hooks(dict(checkpoint=dict(type='mmengine.CheckpointHook')))
+    (checkpoint,) = (hook for hook in runner.hooks if type(hook).__name__ == 'CheckpointHook')
+    assert type(checkpoint).__module__.startswith('mmengine.')
 
 
 def test_a_loader_without_a_batch():
