@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import index
 from typing import Any
 
@@ -40,25 +40,3 @@ def check_sequence(name: str, value: Any, length: int) -> Sequence[Any]:
     if len(value) != length:
         raise ValueError(f'{name}: got {len(value)} values; expected {length}')
     return value
-
-
-def check_bool(name: str, value: Any) -> bool:
-    """Return a bool argument.
-
-    Raises:
-        TypeError: It is not a bool.
-    """
-    if not isinstance(value, bool):
-        raise TypeError(f'{name}: got {value!r}; expected True or False')
-    return value
-
-
-def check_layer_cfg(name: str, value: Any) -> dict[str, Any]:
-    """Return a copy of a config dict of a layer.
-
-    Raises:
-        TypeError: It is not a dict with the key ``type``.
-    """
-    if not isinstance(value, Mapping) or 'type' not in value:
-        raise TypeError(f"{name}: got {value!r}; expected a dict with the key 'type'")
-    return dict(value)

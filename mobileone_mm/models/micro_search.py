@@ -130,7 +130,7 @@ def _depth_patterns() -> Iterator[tuple[int, ...]]:
 def _width_factors(criteria: Criteria) -> np.ndarray:
     """Return all width factors whose growth satisfies the criteria: (number, 4)."""
     largest = max(ARCHS['s0'].width_factor)
-    steps = np.arange(1, int(largest / criteria.step + 1e-9) + 1) * criteria.step
+    steps = np.arange(1, int(largest / criteria.step) + 1) * criteria.step
     factors = np.stack(np.meshgrid(*[steps] * 4, indexing='ij'), axis=-1).reshape(-1, 4)
     channels = factors * BASE_CHANNELS
     growth = channels[:, 1:] / channels[:, :-1]

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..registry import MODELS
 from ..reparam import reparameterize_model
-from .arguments import check_bool, check_integer, check_layer_cfg, check_sequence, is_integer
+from .arguments import check_integer, check_sequence, is_integer
 from .block import MobileOneBlock
 from .sizes import NUM_STAGES, Arch, get_arch
 
@@ -125,15 +125,16 @@ class MobileOne(BaseModule):
             ('use_identity', use_identity),
             ('deploy', deploy),
         ):
-            check_bool(name, flag)
+            if not isinstance(flag, bool):
+                raise TypeError(f'{name}: got {flag!r}; expected True or False')
         self.norm_eval = norm_eval
         self.use_se, self.use_identity = use_se, use_identity
         self.strides, self.dilations = _strides_and_dilations(strides, dilations, output_stride)
         self.contract_dilation = contract_dilation
         self.out_indices = out_indices
         self.unit_cfg: dict[str, Any] = dict(
-            norm_cfg=check_layer_cfg('norm_cfg', norm_cfg),
-            act_cfg=None if act_cfg is None else check_layer_cfg('act_cfg', act_cfg),
+            norm_cfg=_layer_cfg('norm_cfg', norm_cfg),
+            act_cfg=None if act_cfg is None else _layer_cfg('act_cfg', act_cfg),
             with_cp=with_cp,
             with_scale=use_scale,
             deploy=deploy,
@@ -281,6 +282,12 @@ def _strides_and_dilations(
 def _per_stage(name: str, value: Any, high: int | None = None) -> tuple[int, ...]:
     values = check_sequence(name, value, NUM_STAGES)
     return tuple(check_integer(f'{name}[{i}]', v, 1, high) for i, v in enumerate(values))
+
+
+def _layer_cfg(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or 'type' not in value:
+        raise TypeError(f"{name}: got {value!r}; expected a dict with the key 'type'")
+    return dict(value)
 
 
 def _out_indices(value: Any) -> tuple[int | str, ...]:

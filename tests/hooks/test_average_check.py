@@ -14,6 +14,7 @@ from mobileone_mm import convert_to_deploy, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.hooks.average_check import AverageCheckHook
 from mobileone_mm.hooks.deploy_eval import DeployEvalHook
+from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.training.averages import check_averages
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.forms import fuse_state
@@ -116,6 +117,19 @@ def test_a_teacher_of_another_form_than_its_student(make_runner):
         check_averages(runner)
     model.student = reparameterize_model(model.student.eval())
     check_averages(runner)
+
+
+@pytest.mark.parametrize('moment', ['before_test_epoch', 'before_val_epoch', 'before_train'])
+def test_moments_of_the_check(moment):
+    model = torch.nn.Module()
+    model.student = MobileOneBlock(4, 4, 3).eval()
+    model.teacher = reparameterize_model(model.student)
+    hook = type('MeanTeacherHook', (Hook,), {})()
+    runner = SimpleNamespace(model=model, hooks=[hook])
+    with pytest.raises(InputError, match='^MeanTeacherHook'):
+        getattr(AverageCheckHook(), moment)(runner)
+    with pytest.raises(InputError, match='^MeanTeacherHook'):
+        AverageCheckHook().before_save_checkpoint(runner, {})
 
 
 @pytest.fixture

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from mobileone_mm import MobileOne, reparameterize_model
-from mobileone_mm.hooks.recalibrate import RecalibrateHook
+from mobileone_mm.errors import InputError
+from mobileone_mm.hooks.recalibrate import RecalibrateHook, _separate_loader
 from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.reparam.compare import max_difference, randomize_
 from mobileone_mm.training.recalibration import recalibrate, training_jump
@@ -66,6 +69,33 @@ def test_jump_changes_nothing(lifted):
     assert model.training
     assert not model.stage1.training
     assert all(n.momentum == 0.1 for n in model.modules() if isinstance(n, torch.nn.BatchNorm2d))
+
+
+def test_runs_that_are_left_alone():
+    """A resumed run, and a model in deploy form; a model without units is an error."""
+    hook, lines = RecalibrateHook(), []
+    hook.before_train(SimpleNamespace(_resume=True))
+    runner = SimpleNamespace(_resume=False, logger=SimpleNamespace(info=lines.append))
+    runner.model = MobileOneBlock(4, 4, 3, deploy=True)
+    hook.before_train(runner)
+    assert lines == ['The model is in deploy form and has no BN statistics to measure.']
+    runner.model = torch.nn.Conv2d(4, 4, 3)
+    with pytest.raises(InputError, match='RecalibrateHook expects a MobileOne'):
+        hook.before_train(runner)
+
+
+def test_the_separate_loader():
+    """The data, batch size and workers of the run, in an order and with seeds of its own."""
+    data = list(range(10))
+    loader = DataLoader(data, 4, num_workers=2, collate_fn=list, worker_init_fn=print)
+    other = _separate_loader(loader, 3)
+    assert (other.batch_size, other.num_workers, other.drop_last) == (4, 2, True)
+    assert (other.collate_fn, other.worker_init_fn) == (list, print)
+    assert sorted(other.sampler) == data != list(other.sampler)
+    assert list(other.sampler) != list(_separate_loader(loader, 4).sampler)
+    assert not _separate_loader(DataLoader(data, 10), 0).drop_last
+    sampler = BatchSampler(SequentialSampler(data), 5, drop_last=False)
+    assert _separate_loader(DataLoader(data, batch_sampler=sampler), 0).batch_size == 5
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])

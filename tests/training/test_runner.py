@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.optim import CosineAnnealingLR
 from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
 from mobileone_mm.errors import InputError
@@ -39,6 +40,15 @@ def test_default_hooks(make_runner):
     assert 'IterationSeedHook' not in names(runner)
     assert 'CheckpointHook' not in names(runner)
     assert given == dict(iteration_seed=None, checkpoint=None)
+    runner._hooks.clear()
+    runner.register_default_hooks()
+    (checkpoint,) = (hook for hook in runner.hooks if type(hook).__name__ == 'CheckpointHook')
+    assert type(checkpoint).__module__ == 'mobileone_mm.hooks.checkpoint'
+    assert checkpoint.interval == 1
+    runner._hooks.clear()
+    runner.register_default_hooks(dict(checkpoint=dict(type='mmengine.CheckpointHook')))
+    (checkpoint,) = (hook for hook in runner.hooks if type(hook).__name__ == 'CheckpointHook')
+    assert type(checkpoint).__module__.startswith('mmengine.')
 
 
 def test_a_loader_without_a_batch():
@@ -77,6 +87,20 @@ def test_compile_compiles_the_backbone(value, given, make_runner, monkeypatch):
     monkeypatch.setattr(nn.Module, 'compile', lambda self, **kw: calls.append((self, kw)))
     runner._maybe_compile('train_step')
     assert calls == [(runner.model.backbone, given)]
+
+
+@pytest.mark.parametrize('value', [None, False, True])
+def test_a_model_without_a_backbone_is_compiled_by_mmengine(value, make_runner, monkeypatch):
+    calls = []
+    monkeypatch.setattr(MMEngineRunner, '_maybe_compile', lambda self, target: calls.append(target))
+    runner = make_runner(kind=Runner, cfg=dict(compile=value))
+    backbone = runner.model.backbone
+    monkeypatch.setattr(nn.Module, 'compile', lambda self, **kw: calls.append(self))
+    runner._maybe_compile('train_step')
+    assert calls == [backbone if value else 'train_step']
+    runner.model.backbone = None
+    runner._maybe_compile('val_step')
+    assert calls[1:] == ['val_step']
 
 
 def resumed(make_runner, tmp_path, *hooks, epoch=2, **settings):
