@@ -124,6 +124,6 @@ def test_refusals(refused, tiny_config, tmp_path):
     assert line.startswith(f"error: --dry-run: '{config}' is a file; give a folder")
     hook = "dict(type='mobileone_mm.CurriculumHook', phases=[dict(begin=0, strength=0.5)])"
     broken = tiny_config('cls', f'custom_hooks = [{hook}]\n', 'broken')
-    assert 'strength: the training pipeline has nothing' in refused(
+    assert 'strength: the training pipeline has no transform' in refused(
         'train', broken, '--work-dir', 'run', '--dry-run'
     )
