@@ -45,7 +45,12 @@ def _stages(speed: InputSpeed, against: InputSpeed | None) -> str:
     total = sum(speed.stages.values())
     other = against.stages | {'all': sum(against.stages.values())} if against else {}
     for name, seconds in (speed.stages | {'all': total}).items():
-        row = [name, f'{seconds * 1e3:.3f}', f'{seconds / total:.0%}', _rate(1 / seconds)]
+        row = [
+            name,
+            f'{seconds * 1e3:.3f}',
+            f'{seconds / total:.0%}',
+            _rate(1 / seconds) if seconds else '-',
+        ]
         rows.append([*row, f'{seconds / other[name]:.2f}' if other.get(name) else '-'])
     return _compared(rows, against)
 
