@@ -304,7 +304,7 @@ def test_weights_inside_mmengines_wrapper_of_averaged_models(convert):
     } | {'module.a'}
     report, _, _ = convert(CLS, averaged)
     assert report['ema'] is True
-    assert 'averaged model' in report['notes'][0]
+    assert 'averaged weights' in report['notes'][0]
 
 
 def test_half_precision_file(convert):
