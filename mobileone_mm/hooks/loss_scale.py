@@ -63,8 +63,8 @@ class LossScaleHook(Hook):
         elif self._skipped:
             runner.logger.info(
                 f'The loss scaler skipped {self._skipped} steps before iteration {runner.iter + 1}, '
-                f'because gradients overflowed; the scale is now {scaler.get_scale():g}. This is normal '
-                'in the first steps and once in about 2000 steps.'
+                f'because gradients overflowed; the scale is now {scaler.get_scale():g}. This is '
+                'normal in the first steps and once in about 2000 steps.'
             )
             self._skipped = 0
             _forget_overflows(runner.message_hub)
