@@ -152,6 +152,10 @@ def test_raw_weights_that_do_not_fit(resume):
     assert ('ema_state_dict' in checkpoint) is resume
     assert len(lines) == (not resume)
     AverageCheckHook().after_load_checkpoint(runner, dict(state_dict=state))
+    # Without EMAHook: a warning if the run is to go on.
+    runner.hooks, runner.logger, warnings = [], SimpleNamespace(warning=lines.append), len(lines)
+    AverageCheckHook().after_load_checkpoint(runner, dict(state_dict=state, ema_state_dict=average))
+    assert len(lines) - warnings == resume
 
 
 @pytest.fixture
