@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -130,6 +131,31 @@ def test_moments_of_the_check(moment):
         getattr(AverageCheckHook(), moment)(runner)
     with pytest.raises(InputError, match='^MeanTeacherHook'):
         AverageCheckHook().before_save_checkpoint(runner, {})
+
+
+@pytest.mark.parametrize('resume', [True, False])
+def test_raw_weights_that_do_not_fit(resume):
+    """An error in a resumed run; a new run starts from the averaged weights without them."""
+    block, lines = MobileOneBlock(4, 4, 3), []
+    state = block.state_dict()
+    average = {f'module.{key}': value for key, value in state.items()} | dict(steps=0)
+    runner = SimpleNamespace(
+        model=block, _resume=resume, _load_from='run.pth', logger=SimpleNamespace(info=lines.append),
+        hooks=[EMAHook()],
+    )  # fmt: skip
+    checkpoint = dict(state_dict=state, ema_state_dict=average)
+    AverageCheckHook().after_load_checkpoint(runner, checkpoint)
+    assert checkpoint['ema_state_dict'] is average
+    checkpoint['state_dict'] = {key: value for key, value in state.items() if 'scale' not in key}
+    with pytest.raises(InputError, match='is missing') if resume else nullcontext():
+        AverageCheckHook().after_load_checkpoint(runner, checkpoint)
+    assert ('ema_state_dict' in checkpoint) is resume
+    assert len(lines) == (not resume)
+    AverageCheckHook().after_load_checkpoint(runner, dict(state_dict=state))
+    # Without EMAHook: a warning if the run is to go on.
+    runner.hooks, runner.logger, warnings = [], SimpleNamespace(warning=lines.append), len(lines)
+    AverageCheckHook().after_load_checkpoint(runner, dict(state_dict=state, ema_state_dict=average))
+    assert len(lines) - warnings == resume
 
 
 @pytest.fixture

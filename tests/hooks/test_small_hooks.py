@@ -34,6 +34,16 @@ def test_iteration_seeds():
         assert not set(other) & set(first)
 
 
+def test_iteration_seeds_of_the_gpu(monkeypatch):
+    seeds = []
+    monkeypatch.setattr(torch.cuda, 'manual_seed_all', seeds.append)
+    drawn(0, 5)
+    assert not seeds
+    monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: True)
+    drawn(0, 5)
+    assert len(seeds) == 1
+
+
 def logged(*decays, wrap=True):
     """The scalars that the hook logs for parameter groups with these weight decays."""
     hub = MessageHub('schedule_log')

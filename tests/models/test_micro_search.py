@@ -67,7 +67,7 @@ def test_counts_of_the_papers_sizes(name):
 @pytest.mark.parametrize('arch', [TINY, *MICRO.values()])
 @pytest.mark.parametrize(
     ('num_classes', 'size', 'in_channels'),
-    [(1000, (224, 224), 3), (0, (97, 130), 4), (1, (1, 7), 1)],
+    [(1000, (224, 224), 3), (0, (97, 130), 4), (1, (1, 7), 1), (1, (7, 1), 1)],
 )
 def test_counts_are_those_of_the_built_network(arch, num_classes, size, in_channels):
     expected = built_counts(arch, num_classes, size, in_channels)

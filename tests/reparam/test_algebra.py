@@ -67,6 +67,9 @@ def test_norms_that_cannot_be_fused():
     norm.running_var[1] = -1.0
     with pytest.raises(ValueError, match=r'running_var of -1; expected running_var \+ eps above 0'):
         norm_to_affine(norm)
+    norm.running_var[1] = -norm.eps  # exactly 0 below the root
+    with pytest.raises(ValueError, match='expected running_var'):
+        norm_to_affine(norm)
     norm.running_var[1] = float('nan')
     with pytest.raises(ValueError, match='NaN or Inf'):
         norm_to_affine(norm)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.optim import CosineAnnealingLR
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
@@ -14,7 +17,7 @@ from torch import nn
 from mobileone_mm.errors import InputError
 from mobileone_mm.training.resume import checked_resume
 from mobileone_mm.training.run_model import require_units, unwrapped
-from mobileone_mm.training.runner import Runner
+from mobileone_mm.training.runner import Runner, join_cpu_group
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
 
 from .conftest import loader
@@ -101,6 +104,42 @@ def test_a_model_without_a_backbone_is_compiled_by_mmengine(value, make_runner, 
     runner.model.backbone = None
     runner._maybe_compile('val_step')
     assert calls[1:] == ['val_step']
+
+
+@pytest.mark.parametrize('timeout', [None, 60])
+def test_a_process_group_on_the_cpu(timeout, monkeypatch):
+    given = []
+    monkeypatch.setattr(dist, 'init_process_group', lambda *args, **kw: given.append((args, kw)))
+    monkeypatch.setenv('RANK', '3')
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    join_cpu_group(timeout)
+    limit = timedelta(seconds=60) if timeout else None
+    assert given == [(('gloo',), dict(timeout=limit))]
+    assert os.environ.pop('LOCAL_RANK') == '3'
+
+
+def test_the_wrapper_on_the_cpu(make_runner, monkeypatch):
+    """Without device ids, with BN instead of SyncBN, and with the settings of the config."""
+    given = []
+    monkeypatch.setattr(
+        MMEngineRunner, 'wrap_model', lambda self, wrapper, model: given.append((wrapper, model))
+    )
+    cfg = dict(find_unused_parameters=True, sync_bn='torch')
+    runner = make_runner(kind=Runner, cfg=cfg)
+    runner._distributed = True
+    runner.wrap_model(dict(static_graph=True), nn.Sequential(nn.SyncBatchNorm(3)))
+    wrapper, model = given[-1]
+    assert wrapper == dict(
+        type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=True,
+        static_graph=True, device_ids=None,
+    )  # fmt: skip
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+    assert 'sync_bn' not in runner.cfg
+
+
+def test_log_folders_are_recorded(make_runner):
+    runner = make_runner(kind=Runner)
+    assert str(Runner.log_dirs[-1]) == runner.log_dir
 
 
 def resumed(make_runner, tmp_path, *hooks, epoch=2, **settings):
