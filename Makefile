@@ -76,7 +76,7 @@ test-openmmlab:
 	.venv-openmmlab/bin/python $(PYTEST) tests/test_package.py tests/test_registry.py tests/test_configs.py \
 	  tests/test_drop_in.py tests/models/test_mmdet_heads.py tests/models/test_against_mmpretrain.py \
 	  tests/compat tests/deploy tests/weights/test_loading.py tests/weights/test_runner_checkpoints.py \
-	  tests/hooks/test_average_check.py tests/apis tests/distill tests/tools tests/config tests/runs tests/cli tests/inference tests/test_demo.py
+	  tests/hooks/test_average_check.py tests/apis tests/distill tests/tools tests/config tests/runs tests/cli tests/inference tests/demo/test_demo.py
 
 # Packages that many environments have beside the hosts, in an environment on top of the first one.
 EXTRAS := $(VENV)-extras

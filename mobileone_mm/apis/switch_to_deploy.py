@@ -54,6 +54,8 @@ def switch_to_deploy(
         ProofError: The two forms differ; nothing is written.
     """
     checkpoint = local_file(checkpoint)
+    if data:
+        select_device(device)  # the config pass asks for the device
     with tempfile.TemporaryDirectory() as folder:
         flags = dict(work_dir=f'{folder}/before', checkpoint=checkpoint) if data else {}
         prepared = prepare(Path(config), cfg_options, TEST if data else READ, **flags)
@@ -68,7 +70,6 @@ def switch_to_deploy(
             data_meta(prepared.written, {}),
         )
         if data:
-            select_device(device)
             conversion.report['metric'] = compare_metrics(conversion, prepared, folder)
     conversion.write()
     return conversion.report
