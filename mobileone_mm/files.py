@@ -10,7 +10,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -90,27 +90,30 @@ def atomic_write_all(writers: Mapping[Path_, Write]) -> None:
     Raises:
         InputError: One of the files cannot be written.
     """
-    staged: list[tuple[Path, Path]] = []
-    made: list[Path] = []
+    staged: dict[Path, Path] = {}
     path: Path_ = ''
-    try:
-        for path, write in writers.items():
-            target = _target(path)
-            made += _missing_folders(target.parent)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staged.append((_stage(target, write), target))
-        _commit(staged)
-        made = []
-    except OSError as error:
-        # An error of the commit is about `error.filename2`, the target of a renaming.
-        name = error.filename2 or path
-        raise InputError(f"cannot write '{os.fspath(name)}': {reason_of(error)}") from error
-    finally:
-        for temporary, _ in staged:
-            _remove(temporary)
-        for folder in reversed(made):
-            with suppress(OSError):  # somebody else may have put a file into it
-                folder.rmdir()
+    with ExitStack() as undo:
+        try:
+            for path, write in writers.items():
+                target = _target(path)
+                _make_folder(target.parent, undo)
+                staged[target] = _stage(target, write, undo)
+            backups = [_rename(staged[target], target, len(staged) > 1, undo) for target in staged]
+            undo.pop_all()
+        except OSError as error:
+            # An error of a renaming is about `error.filename2`, its target.
+            name = error.filename2 or path
+            raise InputError(f"cannot write '{os.fspath(name)}': {reason_of(error)}") from error
+    for backup in filter(None, backups):
+        backup.unlink(missing_ok=True)
+    for folder in {target.parent for target in staged}:
+        # The new names last through a power cut; some file systems and Windows cannot do it.
+        with suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 @contextmanager
@@ -129,27 +132,24 @@ def atomic_folder(path: Path_, argument: str) -> Iterator[Path]:
         kind = 'not empty' if target.is_dir() else 'a file'
         raise InputError(f"{argument}: '{path}' is {kind}; expected a new or empty folder")
     work = target.with_name(f'.{target.name}.{secrets.token_hex(8)}.tmp')
-    made = _missing_folders(target.parent)
-    try:
-        work.mkdir(parents=True)
-        yield work
-        for file in work.rglob('*'):
-            if file.is_file():
-                with file.open('rb') as stream:
-                    os.fsync(stream.fileno())
-        os.replace(work, target)
-        made = []
-    except OSError as error:
-        raise InputError(f"{argument}: cannot write '{target}': {reason_of(error)}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        for folder in reversed(made):
-            with suppress(OSError):  # another program may have put a file into it
-                folder.rmdir()
+    with ExitStack() as undo:
+        try:
+            _make_folder(target.parent, undo)
+            undo.callback(shutil.rmtree, work, ignore_errors=True)
+            work.mkdir()
+            yield work
+            for file in work.rglob('*'):
+                if file.is_file():
+                    with file.open('rb') as stream:
+                        os.fsync(stream.fileno())
+            os.replace(work, target)
+            undo.pop_all()
+        except OSError as error:
+            raise InputError(f"{argument}: cannot write '{target}': {reason_of(error)}") from error
 
 
 def _target(path: Path_) -> Path:
-    """The file behind a path and its links; raise for what must not be replaced."""
+    """Return the file behind a path and its links; raise for what must not be replaced."""
     name = os.fspath(path)
     if '\0' in name:
         raise OSError(errno.EINVAL, 'a null character in the name')
@@ -169,75 +169,52 @@ def _target(path: Path_) -> Path:
     return target
 
 
-def _missing_folders(folder: Path) -> list[Path]:
-    """The folder and its parents that do not exist, the outermost first."""
-    return [parent for parent in (folder, *folder.parents) if not parent.exists()][::-1]
+def _make_folder(folder: Path, undo: ExitStack) -> None:
+    """Make a folder and its parents; undoing removes the new ones, if nobody else uses them."""
+
+    def remove(new: Path) -> None:
+        with suppress(OSError):
+            new.rmdir()
+
+    for parent in reversed((folder, *folder.parents)):
+        if not parent.exists():
+            undo.callback(remove, parent)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
-def _stage(target: Path, write: Write) -> Path:
+def _stage(target: Path, write: Write, undo: ExitStack) -> Path:
+    """Write the file of a target under a temporary name."""
     # Not mkstemp, whose files only their owner can read. The system applies the umask to this one;
     # Python can read the umask only by changing it, for all threads of the process.
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, 'O_BINARY', 0)
     # A part of the name: the longest name of a file system would be too long with more behind it.
     temporary = target.with_name(f'.{target.name[:40]}.{secrets.token_hex(8)}.tmp')
-    handle = os.open(temporary, flags, 0o666)
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileNotFoundError):
-            os.chmod(temporary, target.stat().st_mode & 0o777)
-    except BaseException:
-        _remove(temporary)
-        raise
+    undo.callback(temporary.unlink, missing_ok=True)
+    with os.fdopen(os.open(temporary, flags, 0o666), 'wb') as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    with suppress(FileNotFoundError):
+        os.chmod(temporary, target.stat().st_mode & 0o777)
     return temporary
 
 
-def _commit(staged: list[tuple[Path, Path]]) -> None:
-    done: list[Path] = []
-    backups: dict[Path, Path] = {}
+def _rename(temporary: Path, target: Path, keep: bool, undo: ExitStack) -> Path | None:
+    """Rename a file to its target; return the second name of the earlier file, if it is kept."""
+    if not (keep and target.exists()):
+        os.replace(temporary, target)
+        if keep:
+            undo.callback(target.unlink, missing_ok=True)
+        return None
+    backup = Path(f'{temporary}.bak')
+    undo.callback(backup.unlink, missing_ok=True)
     try:
-        for temporary, target in staged:
-            if len(staged) > 1 and target.exists():
-                backups[target] = Path(f'{temporary}.bak')
-                _second_name(target, backups[target])
-            os.replace(temporary, target)
-            done.append(target)
-    except BaseException:
-        for target in done:
-            if target in backups:
-                os.replace(backups.pop(target), target)
-            else:
-                _remove(target)
-        raise
-    finally:
-        for backup in backups.values():
-            _remove(backup)
-    for folder in {target.parent for target in done}:
-        _sync_folder(folder)
-
-
-def _second_name(path: Path, name: Path) -> None:
-    try:
-        os.link(path, name)
+        os.link(target, backup)
     except OSError:  # a file system without hard links
-        name.write_bytes(path.read_bytes())
-
-
-def _sync_folder(folder: Path) -> None:
-    # Makes the new name last through a power cut; some file systems and Windows cannot do it.
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _remove(path: Path) -> None:
-    with suppress(FileNotFoundError):
-        path.unlink()
+        backup.write_bytes(target.read_bytes())
+    os.replace(temporary, target)
+    undo.callback(os.replace, backup, target)
+    return backup
 
 
 class AtomicLocalBackend(LocalBackend):

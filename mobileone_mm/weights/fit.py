@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +18,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .forms import EPS, fuse_state, lift_state
-from .mismatch import (
-    Differences,
-    common_problem,
-    mismatch,
-    shape_problem,
-    some_keys,
-    stage_widths,
-    width_problem,
-)
-from .names import form_of, is_unit_key, places, scheme_of, to_classifier, to_mmpretrain
+from .mismatch import Differences, common_problem, mismatch, shape_problem, width_problem
+from .names import form_of, is_unit_key, places, scheme_of, some_keys, to_classifier, to_mmpretrain
 from .numbers import unit_problem, value_problem
 from .reading import first_line
 from .unwrap import WRAPPERS, Weights, read_weights, shared_prefix, without_wrappers
@@ -108,15 +100,14 @@ def checkpoint_for(
     model = _bare(model)
     target = model.state_dict()
     try:
-        given = _below(weights, prefix) if prefix else weights.state
+        given = _part(weights, prefix) if prefix else weights.state
         form = form_of(given)
         as_it_is = not prefix and weights.raw.keys() <= target.keys()
         state = _in_form_of(model, target, weights.raw if as_it_is else _named_for(target, given))
         if require == 'backbone' or _is_bare(target):
             state = _without_se(model, target, state, weights.name)
         differences = Differences.between(target, state)
-        problem = _problem(target, state, differences, require)
-        if problem:
+        if problem := _problem(differences, require):
             raise InputError(problem)
     except InputError as error:
         raise InputError(f'{weights.name}: {error}') from error
@@ -169,14 +160,14 @@ def _bare(model: nn.Module) -> nn.Module:
     return model
 
 
-def _below(weights: Weights, prefix: str) -> dict[str, Tensor]:
+def _part(weights: Weights, prefix: str) -> dict[str, Tensor]:
+    """Return the weights below a prefix of the file, or of the names of a host's classifier."""
     prefix = prefix.rstrip('.') + '.'
     states = [weights.raw, weights.state]
     if weights.scheme is not None:
         states.append(to_classifier(weights.state))
     for state in states:
-        below = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        if below:
+        if below := _below(state, prefix):
             return without_wrappers(below)
     raise InputError(f"has no key below '{prefix}' (its keys: {some_keys(weights.raw)})")
 
@@ -214,28 +205,24 @@ def _backbone_place(keys: Mapping[str, Any], scheme: str | None = None) -> str |
 def _in_form_of(
     model: nn.Module, target: Mapping[str, Tensor], state: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    forms = form_of(state), form_of(target)
-    if None in forms or forms[0] == forms[1]:
+    """Return the state in the form of the target."""
+    form, own = form_of(state), form_of(target)
+    if None in (form, own) or form == own:
         return state
-    problem = unit_problem(state) or width_problem(stage_widths(state), stage_widths(target))
-    if problem:
+    if problem := unit_problem(state) or width_problem(state, target):
         raise InputError(problem)
     eps = float(next((m.norm_eps for m in model.modules() if hasattr(m, 'norm_eps')), EPS))  # type: ignore[arg-type]
-    if forms == ('train', 'deploy'):
-        print_log('The weights are in training form: they are fused for this model.', 'current')
-        return _converted(lambda: fuse_state(state, eps))
-    print_log(
-        'The weights are in deploy form: they are written into the branches of this model. '
-        'Before training from there, measure the statistics of the branches: '
-        "custom_hooks=[dict(type='mobileone_mm.RecalibrateHook')].",
-        'current',
-    )
-    return _converted(lambda: lift_state(state, target, eps))
-
-
-def _converted(convert: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     try:
-        return convert()
+        if form == 'train':
+            print_log('The weights are in training form: they are fused for this model.', 'current')
+            return fuse_state(state, eps)
+        print_log(
+            'The weights are in deploy form: they are written into the branches of this model. '
+            'Before training from there, measure the statistics of the branches: '
+            "custom_hooks=[dict(type='mobileone_mm.RecalibrateHook')].",
+            'current',
+        )
+        return lift_state(state, target, eps)
     except (
         KeyError,
         IndexError,
@@ -252,30 +239,21 @@ def _is_bare(target: Mapping[str, Any]) -> bool:
     return any(key.startswith('stage0.') for key in target)
 
 
-def _problem(
-    target: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    differences: Differences,
-    require: str,
-) -> str | None:
-    """The most likely reason why the file does not fit the model, or None if it does."""
-    problem, place = None, _backbone_place(target)
+def _problem(found: Differences, require: str) -> str | None:
+    """Return the most likely reason why the file does not fit the model, or None if it does."""
+    problem, place = None, _backbone_place(found.target)
     if require == 'model':
-        problem = mismatch(target, state, differences, allow_other=_is_bare(target))
+        problem = mismatch(found, allow_other=_is_bare(found.target))
     elif require == 'backbone' and place is not None:
-        own, given = _part(target, place), _part(state, place)
-        problem = mismatch(own, given or state, Differences.between(own, given), allow_other=True)
+        own, given = _below(found.target, place), _below(found.state, place)
+        problem = mismatch(Differences.between(own, given or found.state), allow_other=True)
     if require != 'backbone':
-        problem = (
-            problem
-            or shape_problem(target, state, differences.shapes)
-            or common_problem(target, state, differences.common)
-        )
-    return problem or value_problem(target, state)
+        problem = problem or shape_problem(found) or common_problem(found)
+    return problem or value_problem(found.target, found.state)
 
 
-def _part(state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
-    return {k.removeprefix(place): v for k, v in state.items() if k.startswith(place)}
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _without_se(
@@ -287,11 +265,10 @@ def _without_se(
     place = _backbone_place(target) or ''
     left = {
         key
-        for key in state
+        for key in state.keys() - target.keys()
         if '.se.' in key
         and key.startswith(place)
         and is_unit_key(key.removeprefix(place), 'mmpretrain')
-        and key not in target
     }
     if left:
         print_log(

@@ -6,7 +6,6 @@ classifier, necks, heads) stay as they are.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,11 +17,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import InputError
 from ..reparam import Branch
 from ..reparam.algebra import fuse_branches
-from ..reparam.lift import LiftedBranch, lift_kernel
-from .names import DEPLOY_PARTS, TRAIN_PARTS, TensorName, parse, render
+from ..reparam.lift import lift_kernel
+from .names import FORM_PARTS, TensorName, parse, render
 
 EPS = 1e-5  # of every public MobileOne
-_PLACE = re.compile(r'(?:^|.*\.)(?=stage\d\.)')
 _NORM_OF = {'conv': 'conv_norm', 'scale': 'scale_norm', 'identity': 'identity'}
 
 #: prefix, stage and unit: where a unit stands in a state dict
@@ -43,15 +41,16 @@ def fuse_state(state: Mapping[str, Tensor], eps: float = EPS) -> dict[str, Tenso
     Raises:
         InputError: A unit is incomplete, or its weights cannot be fused.
     """
-    units, fused = _split(state, TRAIN_PARTS)
+    units, fused = _split(state, 'train')
     for place, unit in units.items():
         try:
             kernel, bias = _fuse(unit, eps)
         except (KeyError, ValueError, RuntimeError) as error:
-            raise InputError(f"'{_name(place)}' cannot be fused: {error}") from error
-        dtype = _at_least_float32(next(v.dtype for (part, *_), v in unit.items() if part == 'conv'))
-        fused[_key(place, 'fused', 'weight')] = kernel.to(dtype)
-        fused[_key(place, 'fused', 'bias')] = bias.to(dtype)
+            stage = _key(place, 'fused', 'weight').rpartition('.branch_reparam')[0]
+            raise InputError(f"'{stage}' cannot be fused: {error}") from error
+        like = next(value for (part, *_), value in unit.items() if part == 'conv')
+        for tensor, value in (('weight', kernel), ('bias', bias)):
+            fused[_key(place, 'fused', tensor)] = _as_stored(value, like)
     return fused
 
 
@@ -74,8 +73,8 @@ def lift_state(
     Raises:
         InputError: A unit lacks its kernel or its bias.
     """
-    layout, _ = _split(target, TRAIN_PARTS)
-    units, lifted = _split(state, DEPLOY_PARTS)
+    layout, _ = _split(target, 'train')
+    units, lifted = _split(state, 'deploy')
     generator = torch.Generator().manual_seed(seed)
     for place, unit in units.items():
         for tensor in ('weight', 'bias'):
@@ -88,15 +87,20 @@ def lift_state(
         if 'conv' not in kinds:  # the target lacks this unit: its keys stay, to be reported
             lifted.update({_key(place, *name[::2], name[1]): value for name, value in unit.items()})
             continue
-        for (part, branch), values in zip(
-            names, lift_kernel(kernel, bias, kinds, eps, generator), strict=True
-        ):
-            _write(lifted, place, part, branch, values, _at_least_float32(kernel.dtype))
+        values = lift_kernel(kernel, bias, kinds, eps, generator)
+        for (part, branch), lift in zip(names, values, strict=True):
+            if lift.kernel is not None:
+                lifted[_key(place, part, 'weight', branch)] = _as_stored(lift.kernel, kernel)
+            norm = {name: _as_stored(value, kernel) for name, value in lift.norm.items()}
+            norm['num_batches_tracked'] = torch.zeros((), dtype=torch.long)
+            for name, value in norm.items():
+                lifted[_key(place, _NORM_OF[part], name, branch)] = value
     return lifted
 
 
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype.itemsize >= 4 else torch.float32
+def _as_stored(value: Tensor, like: Tensor) -> Tensor:
+    """Return a float64 tensor in the dtype of the file, at least in float32."""
+    return value.to(like.dtype if like.dtype.itemsize >= 4 else torch.float32)
 
 
 def _fuse(unit: Unit, eps: float) -> tuple[Tensor, Tensor]:
@@ -120,44 +124,20 @@ def _branches(unit: Unit) -> list[tuple[str, int | None]]:
     return sorted({(part, branch) for part, branch, _ in unit if part in _NORM_OF})
 
 
-def _write(
-    state: dict[str, Tensor],
-    place: Place,
-    part: str,
-    branch: int | None,
-    values: LiftedBranch,
-    dtype: torch.dtype,
-) -> None:
-    if values.kernel is not None:
-        state[_key(place, part, 'weight', branch)] = values.kernel.to(dtype)
-    norm = {**values.norm, 'num_batches_tracked': torch.zeros((), dtype=torch.long)}
-    for name, value in norm.items():
-        counter = name == 'num_batches_tracked'
-        state[_key(place, _NORM_OF[part], name, branch)] = value if counter else value.to(dtype)
-
-
-def _split(
-    state: Mapping[str, Tensor], parts: tuple[str, ...]
-) -> tuple[dict[Place, Unit], dict[str, Tensor]]:
-    """Split off the units that have some of the parts."""
+def _split(state: Mapping[str, Tensor], form: str) -> tuple[dict[Place, Unit], dict[str, Tensor]]:
+    """Split off the units of a form."""
     units: dict[Place, Unit] = {}
     rest: dict[str, Tensor] = {}
     for key, value in state.items():
-        found = _PLACE.match(key)
-        name = parse(key[found.end() :], 'mmpretrain') if found else None
-        if found is None or name is None or name.stage is None or name.part not in parts:
+        name = parse(key, 'mmpretrain')
+        if name is None or name.stage is None or name.part not in FORM_PARTS[form]:
             rest[key] = value
-            continue
-        place = found.group(), name.stage, name.unit
-        units.setdefault(place, {})[name.part, name.branch, name.tensor] = value
+        else:
+            place = name.prefix, name.stage, name.unit
+            units.setdefault(place, {})[name.part, name.branch, name.tensor] = value
     return units, rest
 
 
 def _key(place: Place, part: str, tensor: str, branch: int | None = None) -> str:
     prefix, stage, unit = place
-    return prefix + render(TensorName(stage, part, tensor, unit, branch), 'mmpretrain')
-
-
-def _name(place: Place) -> str:
-    prefix, stage, unit = place
-    return f'{prefix}stage{stage}' + ('' if unit is None else f'.{unit}')
+    return render(TensorName(stage, part, tensor, unit, branch, prefix), 'mmpretrain')

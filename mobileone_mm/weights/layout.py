@@ -46,7 +46,8 @@ def _check_backbone(state: Mapping[str, Tensor], place: str) -> str | None:
         for key, value in state.items()
         if key.startswith(place) and is_unit_key(key.removeprefix(place), 'mmpretrain')
     }
-    names = {key: name for key in tensors if (name := parse(key, 'mmpretrain')) is not None}
+    parsed = {key: parse(key, 'mmpretrain') for key in tensors}
+    names = {key: name for key, name in parsed.items() if name and not name.prefix}
     arch = _arch(place, tensors, names)
     scale, identity = (
         any(f'.{branch}.' in key for key in tensors) for branch in ('branch_scale', 'branch_norm')

@@ -3,118 +3,106 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from .names import places, scheme_of
-
-_UNIT_KEY = re.compile(r'stage\d\.')  # of a bare backbone
-STAGE_KEY = re.compile(r'(?:^|.*\.)(?=stage\d\.)')
+from .names import is_unit_key, parse, places, scheme_of, some_keys
 
 
 @dataclass(frozen=True)
 class Differences:
+    """Keys of a model (the target) and of a file by where they are and whether their shapes agree."""
+
+    target: Mapping[str, Tensor]
+    state: Mapping[str, Tensor]
     common: list[str]
     missing: list[str]
     unexpected: list[str]
     shapes: list[str]
 
     @classmethod
-    def between(
-        cls,
-        target: Mapping[str, Tensor],
-        state: Mapping[str, Tensor],
-        allow_missing: tuple[str, ...] = (),
-    ) -> Differences:
+    def between(cls, target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Differences:
+        """Compare the keys and shapes."""
         common = [key for key in target if key in state]
-        missing = [
-            key
-            for key in target
-            # Old files lack the counter, and nothing that is evaluated depends on it.
-            if key not in state
-            and not key.endswith('num_batches_tracked')
-            and not key.startswith(allow_missing or ('\0',))
-        ]
+        # Old files lack the counter, and nothing that is evaluated depends on it.
+        missing = [k for k in target if k not in state and not k.endswith('num_batches_tracked')]
         unexpected = [key for key in state if key not in target]
         shapes = [key for key in common if target[key].shape != state[key].shape]
-        return cls(common, missing, unexpected, shapes)
+        return cls(target, state, common, missing, unexpected, shapes)
 
 
-def mismatch(
-    target: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    differences: Differences,
-    allow_other: bool,
-) -> str | None:
-    """The most likely reason why the file is not one of this model, or None if it is one."""
-    unexpected = [k for k in differences.unexpected if not allow_other or _UNIT_KEY.match(k)]
-    if not (differences.missing or unexpected or differences.shapes):
+def mismatch(found: Differences, allow_other: bool) -> str | None:
+    """Return the most likely reason why the file is not one of this model, or None if it is one."""
+    unexpected = [
+        key for key in found.unexpected if not allow_other or is_unit_key(key, 'mmpretrain')
+    ]
+    if not (found.missing or unexpected or found.shapes):
         return None
+    if scheme_of(found.target) and not scheme_of(found.state):
+        return f'holds no MobileOne (its keys: {some_keys(found.state)}); another backbone?'
     return (
-        _backbone_problem(target, state)
-        or shape_problem(target, state, differences.shapes)
-        or common_problem(target, state, differences.common)
-        or _unit_problem(differences.missing, unexpected)
-        or _key_problem(differences.missing, unexpected)
+        shape_problem(found)
+        or common_problem(found)
+        or _unit_problem(found.missing, unexpected)
+        or _key_problem(found.missing, unexpected)
     )
 
 
-def _backbone_problem(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
-    if scheme_of(target) and not scheme_of(state):
-        return f'holds no MobileOne (its keys: {some_keys(state)}); another backbone?'
-    return None
-
-
-def shape_problem(
-    target: Mapping[str, Tensor], state: Mapping[str, Tensor], shapes: list[str]
-) -> str | None:
-    if not shapes:
+def shape_problem(found: Differences) -> str | None:
+    """Return how the shapes differ, or None."""
+    if not found.shapes:
         return None
-    key, more = shapes[0], f' (and {len(shapes) - 1} more)' if len(shapes) > 1 else ''
-    pair = f"'{key}' is {list(state[key].shape)}, the model's {list(target[key].shape)}{more}"
-    if not any(STAGE_KEY.match(key) for key in shapes):
+    key, count = found.shapes[0], len(found.shapes) - 1
+    pair = (
+        f"'{key}' is {list(found.state[key].shape)}, the model's {list(found.target[key].shape)}"
+        + (f' (and {count} more)' if count else '')
+    )
+    if not any(map(_is_of_unit, found.shapes)):
         return f'has other shapes: {pair}; another number of classes or another head?'
-    problem = width_problem(stage_widths(state), stage_widths(target))
-    if problem:
-        return problem
-    return f'has other shapes in the backbone: {pair}; another arch or in_channels?'
+    return width_problem(found.state, found.target) or (
+        f'has other shapes in the backbone: {pair}; another arch or in_channels?'
+    )
 
 
-def width_problem(file: tuple[int, ...], model: tuple[int, ...]) -> str | None:
+def width_problem(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str | None:
+    """Return how the widths of the stages differ, or None."""
+    file, model = (
+        '/'.join(map(str, _stage_widths(tensors))) or 'unknown' for tensors in (state, target)
+    )
     if file == model:
         return None
     return (
-        f'is of another size: its stages are {_join(file)} channels wide, the '
-        f"model's {_join(model)}; set the arch of the checkpoint"
+        f"is of another size: its stages are {file} channels wide, the model's {model}; set the arch "
+        'of the checkpoint'
     )
 
 
-def common_problem(
-    target: Mapping[str, Tensor], state: Mapping[str, Tensor], common: list[str]
-) -> str | None:
-    if common:
+def common_problem(found: Differences) -> str | None:
+    """Return what to do if there is no key in common, or None."""
+    if found.common:
         return None
-    found = sorted(place for place in places(state) if place)
-    hint = f"; take a part of it with prefix='{found[0]}'" if found else '; another model or task?'
+    inside = sorted(filter(None, places(found.state)))
+    hint = f"take a part of it with prefix='{inside[0]}'" if inside else 'another model or task?'
     return (
-        f"has no key in common with the model (its keys: {some_keys(state)}; the model's: "
-        f'{some_keys(target)}){hint}'
+        f"has no key in common with the model (its keys: {some_keys(found.state)}; the model's: "
+        f'{some_keys(found.target)}); {hint}'
     )
 
 
 def _unit_problem(missing: list[str], unexpected: list[str]) -> str | None:
-    units = [key for key in [*missing, *unexpected] if STAGE_KEY.match(key)]
+    units = [key for key in [*missing, *unexpected] if _is_of_unit(key)]
     if not units:
         return None
-    if all('.se.' in key for key in units):
-        have, want = ('without', 'with') if missing else ('with', 'without')
-        return f'is {have} squeeze-and-excitation, the model {want}; see the argument use_se'
-    for branch, option in (('.branch_scale.', 'use_scale'), ('.branch_norm.', 'use_identity')):
-        if all(branch in key for key in units):
-            have, want = ('without', 'with') if missing else ('with', 'without')
-            return f'is {have} the branches of {option}, the model {want}; see that argument'
+    have, want = ('without', 'with') if missing else ('with', 'without')
+    for part, what, hint in (
+        ('.se.', 'squeeze-and-excitation', 'the argument use_se'),
+        ('.branch_scale.', 'the branches of use_scale', 'that argument'),
+        ('.branch_norm.', 'the branches of use_identity', 'that argument'),
+    ):
+        if all(part in key for key in units):
+            return f'is {have} {what}, the model {want}; see {hint}'
     return (
         f'is of another size: units or branches differ ({some_keys(units)}); set the arch of the '
         'checkpoint'
@@ -130,22 +118,18 @@ def _key_problem(missing: list[str], unexpected: list[str]) -> str:
     return f'does not fit the model: it {" and ".join(parts)}; another task or another head?'
 
 
-def stage_widths(state: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Output channels of the stem and the stages of the first MobileOne in a state dict."""
-    widths: dict[int, tuple[int, int]] = {}
+def _is_of_unit(key: str) -> bool:
+    return re.search(r'(?:^|\.)stage\d\.', key) is not None
+
+
+def _stage_widths(state: Mapping[str, Tensor]) -> list[int]:
+    """Return the output channels of the stem and the stages, each of its last unit."""
+    last: dict[int, tuple[int, int]] = {}
     for key, value in state.items():
-        match = re.search(r'(?:^|\.)stage(\d)\.(?:(\d+)\.)?(branch_reparam|.*conv)\.weight$', key)
-        if match and value.ndim == 4:
-            stage, unit = int(match[1]), int(match[2] or 0)
-            if '.se.' not in key and unit >= widths.get(stage, (0, 0))[0]:
-                widths[stage] = (unit, int(value.shape[0]))
-    return tuple(width for _, (_, width) in sorted(widths.items()))
-
-
-def _join(widths: tuple[int, ...]) -> str:
-    return '/'.join(map(str, widths)) or 'unknown'
-
-
-def some_keys(keys: Iterable[str], count: int = 3) -> str:
-    keys = list(keys)
-    return ', '.join(map(str, keys[:count])) + (', ...' if len(keys) > count else '')
+        name = parse(key, 'mmpretrain')
+        if name is None or name.stage is None or name.tensor != 'weight' or value.ndim != 4:
+            continue
+        if name.part in ('conv', 'scale', 'fused'):
+            width = name.unit or 0, int(value.shape[0])
+            last[name.stage] = max(width, last.get(name.stage, width))
+    return [width for _, (_, width) in sorted(last.items())]

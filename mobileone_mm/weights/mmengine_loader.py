@@ -14,8 +14,7 @@ from ..errors import InputError
 from ..reparam import Reparameterizable
 from .allowed import ALLOWED
 from .fit import checkpoint_for
-from .mismatch import some_keys
-from .names import to_classifier
+from .names import some_keys, to_classifier
 from .published import PREFIX, download, read_any
 from .reading import only_globals, read_checkpoint
 from .unwrap import CONTAINERS, is_of_mmengine, read_weights

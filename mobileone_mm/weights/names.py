@@ -1,15 +1,14 @@
 """Key names of the public MobileOne checkpoints, as one table.
 
 All public ports hold the same tensors under different names, so conversion is renaming. A scheme is
-a set of templates: a key is parsed with the templates of its own scheme and rendered with those of
-another.
+a set of names: a key is parsed with those of its own scheme and rendered with those of another.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TypeVar
 
@@ -18,90 +17,57 @@ from ..errors import InputError
 T = TypeVar('T')
 
 #: parts that only one of the two forms has
-TRAIN_PARTS = ('conv', 'conv_norm', 'scale', 'scale_norm', 'identity')
-DEPLOY_PARTS = ('fused',)
+FORM_PARTS = {
+    'train': ('conv', 'conv_norm', 'scale', 'scale_norm', 'identity'),
+    'deploy': ('fused',),
+}
+_PARTS = (*FORM_PARTS['train'], *FORM_PARTS['deploy'], 'se_reduce', 'se_expand')
 
 
 @dataclass(frozen=True)
 class Scheme:
     """How one code base names the tensors.
 
-    In the templates ``{i}`` is the unit in its stage (even: depthwise, odd: pointwise) and ``{j}``
-    the branch.
-
     Attributes:
-        stages: The stem and the four stages, each without its trailing dot.
-        parts: Templates of a unit's parts.
+        stages: The stem and the four stages. The number of the unit follows that of a stage (even:
+            depthwise, odd: pointwise).
+        parts: Names of a unit's parts; ``{j}`` is the branch.
         classifier: The linear layer after global pooling.
-        wrappers: Prefixes that a whole file may have before every key of the backbone.
     """
 
-    stages: tuple[str, str, str, str, str]
+    stages: tuple[str, ...]
     parts: Mapping[str, str]
     classifier: str
-    wrappers: tuple[str, ...] = ('',)
 
 
-_APPLE_PARTS = {
-    'conv': 'rbr_conv.{j}.conv',
-    'conv_norm': 'rbr_conv.{j}.bn',
-    'scale': 'rbr_scale.conv',
-    'scale_norm': 'rbr_scale.bn',
-    'identity': 'rbr_skip',
-    'fused': 'reparam_conv',
-    'se_reduce': 'se.reduce',
-    'se_expand': 'se.expand',
-}
-_FIVE_STAGES = ('stage0', 'stage1.{i}', 'stage2.{i}', 'stage3.{i}', 'stage4.{i}')
+def _scheme(stages: str, parts: str, classifier: str) -> Scheme:
+    return Scheme(tuple(stages.split()), dict(zip(_PARTS, parts.split(), strict=True)), classifier)
+
 
 SCHEMES: dict[str, Scheme] = {
-    'mmpretrain': Scheme(
-        stages=_FIVE_STAGES,
-        parts={
-            'conv': 'branch_conv_list.{j}.conv',
-            'conv_norm': 'branch_conv_list.{j}.norm',
-            'scale': 'branch_scale.conv',
-            'scale_norm': 'branch_scale.norm',
-            'identity': 'branch_norm',
-            'fused': 'branch_reparam',
-            'se_reduce': 'se.conv1.conv',
-            'se_expand': 'se.conv2.conv',
-        },
-        classifier='head.fc',
-        wrappers=('backbone.', ''),
+    'mmpretrain': _scheme(
+        'stage0 stage1 stage2 stage3 stage4',
+        'branch_conv_list.{j}.conv branch_conv_list.{j}.norm branch_scale.conv branch_scale.norm '
+        'branch_norm branch_reparam se.conv1.conv se.conv2.conv',
+        'head.fc',
     ),
-    'apple': Scheme(
-        stages=_FIVE_STAGES, parts=_APPLE_PARTS, classifier='linear', wrappers=('', 'backbone.')
+    'apple': _scheme(
+        'stage0 stage1 stage2 stage3 stage4',
+        'rbr_conv.{j}.conv rbr_conv.{j}.bn rbr_scale.conv rbr_scale.bn '
+        'rbr_skip reparam_conv se.reduce se.expand',
+        'linear',
     ),
-    'timm': Scheme(
-        stages=('stem', 'stages.0.{i}', 'stages.1.{i}', 'stages.2.{i}', 'stages.3.{i}'),
-        parts={
-            'conv': 'conv_kxk.{j}.conv',
-            'conv_norm': 'conv_kxk.{j}.bn',
-            'scale': 'conv_scale.conv',
-            'scale_norm': 'conv_scale.bn',
-            'identity': 'identity',
-            'fused': 'reparam_conv',
-            'se_reduce': 'attn.fc1',
-            'se_expand': 'attn.fc2',
-        },
-        classifier='head.fc',
-        wrappers=('', 'backbone.'),
+    'timm': _scheme(
+        'stem stages.0 stages.1 stages.2 stages.3',
+        'conv_kxk.{j}.conv conv_kxk.{j}.bn conv_scale.conv conv_scale.bn '
+        'identity reparam_conv attn.fc1 attn.fc2',
+        'head.fc',
     ),
-    'corenet': Scheme(
-        stages=('conv_1', 'layer_2.{i}', 'layer_3.{i}', 'layer_4.{i}', 'layer_5.{i}'),
-        parts={
-            'conv': 'rbr_conv.{j}.block.conv',
-            'conv_norm': 'rbr_conv.{j}.block.norm',
-            'scale': 'rbr_scale.block.conv',
-            'scale_norm': 'rbr_scale.block.norm',
-            'identity': 'rbr_skip',
-            'fused': 'reparam_conv',
-            'se_reduce': 'se.se_layer.fc1.block.conv',
-            'se_expand': 'se.se_layer.fc2.block.conv',
-        },
-        classifier='classifier.classifier_fc',
-        wrappers=('', 'backbone.'),
+    'corenet': _scheme(
+        'conv_1 layer_2 layer_3 layer_4 layer_5',
+        'rbr_conv.{j}.block.conv rbr_conv.{j}.block.norm rbr_scale.block.conv rbr_scale.block.norm '
+        'rbr_skip reparam_conv se.se_layer.fc1.block.conv se.se_layer.fc2.block.conv',
+        'classifier.classifier_fc',
     ),
 }
 
@@ -116,6 +82,7 @@ class TensorName:
         tensor: 'weight', 'bias', or a statistic of BN.
         unit: The unit in its stage; None for the stem and the classifier.
         branch: The branch of the unit, for parts that come several times.
+        prefix: What precedes the name of a bare backbone, such as ``backbone.``.
     """
 
     stage: int | None
@@ -123,58 +90,73 @@ class TensorName:
     tensor: str
     unit: int | None = None
     branch: int | None = None
+    prefix: str = ''
 
 
 def parse(key: str, scheme: str) -> TensorName | None:
-    """Parse a key of the scheme, without wrapper; None if it is no such key."""
-    if match := _classifier_pattern(scheme).fullmatch(key):
-        return TensorName(None, 'classifier', match['tensor'])
-    for stage, part, pattern in _patterns(scheme):
-        if match := pattern.fullmatch(key):
-            groups = match.groupdict()
-            unit, branch = groups.get('i'), groups.get('j')
-            return TensorName(
-                stage,
-                part,
-                groups['tensor'],
-                None if unit is None else int(unit),
-                None if branch is None else int(branch),
-            )
-    return None
+    """Parse a key of the scheme, below any prefix; None if it is no such key."""
+    match = _pattern(scheme).fullmatch(key)
+    if match is None:
+        return None
+    prefix, stage, unit, part, tensor = match.group('prefix', 'stage', 'unit', 'part', 'tensor')
+    table = SCHEMES[scheme]
+    if part is None:
+        return TensorName(None, 'classifier', tensor, prefix=prefix)
+    number = table.stages.index(stage) if stage else 0
+    branch = re.search(r'\.(\d+)\.', part)
+    if branch:
+        part = part.replace(branch[0], '.{j}.')
+    name = next(name for name, known in table.parts.items() if known == part)
+    return TensorName(number, name, tensor, _int(unit), _int(branch and branch[1]), prefix)
+
+
+def _int(text: str | None) -> int | None:
+    return None if text is None else int(text)
+
+
+@cache
+def _pattern(scheme: str) -> re.Pattern[str]:
+    table = SCHEMES[scheme]
+    stem, *stages = map(re.escape, table.stages)
+    parts = '|'.join(re.escape(part).replace(r'\{j\}', r'\d+') for part in table.parts.values())
+    unit = rf'(?:{stem}|(?P<stage>{"|".join(stages)})\.(?P<unit>\d+))\.(?P<part>{parts})'
+    classifier = re.escape(table.classifier)
+    return re.compile(rf'(?P<prefix>(?:.*\.)?)(?:{unit}|{classifier})\.(?P<tensor>\w+)')
 
 
 def render(name: TensorName, scheme: str) -> str:
-    """Return the key of a tensor in the scheme, without wrapper."""
+    """Return the key of a tensor in the scheme."""
     table = SCHEMES[scheme]
     if name.stage is None:
-        return f'{table.classifier}.{name.tensor}'
-    template = f'{table.stages[name.stage]}.{table.parts[name.part]}.{name.tensor}'
-    return template.format(i=name.unit, j=name.branch)
+        return f'{name.prefix}{table.classifier}.{name.tensor}'
+    unit = '' if name.unit is None else f'.{name.unit}'
+    part = table.parts[name.part].format(j=name.branch)
+    return f'{name.prefix}{table.stages[name.stage]}{unit}.{part}.{name.tensor}'
 
 
 def scheme_of(keys: Iterable[str]) -> str | None:
     """Return the scheme of the keys, recognised by the stem below any prefix; None if unknown."""
     keys = list(keys)
-    for name in SCHEMES:
-        pattern = _stem_pattern(name)
-        if any(pattern.fullmatch(key) for key in keys):
-            return name
-    return None
+    return next((scheme for scheme in SCHEMES if any(_stems(keys, scheme))), None)
 
 
 def places(keys: Iterable[str], scheme: str | None = None) -> set[str]:
     """Return the prefix of every MobileOne among the keys: ``backbone.``; '' for a bare one."""
     keys = list(keys)
     scheme = scheme or scheme_of(keys)
-    if scheme is None:
-        return set()
-    pattern = _stem_pattern(scheme)
-    return {match['prefix'] for key in keys if (match := pattern.fullmatch(key))}
+    return {name.prefix for name in _stems(keys, scheme)} if scheme else set()
+
+
+def _stems(keys: Iterable[str], scheme: str) -> Iterator[TensorName]:
+    for key in keys:
+        name = parse(key, scheme)
+        if name and name.stage == 0 and name.part in ('conv', 'fused') and name.tensor == 'weight':
+            yield name
 
 
 def is_unit_key(key: str, scheme: str) -> bool:
     """Return whether a key is below the stem or a stage of a bare backbone, known or not."""
-    return _stage_pattern(scheme).match(key) is not None
+    return key.startswith(tuple(f'{stage}.' for stage in SCHEMES[scheme].stages))
 
 
 def form_of(keys: Iterable[str]) -> str | None:
@@ -187,17 +169,14 @@ def form_of(keys: Iterable[str]) -> str | None:
     scheme = scheme_of(keys)
     if scheme is None:
         return None
-    found = set()
-    for form, parts in (('train', TRAIN_PARTS), ('deploy', DEPLOY_PARTS)):
-        pattern = _parts_pattern(scheme, parts)
-        if any(pattern.search(key) for key in keys):
-            found.add(form)
+    parts = {name.part for key in keys if (name := parse(key, scheme))}
+    found = [form for form, own in FORM_PARTS.items() if parts.intersection(own)]
     if len(found) > 1:
         raise InputError(
             'state dict: holds fused and unfused units together; convert it again from the file in '
             'training form'
         )
-    return found.pop() if found else None
+    return found[0]
 
 
 def to_mmpretrain(state_dict: Mapping[str, T], keep_others: bool = False) -> dict[str, T]:
@@ -217,18 +196,18 @@ def to_mmpretrain(state_dict: Mapping[str, T], keep_others: bool = False) -> dic
     scheme = scheme_of(state_dict)
     if scheme is None:
         for other, table in SCHEMES.items():
-            if any(_parse_wrapped(key, other) for key in state_dict if '.fc.' not in key):
+            if any(_bare_name(key, other) for key in state_dict if '.fc.' not in key):
                 raise InputError(
                     f"state dict: lacks the stem's convolution ('{table.stages[0]}'), though it has "
                     f"other keys of {other}'s naming; the file is damaged or cut off"
                 )
         raise InputError(
-            f'state dict: the keys ({_first(state_dict)}) are not those of a MobileOne; known are '
+            f'state dict: the keys ({some_keys(state_dict)}) are not those of a MobileOne; known are '
             f'the files of {", ".join(SCHEMES)}'
         )
     renamed: dict[str, T] = {}
     for key, value in state_dict.items():
-        name = _parse_wrapped(key, scheme)
+        name = _bare_name(key, scheme)
         if name is None and scheme != 'mmpretrain' and not keep_others:
             raise InputError(
                 f"state dict: the key '{key}' is unknown in a file of {scheme}'s naming"
@@ -240,12 +219,16 @@ def to_mmpretrain(state_dict: Mapping[str, T], keep_others: bool = False) -> dic
     return renamed
 
 
+def _bare_name(key: str, scheme: str) -> TensorName | None:
+    name = parse(key, scheme)
+    return replace(name, prefix='') if name and name.prefix in ('', 'backbone.') else None
+
+
 def to_classifier(state_dict: Mapping[str, T]) -> dict[str, T]:
     """Rename as :func:`to_mmpretrain`, with ``backbone.`` before the backbone: a host's classifier."""
-    renamed = to_mmpretrain(state_dict)
     return {
-        f'backbone.{key}' if re.match(r'stage\d\.', key) else key: value
-        for key, value in renamed.items()
+        f'backbone.{key}' if is_unit_key(key, 'mmpretrain') else key: value
+        for key, value in to_mmpretrain(state_dict).items()
     }
 
 
@@ -265,7 +248,7 @@ def to_scheme(state_dict: Mapping[str, T], scheme: str) -> dict[str, T]:
         return to_classifier(state_dict)
     renamed: dict[str, T] = {}
     for key, value in to_mmpretrain(state_dict).items():
-        name = parse(key, 'mmpretrain')
+        name = _bare_name(key, 'mmpretrain')
         if name is None:
             raise InputError(
                 f"state dict: '{key}' is no part of a classifier, so {scheme} has no name for it; "
@@ -275,58 +258,7 @@ def to_scheme(state_dict: Mapping[str, T], scheme: str) -> dict[str, T]:
     return renamed
 
 
-def _parse_wrapped(key: str, scheme: str) -> TensorName | None:
-    for wrapper in SCHEMES[scheme].wrappers:
-        if key.startswith(wrapper):
-            name = parse(key.removeprefix(wrapper), scheme)
-            if name is not None:
-                return name
-    return None
-
-
-def _first(keys: Iterable[str], count: int = 3) -> str:
+def some_keys(keys: Iterable[str], count: int = 3) -> str:
+    """Return the first keys, for a message."""
     keys = list(keys)
-    shown = ', '.join(keys[:count]) or 'none'
-    return f'{shown}, ...' if len(keys) > count else shown
-
-
-def _regex(template: str) -> str:
-    pattern = re.escape(template)
-    return pattern.replace(r'\{i\}', r'(?P<i>\d+)').replace(r'\{j\}', r'(?P<j>\d+)')
-
-
-@cache
-def _patterns(scheme: str) -> tuple[tuple[int, str, re.Pattern[str]], ...]:
-    table = SCHEMES[scheme]
-    return tuple(
-        (stage, part, re.compile(rf'{_regex(place)}\.{_regex(template)}\.(?P<tensor>\w+)'))
-        for stage, place in enumerate(table.stages)
-        for part, template in table.parts.items()
-    )
-
-
-@cache
-def _classifier_pattern(scheme: str) -> re.Pattern[str]:
-    return re.compile(rf'{_regex(SCHEMES[scheme].classifier)}\.(?P<tensor>\w+)')
-
-
-@cache
-def _stem_pattern(scheme: str) -> re.Pattern[str]:
-    table = SCHEMES[scheme]
-    parts = '|'.join(_regex(table.parts[part]) for part in ('conv', 'fused'))
-    stem = rf'{_regex(table.stages[0])}\.(?:{parts})\.weight'
-    return re.compile(rf'(?P<prefix>(?:.*\.)?){stem}')
-
-
-@cache
-def _stage_pattern(scheme: str) -> re.Pattern[str]:
-    tops = (stage.removesuffix('.{i}') for stage in SCHEMES[scheme].stages)
-    return re.compile(rf'(?:{"|".join(map(re.escape, tops))})\.')
-
-
-@cache
-def _parts_pattern(scheme: str, parts: tuple[str, ...]) -> re.Pattern[str]:
-    table = SCHEMES[scheme]
-    places = '|'.join(re.sub(r'\?P<\w>', '', _regex(place)) for place in table.stages)
-    names = '|'.join(re.sub(r'\?P<\w>', '', _regex(table.parts[part])) for part in parts)
-    return re.compile(rf'(?:^|\.)(?:{places})\.(?:{names})\.\w+$')
+    return (', '.join(map(str, keys[:count])) or 'none') + (', ...' if len(keys) > count else '')
