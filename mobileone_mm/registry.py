@@ -68,10 +68,11 @@ TRANSFORMS = LazyRegistry(
     parent=ROOT_TRANSFORMS,
     scope=SCOPE,
     lazy={
-        **dict.fromkeys(('AutoAugment', 'RandAugment'), 'mobileone_mm.data.augmentations'),
+        **dict.fromkeys(
+            ('AutoAugment', 'RandAugment', 'RandomResizedCrop'), 'mobileone_mm.data.augmentations'
+        ),
         'LoadImage': 'mobileone_mm.data.loading',
         'LoadSegAnnotations': 'mobileone_mm.data.masks',
-        'RandomResizedCrop': 'mobileone_mm.data.cropping',
         **dict.fromkeys(('FixedView', 'StoredView'), 'mobileone_mm.distill.views'),
     },
 )

@@ -1,7 +1,7 @@
-"""mmpretrain's color augmentations with the same results in less time.
+"""mmpretrain's random crop and color augmentations with the same results in less time.
 
-The functions of the host compute every pixel in 64 bits or in floating point. A channel has only
-256 values: these classes compute a table of them and look the image up in it.
+The color functions of the host compute every pixel in 64 bits or in floating point. A channel has
+only 256 values: these classes compute a table of them and look the image up in it.
 """
 
 from __future__ import annotations
@@ -40,21 +40,42 @@ def faster(transform: Any) -> Any:
     return twin
 
 
-class _Pointwise(BaseTransform):
-    """An augmentation in which a new value depends on the old value only.
-
-    The transform of the host computes the table from one pixel of each value.
-    """
+class _ByTable(BaseTransform):
+    """An augmentation that maps each value of a channel to another one by a table."""
 
     def transform(self, results: dict) -> dict:
         """Apply the host's transform to ``img``."""
         image = results['img']
         if not _fits(image):
             return super().transform(results)
-        table = super().transform(dict(img=_VALUES))['img']
-        if table is not _VALUES:  # else the probability switched it off
-            results['img'] = _look_up(image, table)
+        table = self._table(image)
+        if table is not None:
+            results['img'] = cv2.LUT(image, np.ascontiguousarray(table.astype(np.uint8)))
         return results
+
+    def _table(self, image: np.ndarray) -> np.ndarray | None:
+        """Return 256 values for all channels, or (1, 256, 3); None if the image stays."""
+        raise NotImplementedError
+
+
+class _Pointwise(_ByTable):
+    """An augmentation in which a new value depends on the old value only."""
+
+    def _table(self, image: np.ndarray) -> np.ndarray | None:  # noqa: ARG002
+        """Apply the host's transform to one pixel of each value."""
+        table = super(_ByTable, self).transform(dict(img=_VALUES))['img']  # type: ignore[misc]
+        # One table for all channels is faster in OpenCV than three equal tables.
+        return None if table is _VALUES else table[0, :, 0]  # the probability switched it off
+
+
+class _ByHistogram(_ByTable):
+    """An augmentation in which the table of each channel depends on its histogram."""
+
+    def _table(self, image: np.ndarray) -> np.ndarray | None:
+        if self.random_disable():
+            return None
+        counts = [cv2.calcHist([image], [c], None, [256], [0, 256]).ravel() for c in range(3)]
+        return np.stack([self._channel(c.astype(np.int64)) for c in counts], axis=-1)[None]
 
 
 class Solarize(_Pointwise, host.Solarize):
@@ -69,60 +90,48 @@ class Brightness(_Pointwise, host.Brightness):
     """mmpretrain's ``Brightness``."""
 
 
-class Contrast(host.Contrast):
+class Contrast(_ByTable, host.Contrast):
     """mmpretrain's ``Contrast``: it blends values with the mean gray of the image."""
 
-    def transform(self, results: dict) -> dict:
-        """Change the contrast of ``img`` at random."""
-        image = results['img']
-        if not _fits(image):
-            return super().transform(results)
+    def _table(self, image: np.ndarray) -> np.ndarray | None:
         if self.random_disable():
-            return results
+            return None
         magnitude = self.random_magnitude() if self.magnitude is None else self.magnitude
         factor = 1 + self.random_negative(magnitude)
-        grey = mmcv.bgr2gray(image)
-        mean = np.full_like(_VALUES, round(np.sum(grey) / grey.size))
-        blended = cv2.addWeighted(
-            _VALUES.astype(np.float32), factor, mean.astype(np.float32), 1 - factor, 0
-        )
-        results['img'] = _look_up(image, np.clip(blended, 0, 255).astype(np.uint8))
-        return results
+        gray = mmcv.bgr2gray(image)
+        mean = np.full(_VALUES.shape, round(np.sum(gray) / gray.size), np.float32)
+        blended = cv2.addWeighted(_VALUES.astype(np.float32), factor, mean, 1 - factor, 0)
+        return np.clip(blended, 0, 255)[0, :, 0]
 
 
-class Equalize(host.Equalize):
+class Equalize(_ByHistogram, host.Equalize):
     """mmpretrain's ``Equalize``: it makes the values of each channel equally frequent."""
 
-    def transform(self, results: dict) -> dict:
-        """Equalize ``img`` at random."""
-        image = results['img']
-        if not _fits(image):
-            return super().transform(results)
-        if not self.random_disable():
-            results['img'] = _by_channel(image, _equalizing)
-        return results
+    def _channel(self, counts: np.ndarray) -> np.ndarray:
+        """Return the rank of each value; the brightest pixels do not count, as in Pillow."""
+        last = counts[np.flatnonzero(counts)[-1]]
+        step = (counts.sum() - last) // 255
+        if step == 0:
+            return np.arange(256)
+        below = np.cumsum(counts) - counts
+        return np.minimum((below + step // 2) // step, 255)
 
 
-class AutoContrast(host.AutoContrast):
+class AutoContrast(_ByHistogram, host.AutoContrast):
     """mmpretrain's ``AutoContrast``: it stretches the values of each channel to 0 to 255."""
 
-    def transform(self, results: dict) -> dict:
-        """Stretch the contrast of ``img`` at random."""
-        image = results['img']
-        if not _fits(image):
-            return super().transform(results)
-        if not self.random_disable():
-            results['img'] = _by_channel(image, _stretching)
-        return results
+    def _channel(self, counts: np.ndarray) -> np.ndarray:
+        """Map the least and greatest value to 0 and 255, rounded as the host does."""
+        low, high = np.flatnonzero(counts)[[0, -1]]
+        if low == high:
+            return np.arange(256)
+        scale = 255.0 / (high - low)
+        return np.clip(np.arange(256) * scale + -low * scale, 0, 255)
 
 
 _FASTER: dict[type, type] = {
-    host.AutoContrast: AutoContrast,
-    host.Brightness: Brightness,
-    host.Contrast: Contrast,
-    host.Equalize: Equalize,
-    host.Solarize: Solarize,
-    host.SolarizeAdd: SolarizeAdd,
+    getattr(host, kind.__name__): kind
+    for kind in (AutoContrast, Brightness, Contrast, Equalize, Solarize, SolarizeAdd)
 }
 
 
@@ -153,45 +162,28 @@ class RandAugment(host.RandAugment):
         faster(self)
 
 
+@TRANSFORMS.register_module()
+class RandomResizedCrop(host.RandomResizedCrop):
+    """mmpretrain's ``RandomResizedCrop``: the same crops and pixels in less time.
+
+    The host passes a crop to Pillow as a view of the image. NumPy then copies it element by
+    element, which takes as long as the resize. This class copies it by rows first (docs/data.md has
+    the ratios). With Pillow's ``box`` argument the filter reads pixels outside the crop, so the
+    edges differ.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Replace ``img`` by a random crop that is resized to ``scale``; set ``img_shape``."""
+        top, left, height, width = self.rand_crop_params(results['img'])
+        crop = np.ascontiguousarray(results['img'][top : top + height, left : left + width])
+        results['img'] = mmcv.imresize(
+            crop, tuple(self.scale[::-1]), interpolation=self.interpolation, backend=self.backend
+        )
+        results['img_shape'] = results['img'].shape
+        return results
+
+
 def _fits(image: Any) -> bool:
     """Return whether it is an image of three channels of 8 bits."""
-    return (
-        isinstance(image, np.ndarray)
-        and image.dtype == np.uint8
-        and image.ndim == 3
-        and image.shape[2] == 3
-        and 0 < image.shape[0] * image.shape[1] < _MOST_PIXELS
-    )
-
-
-def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Look all channels up in one table, which is faster in OpenCV than three equal tables."""
-    return cv2.LUT(image, np.ascontiguousarray(table[0, :, 0]))
-
-
-def _by_channel(image: np.ndarray, table_of: Any) -> np.ndarray:
-    """Look each channel up in the table that a function computes from its histogram."""
-    tables = [
-        table_of(cv2.calcHist([image], [channel], None, [256], [0, 256]).ravel().astype(np.int64))
-        for channel in range(3)
-    ]
-    return cv2.LUT(image, np.stack(tables, axis=-1)[None].astype(np.uint8))
-
-
-def _equalizing(counts: np.ndarray) -> np.ndarray:
-    """Return the rank of each value; the brightest pixels do not count, as in Pillow."""
-    last = counts[np.flatnonzero(counts)[-1]]
-    step = (counts.sum() - last) // 255
-    if step == 0:
-        return np.arange(256)
-    below = np.cumsum(counts) - counts
-    return np.minimum((below + step // 2) // step, 255)
-
-
-def _stretching(counts: np.ndarray) -> np.ndarray:
-    """Map the least and greatest value of the channel to 0 and 255, rounded as the host does."""
-    low, high = np.flatnonzero(counts)[[0, -1]]
-    if low == high:
-        return np.arange(256)
-    scale = 255.0 / (high - low)
-    return np.clip(np.arange(256) * scale + -low * scale, 0, 255)
+    known = isinstance(image, np.ndarray) and image.dtype == np.uint8
+    return known and image.shape[2:] == (3,) and 0 < image.size < 3 * _MOST_PIXELS

@@ -9,9 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mmengine.registry import DATASETS
-
-from ..config.tree import datasets, walk
+from ..config.tree import class_of, datasets, mapping, walk
 
 # Heads whose num_classes is that of the dataset. That of a region proposal head is not.
 HEADS = ('auxiliary_head', 'bbox_head', 'decode_head', 'head')
@@ -38,8 +36,19 @@ class DatasetConfig:
 
     @cached_property
     def classes(self) -> tuple[str, ...] | None:
-        """The class list in force, see :func:`class_names`."""
-        return class_names(self.settings, self.kind)
+        """The class list in force: that of the config, else that of the class, else None."""
+        classes = mapping(self.settings.get('metainfo')).get('classes')
+        if classes is None:
+            classes = self.settings.get('classes')  # mmpretrain's older argument
+        if isinstance(classes, str):
+            try:
+                names = Path(classes).read_text(encoding='utf-8').splitlines()
+            except OSError:
+                names = [classes]
+            classes = [name.strip() for name in names if name.strip()]
+        if classes is None:
+            classes = getattr(self.kind, 'METAINFO', {}).get('classes')
+        return None if classes is None else tuple(classes)
 
     @property
     def root(self) -> str:
@@ -49,13 +58,12 @@ class DatasetConfig:
     @property
     def is_local(self) -> bool:
         """Whether the dataset reads its annotations from a local disk."""
-        return _is_local(self.settings.get('backend_args')) and '://' not in self.root
+        return _is_local(self.settings) and '://' not in self.root
 
     @property
     def loads_local_images(self) -> bool:
         """Whether all loading transforms read from a local disk. Each has its own ``backend_args``."""
-        pipeline = self.settings.get('pipeline') or ()
-        return all(_is_local(t.get('backend_args')) for t in pipeline if isinstance(t, Mapping))
+        return all(map(_is_local, self.settings.get('pipeline') or ()))
 
     def joined(self, name: str | None) -> Path | None:
         """Return a path below the data root, as mmengine's datasets do; None for an empty name."""
@@ -69,35 +77,10 @@ class DatasetConfig:
 def datasets_of(cfg: Mapping, loader: str) -> Iterator[DatasetConfig]:
     """Yield the datasets of a loader whose class is known. The default scope must be set."""
     for path, dataset in datasets(cfg, loader):
-        kind = dataset_class(dataset)
+        # Building reports an unknown class.
+        kind = class_of(dataset, dataset.get('_scope_'))
         if kind is not None:
             yield DatasetConfig(path, dataset, kind)
-
-
-def dataset_class(dataset: Mapping) -> type | None:
-    """Return the class of a dataset's settings; None if it is unknown, which building reports."""
-    kind = dataset.get('type')
-    if isinstance(kind, str):
-        with DATASETS.switch_scope_and_registry(dataset.get('_scope_')) as registry:
-            kind = registry.get(kind)
-    return kind if inspect.isclass(kind) else None
-
-
-def class_names(dataset: Mapping, kind: type) -> tuple[str, ...] | None:
-    """Return the class list in force: that of the config, else that of the class, else None."""
-    metainfo = dataset.get('metainfo')
-    classes = metainfo.get('classes') if isinstance(metainfo, Mapping) else None
-    if classes is None:
-        classes = dataset.get('classes')  # mmpretrain's older argument
-    if isinstance(classes, str):
-        try:
-            names = Path(classes).read_text(encoding='utf-8').splitlines()
-        except OSError:
-            names = [classes]
-        classes = [name.strip() for name in names if name.strip()]
-    if classes is None:
-        classes = getattr(kind, 'METAINFO', {}).get('classes')
-    return None if classes is None else tuple(classes)
 
 
 def head_sizes(model: Any) -> Iterator[tuple[str, int]]:
@@ -108,5 +91,6 @@ def head_sizes(model: Any) -> Iterator[tuple[str, int]]:
             yield f'{path}.num_classes', node['num_classes']
 
 
-def _is_local(backend: Any) -> bool:
-    return not isinstance(backend, Mapping) or backend.get('backend', 'local') in ('local', 'disk')
+def _is_local(settings: Any) -> bool:
+    backend = mapping(mapping(settings).get('backend_args'))
+    return backend.get('backend', 'local') in ('local', 'disk')

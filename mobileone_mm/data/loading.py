@@ -22,7 +22,8 @@ from ..errors import InputError
 from ..registry import TRANSFORMS
 from .packed import backend as _packed  # noqa: F401  (registers the file backend)
 
-ON_ERROR = ('skip', 'blank', 'raise')
+# What the decoders of mmcv raise for a file that is no image, or a damaged one.
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError)
 _JPEG_START, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 _GRAY = 114
 _FALLBACK_SIZE = (256, 256)
@@ -48,9 +49,7 @@ class LoadImage(LoadImageFromFile):
 
     def __init__(self, *args: Any, on_error: str = 'skip', **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if on_error not in ON_ERROR:
-            raise ValueError(f"on_error: got '{on_error}'; expected one of {', '.join(ON_ERROR)}")
-        self.on_error = on_error
+        self.on_error = known_reaction(on_error, ('skip', 'blank', 'raise'))
         _reports()  # before the workers start: they share it
 
     def transform(self, results: dict) -> dict | None:
@@ -74,23 +73,24 @@ class LoadImage(LoadImageFromFile):
             image = np.full((*_annotated_size(results, path), *channels), _GRAY, np.uint8)
         if self.to_float32:
             image = image.astype(np.float32)
-        results['img'] = image
-        results['img_shape'] = image.shape[:2]
-        results['ori_shape'] = image.shape[:2]
+        results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         return results
 
     def content(self, path: str) -> bytes:
-        """Return the bytes of an image file.
-
-        Raises:
-            InputError: It cannot be read.
-        """
+        """Return the bytes of an image file; InputError if it cannot be read."""
         try:
             if self.file_client_args is not None:
                 return fileio.FileClient.infer_client(self.file_client_args, path).get(path)
             return fileio.get(path, backend_args=self.backend_args)
         except OSError as error:
             raise InputError(f"image '{path}' cannot be read: {error.strerror or error}") from error
+
+
+def known_reaction(on_error: str, known: tuple[str, ...]) -> str:
+    """Return ``on_error``; ValueError if it is not known."""
+    if on_error not in known:
+        raise ValueError(f"on_error: got '{on_error}'; expected one of {', '.join(known)}")
+    return on_error
 
 
 def read_image(path: str) -> np.ndarray:
@@ -119,23 +119,20 @@ def decode(
     """
     if not content:
         raise InputError(f"image '{path}' is empty (0 bytes)")
-    if _may_be_truncated(content) and not opencv_rejects_truncated():
+    # Other data may follow the end marker, and a preview in the file header has its own end marker.
+    complete = content.rfind(_JPEG_END, len(content) // 2) >= 0
+    if content.startswith(_JPEG_START) and not complete and not opencv_rejects_truncated():
         try:
             Image.open(io.BytesIO(content)).load()
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"image '{path}' is truncated or damaged: {error}") from error
     try:
         image = mmcv.imfrombytes(content, flag=color_type, backend=backend)
-    except (OSError, ValueError, SyntaxError, cv2.error, Image.DecompressionBombError) as error:
+    except DECODING_ERRORS as error:
         raise InputError(f"image '{path}' is not an image, or is damaged") from error
     if image is None:
         raise InputError(f"image '{path}' is not an image, or is truncated or damaged")
     return image
-
-
-def _may_be_truncated(content: bytes) -> bool:
-    # Other data may follow the end marker, and a preview in the file header has its own end marker.
-    return content.startswith(_JPEG_START) and content.rfind(_JPEG_END, len(content) // 2) < 0
 
 
 @cache

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
-from PIL import Image
 
 from ..errors import InputError
 from ..registry import TRANSFORMS
-from .loading import report_file
-
-ON_ERROR = ('skip', 'ignore', 'raise')
+from .loading import DECODING_ERRORS, known_reaction, report_file
 
 
 class _UnreadableMaskError(InputError):
@@ -49,11 +45,8 @@ class LoadSegAnnotations(LoadAnnotations):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if on_error not in ON_ERROR:
-            raise ValueError(f"on_error: got '{on_error}'; expected one of {', '.join(ON_ERROR)}")
-        self.num_classes = num_classes
-        self.ignore_index = ignore_index
-        self.on_error = on_error
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.on_error = known_reaction(on_error, ('skip', 'ignore', 'raise'))
 
     def transform(self, results: dict) -> dict | None:
         """Add ``gt_seg_map`` to the results; None if the sample is skipped.
@@ -83,10 +76,9 @@ class LoadSegAnnotations(LoadAnnotations):
         path = results['seg_map_path']
         try:
             super()._load_seg_map(results)
-        except (OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError) as error:
-            reason = (
-                getattr(error, 'strerror', None) or 'it is not an image, or is truncated or damaged'
-            )
+        except DECODING_ERRORS as error:
+            damaged = 'it is not an image, or is truncated or damaged'
+            reason = getattr(error, 'strerror', None) or damaged
             raise _UnreadableMaskError(f"mask '{path}' cannot be read: {reason}") from error
         self._check(results['gt_seg_map'], str(path), results.get('ori_shape'))
 

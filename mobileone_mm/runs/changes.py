@@ -225,7 +225,7 @@ def stored_outputs(cfg: Config, flags: Flags) -> None:  # noqa: ARG001
 def faster_transforms(cfg: Config, flags: Flags) -> None:  # noqa: ARG001
     """Replace transforms of mmpretrain by faster ones with the same result.
 
-    See :class:`~mobileone_mm.data.cropping.RandomResizedCrop` and
+    See :class:`~mobileone_mm.data.augmentations.RandomResizedCrop` and
     :class:`~mobileone_mm.data.augmentations.RandAugment`. mmpretrain's AutoAugment stays: the one here
     is another one, which respects ``hparams``.
     """

@@ -21,8 +21,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from mobileone_mm.benchmark.timer import interleaved
-from mobileone_mm.data.augmentations import faster
-from mobileone_mm.data.cropping import RandomResizedCrop
+from mobileone_mm.data.augmentations import RandomResizedCrop, faster
 from mobileone_mm.data.loading import decode
 
 pytestmark = pytest.mark.slow

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from mmengine.logging import print_log
 
+from ...config.tree import mapping
 from ...errors import InputError
 from ..datasets import DatasetConfig, datasets_of
 from ..packed.packs import CLASSES, read_classes
@@ -48,22 +49,21 @@ def find_numbering(dataset: DatasetConfig) -> Numbering | None:
     Raises:
         InputError: The class list of a packed dataset cannot be read.
     """
+    path = dataset.path
     if 'PackedDataset' in dataset.bases and dataset.settings.get('with_label', True):
         folder = pack_folder(dataset)
         try:
             classes = read_classes(folder)
         except InputError as error:
-            raise InputError(f'{dataset.path}: {error}') from error
-        return (
-            None if classes is None else Numbering(dataset.path, folder / CLASSES, classes, False)
-        )
+            raise InputError(f'{path}: {error}') from error
+        return None if classes is None else Numbering(path, folder / CLASSES, classes, False)
     reader = getattr(dataset.kind, 'load_data_list', None)
     if getattr(reader, '__module__', None) != 'mmpretrain.datasets.custom':
         return None
     folder, ann_file, labelled = images_and_list(dataset)
     if ann_file is not None or not labelled or not folder.is_dir():
         return None
-    return Numbering(dataset.path, folder, tuple(class_folders(folder)), True)
+    return Numbering(path, folder, tuple(class_folders(folder)), True)
 
 
 def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
@@ -78,8 +78,7 @@ def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
     if classes is None or len(classes) != len(found.names):
         return  # other checks compare the number of classes
     where = f'{found.path}: the class list of {dataset.kind.__name__}'
-    metainfo = dataset.settings.get('metainfo')
-    if isinstance(metainfo, Mapping) and metainfo.get('classes') is not None:
+    if mapping(dataset.settings.get('metainfo')).get('classes') is not None:
         where = f'{found.path}.metainfo.classes'
     elif dataset.settings.get('classes') is not None:
         where = f'{found.path}.classes'
@@ -104,15 +103,22 @@ def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
 def check_same_classes(first: Numbering, second: Numbering) -> None:
     """Check that two datasets have the same classes and numbers.
 
-    Class lists without a common name, such as wnids and readable names, cannot be compared.
-
     Raises:
         InputError: Naming a class that only one of them has, or that has another number.
+    """
+    if fault := _difference(first, second):
+        raise InputError(fault)
+
+
+def _difference(first: Numbering, second: Numbering) -> str:
+    """Describe how the classes or numbers of two datasets differ; empty if they are the same.
+
+    Class lists without a common name, such as wnids and readable names, cannot be compared.
     """
     both_folders = first.of_folders and second.of_folders
     disjoint = set(first.names).isdisjoint(second.names)
     if first.names == second.names or (disjoint and not both_folders):
-        return
+        return ''
     parts = []
     for one, other in ((first, second), (second, first)):
         alone = [name for name in one.names if name not in other.names]
@@ -126,7 +132,7 @@ def check_same_classes(first: Numbering, second: Numbering) -> None:
     advice = 'pack both with the same classes'
     if both_folders:
         advice = 'give both the same class folders (they may be empty)'
-    raise InputError(
+    return (
         f'{second.path}: its labels differ from those of {first.path}: {", ".join(parts)}; {advice}'
     )
 
@@ -135,12 +141,8 @@ def compare_with_training(cfg: Mapping, tested: Numbering) -> None:
     """Log a difference to the training data of the config. The training may have used other data."""
     for dataset in datasets_of(cfg, 'train_dataloader'):
         if dataset.is_local:
-            trained = None
             with suppress(InputError, OSError):
                 trained = find_numbering(dataset)
-            try:
-                if trained is not None:
-                    check_same_classes(trained, tested)
-            except InputError as error:
-                print_log(str(error), 'current', logging.WARNING)
+                if trained is not None and (fault := _difference(trained, tested)):
+                    print_log(fault, 'current', logging.WARNING)
             return

@@ -12,7 +12,7 @@ from ..datasets import DatasetConfig
 from .listed import require_files
 
 
-def check_coco(dataset: DatasetConfig, num_classes: int | None = None) -> None:  # noqa: ARG001
+def check_coco(dataset: DatasetConfig, _: int | None = None) -> None:
     """Check an annotation file, its images and the class list.
 
     Raises:
@@ -24,10 +24,13 @@ def check_coco(dataset: DatasetConfig, num_classes: int | None = None) -> None: 
         return
     table = read_coco(ann_file, f'{dataset.path}.ann_file')
     check_references(table, f"{dataset.path}.ann_file: '{ann_file}'")
-    where = f"{dataset.path}: '{ann_file}'"
-    if dataset.classes is not None:
-        _check_categories(table, dataset.classes, where)
-    _check_not_empty(table, dataset.classes, dataset.path, ann_file)
+    classes = dataset.classes
+    if classes is not None:
+        _check_categories(table, classes, f"{dataset.path}: '{ann_file}'")
+    used = {row['id'] for row in table['categories'] if classes is None or row['name'] in classes}
+    if not table['images'] or not any(row['category_id'] in used for row in table['annotations']):
+        missing = 'annotations of the classes in use' if table['images'] else 'images'
+        raise InputError(f"{dataset.path}: the dataset is empty: '{ann_file}' has no {missing}")
     if dataset.loads_local_images:
         folder = Path(dataset.root, dataset.prefix('img'))
         if not folder.is_dir():
@@ -37,11 +40,7 @@ def check_coco(dataset: DatasetConfig, num_classes: int | None = None) -> None: 
 
 
 def _check_categories(table: Mapping[str, Any], classes: Sequence[str], where: str) -> None:
-    """Check a class list against the categories of an annotation file.
-
-    The list may omit categories. mmdet numbers labels in the order of the file, so the list must
-    have that order.
-    """
+    """Check a class list: it may omit categories, but mmdet numbers labels in the file's order."""
     found = [row['name'] for row in table['categories']]
     missing = [name for name in classes if name not in found]
     if missing:
@@ -57,15 +56,6 @@ def _check_categories(table: Mapping[str, Any], classes: Sequence[str], where: s
             f'{where}: the order of the classes differs from metainfo.classes at number {place} '
             f'({_few(order[place:])} in the file); labels follow the file: use its order'
         )
-
-
-def _check_not_empty(
-    table: Mapping[str, Any], classes: Sequence[str] | None, path: str, file: Path
-) -> None:
-    used = {row['id'] for row in table['categories'] if classes is None or row['name'] in classes}
-    if not table['images'] or not any(row['category_id'] in used for row in table['annotations']):
-        missing = 'annotations of the classes in use' if table['images'] else 'images'
-        raise InputError(f"{path}: the dataset is empty: '{file}' has no {missing}")
 
 
 def _has_host_reader(dataset: DatasetConfig) -> bool:

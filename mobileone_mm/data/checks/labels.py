@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine.logging import print_log
@@ -34,8 +34,7 @@ def check_labels(dataset: DatasetConfig, num_classes: int | None) -> None:
             ]
         require_files(path, [folder / name for name in names], f"'{ann_file}' lists the image")
     elif labelled:
-        _check_class_folders(path, folder, num_classes)
-        _check_images(path, folder, dataset.settings.get('extensions'))
+        _check_class_folders(dataset, folder, num_classes)
 
 
 def images_and_list(dataset: DatasetConfig) -> tuple[Path, Path | None, bool]:
@@ -49,9 +48,9 @@ def images_and_list(dataset: DatasetConfig) -> tuple[Path, Path | None, bool]:
     prefix = settings.get('data_prefix') or split
     prefix = prefix.get('img_path', '') if isinstance(prefix, Mapping) else prefix
     ann_file = dataset.joined(settings.get('ann_file'))
-    if ann_file is None and split:
-        ann_file = dataset.joined(f'meta/{split}.txt')
-        ann_file = ann_file if ann_file and ann_file.is_file() else None
+    listed = Path(dataset.root, 'meta', f'{split}.txt')
+    if ann_file is None and split and listed.is_file():
+        ann_file = listed
     labelled = bool(settings.get('with_label', True)) and split != 'test'
     return Path(dataset.root, prefix), ann_file, labelled
 
@@ -73,8 +72,11 @@ def _listed_name(where: str, line: str, num_classes: int | None) -> str:
     return name
 
 
-def _check_class_folders(path: str, folder: Path, num_classes: int | None) -> None:
-    names = class_folders(folder)
+def _check_class_folders(dataset: DatasetConfig, folder: Path, num_classes: int | None) -> None:
+    """Check the number of class folders, and log the empty ones, which keep their number."""
+    from mmpretrain.datasets import CustomDataset
+
+    path, names = dataset.path, class_folders(folder)
     if not names:
         raise InputError(f"{path}: '{folder}' has no class folders, and there is no ann_file")
     if num_classes is not None and len(names) != num_classes:
@@ -83,15 +85,8 @@ def _check_class_folders(path: str, folder: Path, num_classes: int | None) -> No
             'the labels in a file (ann_file), or set metainfo.classes and the head to these folders: '
             f'{", ".join(names[:4])}{", ..." if names[4:] else ""}'
         )
-
-
-def _check_images(path: str, folder: Path, extensions: Sequence[str] | None) -> None:
-    """Refuse class folders without any image, and log the empty ones, which keep their number."""
-    from mmpretrain.datasets import CustomDataset
-
     default = inspect.signature(CustomDataset.__init__).parameters['extensions'].default
-    endings = tuple(ending.lower() for ending in extensions or default)
-    names = class_folders(folder)
+    endings = tuple(end.lower() for end in dataset.settings.get('extensions') or default)
     empty = [name for name in names if not _has_image(folder / name, endings)]
     if len(empty) == len(names):
         raise InputError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from ...errors import InputError
 
 # A look-up of every file of a large dataset on a network drive would take minutes.
 MAX_LOOKUPS = 2000
+_T = TypeVar('_T')
 
 
 def read_list(path: str, file: Path) -> list[str]:
@@ -29,13 +31,14 @@ def read_list(path: str, file: Path) -> list[str]:
     return lines
 
 
-def require_files(path: str, files: Sequence[Path], what: str) -> None:
-    """Check that files exist: all of them, or about ``MAX_LOOKUPS`` evenly spaced ones of a long list.
+def sparse(items: Sequence[_T]) -> Sequence[_T]:
+    """Return all items, or about ``MAX_LOOKUPS`` evenly spaced ones of a long list."""
+    return items[:: max(1, len(items) // MAX_LOOKUPS)]
 
-    Raises:
-        InputError: Naming the first missing file.
-    """
-    files = files[:: max(1, len(files) // MAX_LOOKUPS)]
+
+def require_files(path: str, files: Sequence[Path], what: str) -> None:
+    """Check that files exist (of a long list, a part); InputError names the first missing one."""
+    files = sparse(files)
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise InputError(

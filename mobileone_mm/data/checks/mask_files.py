@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
@@ -13,7 +12,7 @@ from ..datasets import DatasetConfig
 from .listed import read_list, require_files
 
 
-def check_masks(dataset: DatasetConfig, num_classes: int | None = None) -> None:  # noqa: ARG001
+def check_masks(dataset: DatasetConfig, _: int | None = None) -> None:
     """Check that images and masks exist, and log how their class numbers are changed.
 
     Raises:
@@ -71,13 +70,12 @@ def _suffix(dataset: DatasetConfig, key: str) -> str:
 def _log_renumbering(dataset: DatasetConfig) -> None:
     own, classes = getattr(dataset.kind, 'METAINFO', {}).get('classes'), dataset.classes
     if own and classes is not None and tuple(own) != classes:
+        old, new = (
+            ', '.join(f'{i} {c}' for i, c in enumerate(names[:3])) for names in (own, classes)
+        )
         print_log(
             f'{dataset.path}: masks are read with the numbers of {dataset.kind.__name__} '
-            f'({_first(own)}) and renumbered to metainfo.classes ({_first(classes)}). '
+            f'({old}, ...) and renumbered to metainfo.classes ({new}, ...). '
             'If the masks already have the numbers of metainfo.classes, set type=BaseSegDataset.',
             'current',
         )
-
-
-def _first(classes: Sequence[str]) -> str:
-    return ', '.join(f'{number} {name}' for number, name in enumerate(classes[:3])) + ', ...'

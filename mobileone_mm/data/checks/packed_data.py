@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from ...errors import InputError
 from ..datasets import DatasetConfig
 from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack, read_classes
-from .listed import MAX_LOOKUPS
+from .listed import sparse
 
 
 def check_packed(dataset: DatasetConfig, num_classes: int | None) -> None:
@@ -27,11 +27,12 @@ def check_packed(dataset: DatasetConfig, num_classes: int | None) -> None:
         labels = dict(pack.samples())
         pack.places(labels, with_label)
         if isinstance(pack, LmdbPack):
-            _look_up(pack, list(labels))
+            for name in sparse(list(labels)):
+                _look_up(pack, name)
         if not labels:
             raise InputError(f"the dataset is empty: '{folder}' has no image")
         if with_label:
-            _check_classes(folder, labels.values(), read_classes(folder), num_classes)
+            _check_classes(folder, labels.values(), num_classes)
     except InputError as error:
         raise InputError(f'{dataset.path}: {error}') from error
 
@@ -42,27 +43,20 @@ def pack_folder(dataset: DatasetConfig) -> Path:
     return Path(dataset.root, str(prefix)).expanduser()
 
 
-def _look_up(pack: LmdbPack, names: Sequence[str]) -> None:
-    """Look for the listed images in an LMDB, or for evenly spaced ones of a long list."""
-    for name in names[:: max(1, len(names) // MAX_LOOKUPS)]:
-        try:
-            found = name in pack
-        except OSError as error:
-            raise InputError(f"'{pack.folder}' cannot be read: {error.strerror}") from error
-        if not found:
-            raise InputError(
-                f"'{pack.folder}': {LABELS} lists '{name}', which the LMDB does not have; pack the "
-                'dataset again'
-            )
+def _look_up(pack: LmdbPack, name: str) -> None:
+    try:
+        found = name in pack
+    except OSError as error:
+        raise InputError(f"'{pack.folder}' cannot be read: {error.strerror}") from error
+    if not found:
+        raise InputError(
+            f"'{pack.folder}': {LABELS} lists '{name}', which the LMDB does not have; pack the "
+            'dataset again'
+        )
 
 
-def _check_classes(
-    folder: Path,
-    labels: Collection[int],
-    classes: Sequence[str] | None,
-    num_classes: int | None,
-) -> None:
-    greatest = max(labels)
+def _check_classes(folder: Path, labels: Collection[int], num_classes: int | None) -> None:
+    classes, greatest = read_classes(folder), max(labels)
     if min(labels) < 0:
         raise InputError(f"'{folder}' has images without a class; pack the dataset with classes")
     if num_classes is not None and greatest >= num_classes:

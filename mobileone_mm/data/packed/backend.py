@@ -32,11 +32,8 @@ class PackedBackend(BaseStorageBackend):
             backend='mobileone_mm.packed', path='coco_train.lmdb', root='data/coco/train2017'))
 
     Args:
-        path: Folder of the packed dataset.
+        path: Folder of the packed dataset; InputError if it is none.
         root: The folder that was packed. Names are relative to it; it need not exist.
-
-    Raises:
-        InputError: ``path`` is not a packed dataset.
     """
 
     def __init__(self, path: str = '', root: str = '') -> None:
@@ -45,12 +42,7 @@ class PackedBackend(BaseStorageBackend):
             _opened(path)
 
     def get(self, filepath: str | Path) -> bytes:
-        """Return the bytes of a file.
-
-        Raises:
-            FileNotFoundError: It is not in the packed dataset.
-            OSError: It cannot be read.
-        """
+        """Return the bytes of a file; FileNotFoundError if the packed dataset does not have it."""
         text = str(filepath)
         if text.startswith(PREFIX):
             folder, _, name = text.removeprefix(PREFIX).partition(_INSIDE)

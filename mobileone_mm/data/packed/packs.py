@@ -25,12 +25,9 @@ _MAX_OPEN = 128
 
 
 class Pack(ABC):
-    """A packed dataset that is open for reading. Use :func:`open_pack` to open one.
+    """A packed dataset that is open for reading, see :func:`open_pack`; ``folder`` is absolute.
 
     It can be pickled and used after a fork: each process opens its own files.
-
-    Args:
-        folder: Absolute path.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,10 +65,10 @@ class Pack(ABC):
 
         Args:
             labels: Class of each packed image by name, from :meth:`samples`.
-            with_label: Whether the classes are compared.
+            with_label: Whether the classes are compared with those of the file.
 
         Raises:
-            InputError: The file lists other images, or other classes than the shards have.
+            InputError: The file lists other images or classes.
         """
         listing = self.listing()
         if listing is None:
@@ -80,11 +77,10 @@ class Pack(ABC):
         where, advice = f"'{self.folder / LABELS}'", 'remove it, or pack the dataset again'
         if places.keys() != labels.keys():
             extra = [n for n in places if n not in labels] or [n for n in labels if n not in places]
-            line = f'line {places[extra[0]] + 1}: ' if extra[0] in places else ''
-            fault = 'is not in the shards' if line else 'is not listed'
-            raise InputError(
-                f"{where} does not fit the shards: {line}'{extra[0]}' {fault}; {advice}"
-            )
+            fault = f"'{extra[0]}' is not listed"
+            if extra[0] in places:
+                fault = f"line {places[extra[0]] + 1}: '{extra[0]}' is not in the shards"
+            raise InputError(f'{where} does not fit the shards: {fault}; {advice}')
         other = [(n, label) for n, label in listing if label not in (NO_LABEL, labels[n])]
         if other and with_label:
             name, label = other[0]
@@ -126,12 +122,11 @@ class TarPack(Pack):
         _, offset, left, _ = self.index.rows[row].item()
         parts = []
         while left:
-            part = os.pread(file.fileno(), left, offset)
-            if not part:
+            parts.append(os.pread(file.fileno(), left, offset))
+            offset, left = offset + len(parts[-1]), left - len(parts[-1])
+            if not parts[-1]:
                 raise OSError(errno.EIO, 'the shard is shorter than its index says', name)
-            parts.append(part)
-            offset, left = offset + len(part), left - len(part)
-        return parts[0] if len(parts) == 1 else b''.join(parts)
+        return b''.join(parts)
 
     def close(self) -> None:
         self.file.cache_clear()
@@ -152,12 +147,9 @@ class TarPack(Pack):
 class LmdbPack(Pack):
     """An LMDB whose keys are names and whose values are files. ``labels.txt`` has the classes."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self._environment: Any = None
+    _environment: Any = None
 
     def samples(self) -> Iterator[tuple[str, int]]:
-        """Yield the name and the class of each image, in the order of ``labels.txt``."""
         listing = self.listing()
         if listing is None:
             raise InputError(
@@ -194,17 +186,14 @@ class LmdbPack(Pack):
     def close(self) -> None:
         if self._environment is not None:
             self._environment.close()
-            self._environment = None
+        self._environment = None
 
 
 _open: dict[str, Pack] = {}
 
 
 def open_pack(folder: str | os.PathLike[str]) -> Pack:
-    """Open a packed dataset, once in each process.
-
-    Args:
-        folder: Folder of tar shards, or of an LMDB.
+    """Open a folder of tar shards or an LMDB, once in each process.
 
     Raises:
         InputError: It is neither, or it cannot be read, or the package ``lmdb`` is missing.
@@ -237,11 +226,7 @@ def require_lmdb(reason: str) -> None:
 
 
 def read_classes(folder: Path) -> tuple[str, ...] | None:
-    """Read the class names of a packed dataset; None without ``classes.txt``.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
+    """Read the class names of a packed dataset; None without ``classes.txt``."""
     lines = _lines(folder / CLASSES)
     return None if lines is None else tuple(lines)
 
@@ -258,6 +243,7 @@ if hasattr(os, 'register_at_fork'):
 
 
 def _lines(path: Path) -> list[str] | None:
+    """Read the lines of a list that are not empty; None without the file."""
     try:
         text = path.read_text(encoding='utf-8')
     except FileNotFoundError:

@@ -150,10 +150,8 @@ class ReadAhead:
             shards = self.pack.index.shard[rows]
             for shard in dict.fromkeys(shards.tolist()):
                 part = self.pack.index.rows[rows[shards == shard]]
-                position, end = (
-                    int(part['offset'].min()),
-                    int((part['offset'] + part['size']).max()),
-                )
+                position = int(part['offset'].min())
+                end = int((part['offset'] + part['size']).max())
                 try:
                     file, count = self.pack.file(shard), 1
                     while position < end and count:

@@ -8,6 +8,7 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -59,8 +60,8 @@ def member_name(name: str) -> str:
 def open_index(folder: Path) -> ShardIndex:
     """Return the index of the shards in a folder, and store it as ``index.npz``.
 
-    The size and the modification time of each shard are stored too. Only the headers of new and
-    changed shards are read. If the folder is read-only, each process reads all headers.
+    Size and modification time of each shard are stored too: only the headers of new and changed
+    shards are read. If the folder is read-only, each process reads all headers.
 
     Raises:
         InputError: There is no shard, or a shard cannot be read.
@@ -90,22 +91,18 @@ def open_index(folder: Path) -> ShardIndex:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    """Return the stored rows by shard; empty if the file is missing or damaged."""
+    """Return the stored rows by shard; empty if the file is missing, damaged or does not fit."""
     try:
         with np.load(path, allow_pickle=False) as file:
             table = {key: file[key] for key in file}
-        valid = all(_is_valid(rows, int(key.split('/')[2])) for key, rows in table.items())
+        for key, rows in table.items():
+            first, size, shard_size = rows['offset'], rows['size'], int(key.split('/')[2])
+            inside = ((first >= 0) & (size >= 0) & (first + size <= shard_size)).all()
+            if rows.ndim != 1 or rows.dtype != _dtype(rows.dtype['name'].itemsize) or not inside:
+                return {}
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
         return {}
-    return table if valid else {}
-
-
-def _is_valid(rows: np.ndarray, shard_size: int) -> bool:
-    """Return whether the rows have the right fields and every image is inside the shard."""
-    if rows.dtype != _dtype(rows.dtype['name'].itemsize) or rows.ndim != 1:
-        return False
-    first, size = rows['offset'], rows['size']
-    return bool(((first >= 0) & (size >= 0) & (first + size <= shard_size)).all())
+    return table
 
 
 def _table(samples: Iterable[Sample]) -> np.ndarray:
@@ -123,40 +120,35 @@ def read_samples(path: Path) -> Iterator[Sample]:
 
     Raises:
         InputError: The file is not a tar file or is truncated, or a label cannot be read.
-        OSError: The file cannot be opened.
     """
     with path.open('rb') as file:
-        length = path.stat().st_size
-        key: str | None = None
-        image: Sample | None = None
-        label = NO_LABEL
-        for member in _members(path, file):
-            found = _MEMBER.match(member.name)
-            if not member.isreg() or found is None:
-                continue
-            if member.offset_data + member.size > length:
-                raise _damaged(path, f"'{member.name}' is truncated")
-            if found[1] != key:
-                if image is not None:
-                    yield image._replace(label=label)
-                key, image, label = found[1], None, NO_LABEL
-            suffix = found[2].lower()
-            if suffix in ('cls', 'json'):
-                label = _label(path, file, member, suffix, label)
-            elif suffix in IMAGES:
-                if image is not None:
+        for key, members in groupby(_members(path, file), lambda found: found[0]):
+            image, label = None, NO_LABEL
+            for _, suffix, member in members:
+                if suffix in ('cls', 'json'):
+                    label = _label(path, file, member, suffix, label)
+                elif suffix in IMAGES and image is not None:
                     raise InputError(
                         f"shard '{path}': '{key}' has a second image, .{suffix}; a sample has one image"
                     )
-                image = Sample(member.name, member.offset_data, member.size, NO_LABEL)
-        if image is not None:
-            yield image._replace(label=label)
+                elif suffix in IMAGES:
+                    image = Sample(member.name, member.offset_data, member.size, NO_LABEL)
+            if image is not None:
+                yield image._replace(label=label)
 
 
-def _members(path: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+def _members(path: Path, file: BinaryIO) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Yield the key, the suffix and the header of each file in a tar file."""
+    length = path.stat().st_size
     try:
         with tarfile.open(fileobj=file, mode='r:') as tar:
-            yield from tar
+            for member in tar:
+                found = _MEMBER.match(member.name)
+                if not member.isreg() or found is None:
+                    continue
+                if member.offset_data + member.size > length:
+                    raise _damaged(path, f"'{member.name}' is truncated")
+                yield found[1], found[2].lower(), member
             # tarfile takes a damaged header for the end of the archive, except for the first header.
             file.seek(tar.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b'\0'):

@@ -25,14 +25,9 @@ Source = tuple[list[Item], tuple[str, ...] | None]
 
 
 def items_of_folder(folder: str | os.PathLike[str], with_label: bool = True) -> Source:
-    """List the images below a folder, in mmpretrain's order.
+    """List the images below a folder, in mmpretrain's order, and the class names.
 
-    Args:
-        folder: The folder.
-        with_label: Whether the folders in it are classes, numbered in the order of their names.
-
-    Returns:
-        The images, and the class names.
+    With ``with_label``, the folders in it are classes, numbered in the order of their names.
 
     Raises:
         InputError: The folder does not exist, or has no image.
@@ -49,10 +44,9 @@ def items_of_folder(folder: str | os.PathLike[str], with_label: bool = True) -> 
 
 
 def items_of_dataset(settings: Mapping[str, Any]) -> Source:
-    """List the images of a dataset by its settings, in its order. The default scope must be set.
+    """List the images of a dataset by its settings, in its order, and the class names if it has any.
 
-    Returns:
-        The images, and the class names if the images have classes.
+    The default scope must be set.
 
     Raises:
         InputError: The dataset has no list of images, or an image has several classes.
@@ -60,13 +54,7 @@ def items_of_dataset(settings: Mapping[str, Any]) -> Source:
     dataset = DATASETS.build({**settings, 'pipeline': []})
     if not hasattr(dataset, 'get_data_info') or len(dataset) == 0:
         raise InputError(f'{type(dataset).__name__} has no list of images')
-    items = _items(dataset)
-    labelled = items[0].label != NO_LABEL
-    return items, tuple(dataset.metainfo.get('classes') or ()) or None if labelled else None
-
-
-def _items(dataset: Any) -> list[Item]:
-    items = []
+    items: list[Item] = []
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         path, label = str(info.get('img_path', '')), info.get('gt_label', NO_LABEL)
@@ -77,7 +65,8 @@ def _items(dataset: Any) -> list[Item]:
                 f"'{path}': got the class {label!r}; expected one number for each image"
             )
         items.append(Item(path, _name(path, dataset), label))
-    return items
+    labelled = items[0].label != NO_LABEL
+    return items, tuple(dataset.metainfo.get('classes') or ()) or None if labelled else None
 
 
 def _name(path: str, dataset: Any) -> str:
