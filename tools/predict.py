@@ -13,15 +13,14 @@ from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 
 
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__)
-    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='files, folders, patterns')
-    parser.add_argument('--out-dir', required=True, metavar='DIR', help='folder of the results')
-    parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='lowest score of a box (default: 0.3)'
-    )
-    parser.add_argument('--batch-size', type=int, default=1, help='images per batch (default: 1)')
-    parser.add_argument('--no-vis', action='store_true', help='do not draw')
+    add = parser.add_argument
+    add('inputs', nargs='+', metavar='INPUT', help='files, folders, patterns')
+    add('--out-dir', required=True, metavar='DIR', help='folder of the results')
+    add('--score-thr', type=float, default=0.3, help='lowest score of a box (default: 0.3)')
+    add('--batch-size', type=int, default=1, help='images per batch (default: 1)')
+    add('--no-vis', action='store_true', help='do not draw')
     args = parser.parse_args(argv)
 
     from mobileone_mm.apis.predict import predict
@@ -32,7 +31,6 @@ def main(argv: list[str] | None = None) -> int | None:
         print(f'{len(result.unreadable)} images could not be read:')
         for reason in result.unreadable.values():
             print(f'  {reason}')
-    return 0
 
 
 if __name__ == '__main__':

@@ -15,32 +15,26 @@ from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__, device='cpu')
-    parser.add_argument('out', metavar='OUT', help='checkpoint to write (.pth or .safetensors)')
-    parser.add_argument(
+    add = parser.add_argument
+    add('out', metavar='OUT', help='checkpoint to write (.pth or .safetensors)')
+    add(
         '--images',
         nargs='+',
         default=[],
         metavar='PATH',
         help='images to compare on, besides random input',
     )
-    parser.add_argument(
-        '--tolerance', type=float, help='greatest difference, relative to the scale of the output'
-    )
-    parser.add_argument(
-        '--backbone-only', action='store_true', help='do not fold the BNs of necks and heads'
-    )
-    parser.add_argument(
-        '--data', action='store_true', help='also compare the metric on the test set of the config'
-    )
+    add('--tolerance', type=float, help='greatest difference, relative to the scale of the output')
+    add('--backbone-only', action='store_true', help='do not fold the BNs of necks and heads')
+    add('--data', action='store_true', help='also compare the metric on the test set of the config')
     args = vars(parser.parse_args(argv))
 
     from mobileone_mm.apis.switch_to_deploy import switch_to_deploy
     from mobileone_mm.deploy.report import summary
 
     print(summary(switch_to_deploy(**args), args['out']))
-    return 0
 
 
 if __name__ == '__main__':

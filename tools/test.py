@@ -10,26 +10,24 @@ from mobileone_mm.cli.arguments import add_run_arguments, tool_parser
 from mobileone_mm.cli.run import run_tool
 
 
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__)
     add_run_arguments(parser)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--out',
         metavar='FILE',
         help='write predictions (.pkl; .csv for a classifier) or metrics (.json)',
     )
-    parser.add_argument('--show-dir', metavar='DIR', help='draw the predictions into this folder')
-    parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='lowest score of a drawn box (default: 0.3)'
-    )
-    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    add('--show-dir', metavar='DIR', help='draw the predictions into this folder')
+    add('--score-thr', type=float, default=0.3, help='lowest score of a drawn box (default: 0.3)')
+    add('--tta', action='store_true', help='test-time augmentation')
     args = vars(parser.parse_args(argv))
     args.pop('local_rank')
 
     from mobileone_mm.apis.test import evaluate
 
     evaluate(**args)
-    return 0
 
 
 if __name__ == '__main__':

@@ -11,32 +11,27 @@ from mobileone_mm.cli.arguments import add_run_arguments, tool_parser
 from mobileone_mm.cli.run import run_tool
 
 
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__, checkpoint=False)
     add_run_arguments(parser)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
         help='continue a run, by default from the latest checkpoint of the work dir',
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
-    parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size'
-    )
-    parser.add_argument(
-        '--no-validate', action='store_true', help='do not evaluate during training'
-    )
-    parser.add_argument(
-        '--tensorboard', action='store_true', help='write curves and images for TensorBoard'
-    )
-    parser.add_argument(
+    add('--amp', action='store_true', help='mixed precision (GPU)')
+    add('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    add('--no-validate', action='store_true', help='do not evaluate during training')
+    add('--tensorboard', action='store_true', help='write curves and images for TensorBoard')
+    add(
         '--stop-at-broken-images',
         action='store_true',
         help='end the run at an image or mask that cannot be read (default: report it and continue)',
     )
-    parser.add_argument(
+    add(
         '--dry-run',
         nargs='?',
         const='',
@@ -54,7 +49,6 @@ def main(argv: list[str] | None = None) -> int | None:
         from mobileone_mm.apis.train import train
 
         train(**args)
-    return 0
 
 
 if __name__ == '__main__':

@@ -18,31 +18,27 @@ from mobileone_mm.cli.run import run_tool
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__, checkpoint=False)
-    parser.add_argument('variants', metavar='VARIANTS', help='file with a dict `variants`')
-    parser.add_argument(
-        '--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='(default: 0 1 2)'
-    )
-    parser.add_argument('--only', nargs='+', metavar='NAME', help='these variants and the first')
-    parser.add_argument('--metric', help='(default: save_best of the config)')
-    parser.add_argument(
+    add = parser.add_argument
+    add('variants', metavar='VARIANTS', help='file with a dict `variants`')
+    add('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='(default: 0 1 2)')
+    add('--only', nargs='+', metavar='NAME', help='these variants and the first')
+    add('--metric', help='(default: save_best of the config)')
+    add(
         '--jobs',
         type=int,
         default=1,
         metavar='N',
         help='number of runs at the same time (default: 1)',
     )
-    parser.add_argument(
-        '--keep-checkpoints', action='store_true', help='keep the weights of all runs'
-    )
-    parser.add_argument('--work-dir', help='folder of all runs (default: work_dirs/<variants>)')
+    add('--keep-checkpoints', action='store_true', help='keep the weights of all runs')
+    add('--work-dir', help='folder of all runs (default: work_dirs/<variants>)')
     args = parser.parse_args(argv)
 
     from mobileone_mm.apis.ablate import ablate
 
     ablate(root=ROOT, **vars(args))
-    return 0
 
 
 if __name__ == '__main__':

@@ -11,16 +11,17 @@ from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__, checkpoint=False, device='cpu')
-    parser.add_argument('--out-dir', required=True, metavar='DIR', help='folder of the sheets')
-    parser.add_argument('--num', type=int, default=16, help='images per sheet (default: 16)')
-    parser.add_argument(
+    add = parser.add_argument
+    add('--out-dir', required=True, metavar='DIR', help='folder of the sheets')
+    add('--num', type=int, default=16, help='images per sheet (default: 16)')
+    add(
         '--mode',
         default='transformed',
         help='transformed, or concat for the original next to it (default: transformed)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='seed of the augmentation (default: 0)')
+    add('--seed', type=int, default=0, help='seed of the augmentation (default: 0)')
     args = vars(parser.parse_args(argv))
     args.pop('device')
 
@@ -28,7 +29,6 @@ def main(argv: list[str] | None = None) -> int:
 
     for path in browse(**args):
         print(f'written: {path}')
-    return 0
 
 
 if __name__ == '__main__':

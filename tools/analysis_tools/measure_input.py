@@ -19,16 +19,17 @@ from mobileone_mm.config.options import ConfigOptions
 
 def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__, checkpoint=False)
-    parser.add_argument('--num-workers', type=int, nargs='+', default=(), metavar='N',
-                        help='worker processes (default: 1 and the number of cores)')  # fmt: skip
-    parser.add_argument('--num', type=int, default=512, help='images in each pass')
-    parser.add_argument('--repeats', type=int, default=5, help='passes; the median counts')
-    parser.add_argument('--against', nargs='+', action=ConfigOptions, metavar='KEY=VALUE',
-                        help='compare with the pipeline that has these overrides')  # fmt: skip
-    parser.add_argument('--no-train-step', dest='train_step', action='store_false',
-                        help='do not time the training step of the model')  # fmt: skip
-    parser.add_argument('--target-rate', type=float, metavar='R',
-                        help='images/s of a GPU, to compute the cores that feed it')  # fmt: skip
+    add = parser.add_argument
+    add('--num-workers', type=int, nargs='+', default=(), metavar='N',
+        help='worker processes (default: 1 and the number of cores)')  # fmt: skip
+    add('--num', type=int, default=512, help='images in each pass')
+    add('--repeats', type=int, default=5, help='passes; the median counts')
+    add('--against', nargs='+', action=ConfigOptions, metavar='KEY=VALUE',
+        help='compare with the pipeline that has these overrides')  # fmt: skip
+    add('--no-train-step', dest='train_step', action='store_false',
+        help='do not time the training step of the model')  # fmt: skip
+    add('--target-rate', type=float, metavar='R',
+        help='images/s of a GPU, to compute the cores that feed it')  # fmt: skip
     args = parser.parse_args(argv)
 
     from mobileone_mm.apis.measure_input import measure_input

@@ -30,14 +30,15 @@ def show(family: Family) -> str:
     return '\n'.join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     default = Criteria()
     parser = ToolParser(description=__doc__)
-    parser.add_argument('--step', type=float, default=default.step, help='step of the multipliers')
-    parser.add_argument('--min-growth', type=float, default=default.min_growth,
-                        help='least widening from stage to stage')  # fmt: skip
-    parser.add_argument('--rounded', action=argparse.BooleanOptionalAction, default=True,
-                        help='ask that the figures round to those printed')  # fmt: skip
+    add = parser.add_argument
+    add('--step', type=float, default=default.step, help='step of the multipliers')
+    add('--min-growth', type=float, default=default.min_growth,
+        help='least widening from stage to stage')  # fmt: skip
+    add('--rounded', action=argparse.BooleanOptionalAction, default=True,
+        help='ask that the figures round to those printed')  # fmt: skip
     args = parser.parse_args(argv)
     criteria = Criteria(args.step, args.min_growth, as_printed=args.rounded)
     families = search(criteria)
@@ -48,7 +49,6 @@ def main(argv: list[str] | None = None) -> int:
         table = {name: arch for name, arch in ARCHS.items() if name.startswith('mu')}
         if not families or families[0].archs != table:
             raise ProofError('the size table holds other micro models than the search finds')
-    return 0
 
 
 if __name__ == '__main__':

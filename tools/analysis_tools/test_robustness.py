@@ -15,32 +15,28 @@ from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 
 
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__)
-    parser.add_argument(
-        '--root', metavar='DIR', help='folder that holds imagenet-c, imagenet-a, ...'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('--root', metavar='DIR', help='folder that holds imagenet-c, imagenet-a, ...')
+    add(
         '--sets',
         nargs='+',
         metavar='SET',
         help='clean, generated; c, a, r, sketch, v2, or c=FOLDER (default: those below --root)',
     )
-    parser.add_argument('--corruptions', nargs='+', metavar='NAME', help='(default: all 15)')
-    parser.add_argument('--severities', nargs='+', type=int, metavar='N', help='(default: 1 to 5)')
-    parser.add_argument(
-        '--seed', type=int, default=0, help='seed of generated corruptions (default: 0)'
-    )
-    parser.add_argument('--batch-size', type=int, help='replaces the one of the config')
-    parser.add_argument('--work-dir', help='folder of the results (default: work_dirs/<config>)')
-    parser.add_argument('--out', metavar='FILE', help='(default: robustness.json in the work dir)')
-    parser.add_argument('--fresh', action='store_true', help='evaluate everything again')
+    add('--corruptions', nargs='+', metavar='NAME', help='(default: all 15)')
+    add('--severities', nargs='+', type=int, metavar='N', help='(default: 1 to 5)')
+    add('--seed', type=int, default=0, help='seed of generated corruptions (default: 0)')
+    add('--batch-size', type=int, help='replaces the one of the config')
+    add('--work-dir', help='folder of the results (default: work_dirs/<config>)')
+    add('--out', metavar='FILE', help='(default: robustness.json in the work dir)')
+    add('--fresh', action='store_true', help='evaluate everything again')
     args = parser.parse_args(argv)
 
     from mobileone_mm.apis.test_robustness import evaluate_robustness
 
     evaluate_robustness(**vars(args))
-    return 0
 
 
 if __name__ == '__main__':

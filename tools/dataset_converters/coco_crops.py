@@ -16,13 +16,14 @@ from mobileone_mm.cli.run import ToolParser, run_tool
 
 def main(argv: list[str] | None = None) -> None:
     parser = ToolParser(description=__doc__)
-    parser.add_argument('annotations', type=Path, help='COCO-format file with boxes')
-    parser.add_argument('images', type=Path, help='folder of its images')
-    parser.add_argument('out', type=Path, help='folder to write')
-    parser.add_argument('--by', default='category', help='category (default) or supercategory')
-    parser.add_argument('--min-size', type=int, default=48, help='of a box in pixels (default: 48)')
-    parser.add_argument('--margin', type=float, default=0.1, help='around a box (default: 0.1)')
-    parser.add_argument('--classes', nargs='+', default=[], metavar='NAME', help='keep these only')
+    add = parser.add_argument
+    add('annotations', type=Path, help='COCO-format file with boxes')
+    add('images', type=Path, help='folder of its images')
+    add('out', type=Path, help='folder to write')
+    add('--by', default='category', help='category (default) or supercategory')
+    add('--min-size', type=int, default=48, help='of a box in pixels (default: 48)')
+    add('--margin', type=float, default=0.1, help='around a box (default: 0.1)')
+    add('--classes', nargs='+', default=[], metavar='NAME', help='keep these only')
     args = vars(parser.parse_args(argv))
     args['classes'] = tuple(args['classes'])
 

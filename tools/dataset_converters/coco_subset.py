@@ -33,9 +33,10 @@ def subset(path: Path, num: int) -> dict:
 
 def main(argv: list[str] | None = None) -> None:
     parser = ToolParser(description=__doc__)
-    parser.add_argument('annotations', type=Path, help='COCO-format file with boxes')
-    parser.add_argument('out', type=Path, help='file to write')
-    parser.add_argument('--num', type=int, default=32, help='images to keep (default: 32)')
+    add = parser.add_argument
+    add('annotations', type=Path, help='COCO-format file with boxes')
+    add('out', type=Path, help='file to write')
+    add('--num', type=int, default=32, help='images to keep (default: 32)')
     args = parser.parse_args(argv)
     if args.out.exists() and args.out.samefile(args.annotations):
         raise InputError(f"out: '{args.out}' is the input; choose another name")

@@ -16,13 +16,14 @@ from pathlib import Path
 from mobileone_mm.cli.run import ToolParser, run_tool
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     from mobileone_mm.data.convert.coco_to_voc import write_voc_masks
 
     parser = ToolParser(description=__doc__)
-    parser.add_argument('annotations', type=Path, help='COCO-format file with segmentations')
-    parser.add_argument('folder', type=Path, help='folder of the masks')
-    parser.add_argument(
+    add = parser.add_argument
+    add('annotations', type=Path, help='COCO-format file with segmentations')
+    add('folder', type=Path, help='folder of the masks')
+    add(
         '--min-pixels',
         type=int,
         default=1000,
@@ -36,7 +37,6 @@ def main(argv: list[str] | None = None) -> int:
 
     written, total = write_voc_masks(args.annotations, args.folder, args.min_pixels, report)
     print(f'{written} of {total} images: {args.folder}, {args.folder}.txt')
-    return 0
 
 
 if __name__ == '__main__':

@@ -32,19 +32,20 @@ def megabytes(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     parser = ToolParser(description=__doc__)
-    parser.add_argument('source', metavar='SOURCE', help='folder of class folders, or a config')
-    parser.add_argument('out', metavar='OUT', help='new or empty folder')
-    parser.add_argument('--format', dest='form', choices=('shards', 'lmdb'), default='shards')
-    parser.add_argument('--split', choices=('train', 'val', 'test'),
-                        help='which dataset of the config (default: train)')  # fmt: skip
-    parser.add_argument('--no-labels', dest='labels', action='store_false',
-                        help='images without classes, in any folders')  # fmt: skip
-    parser.add_argument('--seed', type=int, default=0, help='seed of the order within the shards')
-    parser.add_argument('--no-shuffle', action='store_true', help='keep the order (evaluation)')
-    parser.add_argument('--shard-size', type=megabytes, default=500, metavar='MB',
-                        help='size of a shard in MB, a whole number (default: 500)')  # fmt: skip
-    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE',
-                        help='override settings of the config')  # fmt: skip
+    add = parser.add_argument
+    add('source', metavar='SOURCE', help='folder of class folders, or a config')
+    add('out', metavar='OUT', help='new or empty folder')
+    add('--format', dest='form', choices=('shards', 'lmdb'), default='shards')
+    add('--split', choices=('train', 'val', 'test'),
+        help='which dataset of the config (default: train)')  # fmt: skip
+    add('--no-labels', dest='labels', action='store_false',
+        help='images without classes, in any folders')  # fmt: skip
+    add('--seed', type=int, default=0, help='seed of the order within the shards')
+    add('--no-shuffle', action='store_true', help='keep the order (evaluation)')
+    add('--shard-size', type=megabytes, default=500, metavar='MB',
+        help='size of a shard in MB, a whole number (default: 500)')  # fmt: skip
+    add('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE',
+        help='override settings of the config')  # fmt: skip
     args = vars(parser.parse_args(argv))
     if args.pop('no_shuffle'):
         args['seed'] = None

@@ -15,20 +15,17 @@ from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__, checkpoint=False)
-    parser.add_argument('out_dir', metavar='OUT_DIR', help='folder of the outputs')
-    parser.add_argument('--views', type=int, default=1, help='number of views (default: 1)')
-    parser.add_argument(
-        '--first-view', type=int, default=0, help='number of the first view (default: 0)'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('out_dir', metavar='OUT_DIR', help='folder of the outputs')
+    add('--views', type=int, default=1, help='number of views (default: 1)')
+    add('--first-view', type=int, default=0, help='number of the first view (default: 0)')
+    add(
         '--topk', type=int, default=10, help='probabilities for each image; 0 for all (default: 10)'
     )
-    parser.add_argument('--seed', type=int, default=0, help='other seeds give other views')
-    parser.add_argument(
-        '--batch-size', type=int, help='images of a batch (default: that of the training)'
-    )
+    add('--seed', type=int, default=0, help='other seeds give other views')
+    add('--batch-size', type=int, help='images of a batch (default: that of the training)')
     args = vars(parser.parse_args(argv))
 
     from mobileone_mm.apis.store_teacher_outputs import store_teacher_outputs
@@ -51,7 +48,6 @@ def main(argv: list[str] | None = None) -> int:
         )
     if done.unreadable:
         print(f'{done.unreadable} images could not be read and have no outputs')
-    return 0
 
 
 if __name__ == '__main__':

@@ -16,22 +16,21 @@ import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.cli.run import ToolParser, run_tool
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     from mobileone_mm.weights.convert import FORMS, convert_weights
     from mobileone_mm.weights.names import SCHEMES
 
     parser = ToolParser(description=__doc__)
-    parser.add_argument('source', metavar='IN', help='weights to read')
-    parser.add_argument('out', metavar='OUT', help='file to write')
-    parser.add_argument(
+    add = parser.add_argument
+    add('source', metavar='IN', help='weights to read')
+    add('out', metavar='OUT', help='file to write')
+    add(
         '--to',
         choices=tuple(SCHEMES),
         default='mmpretrain',
         help='whose names (default: %(default)s)',
     )
-    parser.add_argument(
-        '--form', choices=FORMS, help='training or deploy form (default: that of the input)'
-    )
+    add('--form', choices=FORMS, help='training or deploy form (default: that of the input)')
     args = vars(parser.parse_args(argv))
     done = convert_weights(**args)
     size = f'MobileOne-{done["arch"].upper()}' if done['arch'] else 'MobileOne of no public size'
@@ -42,7 +41,6 @@ def main(argv: list[str] | None = None) -> int:
     )
     if (forms['before'], forms['after']) == ('deploy', 'train'):
         print("Train from it with custom_hooks=[dict(type='mobileone_mm.RecalibrateHook')].")
-    return 0
 
 
 if __name__ == '__main__':
