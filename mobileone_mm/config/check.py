@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -58,53 +58,47 @@ _BACKEND_PACKAGES = {
 }
 
 
-class _Number(NamedTuple):
-    integer: bool = True
-    least: int = 1
-    never: bool = False  # -1 stands for never
-
-    def allows(self, value: Any) -> bool:
-        kinds = (int,) if self.integer else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            return False
-        return value >= self.least or (self.never and value == -1)
-
-    def __str__(self) -> str:
-        kind = 'an integer' if self.integer else 'a number'
-        return f'{kind} of at least {self.least}{", or -1 for never" if self.never else ""}'
-
-
-_COUNT, _FROM_ZERO, _REAL = _Number(), _Number(least=0), _Number(integer=False, least=0)
-_NUMBERS = {
-    **{f'{part}_dataloader.batch_size': _COUNT for part in ('train', 'val', 'test')},
-    **{f'{part}_dataloader.num_workers': _FROM_ZERO for part in ('train', 'val', 'test')},
+_PARTS = ('train', 'val', 'test')
+#: what is allowed: kinds, least value, whether -1 stands for never, settings
+_NUMBERS: tuple[tuple[tuple[type, ...], int, bool, tuple[str, ...]], ...] = (
+    ((int,), 1, False, (
+        *(f'{part}_dataloader.batch_size' for part in _PARTS), 'optim_wrapper.accumulative_counts',
+        'default_hooks.logger.interval',
+    )),
+    ((int,), 0, False, (
+        *(f'{part}_dataloader.num_workers' for part in _PARTS), 'train_cfg.val_begin',
+        'randomness.seed',
+    )),
+    ((int,), 1, True, (
+        'default_hooks.checkpoint.interval', 'default_hooks.checkpoint.max_keep_ckpts',
+    )),
     # mmengine accepts whole floats such as 1e5 here.
-    'train_cfg.max_epochs': _Number(integer=False),
-    'train_cfg.max_iters': _Number(integer=False),
-    'train_cfg.val_begin': _FROM_ZERO,
-    'train_cfg.val_interval': _Number(integer=False),
-    'optim_wrapper.accumulative_counts': _COUNT,
-    'optim_wrapper.optimizer.lr': _REAL,
-    'optim_wrapper.optimizer.weight_decay': _REAL,
-    'default_hooks.checkpoint.interval': _Number(never=True),
-    'default_hooks.checkpoint.max_keep_ckpts': _Number(never=True),
-    'default_hooks.logger.interval': _COUNT,
-    'randomness.seed': _FROM_ZERO,
-}
+    ((int, float), 1, False, (
+        'train_cfg.max_epochs', 'train_cfg.max_iters', 'train_cfg.val_interval',
+    )),
+    ((int, float), 0, False, (
+        'optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay',
+    )),
+)  # fmt: skip
 
 
 def check_numbers(cfg: Config) -> None:
     """Check the numbers that every run has; an absent number or None is allowed.
 
-    Raises:
-        InputError: Naming the setting, the value and what is allowed.
+    An InputError names the setting, the value and what is allowed.
     """
-    for path, allowed in _NUMBERS.items():
-        node: Any = cfg._cfg_dict
-        for key in path.split('.'):
-            node = mapping(node).get(key)
-        if node is not None and not allowed.allows(node):
-            raise InputError(f'{path}: got {node!r}; expected {allowed}')
+    for kinds, least, never, paths in _NUMBERS:
+        for path in paths:
+            value: Any = cfg._cfg_dict
+            for key in path.split('.'):
+                value = mapping(value).get(key)
+            number = isinstance(value, kinds) and not isinstance(value, bool)
+            if value is not None and not (number and (value >= least or (never and value == -1))):
+                kind = 'a number' if float in kinds else 'an integer'
+                raise InputError(
+                    f'{path}: got {value!r}; expected {kind} of at least {least}'
+                    f'{", or -1 for never" if never else ""}'
+                )
 
 
 def check_keys(cfg: Config, training: bool = True) -> None:
@@ -113,13 +107,9 @@ def check_keys(cfg: Config, training: bool = True) -> None:
     Variables of the user are allowed: at the top level, and in ``train_cfg`` and ``test_cfg`` of
     models, only a name that differs from a known one by a typing error is rejected.
 
-    Args:
-        cfg: The config.
-        training: Whether to check the optimizer and the recipes, too. Some of the hosts' own configs
-            have keys there that nothing reads; they do no harm to a test.
-
-    Raises:
-        InputError: Naming the path of the key and the probable meaning.
+    ``training`` checks the optimizer and the recipes, too. Some of the hosts' own configs have keys
+    there that nothing reads; they do no harm to a test. An InputError names the path of the key and
+    the probable meaning.
     """
     for key in cfg._cfg_dict:
         _check_near('', key, TOP_LEVEL_KEYS)
@@ -140,19 +130,15 @@ def check_keys(cfg: Config, training: bool = True) -> None:
 
 
 def check_parts(cfg: Config, evaluator: str | None = None) -> None:
-    """Check hooks, optimizer, visualizer and metrics of a run.
+    """Check hooks, optimizer, visualizer and metrics of a run, in the default scope of its config.
 
-    The default scope must be that of the config.
-
-    Args:
-        cfg: The config.
-        evaluator: The evaluator of the run, ``val_evaluator`` or ``test_evaluator``.
-
-    Raises:
-        InputError: Naming the path, the value and what is allowed.
+    ``evaluator`` is ``val_evaluator`` or ``test_evaluator``. An InputError names the path, the value
+    and what is allowed.
     """
-    for path, hook in _hooks(cfg):
-        _check_hook(path, hook)
+    for name, hook in mapping(cfg.get('default_hooks')).items():
+        _check_hook(f'default_hooks.{name}', hook)
+    for index, hook in enumerate(cfg.get('custom_hooks') or ()):
+        _check_hook(f'custom_hooks.{index}', hook)
     name = mapping(mapping(cfg.get('optim_wrapper')).get('optimizer')).get('type')
     if isinstance(name, str) and _find(OPTIMIZERS, name) is None:
         hint = _hint(OPTIMIZERS, name) or '; torch.optim has the usual optimizers'
@@ -160,13 +146,6 @@ def check_parts(cfg: Config, evaluator: str | None = None) -> None:
     _check_back_ends(cfg)
     if evaluator is not None:
         _check_topk(cfg, evaluator)
-
-
-def _hooks(cfg: Config) -> Iterator[tuple[str, Any]]:
-    for name, hook in mapping(cfg.get('default_hooks')).items():
-        yield f'default_hooks.{name}', hook
-    for index, hook in enumerate(cfg.get('custom_hooks') or ()):
-        yield f'custom_hooks.{index}', hook
 
 
 def _check_hook(path: str, hook: Any) -> None:

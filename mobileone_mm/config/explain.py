@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -12,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from ..errors import InputError, one_line
-from .spelling import mistyped
+from .spelling import did_you_mean
 from .tree import arguments_of, walk
 
 # The errors by which constructors refuse their arguments; the hosts also use assert. Any other error
@@ -28,13 +29,8 @@ _UNREGISTERED = re.compile(r'^\'?"?(\S+) is not in the (\S+) registry')
 def config_faults(cfg: Config, built: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turn a refusal while something is built from the config into one line with its path.
 
-    Args:
-        cfg: The config.
-        built: Says whether everything is built. From then on only the refusal of a dict that stands in
-            the config becomes a line, such as a pipeline that a hook builds at a later epoch.
-
-    Raises:
-        InputError: Instead of the error that a constructor raised about its arguments.
+    ``built`` says whether everything is built. From then on only the refusal of a dict that stands in
+    the config becomes a line, such as a pipeline that a hook builds at a later epoch.
     """
     try:
         yield
@@ -42,7 +38,8 @@ def config_faults(cfg: Config, built: Callable[[], bool] = lambda: False) -> Ite
         raise
     except REFUSALS as error:
         frame = _build_frame(error)
-        if frame is None or (built() and not _has(cfg, frame.f_locals['cfg'])):
+        written = [node for _, node in walk(cfg._cfg_dict)]
+        if frame is None or (built() and frame.f_locals['cfg'] not in written):
             raise
         raise InputError(_describe(cfg, frame, error)) from error
 
@@ -50,14 +47,10 @@ def config_faults(cfg: Config, built: Callable[[], bool] = lambda: False) -> Ite
 def _build_frame(error: BaseException | None) -> FrameType | None:
     """Return the innermost call of the registry that was building when the error was raised."""
     found = None
-    trace = error.__traceback__ if error else None
-    while trace is not None:
-        frame = trace.tb_frame
-        if frame.f_code.co_name == 'build_from_cfg' and isinstance(
-            frame.f_locals.get('cfg'), Mapping
-        ):
+    for frame, _ in traceback.walk_tb(error.__traceback__ if error else None):
+        building = frame.f_code.co_name == 'build_from_cfg'
+        if building and isinstance(frame.f_locals.get('cfg'), Mapping):
             found = frame
-        trace = trace.tb_next
     if found is None and error is not None:
         # mmengine raises the errors of hooks again; the first error is in the context.
         return _build_frame(error.__context__)
@@ -70,23 +63,20 @@ def _describe(cfg: Config, frame: FrameType, error: BaseException) -> str:
     kind = getattr(cls, '__name__', node.get('type'))
     path = _path_of(cfg, node)
     if cls is None and (found := _UNREGISTERED.search(text)):
-        hint = _did_you_mean(found[1], _registered(frame.f_locals.get('registry')))
+        hint = did_you_mean(found[1], _registered(frame.f_locals.get('registry')), listed=False)
         return f"{path or 'config'}.type: '{found[1]}' is unknown{hint} ({found[2]} registry)"
     if unexpected := _UNEXPECTED.search(text):
         name, key = unexpected.groups()
         known = arguments_of(cls) if inspect.isclass(cls) and key in node else set()
         where = _path_of_key(cfg, node, path, key)
-        return f"{where}: {name or kind} has no argument '{key}'{_did_you_mean(key, known)}"
+        hint = did_you_mean(key, known, listed=False)
+        return f"{where}: {name or kind} has no argument '{key}'{hint}"
     path = path or 'config'
     if missing := _MISSING.search(text):
         return f'{path}: {kind} needs the argument {missing[1]}'
     if isinstance(error, FileNotFoundError):
         return f'{path}: {kind}: no such file: {error.filename or text}'
     return f'{path}: {kind}: {text}'
-
-
-def _has(cfg: Config, node: Mapping) -> bool:
-    return any(other == node for _, other in walk(cfg._cfg_dict))
 
 
 def _registered(registry: Registry | None) -> set[str]:
@@ -97,11 +87,6 @@ def _registered(registry: Registry | None) -> set[str]:
             names |= {f'{scope}.{key}' for key in child.module_dict}
         registry = registry.parent
     return names
-
-
-def _did_you_mean(name: str, known: set[str]) -> str:
-    near = mistyped(name, known)
-    return f"; did you mean '{near}'?" if near else ''
 
 
 def _path_of(cfg: Config, node: Mapping) -> str | None:

@@ -45,8 +45,7 @@ def load_config(
         needs: Top-level keys that the config must have besides ``model``.
 
     Raises:
-        InputError: The file is no config or cannot be read, or the config has a key that nothing
-            would read or a number out of range.
+        InputError: The config cannot be read, or has a key that nothing reads or a wrong number.
     """
     cfg = _read(Path(path).expanduser())
     if options:
@@ -90,7 +89,8 @@ def _read(path: Path) -> Config:
     except Exception as error:  # a config is a program: any error can occur in it
         if hint := _import_hint(path, error):
             raise InputError(f"config '{path}': {hint}") from error
-        used = ''.join(f", {name}='{os.environ[name]}'" for name in filter_.variables())
+        named = dict.fromkeys(_VARIABLE.findall(' '.join(filter_.messages)))
+        used = ''.join(f", {name}='{os.environ[name]}'" for name in named if name in os.environ)
         raise InputError(
             f"config '{path}': cannot be read ({type(error).__name__}: {one_line(error)[:300]})"
             + (f'; it uses these environment variables: {used[2:]}' if used else '')
@@ -108,11 +108,11 @@ def _import_hint(path: Path, error: BaseException) -> str:
     if not name:
         return ''
     top, folder = name.partition('.')[0], path.absolute().parent
-    beside = folder.joinpath(f'{top}.py').is_file() or folder.joinpath(top).is_dir()
-    place = f"it is in '{folder}', the folder of the config: " if beside else ''
-    folder_shown = f"'{folder}'" if beside else 'the folder that has it'
+    place, shown = '', 'the folder that has it'
+    if folder.joinpath(f'{top}.py').is_file() or folder.joinpath(top).is_dir():
+        place, shown = f"it is in '{folder}', the folder of the config: ", f"'{folder}'"
     return (
-        f"custom_imports: Python does not find the module '{name}'; {place}add {folder_shown} to the "
+        f"custom_imports: Python does not find the module '{name}'; {place}add {shown} to the "
         'environment variable PYTHONPATH'
     )
 
@@ -122,18 +122,12 @@ class _SayOnce(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._messages: dict[str, None] = {}
+        self.messages: dict[str, None] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        new = message not in self._messages
-        self._messages[message] = None
+        new = record.getMessage() not in self.messages
+        self.messages[record.getMessage()] = None
         return new
-
-    def variables(self) -> list[str]:
-        """Return the names of the environment variables that the config uses."""
-        found = _VARIABLE.findall(' '.join(self._messages))
-        return [name for name in dict.fromkeys(found) if name in os.environ]
 
 
 def _merge(cfg: Config, options: Mapping[str, Any]) -> None:

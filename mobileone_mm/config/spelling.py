@@ -34,10 +34,9 @@ def mistyped(name: str, known: Iterable[str]) -> str | None:
     return other if distance <= allowed else None
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], listed: bool = True) -> str:
     """Return ``; did you mean 'x'?``, a list of what is allowed, or an empty string."""
     known = sorted(known)
-    near = mistyped(name, known)
-    if near:
+    if near := mistyped(name, known):
         return f"; did you mean '{near}'?"
-    return f'; allowed: {", ".join(known)}' if 0 < len(known) <= 24 else ''
+    return f'; allowed: {", ".join(known)}' if listed and 0 < len(known) <= 24 else ''

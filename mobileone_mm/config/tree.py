@@ -63,14 +63,9 @@ def type_name(node: Any) -> str:
 
 
 def class_of(node: Any, scope: str | None = None) -> type | None:
-    """Return the class that the ``type`` of a dict names, from whichever registry has it.
+    """Return the class that the ``type`` of a dict names, from whichever registry has it, or None.
 
-    Args:
-        node: A dict of a config.
-        scope: The default scope of the config; None for the default scope of the process.
-
-    Returns:
-        The class; None if no registry knows it.
+    ``scope`` is the default scope of the config; None stands for that of the process.
     """
     kind = mapping(node).get('type')
     if not isinstance(kind, str):
@@ -89,13 +84,13 @@ def class_of(node: Any, scope: str | None = None) -> type | None:
 
 def arguments_of(cls: type) -> set[str]:
     """Return the names of the arguments that a class and its base classes spell out."""
-    names: set[str] = set()
-    for base in inspect.getmro(cls):
-        init = vars(base).get('__init__')
-        if inspect.isfunction(init):
-            kinds = inspect.signature(init).parameters.values()
-            names |= {p.name for p in kinds if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-    return names - {'self'}
+    inits = (vars(base).get('__init__') for base in inspect.getmro(cls))
+    return {
+        parameter.name
+        for init in filter(inspect.isfunction, inits)
+        for parameter in inspect.signature(init).parameters.values()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    } - {'self'}
 
 
 def _items(node: Any) -> list[tuple[Any, Any]]:

@@ -49,14 +49,10 @@ class AverageCheckHook(Hook):
         if any(block.deploy != deploy for block, deploy in self._forms):
             self.before_train(runner)
 
-    def before_val_epoch(self, runner: Any) -> None:
+    def before_val_epoch(self, runner: Any, **_: Any) -> None:
         check_averages(runner)
 
-    def before_test_epoch(self, runner: Any) -> None:
-        check_averages(runner)
-
-    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:  # noqa: ARG002
-        check_averages(runner)
+    before_test_epoch = before_save_checkpoint = before_val_epoch
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         average = checkpoint.get('ema_state_dict')

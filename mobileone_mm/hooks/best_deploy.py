@@ -17,9 +17,8 @@ from ..reparam.surgery import unfused_blocks
 from ..training.run_model import require_units, unwrapped
 from ..training.seeding import seeded
 
-_KEY = (
-    'best_ckpt'  # CheckpointHook's key of its files; with '_<metric>' if there are several metrics
-)
+#: CheckpointHook's key of its files; with '_<metric>' if there are several metrics
+_KEY = 'best_ckpt'
 _SUFFIXES = ('.pth', '.py', '.json')
 
 
@@ -39,8 +38,7 @@ class BestDeployHook(Hook):
 
     Raises:
         ValueError: ``tolerance`` is not a number between 0 and 1.
-        InputError: No checkpoint hook saves a best checkpoint on a local disk, or the model has no
-            re-parameterisable unit.
+        InputError: No best checkpoint is saved on a local disk, or the model has no unit to fuse.
     """
 
     priority = 'LOWEST'  # after CheckpointHook, which saves the best at the end of a validation

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.hooks import EMAHook, Hook
-from mmengine.logging import print_log
+from mmengine.hooks import Hook
 
 from ..errors import InputError
 from ..registry import HOOKS
+from ..training.averages import ema_hooks
 from ..training.run_model import unwrapped
 from ..weights.fit import checkpoint_for
 from ..weights.names import form_of
@@ -46,12 +45,11 @@ class CheckpointCheckHook(Hook):
         weights = read_weights(checkpoint, source)
         if self.resume:
             _check_form(weights.form, form_of(model.state_dict()), source)
-            _check_averages(runner, model, checkpoint, source)
+            if isinstance(checkpoint.get('ema_state_dict'), Mapping) and ema_hooks(runner):
+                _rename_raw_weights(model, checkpoint)
         fitted = checkpoint_for(model, weights, 'model' if self.whole else 'backbone')
-        if not isinstance(
-            checkpoint.get('state_dict'), Mapping
-        ):  # mmengine's Runner did not write it
-            checkpoint.clear()
+        if not isinstance(checkpoint.get('state_dict'), Mapping):
+            checkpoint.clear()  # mmengine's Runner did not write it
         checkpoint['state_dict'] = fitted.state
 
 
@@ -64,27 +62,12 @@ def _check_form(file: str | None, own: str | None, source: str) -> None:
         )
 
 
-def _check_averages(runner: Any, model: Any, checkpoint: dict, source: str) -> None:
-    """Give the raw weights of a run with EMA the names of the model, or say that they are left out."""
-    raw = checkpoint.get('ema_state_dict')
-    if not isinstance(raw, Mapping):
-        return
-    if not any(isinstance(hook, EMAHook) for hook in runner.hooks):
-        print_log(
-            f"--resume: '{source}' holds averaged weights ('state_dict') and the raw weights that the "
-            "optimizer belongs to ('ema_state_dict'), but the config has no EMAHook; the run goes on "
-            'from the averaged weights. To go on as before, add '
-            "custom_hooks=[dict(type='EMAHook')] with the settings of the earlier run.",
-            'current',
-            logging.WARNING,
-        )
-        return
-    target = model.state_dict()
-    names = {key.removeprefix('module.') for key in raw if key not in COUNTERS}
-    if not names <= target.keys():
-        fitted = checkpoint_for(
-            model, {k: v for k, v in raw.items() if k not in COUNTERS}, 'nothing'
-        )
-        counters = {key: raw[key] for key in raw if key in COUNTERS}
-        renamed = {f'module.{key}': value for key, value in fitted.state.items()}
+def _rename_raw_weights(model: Any, checkpoint: dict) -> None:
+    """Give the raw weights of a run with EMA the names of the model."""
+    content = checkpoint['ema_state_dict']
+    raw = {key: value for key, value in content.items() if key not in COUNTERS}
+    if not {key.removeprefix('module.') for key in raw} <= model.state_dict().keys():
+        fitted = checkpoint_for(model, raw, 'nothing').state
+        counters = {key: content[key] for key in content if key in COUNTERS}
+        renamed = {f'module.{key}': value for key, value in fitted.items()}
         checkpoint['ema_state_dict'] = {**counters, **renamed}

@@ -61,22 +61,14 @@ class CurriculumHook(Hook):
         self._logged: int | None = None
 
     def begins(self, max_epochs: int) -> list[int]:
-        """Return the first epoch of each phase, counted from 0, in a run of ``max_epochs``.
-
-        Raises:
-            InputError: A phase would begin after the end.
-        """
+        """Return the first epoch of each phase; an InputError names a phase after the end."""
         try:
             return first_epochs(self.phases, self.total, max_epochs)
         except ValueError as error:
             raise InputError(f'{_NAME}: {error}') from error
 
     def before_train(self, runner: Any) -> None:
-        """Check the phases against the run and put them into the pipeline.
-
-        Raises:
-            InputError: See the class.
-        """
+        """Check the phases against the run and put them into the pipeline."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise InputError(
                 f'{_NAME}: its phases are counted in epochs, and train_cfg.type is '

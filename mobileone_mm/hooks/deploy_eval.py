@@ -26,9 +26,6 @@ from ..training.averages import check_averages
 from ..training.channels_last import restore_format
 from ..training.run_model import require_units, unwrapped
 
-#: name of a unit and its relative difference
-UnitDifference = tuple[str, float]
-
 
 @HOOKS.register_module()
 class DeployEvalHook(Hook):
@@ -52,8 +49,8 @@ class DeployEvalHook(Hook):
 
     Raises:
         ValueError: An argument is not allowed.
-        InputError: The model has no re-parameterisable unit or cannot be copied, an average is in
-            another form, or the hook runs after EMAHook or CheckpointHook.
+        InputError: The model has no unit to fuse or cannot be copied, an average is in another form,
+            or the hook runs after EMAHook or CheckpointHook.
         ProofError: The forms differ by more than the tolerances. The run ends before it chooses a
             checkpoint by that metric.
     """
@@ -109,9 +106,7 @@ class DeployEvalHook(Hook):
         # remove the copy then.
         if not self._open:
             return
-        if (
-            batch_idx == 0
-        ):  # a loop with several passes over the data may change the model between them
+        if batch_idx == 0:  # a loop with several passes may change the model between them
             self._put_back(runner)
             self._take_place(runner)
             if self._reference is not None:
@@ -207,7 +202,7 @@ class _Reference:
         self.loop = loop
         self.passes = 0
         self.used = False
-        self.worst: UnitDifference | None = None
+        self.worst: tuple[str, float] | None = None  # name of a unit and its relative difference
         # A copy, because metrics collect results. COCO's annotations are large and read-only: shared.
         metrics = getattr(loop.evaluator, 'metrics', ())
         kept = [getattr(metric, '_coco_api', None) for metric in metrics]

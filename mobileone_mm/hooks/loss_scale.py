@@ -41,13 +41,7 @@ class LossScaleHook(Hook):
         overflow = getattr(optimizer, 'found_inf', None)  # fused optimizers skip by themselves
         self._stepped = overflow is None or not bool(overflow)
 
-    def after_train_iter(
-        self,
-        runner: Any,
-        batch_idx: int,  # noqa: ARG002
-        data_batch: Any = None,  # noqa: ARG002
-        outputs: Any = None,  # noqa: ARG002
-    ) -> None:
+    def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
         """Count a skipped step, or report the skipped steps before a good one."""
         if self._handle is None or not runner.optim_wrapper.should_update():
             return

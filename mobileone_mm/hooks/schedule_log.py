@@ -22,10 +22,11 @@ class ScheduleLogHook(Hook):
     priority = 'VERY_LOW'
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:  # noqa: ARG002
+        wrapper = runner.optim_wrapper
         decays = [
             group['weight_decay']
-            for optimizer in _optimizers(runner.optim_wrapper)
-            for group in optimizer.param_groups
+            for inner in getattr(wrapper, 'optim_wrappers', {'': wrapper}).values()
+            for group in inner.optimizer.param_groups
             if 'weight_decay' in group
         ]
         if not decays:
@@ -33,10 +34,3 @@ class ScheduleLogHook(Hook):
         runner.message_hub.update_scalar('train/weight_decay', max(decays))
         if min(decays) != max(decays):
             runner.message_hub.update_scalar('train/weight_decay_min', min(decays))
-
-
-def _optimizers(wrapper: Any) -> list[Any]:
-    """Return the optimizers of a wrapper, or of a dict of wrappers."""
-    if hasattr(wrapper, 'optim_wrappers'):
-        return [inner.optimizer for inner in wrapper.optim_wrappers.values()]
-    return [wrapper.optimizer]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -10,6 +9,7 @@ from mmengine.hooks import Hook
 
 from ..distill.views import StoredView
 from ..registry import HOOKS
+from ..training.run_model import datasets_inside
 
 
 @HOOKS.register_module()
@@ -28,7 +28,7 @@ class TeacherOutputsCheckHook(Hook):
             return
         left_out = [
             path
-            for dataset in _datasets(runner.train_dataloader.dataset)
+            for dataset in datasets_inside(runner.train_dataloader.dataset)
             for transform in dataset.pipeline.transforms
             if isinstance(transform, StoredView)
             for path in (dataset.get_data_info(i)['img_path'] for i in range(len(dataset)))
@@ -40,12 +40,3 @@ class TeacherOutputsCheckHook(Hook):
                 f'{len(left_out)} images could not be read when the outputs of the teachers were '
                 f"stored and are left out, such as '{left_out[0]}'"
             )
-
-
-def _datasets(dataset: Any) -> Iterator[Any]:
-    """The datasets inside wrappers."""
-    for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
-        if part is not None:
-            yield from _datasets(part)
-    if hasattr(dataset, 'pipeline'):
-        yield dataset

@@ -18,9 +18,9 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None) -> i
     Raises:
         TypeError, ValueError: It is not an integer, or outside the range.
     """
-    expected = (
-        f'an integer of at least {low}' if high is None else f'an integer from {low} to {high}'
-    )
+    expected = f'an integer of at least {low}'
+    if high is not None:
+        expected = f'an integer from {low} to {high}'
     if not is_integer(value):
         raise TypeError(f'{name}: got {value!r}; expected {expected}')
     number = index(value)
@@ -30,11 +30,7 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None) -> i
 
 
 def check_sequence(name: str, value: Any, length: int) -> Sequence[Any]:
-    """Return a list or tuple of ``length`` numbers.
-
-    Raises:
-        TypeError, ValueError: It is not a sequence, or has another length.
-    """
+    """Return a list or tuple of ``length`` numbers; else raise a TypeError or ValueError."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise TypeError(f'{name}: got {value!r}; expected a list of {length} numbers')
     if len(value) != length:

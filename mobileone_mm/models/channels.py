@@ -12,17 +12,10 @@ from . import MobileOne
 
 
 def check_channels(model_cfg: Mapping[str, Any], model: nn.Module) -> None:
-    """Check ``in_channels`` of the neck or the heads that follow the backbone.
+    """Check ``in_channels`` of the neck or the heads on a MobileOne, by the ``model`` of a config.
 
     A model with wrong channels builds in every host. The first batch then ends in torch's message
-    about the shape of a weight.
-
-    Args:
-        model_cfg: The ``model`` of a config.
-        model: The model that was built from it; not checked if its backbone is not a MobileOne.
-
-    Raises:
-        InputError: A setting does not fit the backbone; the message names the right channels.
+    about the shape of a weight. An InputError names the right channels.
     """
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, MobileOne):

@@ -16,40 +16,25 @@ Integer: TypeAlias = Any
 class Counts(NamedTuple):
     """The result of :func:`count`.
 
-    Attributes:
-        parameters_fused: Weights and biases of the deploy form.
-        parameters_unfused: Weights and biases of the training form, without running statistics.
-        macs: Multiply-adds of the deploy form for one image, without biases, activations and
-            pooling, as in the paper's "FLOPs".
+    MACs are those of one image, without biases, activations and pooling, as in the paper's "FLOPs".
     """
 
-    parameters_fused: Integer
-    parameters_unfused: Integer
-    macs: Integer
+    parameters_fused: Integer  # weights and biases of the deploy form
+    parameters_unfused: Integer  # of the training form, without running statistics
+    macs: Integer  # multiply-adds of the deploy form
 
 
 class Unit(NamedTuple):
-    """The properties of one unit that the formulas use.
-
-    Attributes:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output; a depthwise unit has ``in_channels``.
-        kernel_size: 3 (stem and depthwise) or 1 (pointwise).
-        depthwise: Whether each output channel depends on one input channel only.
-        branches: Conv-BN branches with the full kernel (the paper's k).
-        identity: Whether the training form has the identity branch.
-        with_se: Whether the unit has squeeze-and-excitation.
-        pixels: Height times width of the output.
-    """
+    """The properties of one unit that the formulas use."""
 
     in_channels: Integer
-    out_channels: Integer
-    kernel_size: int
+    out_channels: Integer  # of a depthwise unit: `in_channels`
+    kernel_size: int  # 3 (stem and depthwise) or 1 (pointwise)
     depthwise: bool
-    branches: int
-    identity: Integer
+    branches: int  # conv-BN branches with the full kernel (the paper's k)
+    identity: Any  # whether the training form has the identity branch; an array of bool for arrays
     with_se: bool
-    pixels: int
+    pixels: int  # height times width of the output
 
 
 def count(
@@ -104,13 +89,8 @@ def list_units(
 ) -> list[Unit]:
     """List the units of a backbone in order: the stem, then depthwise and pointwise alternately.
 
-    Args:
-        channels: Output channels of the stem and of the four stages.
-        num_blocks: Blocks of each stage.
-        num_conv_branches: Conv-BN branches of each stage (k); the stem always has one.
-        num_se_blocks: Blocks with squeeze-and-excitation at the end of each stage.
-        size: Height and width of the image.
-        in_channels: Channels of the image.
+    ``channels`` are the outputs of the stem and of the four stages, ``size`` is the height and width of
+    the image; the other sequences have one number for each stage. The stem has one conv branch.
     """
     # Kernel size 3, padding 1 and stride 2 halve a side and round up.
     height, width = (math.ceil(side / 2) for side in size)

@@ -41,21 +41,13 @@ TARGETS: dict[str, Target] = {
 
 @dataclass(frozen=True)
 class Criteria:
-    """Conditions on a family of three, in addition to the fixed rules of :func:`search`.
+    """Conditions on a family of three, in addition to the fixed rules of :func:`search`."""
 
-    Attributes:
-        step: Width factors are multiples of this, up to S0's largest (2); above 0.
-        min_growth: Smallest ratio of the channels of a stage to those of the stage before.
-        max_growth: Largest such ratio; S0 to S4 have at most 4.
-        tolerance: Largest relative deviation from each published figure.
-        as_printed: Whether the figures must also round to the printed ones.
-    """
-
-    step: float = 0.125
-    min_growth: float = 1.5
-    max_growth: float = 4.0
-    tolerance: float = 0.02
-    as_printed: bool = True
+    step: float = 0.125  # width factors are multiples of this, up to S0's largest (2); above 0
+    min_growth: float = 1.5  # smallest ratio of the channels of a stage to those of the one before
+    max_growth: float = 4.0  # largest such ratio; S0 to S4 have at most 4
+    tolerance: float = 0.02  # largest relative deviation from each published figure
+    as_printed: bool = True  # whether the figures must also round to the printed ones
 
 
 @dataclass(frozen=True)
@@ -86,7 +78,10 @@ def search(criteria: Criteria | None = None) -> list[Family]:
     factors = _width_factors(criteria)
     families = []
     for num_blocks in _depth_patterns():
-        counts = _count(num_blocks, factors)
+        # Each count is an array of all networks with this depth pattern.
+        channels = (factors * BASE_CHANNELS).astype(np.int64).T
+        units = list_units((np.minimum(64, channels[0]), *channels), num_blocks)
+        counts = count_units(units, num_classes=1000)
         fitting = [factors[_fits(counts, target, criteria)] for target in TARGETS.values()]
         for members in _nested(*fitting):
             archs = {
@@ -135,13 +130,6 @@ def _width_factors(criteria: Criteria) -> np.ndarray:
     channels = factors * BASE_CHANNELS
     growth = channels[:, 1:] / channels[:, :-1]
     return factors[((growth >= criteria.min_growth) & (growth <= criteria.max_growth)).all(1)]
-
-
-def _count(num_blocks: tuple[int, ...], factors: np.ndarray) -> Counts:
-    """Count all networks of one depth pattern: each count is an array (number,)."""
-    channels = (factors * BASE_CHANNELS).astype(np.int64).T
-    units = list_units((np.minimum(64, channels[0]), *channels), num_blocks)
-    return count_units(units, num_classes=1000)
 
 
 def _fits(counts: Counts, target: Target, criteria: Criteria) -> np.ndarray:

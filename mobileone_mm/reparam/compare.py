@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,29 +29,25 @@ def randomize_(module: nn.Module, seed: int = 0) -> nn.Module:
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def uniform(like: Tensor, low: float, high: float) -> Tensor:
-        return torch.rand(like.shape, generator=generator, dtype=torch.float64) * (high - low) + low
-
     for child in module.modules():
-        for tensor in child.parameters(recurse=False):
-            if isinstance(child, _BatchNorm) or tensor.ndim < 2:
-                continue
-            fan_in = max(1, tensor[0].numel())
-            tensor.copy_(
-                torch.randn(tensor.shape, generator=generator, dtype=torch.float64) / fan_in**0.5
-            )
         if isinstance(child, _BatchNorm):
-            for name, low, high in (
-                ('weight', 0.1, 0.6),
-                ('bias', -0.3, 0.3),
-                ('running_mean', -0.5, 0.5),
-                ('running_var', 0.5, 2.0),
-            ):
-                value = getattr(child, name)
-                if value is not None:
-                    value.copy_(uniform(value, low, high))
-        elif getattr(child, 'bias', None) is not None and isinstance(child.bias, Tensor):
-            child.bias.copy_(uniform(child.bias, -0.2, 0.2))
+            ranges = dict(
+                weight=(0.1, 0.6),
+                bias=(-0.3, 0.3),
+                running_mean=(-0.5, 0.5),
+                running_var=(0.5, 2.0),
+            )
+        else:
+            ranges = dict(bias=(-0.2, 0.2))
+            for tensor in child.parameters(recurse=False):
+                if tensor.ndim >= 2:
+                    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+                    tensor.copy_(noise / max(1, tensor[0].numel()) ** 0.5)
+        for name, (low, high) in ranges.items():
+            value = getattr(child, name, None)
+            if isinstance(value, Tensor):
+                noise = torch.rand(value.shape, generator=generator, dtype=torch.float64)
+                value.copy_(noise * (high - low) + low)
     return module
 
 
@@ -121,11 +118,9 @@ def max_difference(first: Any, second: Any, floor: float = 0.0) -> tuple[float, 
 def scale_floor(*values: Any) -> float:
     """Return the smallest scale by which a difference is divided, given what surrounds the output.
 
-    Rounding errors of an output are proportional to what it is computed from. A nearly dead output
-    (a unit whose scale is close to 0) has no digits of its own to compare.
-
-    Args:
-        values: The inputs of the unit, or all outputs of the model.
+    That is the inputs of a unit, or all outputs of a model: rounding errors of an output are
+    proportional to what it is computed from. A nearly dead output (a unit whose scale is close to 0)
+    has no digits of its own to compare.
     """
     return FLOOR * greatest(values)
 
@@ -146,46 +141,33 @@ def unit_differences(
         others: Counterparts of its submodules, by name.
     """
     found: dict[str, tuple[float, float]] = {}
-    handles = []
-    for name, other in others.items():
-        before, after = _unit_hooks(name, other, found)
-        unit = first.get_submodule(name)
-        handles.append(unit.register_forward_pre_hook(before, with_kwargs=True))
-        handles.append(unit.register_forward_hook(after))
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _unit_hooks(
-    name: str, other: nn.Module, found: dict[str, tuple[float, float]]
-) -> tuple[Callable[..., None], Callable[..., None]]:
     given: list[tuple[Any, Any]] = []  # a stack: units may contain one another
 
     def before(_: nn.Module, args: Any, kwargs: Any) -> None:
         # Copies, because a unit that begins with an activation may write into its input.
         given.append((_cloned(args), _cloned(kwargs)))
 
-    def after(_: nn.Module, __: Any, output: Any) -> None:
+    def after(name: str, _: nn.Module, __: Any, output: Any) -> None:
         args, kwargs = given.pop()
         if math.isinf(greatest(output)):
             return
+        got = others[name](*_cloned(args), **_cloned(kwargs))
+        apart = unit_difference((args, kwargs), output, got)
         worst = found.get(name, (0.0, 0.0))
-        apart = unit_difference((args, kwargs), output, other(*_cloned(args), **_cloned(kwargs)))
         found[name] = max(worst[0], apart[0]), max(worst[1], apart[1])
 
-    return before, after
+    with ExitStack() as hooks:
+        for name in others:
+            unit = first.get_submodule(name)
+            hooks.enter_context(unit.register_forward_pre_hook(before, with_kwargs=True))
+            hooks.enter_context(unit.register_forward_hook(partial(after, name)))
+        yield found
 
 
 def unit_difference(inputs: Any, expected: Any, got: Any) -> tuple[float, float]:
-    """Return the difference of two outputs of a unit; infinity where they cannot be compared.
+    """Return the difference of two outputs of a unit with these inputs.
 
-    Args:
-        inputs: What the unit was called with; gives the smallest scale (see :func:`scale_floor`).
-        expected: The output.
-        got: The output of the counterpart.
+    It is infinite where the outputs cannot be compared.
     """
     try:
         return max_difference(expected, got, scale_floor(inputs))

@@ -22,29 +22,18 @@ from .protocol import Reparameterizable
 
 
 class ConvNorm(NamedTuple):
-    """Names of a layer and of the BN that follows it.
+    """Names of a layer and of the BN that follows it."""
 
-    Attributes:
-        parent: The module that contains and runs both.
-        layer: Convolution, transposed convolution or linear layer.
-        norm: The BN.
-    """
-
-    parent: str
-    layer: str
+    parent: str  # the module that contains and runs both
+    layer: str  # convolution, transposed convolution or linear layer
     norm: str
 
 
 class Found(NamedTuple):
-    """The result of :func:`find_conv_norms`.
+    """The result of :func:`find_conv_norms`."""
 
-    Attributes:
-        pairs: The pairs that can be folded.
-        left: Names of the BN layers that cannot be folded, with the reason.
-    """
-
-    pairs: list[ConvNorm]
-    left: dict[str, str]
+    pairs: list[ConvNorm]  # those that can be folded
+    left: dict[str, str]  # the BN layers that cannot be folded, with the reason
 
 
 def outer_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -89,9 +78,8 @@ def find_conv_norms(model: nn.Module) -> Found:
 def fold_norm(layer: nn.Module, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Return kernel and bias (float64, CPU) of one layer equal to a layer and the BN after it.
 
-    Args:
-        layer: A convolution, a transposed convolution or a linear layer.
-        norm: A BN with running statistics, in eval mode.
+    The layer is a convolution, a transposed convolution or a linear layer; the norm has running
+    statistics and is in eval mode.
 
     Raises:
         ValueError: The norm cannot be folded, or a weight contains NaN or Inf.
@@ -117,12 +105,9 @@ def fold_norm(layer: nn.Module, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 def folded_tensors(
     model: nn.Module, pairs: Iterable[ConvNorm], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield names and values of the folded kernels and biases.
+    """Yield names and values of the folded kernels and biases; the model is not changed.
 
-    Args:
-        model: The model that contains the pairs; it is not changed.
-        pairs: Result of :func:`find_conv_norms`.
-        dtype: Dtype of the result, by default that of the layer; the arithmetic is always float64.
+    The values have the dtype of the layer, or the given one; the arithmetic is always float64.
 
     Raises:
         ValueError: A pair cannot be folded, or a value overflows the dtype.

@@ -15,15 +15,10 @@ _SPREAD = 0.1
 
 
 class LiftedBranch(NamedTuple):
-    """One branch in float64.
+    """One branch in float64."""
 
-    Attributes:
-        kernel: Kernel of the convolution; None for the identity branch.
-        norm: ``weight``, ``bias``, ``running_mean`` and ``running_var`` of the BN.
-    """
-
-    kernel: Tensor | None
-    norm: dict[str, Tensor]
+    kernel: Tensor | None  # of the convolution; None for the identity branch
+    norm: dict[str, Tensor]  # `weight`, `bias`, `running_mean` and `running_var` of the BN
 
 
 def lift_kernel(

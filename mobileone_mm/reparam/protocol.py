@@ -12,10 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class Branch(NamedTuple):
     """One linear branch: a convolution without bias, followed by a batch normalisation.
 
-    Attributes:
-        norm: BatchNorm or SyncBatchNorm of the branch.
-        weight: Kernel (out, in / groups, k, k) with odd k, not larger than the fused kernel and
-            centred in it; None for the identity branch.
+    The kernel (out, in / groups, k, k) has an odd k, is not larger than the fused kernel and centred in
+    it. The identity branch has None.
     """
 
     norm: _BatchNorm

@@ -51,11 +51,7 @@ def no_validate(cfg: Config, flags: Flags) -> None:
 
 
 def amp(cfg: Config, flags: Flags) -> None:
-    """Train in mixed precision.
-
-    Raises:
-        InputError: There is no GPU, or nothing to train.
-    """
+    """Train in mixed precision."""
     if not flags.amp:
         return
     if get_device() == 'cpu':
@@ -68,11 +64,7 @@ def amp(cfg: Config, flags: Flags) -> None:
 
 
 def auto_scale_lr(cfg: Config, flags: Flags) -> None:
-    """Scale the learning rate with the batch size.
-
-    Raises:
-        InputError: The config does not name the batch size of its learning rate.
-    """
+    """Scale the learning rate with the batch size."""
     if not flags.auto_scale_lr:
         return
     scale = cfg.get('auto_scale_lr')
@@ -101,11 +93,7 @@ def tensorboard(cfg: Config, flags: Flags) -> None:
 
 
 def tta(cfg: Config, flags: Flags) -> None:
-    """Wrap the model and replace the pipeline for test-time augmentation.
-
-    Raises:
-        InputError: The config does not say how.
-    """
+    """Wrap the model and replace the pipeline for test-time augmentation."""
     if not flags.tta:
         return
     for key in ('tta_model', 'tta_pipeline'):
@@ -156,9 +144,6 @@ def resume(cfg: Config, flags: Flags) -> None:
     mmengine finds the latest checkpoint by a small file that holds an absolute path; in a moved
     folder, or after a kill at the wrong moment, it starts anew. Here the checkpoint with the highest
     number counts then. A run without a fixed seed continues with the seed that it drew.
-
-    Raises:
-        InputError: The file cannot be read, or is not a checkpoint of the Runner.
     """
     asked, given = '--resume', flags.resume
     if given is None:

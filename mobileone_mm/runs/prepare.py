@@ -52,19 +52,12 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class Purpose:
-    """What a tool needs of a config.
+    """What a tool needs of a config."""
 
-    Attributes:
-        needs: Top-level keys that the config must have besides ``model``.
-        loaders: Loaders whose data is checked.
-        changes: Names of the changes that are made, of :data:`CHANGES`.
-        evaluator: Evaluator of a run of the Runner; None if the tool has no such run.
-    """
-
-    needs: tuple[str, ...] = ()
-    loaders: tuple[str, ...] = ()
-    changes: tuple[str, ...] = ()
-    evaluator: str | None = None
+    needs: tuple[str, ...] = ()  # top-level keys that it must have besides `model`
+    loaders: tuple[str, ...] = ()  # loaders whose data is checked
+    changes: tuple[str, ...] = ()  # names of the changes that are made
+    evaluator: str | None = None  # of a run of the Runner; None if the tool has no such run
 
 
 READ = Purpose()
@@ -97,16 +90,11 @@ ROBUSTNESS = Purpose(needs=('test_dataloader',), changes=('workers', 'work_dir',
 
 @dataclass
 class Prepared:
-    """A config that is ready for its purpose.
+    """A config that is ready for its purpose."""
 
-    Attributes:
-        cfg: The config with all changes; ``cfg.changes`` lists them.
-        changes: What each change did, one ``path: old -> new`` a value; None if it is switched off.
-        written: The config as the user wrote it, with the overrides and without the changes.
-    """
-
-    cfg: Config
-    written: Config
+    cfg: Config  # with all changes; `cfg.changes` lists them
+    written: Config  # as the user wrote it, with the overrides and without the changes
+    #: what each change did, one `path: old -> new` a value; None if it is switched off
     changes: dict[str, list[str] | None] = field(default_factory=dict)
 
     def table(self) -> str:
@@ -159,8 +147,10 @@ def prepare(
         }
     if purpose.evaluator is not None:
         check_parts(cfg, purpose.evaluator)
-        if cfg.get('load_from') and not cfg.get('resume'):
-            _check_readable(str(cfg.load_from))
+        source = str(cfg.get('load_from') or '')
+        # mmengine downloads other addresses when it loads them.
+        if source and not cfg.get('resume') and ('://' not in source or source.startswith(PREFIX)):
+            read_weights(source)
     if is_first_process():
         check_data(cfg, purpose.loaders)
     if 'work_dir' in purpose.changes:
@@ -168,18 +158,8 @@ def prepare(
     return prepared
 
 
-def _check_readable(checkpoint: str) -> None:
-    # mmengine downloads other addresses when it loads them.
-    if '://' not in checkpoint or checkpoint.startswith(PREFIX):
-        read_weights(checkpoint)
-
-
 def _use_scope(scope: str | None) -> None:
-    """Make the config's host the default scope of this process.
-
-    Raises:
-        InputError: The host is not installed.
-    """
+    """Make the config's host, which must be installed, the default scope of this process."""
     if scope is None:
         return
     if importlib.util.find_spec(scope) is None:

@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mmengine.dist import barrier
 from mmengine.registry import RUNNERS
 
 from ..config.explain import config_faults
 from ..data.loading import reported_files
 from ..files import use_atomic_files
 from ..training.folders import nothing_left_behind
-from ..training.launch import leave_group, wait_for_others
+from ..training.launch import leave_group
 from ..training.runner import Runner
 from ..weights.mmengine_loader import use_safe_loader
 from .prepare import Prepared
@@ -22,15 +23,8 @@ from .prepare import Prepared
 def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
     """Build the Runner of a config, and clean up after it.
 
-    Until the first loop starts, an error of a constructor becomes one line with its path in the
-    config; from then on only an error of a part that stands in the config does.
-
-    Args:
-        prepared: The config.
-        launcher: Who started the processes.
-
-    Raises:
-        InputError: Something cannot be built from the config.
+    Until the first loop starts, an error of a constructor becomes an InputError of one line with its
+    path in the config; from then on only an error of a part that stands in the config does.
     """
     cfg = prepared.cfg
     cfg.launcher = launcher
@@ -53,6 +47,6 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
                 runner.logger.warning(
                     f'{count} files could not be read; the log names each of them.'
                 )
-            wait_for_others()
+            barrier()  # a process that ends early closes the connections of those that still write
     finally:
         leave_group()

@@ -17,14 +17,7 @@ KEY = 'channels_last'
 
 
 def is_enabled(setting: Any) -> bool:
-    """Return whether a config enables the format.
-
-    Args:
-        setting: The value of ``channels_last`` in the config; None if the key is absent.
-
-    Raises:
-        InputError: The value is not a bool.
-    """
+    """Return whether a config enables the format by its value of ``channels_last``, if any."""
     if setting is not None and not isinstance(setting, bool):
         raise InputError(f'{KEY}: got {setting!r}; expected True or False')
     return bool(setting)
@@ -34,10 +27,6 @@ def use_channels_last(model: nn.Module, device: str) -> None:
     """Convert the weights of a model now, and the inputs of its backbones at each call.
 
     Shapes, values and names stay the same. Copies of the model have the same format.
-
-    Args:
-        model: The model of a host, possibly inside wrappers; changed in place.
-        device: Device that the model will run on.
 
     Raises:
         InputError: The model has no backbone with 2-D convolutions, or one whose gradient torch

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from mmcv.transforms import BaseTransform
 from torch import Tensor
 
+from .run_model import datasets_inside
+
 _KEYS = ('begin', 'resolution', 'strength')
 #: The attribute that holds the magnitude of each augmentation of mmpretrain; None if it has none.
 _MAGNITUDES = {
@@ -101,11 +103,7 @@ def _read_phase(where: str, phase: Any) -> Phase:
 
 
 def check_total(phases: Sequence[Phase], total: int | None) -> None:
-    """Check ``total``, the number of epochs that the phases refer to; None is allowed.
-
-    Raises:
-        ValueError: It is not a number of epochs, or a phase begins after it.
-    """
+    """Check the number of epochs that the phases refer to; a ValueError names what is wrong."""
     if total is None:
         return
     if type(total) is not int or total < 1:
@@ -118,17 +116,10 @@ def check_total(phases: Sequence[Phase], total: int | None) -> None:
 
 
 def first_epochs(phases: Sequence[Phase], total: int | None, max_epochs: int) -> list[int]:
-    """Return the first epoch of each phase in a run, counted from 0.
+    """Return the first epoch of each phase in a run of ``max_epochs``, counted from 0.
 
-    Args:
-        phases: The phases.
-        total: Number of epochs that the phases refer to. In a run of another length they are scaled in
-            proportion, rounded to whole epochs, with at least one epoch each. None uses them
-            unchanged.
-        max_epochs: Length of the run in epochs.
-
-    Raises:
-        ValueError: A phase would begin after the end.
+    Phases that refer to ``total`` epochs are scaled in proportion, rounded to whole epochs, with at
+    least one epoch each. A ValueError names a phase that would begin after the end.
     """
     begins: list[int] = []
     for index, phase in enumerate(phases):
@@ -149,11 +140,7 @@ class Phased(BaseTransform):
     """Apply one of several transforms, selected by a number in shared memory.
 
     Data-loader workers have copies of the pipeline, and persistent workers keep them. They all read
-    ``index``, which the main process writes.
-
-    Args:
-        variants: The transform of each phase.
-        index: Number of the current phase, an integer tensor of one element in shared memory.
+    ``index``, an integer tensor of one element, which the main process writes.
     """
 
     def __init__(self, variants: Sequence[Any], index: Tensor) -> None:
@@ -172,22 +159,14 @@ class Phased(BaseTransform):
 
 
 def install(dataset: Any, phases: Sequence[Phase], index: Tensor) -> tuple[int, int]:
-    """Replace transforms of a dataset by ones that change with the phase.
+    """Replace transforms of a dataset, also of one inside wrappers, by ones that follow ``index``.
 
-    Args:
-        dataset: A dataset with mmengine's ``pipeline``, or a wrapper of one or several datasets.
-        phases: The phases.
-        index: Number of the current phase; see :class:`Phased`.
-
-    Returns:
-        Number of transforms that change with the resolution, and with the strength.
-
-    Raises:
-        ValueError: The magnitude of an augmentation is not known here.
+    Returns the number of transforms that change with the resolution, and with the strength. An
+    augmentation whose magnitude is not known here is a ValueError.
     """
     counts = [0, 0]
-    for pipeline in _pipelines(dataset):
-        for owner, place, transform in _places(pipeline):
+    for inner in datasets_inside(dataset):
+        for owner, place, transform in _places(inner.pipeline):
             kind = 0 if _has_square_scale(transform) else 1 if _has_strength(transform) else None
             if kind is None or phases[0][kind + 1] is None:
                 continue
@@ -202,13 +181,12 @@ def weakened(transform: Any, strength: float) -> Any:
 
     The strength multiplies the magnitudes. For Solarize it multiplies the distance of the threshold
     from 256, for Posterize the number of removed bits (rounded). AutoContrast, Equalize and Invert
-    have no magnitude.
-
-    Raises:
-        ValueError: The magnitude of an augmentation is not known here.
+    have no magnitude; an unknown augmentation is a ValueError.
     """
     copied = copy.deepcopy(transform)
-    for part in _parts(copied):
+    for _, _, part in _places(copied):
+        if hasattr(part, 'transforms'):
+            continue
         name = type(part).__name__
         if getattr(part, 'magnitude_range', None) is not None:
             part.magnitude_level *= strength
@@ -245,16 +223,6 @@ def _has_strength(transform: Any) -> bool:
     )
 
 
-def _pipelines(dataset: Any) -> Iterator[Any]:
-    """Yield the pipelines of a dataset and of all datasets inside it."""
-    if hasattr(dataset, 'pipeline'):
-        yield dataset.pipeline
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    for one in inner:
-        if one is not None:
-            yield from _pipelines(one)
-
-
 def _places(node: Any) -> Iterator[tuple[list, int, Any]]:
     """Yield every transform in a pipeline or a wrapper of transforms, with its list and position."""
     held = node if isinstance(node, list) else getattr(node, 'transforms', None)
@@ -265,12 +233,3 @@ def _places(node: Any) -> Iterator[tuple[list, int, Any]]:
     for place, transform in enumerate(held):
         yield held, place, transform
         yield from _places(transform)
-
-
-def _parts(transform: Any) -> Iterator[Any]:
-    """Yield the augmentations inside a policy."""
-    held = getattr(transform, 'transforms', None)
-    if held is None:
-        yield transform
-    for part in held or ():
-        yield from _parts(part)

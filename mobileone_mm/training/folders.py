@@ -24,12 +24,7 @@ _STEP = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
 def check_writable(folder: str | Path, name: str) -> None:
     """Check that a folder can be made and written, without a trace of the attempt.
 
-    Args:
-        folder: The folder; it need not exist.
-        name: The argument that gives the folder, for the message.
-
-    Raises:
-        InputError: The folder cannot be made or written; the message says why.
+    An InputError begins with ``name``, the argument that gives the folder, and says why not.
     """
     folder = Path(folder).expanduser()
     if not is_main_process():
@@ -54,15 +49,11 @@ def check_writable(folder: str | Path, name: str) -> None:
 
 
 class Progress(Hook):
-    """Knows how far a run has come, and writes the config after its first iteration.
-
-    Attributes:
-        started: Everything is built, and the first loop runs.
-        done: The first iteration is done.
-    """
+    """Knows how far a run has come, and writes the config after its first iteration."""
 
     priority = 'LOWEST'  # the other hooks prepare the run at its start
-    started = done = False
+    started = False  # everything is built, and the first loop runs
+    done = False  # the first iteration is done
 
     def before_train(self, runner: Any) -> None:  # noqa: ARG002
         self.started = True
@@ -88,13 +79,7 @@ def nothing_left_behind(folder: str | Path) -> Iterator[Progress]:
 
     mmengine's Runner starts a log before it builds the model and reads the checkpoint, so that a
     mistyped name would leave a folder that looks like a run. Other files of the work dir stay, because
-    another run may write them at the same time.
-
-    Args:
-        folder: The work dir.
-
-    Yields:
-        A hook that must be registered with the Runner.
+    another run may write them at the same time. The yielded hook must be registered with the Runner.
     """
     missing = _missing_folders(Path(folder).expanduser())
     known = len(Runner.log_dirs)

@@ -33,9 +33,7 @@ _START = {
 def check_launcher(launcher: str) -> None:
     """Check that the launcher of the command line started the processes.
 
-    Raises:
-        InputError: Its environment variables are missing or not integers, or it needs GPUs; or torchrun
-            started several processes, and the command line names no launcher.
+    An InputError names missing or malformed environment variables, or processes without a launcher.
     """
     if launcher == 'none':
         started = os.environ.get('WORLD_SIZE', '1')
@@ -72,16 +70,10 @@ _gpu_before: list[int] = []  # the GPU that was current before a call chose one
 
 
 def select_device(device: str | None) -> str:
-    """Make mmengine use a device in this process, and name it.
+    """Make mmengine use ``cpu``, ``cuda`` or ``cuda:N`` in this process, and name it.
 
-    mmengine takes the first accelerator that it finds at its import, and offers no argument. A call
-    is independent of earlier ones.
-
-    Args:
-        device: ``cpu``, ``cuda`` or ``cuda:N``; None for the accelerator of the machine, else the CPU.
-
-    Raises:
-        InputError: The name is no device, or the machine does not have the device.
+    None stands for the accelerator that mmengine found at its import, else the CPU. A call is
+    independent of earlier ones. An InputError says that the machine does not have the device.
     """
     asked = device or _MACHINE_DEVICE
     try:
@@ -121,15 +113,6 @@ def is_main_process() -> bool:
     """Return whether this is the first process of all, by the environment of any launcher."""
     ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
     return next((rank for rank in ranks if rank is not None), '0') == '0'
-
-
-def wait_for_others() -> None:
-    """Wait for all processes of the group, if there is one.
-
-    A process that ends while another still evaluates or writes closes the connections of the group.
-    """
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()
 
 
 def leave_group() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
-from torch.nn import GroupNorm, LayerNorm, Parameter
+from torch.nn import GroupNorm, LayerNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
@@ -37,31 +37,23 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
         own = {id(value): name for name, value in module.named_parameters(recurse=False)}
         start = len(params)
         super().add_params(params, module, prefix, is_dcn_module)
-        if self.base_wd is None:
-            return
-        for group in params[start:]:
+        given: dict[str, Any] = self.paramwise_cfg
+        for group in params[start:] if self.base_wd is not None else ():
             (parameter,) = group['params']
             name = own.get(id(parameter))
-            if name is None or 'decay_mult' in group or not self._is_custom(f'{prefix}.{name}'):
+            custom = any(key in f'{prefix}.{name}' for key in given.get('custom_keys', {}))
+            if name is None or 'decay_mult' in group or not custom:
                 continue
-            mult = self._decay_mult(module, name, parameter)
-            if mult is not None:
-                group['weight_decay'] = self.base_wd * mult
-
-    def _is_custom(self, name: str) -> bool:
-        return any(key in name for key in self.paramwise_cfg.get('custom_keys', {}))
-
-    def _decay_mult(self, module: nn.Module, name: str, parameter: Parameter) -> float | None:
-        """Return the multiplier of the first rule, in mmengine's order, that applies."""
-        given: dict[str, Any] = self.paramwise_cfg
-        depthwise = isinstance(module, nn.Conv2d) and module.in_channels == module.groups
-        rules = (
-            ('norm_decay_mult', isinstance(module, _NORMS)),
-            ('bias_decay_mult', name == 'bias'),
-            ('dwconv_decay_mult', depthwise),
-            ('flat_decay_mult', parameter.ndim == 1),
-        )
-        for key, holds in rules:
-            if holds and given.get(key) is not None:
-                return float(given[key])
-        return None
+            rules = (  # the first one that applies counts, in mmengine's order
+                ('norm_decay_mult', isinstance(module, _NORMS)),
+                ('bias_decay_mult', name == 'bias'),
+                (
+                    'dwconv_decay_mult',
+                    isinstance(module, nn.Conv2d) and module.in_channels == module.groups,
+                ),
+                ('flat_decay_mult', parameter.ndim == 1),
+            )
+            for key, holds in rules:
+                if holds and given.get(key) is not None:
+                    group['weight_decay'] = self.base_wd * float(given[key])
+                    break

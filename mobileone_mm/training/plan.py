@@ -24,14 +24,11 @@ _CURVE = 400
 
 @dataclass
 class Measure:
-    """The measured steps at one size of the images.
-
-    The multiply-adds are those of one image; None if the model does not run without its samples.
-    """
+    """The measured steps at one size of the images, and the multiply-adds of one image."""
 
     cost: StepCost
     iterations: int  # of the run at this size
-    macs: int | None
+    macs: int | None  # None if the model does not run without its samples
     macs_deploy: int | None
 
 
@@ -61,9 +58,7 @@ class Plan:
 def make_plan(runner: Any, curriculum: Any = None) -> Plan:
     """Make the plan of a Runner that is about to train; the measured steps change its weights.
 
-    Args:
-        runner: The Runner.
-        curriculum: Its CurriculumHook, if it has one.
+    ``curriculum`` is its CurriculumHook, if it has one.
     """
     model, loader = unwrapped(runner.model), runner.train_dataloader
     groups = parameter_groups(runner)

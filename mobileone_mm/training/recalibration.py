@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Forward | Non
     were never measured (branches lifted from a fused kernel) it is another function.
 
     Args:
-        model: Any module with MobileOne in training form; its mode does not matter and stays.
+        model: Any module with MobileOne in training form; the mode of each part stays.
         batches: Data, a few hundred images in total.
         forward: Runs the model on a batch; ``model(batch)`` by default.
 
@@ -98,24 +99,16 @@ def _input_moments(norms: list[_BatchNorm]) -> Iterator[list[Tensor]]:
     """
     moments = [torch.zeros(3, norm.num_features, dtype=torch.float64) for norm in norms]
 
-    def adder(sums: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            values = inputs[0].detach().transpose(0, 1).flatten(1)
-            values = values.to(torch.promote_types(values.dtype, torch.float32))
-            var, mean = (t.cpu().double() for t in torch.var_mean(values, dim=1, correction=0))
-            sums.add_(values.shape[1] * torch.stack([torch.ones_like(mean), mean, var + mean**2]))
+    def add(sums: Tensor, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].detach().transpose(0, 1).flatten(1)
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
+        var, mean = (t.cpu().double() for t in torch.var_mean(values, dim=1, correction=0))
+        sums.add_(values.shape[1] * torch.stack([torch.ones_like(mean), mean, var + mean**2]))
 
-        return add
-
-    handles = [
-        norm.register_forward_pre_hook(adder(sums))
-        for norm, sums in zip(norms, moments, strict=True)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for norm, sums in zip(norms, moments, strict=True):
+            hooks.enter_context(norm.register_forward_pre_hook(partial(add, sums)))
         yield moments
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _set_statistics(norm: _BatchNorm, mean: Tensor, var: Tensor) -> None:

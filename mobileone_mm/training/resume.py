@@ -63,19 +63,18 @@ def _schedules(runner: Runner) -> list[tuple[str, dict[str, Any]]]:
     found = runner.param_schedulers
     groups = found.values() if isinstance(found, dict) else [found]
     return [
-        (type(scheduler).__name__, _settings(scheduler))
+        (
+            type(scheduler).__name__,
+            {
+                key: value
+                for key, value in vars(scheduler).items()
+                if isinstance(value, (int, float, list))
+                and not key.startswith('_')
+                and key not in _PROGRESS
+            },
+        )
         for group in groups
         if isinstance(group, list)
         for scheduler in group
         if isinstance(scheduler, _ParamScheduler)
     ]
-
-
-def _settings(scheduler: Any) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in vars(scheduler).items()
-        if isinstance(value, (int, float, list))
-        and not key.startswith('_')
-        and key not in _PROGRESS
-    }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from mmengine.model import is_model_wrapper
 from torch import nn
 
@@ -14,16 +17,17 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model  # type: ignore[return-value]
 
 
+def datasets_inside(dataset: Any) -> Iterator[Any]:
+    """Yield the datasets with a pipeline: a dataset itself, and those inside wrappers."""
+    if hasattr(dataset, 'pipeline'):
+        yield dataset
+    for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
+        if part is not None:
+            yield from datasets_inside(part)
+
+
 def require_units(model: nn.Module, hook: str) -> None:
-    """Check that a model has at least one re-parameterisable unit, in either form.
-
-    Args:
-        model: The model of the run.
-        hook: Name of the hook that needs the unit, for the message.
-
-    Raises:
-        InputError: The model has no such unit.
-    """
+    """Check that a model has a re-parameterisable unit in either form; an InputError names the hook."""
     if not any(isinstance(module, Reparameterizable) for module in model.modules()):
         raise InputError(
             f'custom_hooks: {hook} expects a MobileOne of this package in the model; set '

@@ -130,7 +130,7 @@ def test_moments_of_the_check(moment):
     with pytest.raises(InputError, match='^MeanTeacherHook'):
         getattr(AverageCheckHook(), moment)(runner)
     with pytest.raises(InputError, match='^MeanTeacherHook'):
-        AverageCheckHook().before_save_checkpoint(runner, {})
+        AverageCheckHook().before_save_checkpoint(runner, checkpoint={})
 
 
 @pytest.mark.parametrize('resume', [True, False])

@@ -26,15 +26,6 @@ class Model(nn.Module):
         randomize_(self, seed=seed)
 
 
-@pytest.fixture
-def said(monkeypatch) -> list[str]:
-    lines: list[str] = []
-    monkeypatch.setattr(
-        'mobileone_mm.hooks.checkpoint_check.print_log', lambda text, *_: lines.append(text)
-    )
-    return lines
-
-
 def checked(checkpoint: dict, model: nn.Module, hooks: tuple = (), **settings: bool) -> dict:
     runner = SimpleNamespace(model=model, _load_from='x.pth', hooks=list(hooks))
     CheckpointCheckHook(**settings).after_load_checkpoint(runner, checkpoint)
@@ -64,7 +55,7 @@ def checkpoint_of_a_run(prefix: str) -> tuple[dict, dict, dict]:
 
 
 @pytest.mark.parametrize('prefix', ['', '_orig_mod.', 'module.'])
-def test_resume_gives_both_sets_the_names_of_the_model(prefix, said):
+def test_resume_gives_both_sets_the_names_of_the_model(prefix):
     content, averaged, raw = checkpoint_of_a_run(prefix)
     found = checked(content, Model(3), (EMAHook(),), resume=True)
     assert same(found['state_dict'], averaged)
@@ -72,19 +63,13 @@ def test_resume_gives_both_sets_the_names_of_the_model(prefix, said):
     assert steps == 7
     assert same(found['ema_state_dict'], {f'module.{key}': value for key, value in raw.items()})
     assert found['optimizer'] == {'state': {}}
-    assert not said
 
 
-def test_resume_without_ema_hook_warns(said):
-    content, averaged, _ = checkpoint_of_a_run('')
+def test_without_an_average_the_raw_weights_stay_as_they_are():
+    content, averaged, _ = checkpoint_of_a_run('module.')
+    raw = content['ema_state_dict']
     assert same(checked(content, Model(3), resume=True)['state_dict'], averaged)
-    (line,) = said
-    assert 'the config has no EMAHook; the run goes on from the averaged weights' in line
-    content, _, _ = checkpoint_of_a_run('')
-    checked(content, Model(3))  # a test evaluates the averaged weights: nothing to say
-    del content['ema_state_dict']
-    checked(content, Model(3), resume=True)
-    assert len(said) == 1
+    assert content['ema_state_dict'] is raw
 
 
 @pytest.mark.parametrize('fused', ['file', 'model'])
