@@ -67,11 +67,7 @@ class FittedState:
 
 
 def checkpoint_for(
-    model: nn.Module,
-    source: Source,
-    require: str = 'model',
-    prefix: str | None = None,
-    name: str | None = None,
+    model: nn.Module, source: Source, require: str = 'model', prefix: str | None = None
 ) -> FittedState:
     """Read a checkpoint and fit it to a model; the model itself does not change.
 
@@ -89,14 +85,13 @@ def checkpoint_for(
             ``'backbone'``: the MobileOne of the model; heads and necks may differ. ``'nothing'``: any
             tensors, in the shapes of the model.
         prefix: Take only the keys below this prefix of the file, without it, as in mmengine.
-        name: What messages call the checkpoint; by default its path.
 
     Raises:
         InputError: The file cannot be read, or is of another size, form or task, or holds NaN.
     """
     if require not in REQUIRED:
         raise ValueError(f'require: got {require!r}; {", ".join(REQUIRED)} are allowed')
-    weights = read_weights(source, name)
+    weights = read_weights(source)
     model = _bare(model)
     target = model.state_dict()
     try:
@@ -137,11 +132,10 @@ def load_weights(
 
     Args:
         model: A :class:`~mobileone_mm.MobileOne`, or a host's model with it as ``backbone``.
-        source: A local file, an address, a name such as ``mobileone_mm://s0-apple``, or a checkpoint
-            or state dict in memory.
+        source: As in :func:`checkpoint_for`, for example ``mobileone_mm://s0-apple``.
         strict: Whether the file must hold every tensor of the model, and for a whole model no others.
             The shapes of what is loaded must agree in any case.
-        prefix: Take only the keys below this prefix of the file, without it; as in mmengine.
+        prefix: As in :func:`checkpoint_for`.
 
     Raises:
         InputError: The file is broken, or of another size, form or task.
@@ -152,7 +146,7 @@ def load_weights(
 
 
 def _bare(model: nn.Module) -> nn.Module:
-    """The model without wrappers for several devices, torch.compile or test-time augmentation."""
+    """Return the model without wrappers for several devices, torch.compile or TTA."""
     while len(names := [name for name, _ in model.named_children()]) == 1 and (
         names[0] in WRAPPERS - {'model'}
     ):

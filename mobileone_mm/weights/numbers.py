@@ -13,9 +13,7 @@ _UNIT = re.compile(r'(?:^|.*\.)stage\d\.(?:\d+\.)?(?!.*\bse\.)')
 
 def value_problem(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
     """Return what is wrong with the values that a model would take, or None."""
-    problems = (
-        number_problem(key, state[key], own.dtype) for key, own in target.items() if key in state
-    )
+    problems = (_problem(key, state[key], own.dtype) for key, own in target.items() if key in state)
     return next(filter(None, problems), None)
 
 
@@ -30,8 +28,7 @@ def unit_problem(state: Mapping[str, Tensor]) -> str | None:
         unit = _UNIT.match(key)
         if unit is None or key.endswith('num_batches_tracked'):
             continue
-        problem = number_problem(key, value, torch.float64)
-        if problem:
+        if problem := _problem(key, value, torch.float64):
             return problem
         first = value.shape[0] if value.ndim in (1, 4) else -1
         if first < 0 or channels.setdefault(unit.group(), first) != first:
@@ -42,7 +39,7 @@ def unit_problem(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def number_problem(key: str, value: Tensor, dtype: torch.dtype) -> str | None:
+def _problem(key: str, value: Tensor, dtype: torch.dtype) -> str | None:
     """Return what is wrong with the values of a tensor that is needed as ``dtype``, or None."""
     if value.is_complex() or (dtype.is_floating_point and not value.is_floating_point()):
         return f"'{key}' holds {value.dtype} where floating point is needed"
