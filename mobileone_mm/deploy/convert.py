@@ -159,7 +159,7 @@ def _trained_model(config: Config, checkpoint: PathLike) -> tuple[nn.Module, Fit
     fitted = load_weights(model, weights)
     # A statement of its own: the eval() of mmdet's distillers returns None.
     model.eval()
-    return model, replace(fitted, state={})  # the model has the weights now
+    return model, replace(fitted, state={}, raw={})  # the model has the weights now
 
 
 def _deploy_form(

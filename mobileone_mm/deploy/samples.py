@@ -93,7 +93,7 @@ def test_size(config: Config) -> tuple[int, int]:
 test_size.__test__ = False  # type: ignore[attr-defined]  # it is not a pytest test
 
 
-def round_up(size: tuple[int, int], divisor: int) -> tuple[int, int]:
+def round_up(size: tuple[float, float], divisor: int) -> tuple[int, int]:
     """Return height and width, each rounded up to a multiple of the divisor."""
     return math.ceil(size[0] / divisor) * divisor, math.ceil(size[1] / divisor) * divisor
 
@@ -103,12 +103,10 @@ def second_sizes(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
 
     First three quarters by one half; then, for models that need large images, a wider one.
     """
-    height = math.ceil(size[0] * 0.75 / 32) * 32
-    width = math.ceil(size[1] * 0.5 / 32) * 32
-    tall, wide = math.ceil(size[0] / 32) * 32, math.ceil(size[1] * 1.25 / 32) * 32
-    for rows, columns in ((height, width), (tall, wide)):
+    for height, width in ((0.75, 0.5), (1, 1.25)):
+        rows, columns = round_up((size[0] * height, size[1] * width), 32)
         while rows == columns or (rows, columns) == tuple(size):
-            columns += 32  # noqa: PLW2901
+            columns += 32
         yield rows, columns
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..models import ARCHS, MobileOne
 from ..models.sizes import BASE_CHANNELS, NUM_STAGES, Arch
+from .mismatch import unit_problem, value_problem
 from .names import TensorName, form_of, is_unit_key, parse, places
-from .numbers import unit_problem, value_problem
 
 _DAMAGED = 'the file is damaged, or of another implementation'
 

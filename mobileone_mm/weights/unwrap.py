@@ -47,30 +47,23 @@ class Weights:
         state: The tensors in the naming and form of the file. The keys have no wrapper prefix, and
             the backbone of a model is ``backbone.``. Counters of averaged models are left out.
         raw: The same tensors under the keys of the file.
+        scheme: Naming of the file (``apple``, ``mmpretrain``, ...); None if it holds no MobileOne.
+        form: Form of the file, 'train' or 'deploy'; None if it holds no MobileOne.
         averaged: Whether these are averaged weights (EMA, SWA).
         dropped: The other entries of the file, which are not used: optimizer, raw weights.
+        dtypes: Names of the floating-point types in the file.
         meta: The entry ``meta`` of the file, empty if there is none.
     """
 
     name: str
     state: dict[str, Tensor]
     raw: dict[str, Tensor]
+    scheme: str | None
+    form: str | None
     averaged: bool
     dropped: tuple[str, ...]
+    dtypes: tuple[str, ...]
     meta: Mapping[str, Any]
-
-    @property
-    def scheme(self) -> str | None:
-        """Naming of the keys; None if the weights hold no MobileOne."""
-        return scheme_of(self.state)
-
-    @property
-    def form(self) -> str | None:
-        """'train' or 'deploy'; None if the weights hold no MobileOne."""
-        try:
-            return form_of(self.state)
-        except InputError as error:
-            raise InputError(f'{self.name}: {error}') from error
 
 
 def read_weights(
@@ -129,13 +122,27 @@ def _chosen(content: Mapping[str, Any], name: str) -> Weights:
     try:
         tensors = _plain(chosen.tensors)
         state = without_wrappers(tensors)
+        form = form_of(state)
     except InputError as error:
         raise InputError(f'{name}: {error}') from error
     root = chosen.path.partition('.')[0]
     dropped = {each.path for each in sets if each is not chosen}
     if root in content:
         dropped |= {shown_name(key) for key in content if key not in (root, 'meta')}
-    return Weights(name, state, tensors, chosen.averaged, tuple(sorted(dropped)), _meta(content))
+    dtypes = {
+        str(v.dtype).removeprefix('torch.') for v in tensors.values() if v.is_floating_point()
+    }
+    return Weights(
+        name=name,
+        state=state,
+        raw=tensors,
+        scheme=scheme_of(state),
+        form=form,
+        averaged=chosen.averaged,
+        dropped=tuple(sorted(dropped)),
+        dtypes=tuple(sorted(dtypes)),
+        meta=_meta(content),
+    )
 
 
 def _sets(
