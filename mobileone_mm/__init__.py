@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .deploy.convert import convert_to_deploy
     from .models import MobileOne, NearIdentityInit
     from .reparam import reparameterize_model
-    from .weights import load_weights
+    from .weights.fit import load_weights
 
 
 __all__ = [
@@ -33,7 +33,7 @@ _LAZY = {
     'MobileOne': 'models',
     'NearIdentityInit': 'models',
     'convert_to_deploy': 'deploy.convert',
-    'load_weights': 'weights',
+    'load_weights': 'weights.fit',
     'reparameterize_model': 'reparam',
 }
 

@@ -34,7 +34,8 @@ REASONS = {
     errno.ENAMETOOLONG: 'the name is too long; choose a shorter one',
 }
 Path_ = str | os.PathLike[str]
-Write = Callable[[BinaryIO], Any]
+#: what goes into a file, or a function that writes it
+Content = bytes | Callable[[BinaryIO], Any]
 
 
 def reason_of(error: OSError) -> str:
@@ -42,25 +43,25 @@ def reason_of(error: OSError) -> str:
     return REASONS.get(error.errno or 0, error.strerror or str(error))
 
 
-def atomic_write(path: Path_, write: Write) -> None:
+def atomic_write(path: Path_, content: Content) -> None:
     """Write one file: a temporary name in the same folder, fsync, rename.
 
     A missing folder is created. A symbolic link is followed, so that the link stays.
 
     Args:
         path: The file to write.
-        write: Called with the file, open for writing bytes.
+        content: The bytes, or a function that is called with the file, open for writing bytes.
 
     Raises:
         InputError: The file cannot be written (no permission, a full disk, a folder of that name).
             An earlier file of that name is unharmed.
     """
-    atomic_write_all({path: write})
+    atomic_write_all({path: content})
 
 
 def atomic_text(path: Path_, text: str) -> None:
     """Write a string as UTF-8 in one step, as :func:`atomic_write` does."""
-    atomic_write(path, lambda file: file.write(text.encode()))
+    atomic_write(path, text.encode())
 
 
 def torch_bytes(obj: Any) -> bytes:
@@ -81,7 +82,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def atomic_write_all(writers: Mapping[Path_, Write]) -> None:
+def atomic_write_all(contents: Mapping[Path_, Content]) -> None:
     """Write several files that belong together: all of them, or none.
 
     Every file is complete under a temporary name before the first is renamed. When a renaming
@@ -94,10 +95,10 @@ def atomic_write_all(writers: Mapping[Path_, Write]) -> None:
     path: Path_ = ''
     with ExitStack() as undo:
         try:
-            for path, write in writers.items():
+            for path, content in contents.items():
                 target = _target(path)
                 _make_folder(target.parent, undo)
-                staged[target] = _stage(target, write, undo)
+                staged[target] = _stage(target, content, undo)
             backups = [_rename(staged[target], target, len(staged) > 1, undo) for target in staged]
             undo.pop_all()
         except OSError as error:
@@ -182,7 +183,7 @@ def _make_folder(folder: Path, undo: ExitStack) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _stage(target: Path, write: Write, undo: ExitStack) -> Path:
+def _stage(target: Path, content: Content, undo: ExitStack) -> Path:
     """Write the file of a target under a temporary name."""
     # Not mkstemp, whose files only their owner can read. The system applies the umask to this one;
     # Python can read the umask only by changing it, for all threads of the process.
@@ -191,7 +192,7 @@ def _stage(target: Path, write: Write, undo: ExitStack) -> Path:
     temporary = target.with_name(f'.{target.name[:40]}.{secrets.token_hex(8)}.tmp')
     undo.callback(temporary.unlink, missing_ok=True)
     with os.fdopen(os.open(temporary, flags, 0o666), 'wb') as file:
-        write(file)
+        file.write(content) if isinstance(content, bytes) else content(file)
         file.flush()
         os.fsync(file.fileno())
     with suppress(FileNotFoundError):
@@ -226,7 +227,7 @@ class AtomicLocalBackend(LocalBackend):
 
     def put(self, obj: bytes, filepath: Path_) -> None:
         """Write bytes to a file in one step."""
-        atomic_write(filepath, lambda file: file.write(obj))
+        atomic_write(filepath, obj)
 
     def put_text(self, obj: str, filepath: Path_, encoding: str = 'utf-8') -> None:
         """Write a string to a file in one step."""

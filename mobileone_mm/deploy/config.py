@@ -76,16 +76,11 @@ def build_model(config: Config) -> nn.Module:
 
 
 def deploy_config_text(config: Config, without: Sequence[Place] = ()) -> str:
-    """Return the text of the deploy form of a config.
+    """Return the text of the deploy form of a config; see :func:`deploy_form`.
 
-    See :func:`deploy_form`. A string that begins with the path of an environment variable of the
+    A string that begins with the path of an environment variable of the
     source (``{{$COCO_ROOT:data/coco}}``) begins with the variable again, so that data roots are those
     of the machine that uses the pair.
-
-    Args:
-        config: The config of the training form.
-        without: Settings of the model that become None, such as the ``norm_cfg`` of a part whose BNs
-            are folded.
     """
     text = deploy_form(config, without).dump()
     paths = {
@@ -99,11 +94,6 @@ def deploy_config_text(config: Config, without: Sequence[Place] = ()) -> str:
     return text
 
 
-def parse_config_text(text: str) -> Config:
-    """Return the config of a text, with the values of environment variables."""
-    return Config.fromstring(text, '.py')
-
-
 def absolute_paths(text: str) -> list[str]:
     """Return the absolute paths in the text of a config."""
     found = re.findall(r"'((?:/|~/|[A-Za-z]:[\\/])[^'\n]*)'", text)
@@ -111,7 +101,7 @@ def absolute_paths(text: str) -> list[str]:
 
 
 def deploy_form(config: Config, without: Sequence[Place] = ()) -> Config:
-    """Return the config of the deploy form, with some settings of the model set to None.
+    """Return the config of the deploy form, with some settings of the model set to None (``without``).
 
     Every MobileOne in the model gets ``deploy=True``. Pretrained files are removed, because the weights
     are in the checkpoint of the pair, and a teacher in a file of its own is written into the config.
@@ -124,7 +114,17 @@ def deploy_form(config: Config, without: Sequence[Place] = ()) -> Config:
         # torch refuses persistent workers without workers; mmpretrain's tools add them by default.
         if content.get(loader) and not content[loader].get('num_workers'):
             content[loader]['persistent_workers'] = False
-    _switch(content['model'])
+    for _, node in walk(content['model']):
+        if is_mobileone(node):
+            node['deploy'] = True
+            node.pop('init_cfg', None)
+        elif _is_pretrained(node.get('init_cfg')):
+            del node['init_cfg']
+        if isinstance(node.get('pretrained'), str):
+            del node['pretrained']
+        if 'teacher_config' in node:
+            node['teacher_config'] = _teacher(node['teacher_config'])
+            node['teacher_ckpt'] = None  # a path of this machine, which only training needs
     for place in without:
         node = content['model']
         for part in place[:-1]:
@@ -137,20 +137,6 @@ def deploy_form(config: Config, without: Sequence[Place] = ()) -> Config:
         # First: its import replaces missing compiled operators.
         imports['imports'] = ['mobileone_mm', *names]
     return Config(content)
-
-
-def _switch(model: dict[str, Any]) -> None:
-    for _, node in walk(model):
-        if is_mobileone(node):
-            node['deploy'] = True
-            node.pop('init_cfg', None)
-        elif _is_pretrained(node.get('init_cfg')):
-            del node['init_cfg']
-        if isinstance(node.get('pretrained'), str):
-            del node['pretrained']
-        if 'teacher_config' in node:
-            node['teacher_config'] = _teacher(node['teacher_config'])
-            node['teacher_ckpt'] = None  # a path of this machine, which only training needs
 
 
 def is_mobileone(node: Any) -> bool:

@@ -26,11 +26,11 @@ from .forward import RawForward
 from .pair import Conversion, output_paths, pair_meta
 from .prove import (
     FLOAT64_TOLERANCE,
+    OWN_TOLERANCE_EPS,
     Difference,
     compare_models,
     deploy_state,
     failing_folds,
-    own_tolerance,
 )
 from .report import describe, describe_proof
 from .samples import proof_inputs
@@ -99,10 +99,8 @@ def prepare_conversion(
 ) -> Conversion:
     """Do what :func:`convert_to_deploy` does, except for the writing.
 
-    Args:
-        config: The config, as it was read; no change of a run is made in it.
-        dataset_meta: Classes and palette, for a checkpoint that has none. The other arguments are
-            those of :func:`convert_to_deploy`.
+    The config is as it was read, without the changes of a run. ``dataset_meta`` gives classes and
+    palette for a checkpoint that has none.
     """
     sources = [path for path in (config.filename, checkpoint, *images) if path is not None]
     paths = output_paths(out, sources)
@@ -118,7 +116,7 @@ def prepare_conversion(
 
     folding, exact = _deploy_form(config, forward, model, inputs, backbone_only)
     dtype = next(model.parameters()).dtype
-    allowed = own_tolerance(dtype) if tolerance is None else tolerance
+    allowed = OWN_TOLERANCE_EPS * torch.finfo(dtype).eps if tolerance is None else tolerance
     own = compare_models(forward, model, folding.model, inputs, allowed, folding.pairs)
 
     report = describe(source, fitted, forward, model, folding, inputs[0][1], backbone_only)
@@ -161,7 +159,7 @@ def _trained_model(config: Config, checkpoint: PathLike) -> tuple[nn.Module, Fit
     fitted = load_weights(model, weights)
     # A statement of its own: the eval() of mmdet's distillers returns None.
     model.eval()
-    return model, replace(fitted, state={})  # the model has the weights now
+    return model, replace(fitted, state={}, raw={})  # the model has the weights now
 
 
 def _deploy_form(

@@ -66,13 +66,7 @@ def foldable(model: nn.Module) -> Found:
 
 
 def build_deploy_form(config: Config, model: nn.Module, found: Found) -> Folding:
-    """Build the deploy form of a model, with as many BNs folded as a config can express.
-
-    Args:
-        config: The config of the original.
-        model: The original.
-        found: The BNs to fold, and the others with the reason.
-    """
+    """Build the deploy form of a model, with as many of the BNs folded as a config can express."""
     pairs = {pair.norm: pair for pair in found.pairs}
     without = tuple(_places(configs.deploy_form(config).model.to_dict())) if pairs else ()
     refused: dict[Place, str] = {}
@@ -89,7 +83,7 @@ def build_deploy_form(config: Config, model: nn.Module, found: Found) -> Folding
 
 def _build(config: Config, without: Sequence[Place]) -> tuple[str, nn.Module]:
     text = configs.deploy_config_text(config, without)
-    return text, configs.build_model(configs.parse_config_text(text))
+    return text, configs.build_model(Config.fromstring(text, '.py'))
 
 
 def _one_by_one(
@@ -148,23 +142,20 @@ def _has_default(node: Mapping[str, Any]) -> bool:
 
 
 def _folded_by(model: nn.Module, edited: nn.Module, pairs: Mapping[str, ConvNorm]) -> set[str]:
-    """Return the names of the norms that the edited model has folded.
-
-    Raises:
-        _NotFoldedError: The edited model differs in anything else.
-    """
+    """Return the names of the norms that the edited model has folded; raise if it differs elsewhere."""
     before, after = dict(outer_modules(model)), dict(outer_modules(edited))
     gone = {
         name
         for name, module in before.items()
         if isinstance(module, _BatchNorm) and type(after.get(name)) in (type(None), nn.Identity)
     }
-    for name in before.keys() - after.keys() - gone:
-        raise _NotFoldedError(f"the model would lose '{name}'")
-    for name in sorted(gone - pairs.keys()):
-        raise _NotFoldedError(f"'{name}' would also be removed, and it cannot be folded")
-    for name in after.keys() - before.keys():
-        raise _NotFoldedError(f"the model would get '{name}'")
+    for names, problem in (
+        (before.keys() - after.keys() - gone, "the model would lose '{}'"),
+        (gone - pairs.keys(), "'{}' would also be removed, and it cannot be folded"),
+        (after.keys() - before.keys(), "the model would get '{}'"),
+    ):
+        if names:
+            raise _NotFoldedError(problem.format(min(names)))
     biases = {pairs[name].layer for name in gone}
     for name, module in before.items():
         if name not in gone:

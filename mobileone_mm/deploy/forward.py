@@ -101,12 +101,6 @@ def _has_module(model: Any, name: str) -> bool:
 def _samples(inputs: Tensor) -> list[Any]:
     from mmengine.structures import BaseDataElement
 
-    shape = tuple(inputs.shape[-2:])
-    info = dict(
-        img_shape=shape,
-        ori_shape=shape,
-        pad_shape=shape,
-        batch_input_shape=shape,
-        scale_factor=(1.0, 1.0),
-    )
+    names = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
+    info = {**dict.fromkeys(names, tuple(inputs.shape[-2:])), 'scale_factor': (1.0, 1.0)}
     return [BaseDataElement(metainfo=info) for _ in inputs]

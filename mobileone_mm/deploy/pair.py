@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from mmengine.config import Config
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from .._version import __version__
 from ..errors import InputError
 from ..files import atomic_write_all
-from ..weights.writing import weight_bytes
+from ..weights.convert import weight_bytes
 
 SUFFIXES = ('.pth', '.pt', '.safetensors')
 
@@ -55,17 +55,14 @@ class Conversion:
         self.report['checkpoint_bytes']['after'] = len(data)
         if paths['checkpoint'].suffix == '.safetensors':
             self.report['meta'] = {k: v for k, v in self.meta.items() if k != 'cfg'}
-        contents = {
-            'checkpoint': data,
-            'config': self.text.encode(),
-        }
+        contents = {'checkpoint': data, 'config': self.text.encode()}
         # No file system renames three files at once: the hashes tell whether the files belong together.
         self.report['written'] = {
             f'{kind}_sha256': hashlib.sha256(content).hexdigest()
             for kind, content in contents.items()
         }
         contents['report'] = (json.dumps(self.report, indent=2) + '\n').encode()
-        atomic_write_all({paths[kind]: _writer(content) for kind, content in contents.items()})
+        atomic_write_all({paths[kind]: content for kind, content in contents.items()})
         return paths
 
 
@@ -84,9 +81,8 @@ def output_paths(
             f'{SUFFIXES[-1]}; config and report are written beside it'
         )
     paths = {
-        'checkpoint': path,
-        'config': path.with_suffix('.py'),
-        'report': path.with_suffix('.json'),
+        kind: path.with_suffix(suffix)
+        for kind, suffix in (('checkpoint', path.suffix), ('config', '.py'), ('report', '.json'))
     }
     for target in paths.values():
         for source in map(Path, sources):
@@ -111,10 +107,8 @@ def pair_meta(
     """Return what the hosts' ``init_*`` functions look up, and the source of the weights.
 
     Args:
-        given: ``meta`` of the checkpoint that was converted.
-        config: Its config.
+        given: ``meta`` of the checkpoint that was converted, with its config and source.
         text: The config of the pair.
-        source: ``file`` and ``sha256`` of the checkpoint.
         dataset_meta: Classes and palette, for a checkpoint that has none.
     """
     meta = {
@@ -134,10 +128,6 @@ def pair_meta(
     if info:
         meta['dataset_meta'] = {str(key): _plain(value) for key, value in info.items()}
     return meta
-
-
-def _writer(data: bytes) -> Callable[[BinaryIO], Any]:
-    return lambda file: file.write(data)
 
 
 def _plain(value: Any) -> Any:

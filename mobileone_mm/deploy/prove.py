@@ -51,11 +51,7 @@ class Difference:
 
 
 def deploy_state(model: nn.Module, pairs: list[ConvNorm]) -> dict[str, Tensor]:
-    """Return the state dict of the deploy form of a model in training form.
-
-    Args:
-        model: The model, in eval mode; it is not changed.
-        pairs: Layers and BNs that become one layer, by their names in the model.
+    """Return the state dict of the deploy form of a model in eval mode, which stays as it is.
 
     Raises:
         ValueError: A unit cannot be fused.
@@ -73,20 +69,14 @@ def failing_folds(
     """Find the pairs that are not one layer on data, although the structure of the model says so.
 
     In a copy of its parent, each layer takes the folded weights and each BN becomes the identity. The
-    copy must give the output of the parent wherever the model runs it.
-
-    Args:
-        forward: Runs the model.
-        model: The original in float64.
-        pairs: Layers and BNs to fold.
-        inputs: One input.
+    copy must give the output of the parent wherever the model runs it. The model is in float64.
 
     Returns:
         Names of norms that must not be folded, with the reason.
     """
-    if not pairs:
-        return {}
     folded = {parent: _folded_copy(model, parent, pairs) for parent in _parents(pairs)}
+    if not folded:
+        return {}
     with exact_arithmetic(), unit_differences(model, folded) as found:
         forward(model, inputs)
     reasons = {}
@@ -119,12 +109,9 @@ def compare_models(
     reaches (auxiliary heads) are compared on random input.
 
     Args:
-        forward: Runs the models.
         first: The model in training form, in eval mode.
-        second: The same in deploy form, in the same dtype.
-        inputs: Names and inputs.
+        second: The same in deploy form, in the same dtype, with the pairs as one layer each.
         tolerance: Greatest relative difference that is allowed.
-        pairs: Layers and BNs that the second model has as one layer.
 
     Raises:
         ProofError: A difference is beyond the tolerance, or the outputs cannot be compared.
@@ -157,19 +144,13 @@ def compare_models(
     return differences
 
 
-def own_tolerance(dtype: torch.dtype) -> float:
-    """Return the greatest relative difference that rounding in the dtype explains."""
-    return OWN_TOLERANCE_EPS * torch.finfo(dtype).eps
-
-
 def _outputs(
     name: str, expected: list[Tensor], got: list[Tensor]
 ) -> Iterator[tuple[str, float, float]]:
     if not all(bool(torch.isfinite(t).all()) for t in expected):
         raise InputError(
-            f'checkpoint: the output of the model is not finite on {name} in '
-            f'{expected[0].dtype}; the weights '
-            'are broken or the training diverged'
+            f'checkpoint: the output of the model is not finite on {name} in {expected[0].dtype}; the '
+            'weights are broken or the training diverged'
         )
     if not expected or [t.shape for t in expected] != [t.shape for t in got]:
         raise ProofError(
@@ -200,21 +181,18 @@ def _folded_copy(model: nn.Module, parent: str, pairs: Iterable[ConvNorm]) -> nn
 
 def _run_alone(unit: nn.Module, other: nn.Module) -> tuple[float, float]:
     """Compare two units on random input of the shape that one of the layers takes."""
-    layers = [m for m in unit.modules() if isinstance(m, (_ConvNd, nn.Linear))]
+    layers: list[Any] = [m for m in unit.modules() if isinstance(m, (_ConvNd, nn.Linear))]
     problem: Exception = ValueError('it has no layer')
     for layer in layers:  # the first of them may belong to squeeze-and-excitation
-        x = _random_input(layer)
+        if isinstance(layer, nn.Linear):
+            shape = [layer.in_features]
+        else:
+            sizes = zip(layer.kernel_size, layer.dilation, strict=True)
+            shape = [layer.in_channels, *((k - 1) * d + 4 for k, d in sizes)]
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn([2, *shape], generator=generator).to(layer.weight)
         try:
             return unit_difference(x, unit(x.clone()), other(x.clone()))
         except Exception as error:  # forward methods of the hosts raise anything
             problem = error
     raise problem
-
-
-def _random_input(layer: Any) -> Tensor:
-    if isinstance(layer, nn.Linear):
-        shape: tuple[int, ...] = (2, layer.in_features)
-    else:
-        reach = [(k - 1) * d + 4 for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
-        shape = (2, layer.in_channels, *reach)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(layer.weight)

@@ -39,17 +39,7 @@ def describe(
     inputs: Tensor,
     backbone_only: bool,
 ) -> dict[str, Any]:
-    """Return the report without the proof.
-
-    Args:
-        checkpoint: The file that was converted.
-        fitted: What was found in it.
-        forward: Runs the models.
-        model: The original.
-        folding: The deploy form: what was folded and what stayed.
-        inputs: The batch for latencies and MACs.
-        backbone_only: Whether the user asked to leave necks and heads unchanged.
-    """
+    """Return the report without the proof; latencies and MACs are those of the inputs."""
     notes = []
     if fitted.averaged:
         left = f'; left out: {", ".join(fitted.dropped)}' if fitted.dropped else ''
@@ -103,12 +93,7 @@ def describe(
 def describe_proof(
     device: torch.device, found: Mapping[str, tuple[float, list[Difference]]]
 ) -> dict[str, Any]:
-    """Return the part of the report about the proof.
-
-    Args:
-        device: Device of the comparison.
-        found: Tolerance and differences by dtype.
-    """
+    """Return the part of the report about the proof, given tolerance and differences by dtype."""
     proof: dict[str, Any] = {'device': str(device)}
     for dtype, (tolerance, differences) in found.items():
         proof[dtype] = {
@@ -141,9 +126,9 @@ def summary(report: Mapping[str, Any], out: str | os.PathLike[str]) -> str:
     for dtype, proof in report['proof'].items():
         if isinstance(proof, Mapping):
             found, allowed = proof['greatest_relative'], proof['tolerance']
-            text = f'{found:.1e} of the scale of the output (allowed {allowed:.1e})'
+            text = f'{found:.1e} of the scale of the output (allowed {allowed:.1e}), '
             rows.append(
-                (f'difference, {dtype}', f'{text}, {proof["greatest_absolute"]:.1e} absolute')
+                (f'difference, {dtype}', text + f'{proof["greatest_absolute"]:.1e} absolute')
             )
     for name, (before, after) in report.get('metric', {}).get('values', {}).items():
         rows.append((name, f'{before:.4f} -> {after:.4f}'))

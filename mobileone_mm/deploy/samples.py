@@ -34,12 +34,7 @@ def proof_inputs(
 ) -> list[tuple[str, Tensor]]:
     """Return names and inputs (1, C, H, W): random input of two sizes, then the images.
 
-    Args:
-        config: The config; its test pipeline gives the first size.
-        forward: Runs the model.
-        model: The model in training form, on the device.
-        images: Files.
-        device: Device of the inputs.
+    The test pipeline of the config gives the first size. The model is in training form, on the device.
 
     Raises:
         InputError: The model does not run on the first size, or an image cannot be used.
@@ -49,11 +44,10 @@ def proof_inputs(
     size = round_up(test_size(config), divisor)
     channels = next(unfused_blocks(model))[1].kernel_shape[1]
 
-    def random(height: int, width: int) -> tuple[str, Tensor]:
-        x = structured_input((height, width), channels).to(device)
-        return f'random input of {height} x {width}', x
+    def random(size: tuple[int, int]) -> tuple[str, Tensor]:
+        return 'random input of {} x {}'.format(*size), structured_input(size, channels).to(device)
 
-    inputs = [random(*size)]
+    inputs = [random(size)]
     try:
         forward(model, inputs[0][1])
     except Exception as error:  # forward methods of the hosts raise anything
@@ -63,7 +57,7 @@ def proof_inputs(
             'pipeline, the weights and test_cfg'
         ) from error
     for other in second_sizes(size):  # some heads need images of a certain size
-        second = random(*round_up(other, divisor))
+        second = random(round_up(other, divisor))
         with suppress(Exception):
             forward(model, second[1])
             inputs.append(second)
@@ -85,7 +79,10 @@ def test_size(config: Config) -> tuple[int, int]:
     """
     init_default_scope(config.get('default_scope') or 'mmengine')
     data: dict[str, Any] = dict(img=np.zeros((*IMAGE_SIZE, 3), np.uint8), img_shape=IMAGE_SIZE)
-    for step in _test_pipeline(config):
+    loaders = ('test_dataloader', 'val_dataloader')
+    found = next((dataset for key in loaders for _, dataset in datasets(config, key)), None)
+    pipeline = config.get('test_pipeline') if found is None else found.get('pipeline')
+    for step in pipeline or []:
         # The size comes from the transforms of the image; others need files and annotations.
         with suppress(Exception):
             data = {**data, **TRANSFORMS.build(step)(data)}
@@ -93,12 +90,12 @@ def test_size(config: Config) -> tuple[int, int]:
     return DEFAULT_SIZE if size == IMAGE_SIZE else size
 
 
-def round_up(size: tuple[int, int], divisor: int) -> tuple[int, int]:
+test_size.__test__ = False  # type: ignore[attr-defined]  # it is not a pytest test
+
+
+def round_up(size: tuple[float, float], divisor: int) -> tuple[int, int]:
     """Return height and width, each rounded up to a multiple of the divisor."""
     return math.ceil(size[0] / divisor) * divisor, math.ceil(size[1] / divisor) * divisor
-
-
-test_size.__test__ = False  # type: ignore[attr-defined]  # it is not a pytest test
 
 
 def second_sizes(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
@@ -106,12 +103,10 @@ def second_sizes(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
 
     First three quarters by one half; then, for models that need large images, a wider one.
     """
-    height = math.ceil(size[0] * 0.75 / 32) * 32
-    width = math.ceil(size[1] * 0.5 / 32) * 32
-    tall, wide = math.ceil(size[0] / 32) * 32, math.ceil(size[1] * 1.25 / 32) * 32
-    for rows, columns in ((height, width), (tall, wide)):
+    for height, width in ((0.75, 0.5), (1, 1.25)):
+        rows, columns = round_up((size[0] * height, size[1] * width), 32)
         while rows == columns or (rows, columns) == tuple(size):
-            columns += 32  # noqa: PLW2901
+            columns += 32
         yield rows, columns
 
 
@@ -136,27 +131,17 @@ def image_inputs(
     Raises:
         InputError: A file is missing or is not an image.
     """
-    for path in paths:
-        pixels = torch.from_numpy(_bgr(path, size)).permute(2, 0, 1)
-        data = dict(inputs=[pixels], data_samples=None)
-        inputs = model.data_preprocessor(data, False)['inputs']  # type: ignore[operator]
-        yield os.path.basename(path), inputs.float()
-
-
-def _bgr(path: str | os.PathLike[str], size: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            resized = image.convert('RGB').resize(size[::-1], Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError) as error:
-        reason = 'no such file' if isinstance(error, FileNotFoundError) else 'not a readable image'
-        raise InputError(f"images: '{os.fspath(path)}': {reason}") from error
-    return np.ascontiguousarray(np.asarray(resized)[..., ::-1])
-
-
-def _test_pipeline(config: Config) -> list[Any]:
-    for loader in ('test_dataloader', 'val_dataloader'):
-        for _, dataset in datasets(config, loader):
-            return list(dataset.get('pipeline') or [])
-    return list(config.get('test_pipeline') or [])
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                rgb = image.convert('RGB').resize(size[::-1], Image.Resampling.BILINEAR)
+        except (OSError, ValueError, SyntaxError) as error:
+            missing = isinstance(error, FileNotFoundError)
+            reason = 'no such file' if missing else 'not a readable image'
+            raise InputError(f"images: '{os.fspath(path)}': {reason}") from error
+        bgr = torch.from_numpy(np.asarray(rgb)[..., ::-1].copy())
+        data = dict(inputs=[bgr.permute(2, 0, 1)], data_samples=None)
+        inputs = model.data_preprocessor(data, False)['inputs']  # type: ignore[operator]
+        yield os.path.basename(path), inputs.float()

@@ -21,9 +21,11 @@ _DTYPE = re.compile(r'b1|[iu][1248]|f(2|4|8|16)|c(8|16)|U[0-9]{1,4}')
 _STATISTICS = ('min', 'max', 'mean', 'current')
 
 
-def _shown(value: Any) -> str:
+def shown_name(name: Any) -> str:
+    """Return a name from a file, short and without control characters of a terminal."""
     # Lists can hold one another so often that their repr has no end.
-    return repr(value[:40]) if isinstance(value, str) else f'a {type(value).__name__}'
+    text = str(name) if isinstance(name, (str, int, float)) else f'a {type(name).__name__}'
+    return ''.join(char if char.isprintable() else '?' for char in text[:80])
 
 
 class DType:
@@ -31,14 +33,14 @@ class DType:
 
     def __init__(self, spec: Any, *_: Any) -> None:
         if not isinstance(spec, str) or not _DTYPE.fullmatch(spec):
-            raise UnpicklingError(f'Unsupported numpy dtype {_shown(spec)}')
+            raise UnpicklingError(f'Unsupported numpy dtype {shown_name(spec)}')
         self.spec = spec
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) < 5 or any(s is not None for s in state[2:5]):
             raise UnpicklingError('Unsupported numpy dtype with fields')
         if state[1] not in ('<', '>', '|', '='):
-            raise UnpicklingError(f'Unsupported numpy byte order {_shown(state[1])}')
+            raise UnpicklingError(f'Unsupported numpy byte order {shown_name(state[1])}')
         self.spec = str(np.dtype(self.spec).newbyteorder(state[1]).str)
 
     def real(self) -> np.dtype[Any]:
@@ -47,7 +49,10 @@ class DType:
 
 
 class Array(np.ndarray):
-    """Stand-in for ``numpy.ndarray``: the shape must fit the bytes. Pickles as an ndarray."""
+    """Stand-in for ``numpy.ndarray`` and NumPy's ``_reconstruct``: an empty array until its state.
+
+    The shape must fit the bytes. It pickles as an ndarray.
+    """
 
     def __new__(cls, *_: Any) -> Array:
         return super().__new__(cls, (0,), np.uint8)
@@ -62,9 +67,6 @@ class Array(np.ndarray):
         if not isinstance(raw, bytes) or not fits:
             raise UnpicklingError('Unsupported numpy array: its shape does not fit its data')
         super().__setstate__((1, tuple(shape), real, bool(fortran), raw))  # type: ignore[arg-type]
-
-    def __reduce__(self) -> Any:
-        return np.asarray(self).__reduce__()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return np.asarray(self).__reduce_ex__(protocol)
@@ -103,12 +105,7 @@ class Namespace:
 def attribute(owner: Any, name: Any) -> None:
     """Stand-in for ``getattr``: accepts the statistics of a history, gives None for them."""
     if owner is not History or name not in _STATISTICS:
-        raise UnpicklingError(f'Unsupported global: GLOBAL getattr of {_shown(name)}')
-
-
-def reconstruct(*_: Any) -> Array:
-    """Stand-in for NumPy's ``_reconstruct``: an empty array that waits for its state."""
-    return Array()
+        raise UnpicklingError(f'Unsupported global: GLOBAL getattr of {shown_name(name)}')
 
 
 def scalar(dtype: Any, raw: Any = b'') -> Any:
@@ -133,8 +130,8 @@ def no_bytes(*args: Any) -> bytes:
 ALLOWED: tuple[tuple[Any, str], ...] = (
     (DType, 'numpy.dtype'),
     (Array, 'numpy.ndarray'),
-    (reconstruct, 'numpy._core.multiarray._reconstruct'),
-    (reconstruct, 'numpy.core.multiarray._reconstruct'),
+    (Array, 'numpy._core.multiarray._reconstruct'),
+    (Array, 'numpy.core.multiarray._reconstruct'),
     (scalar, 'numpy._core.multiarray.scalar'),
     (scalar, 'numpy.core.multiarray.scalar'),
     (History, 'mmengine.logging.history_buffer.HistoryBuffer'),

@@ -19,7 +19,6 @@ from .layout import check_whole
 from .names import SCHEMES, form_of, scheme_of, to_classifier, to_scheme
 from .published import PREFIX, local_file
 from .unwrap import read_weights
-from .writing import weight_bytes
 
 SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
 FORMS = ('train', 'deploy')
@@ -71,7 +70,12 @@ def convert_weights(
         result = to_scheme(renamed, to)
     except InputError as error:
         raise InputError(f"checkpoint '{source}': {error}") from error
-    _write(target, result, to, str(source))
+    if to == 'mmpretrain' or target.suffix == '.safetensors':
+        name = str(source) if str(source).startswith(PREFIX) else Path(source).name
+        data = weight_bytes(result, {'mobileone_mm': __version__, 'source': name}, target.suffix)
+    else:
+        data = torch_bytes(result)
+    atomic_write(target, data)
     return {
         'scheme': {'before': before[0], 'after': to},
         'form': {'before': before[1], 'after': form or before[1]},
@@ -91,11 +95,21 @@ def _lifted(state: Mapping[str, Tensor], arch: str | None) -> dict[str, Tensor]:
     return lift_state(state, {f'backbone.{key}': value for key, value in layout.items()})
 
 
-def _write(target: Path, state: dict[str, Tensor], to: str, source: str) -> None:
-    if to == 'mmpretrain' or target.suffix == '.safetensors':
-        name = source if source.startswith(PREFIX) else Path(source).name
-        meta = {'mobileone_mm': __version__, 'source': name}
-        data = weight_bytes(state, meta, target.suffix)
-    else:
-        data = torch_bytes(state)
-    atomic_write(target, lambda file: file.write(data))
+def weight_bytes(state: Mapping[str, Tensor], meta: Mapping[str, Any], suffix: str) -> bytes:
+    """Return the content of a checkpoint with ``meta`` and ``state_dict``, or of a safetensors file.
+
+    Raises:
+        InputError: The library for safetensors is missing.
+    """
+    if suffix != '.safetensors':
+        return torch_bytes({'meta': dict(meta), 'state_dict': dict(state)})
+    try:
+        from safetensors.torch import save
+    except ImportError:
+        raise InputError(
+            'out: writing safetensors needs a library; run `pip install safetensors`'
+        ) from None
+    # The format takes strings only; hosts ask for 'format'.
+    texts = {key: value for key, value in meta.items() if isinstance(value, str) and key != 'cfg'}
+    contiguous = {key: value.contiguous() for key, value in state.items()}
+    return save(contiguous, {'format': 'pt', **texts})

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmengine.logging import print_log
@@ -18,46 +18,39 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .forms import EPS, fuse_state, lift_state
-from .mismatch import Differences, common_problem, mismatch, shape_problem, width_problem
+from .mismatch import (
+    Differences,
+    common_problem,
+    mismatch,
+    shape_problem,
+    unit_problem,
+    value_problem,
+    width_problem,
+)
 from .names import form_of, is_unit_key, places, scheme_of, some_keys, to_classifier, to_mmpretrain
-from .numbers import unit_problem, value_problem
 from .reading import first_line
 from .unwrap import WRAPPERS, Weights, read_weights, shared_prefix, without_wrappers
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | Weights
-REQUIRED = ('model', 'backbone', 'nothing')
+Require = Literal['model', 'backbone', 'nothing']
 
 
 @dataclass(frozen=True)
-class FittedState:
+class FittedState(Weights):
     """The weights of a checkpoint under the names and in the form of a model.
 
+    Here ``state`` replaces the state dict of the file. It also holds the tensors that the model has no
+    place for, under their own names.
+
     Attributes:
-        state: Replaces the state dict of the file. It also holds the tensors that the model has no
-            place for, under their own names.
-        name: What messages call the checkpoint.
-        scheme: Naming of the file (``apple``, ``mmpretrain``, ...); None if it holds no MobileOne.
-        form: Form of the file, 'train' or 'deploy'; None if it holds no MobileOne.
-        averaged: Whether these are averaged weights (EMA, SWA).
-        dropped: The other entries of the file, which are not used: optimizer, raw weights.
         loaded: Keys of the model that the file has, in a shape that fits.
         missing: Keys of the model that the file lacks.
         unexpected: Keys of the file that the model has no place for.
-        dtypes: Names of the floating-point types in the file.
-        meta: The entry ``meta`` of the file, empty if there is none.
     """
 
-    state: dict[str, Tensor]
-    name: str
-    scheme: str | None
-    form: str | None
-    averaged: bool
-    dropped: tuple[str, ...]
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
-    dtypes: tuple[str, ...]
-    meta: Mapping[str, Any]
 
     @torch.no_grad()
     def load(self, model: nn.Module) -> None:
@@ -67,11 +60,7 @@ class FittedState:
 
 
 def checkpoint_for(
-    model: nn.Module,
-    source: Source,
-    require: str = 'model',
-    prefix: str | None = None,
-    name: str | None = None,
+    model: nn.Module, source: Source, require: Require = 'model', prefix: str | None = None
 ) -> FittedState:
     """Read a checkpoint and fit it to a model; the model itself does not change.
 
@@ -89,14 +78,11 @@ def checkpoint_for(
             ``'backbone'``: the MobileOne of the model; heads and necks may differ. ``'nothing'``: any
             tensors, in the shapes of the model.
         prefix: Take only the keys below this prefix of the file, without it, as in mmengine.
-        name: What messages call the checkpoint; by default its path.
 
     Raises:
         InputError: The file cannot be read, or is of another size, form or task, or holds NaN.
     """
-    if require not in REQUIRED:
-        raise ValueError(f'require: got {require!r}; {", ".join(REQUIRED)} are allowed')
-    weights = read_weights(source, name)
+    weights = read_weights(source)
     model = _bare(model)
     target = model.state_dict()
     try:
@@ -111,19 +97,11 @@ def checkpoint_for(
             raise InputError(problem)
     except InputError as error:
         raise InputError(f'{weights.name}: {error}') from error
-    dtypes = {str(v.dtype) for v in given.values() if v.is_floating_point()}
     return FittedState(
-        state=state,
-        name=weights.name,
-        scheme=scheme_of(given),
-        form=form,
-        averaged=weights.averaged,
-        dropped=weights.dropped,
+        **{**vars(weights), 'state': state, 'scheme': scheme_of(given), 'form': form},
         loaded=tuple(key for key in differences.common if key not in differences.shapes),
         missing=tuple(differences.missing),
         unexpected=tuple(differences.unexpected),
-        dtypes=tuple(sorted(dtype.removeprefix('torch.') for dtype in dtypes)),
-        meta=weights.meta,
     )
 
 
@@ -137,11 +115,10 @@ def load_weights(
 
     Args:
         model: A :class:`~mobileone_mm.MobileOne`, or a host's model with it as ``backbone``.
-        source: A local file, an address, a name such as ``mobileone_mm://s0-apple``, or a checkpoint
-            or state dict in memory.
+        source: As in :func:`checkpoint_for`, for example ``mobileone_mm://s0-apple``.
         strict: Whether the file must hold every tensor of the model, and for a whole model no others.
             The shapes of what is loaded must agree in any case.
-        prefix: Take only the keys below this prefix of the file, without it; as in mmengine.
+        prefix: As in :func:`checkpoint_for`.
 
     Raises:
         InputError: The file is broken, or of another size, form or task.
@@ -152,7 +129,7 @@ def load_weights(
 
 
 def _bare(model: nn.Module) -> nn.Module:
-    """The model without wrappers for several devices, torch.compile or test-time augmentation."""
+    """Return the model without wrappers for several devices, torch.compile or TTA."""
     while len(names := [name for name, _ in model.named_children()]) == 1 and (
         names[0] in WRAPPERS - {'model'}
     ):
@@ -223,12 +200,8 @@ def _in_form_of(
             'current',
         )
         return lift_state(state, target, eps)
-    except (
-        KeyError,
-        IndexError,
-        TypeError,
-        RuntimeError,
-    ) as error:  # any shape or part is possible
+    # Any shape or part is possible.
+    except (KeyError, IndexError, TypeError, RuntimeError) as error:
         raise InputError(
             f'its units cannot be brought into the other form ({type(error).__name__}: '
             f'{first_line(str(error))}); the file is damaged or no MobileOne'
@@ -239,7 +212,7 @@ def _is_bare(target: Mapping[str, Any]) -> bool:
     return any(key.startswith('stage0.') for key in target)
 
 
-def _problem(found: Differences, require: str) -> str | None:
+def _problem(found: Differences, require: Require) -> str | None:
     """Return the most likely reason why the file does not fit the model, or None if it does."""
     problem, place = None, _backbone_place(found.target)
     if require == 'model':

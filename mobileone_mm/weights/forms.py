@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InputError
 from ..reparam import Branch
@@ -55,7 +54,7 @@ def fuse_state(state: Mapping[str, Tensor], eps: float = EPS) -> dict[str, Tenso
 
 
 def lift_state(
-    state: Mapping[str, Tensor], target: Mapping[str, Tensor], eps: float = EPS, seed: int = 0
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor], eps: float = EPS
 ) -> dict[str, Tensor]:
     """Lift a state dict in deploy form; the function in eval mode stays the same.
 
@@ -68,14 +67,13 @@ def lift_state(
         state: Keys of mmpretrain's naming.
         target: State dict of the model in training form; only its keys count.
         eps: Epsilon of the BN layers of the model.
-        seed: Seed of the small differences between branches of the same kind.
 
     Raises:
         InputError: A unit lacks its kernel or its bias.
     """
     layout, _ = _split(target, 'train')
     units, lifted = _split(state, 'deploy')
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)  # for branches of one kind
     for place, unit in units.items():
         for tensor in ('weight', 'bias'):
             if ('fused', None, tensor) not in unit:
@@ -105,19 +103,16 @@ def _as_stored(value: Tensor, like: Tensor) -> Tensor:
 
 def _fuse(unit: Unit, eps: float) -> tuple[Tensor, Tensor]:
     branches = []
-    shape: Any = None
     for part, branch in _branches(unit):
-        weight = None if part == 'identity' else unit[part, branch, 'weight']
-        if part == 'conv':
-            shape = tuple(weight.shape)  # type: ignore[union-attr]
         names = ('weight', 'bias', 'running_mean', 'running_var')
-        norm = SimpleNamespace(
+        norm: Any = SimpleNamespace(
             eps=eps, **{name: unit[_NORM_OF[part], branch, name] for name in names}
         )
-        branches.append(Branch(cast(_BatchNorm, norm), weight))
-    if shape is None:
+        weight = None if part == 'identity' else unit[part, branch, 'weight']
+        branches.append(Branch(norm, weight))
+    if ('conv', 0) not in _branches(unit):
         raise ValueError('it has no conv branch')
-    return fuse_branches(branches, shape)
+    return fuse_branches(branches, tuple(unit['conv', 0, 'weight'].shape))  # type: ignore[arg-type]
 
 
 def _branches(unit: Unit) -> list[tuple[str, int | None]]:

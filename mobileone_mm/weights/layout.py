@@ -12,8 +12,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..models import ARCHS, MobileOne
 from ..models.sizes import BASE_CHANNELS, NUM_STAGES, Arch
+from .mismatch import unit_problem, value_problem
 from .names import TensorName, form_of, is_unit_key, parse, places
-from .numbers import number_problem, unit_problem
 
 _DAMAGED = 'the file is damaged, or of another implementation'
 
@@ -33,19 +33,15 @@ def check_whole(state: Mapping[str, Tensor]) -> str | None:
     Raises:
         InputError: A tensor is missing, surplus, of another shape or type, or holds NaN or Inf.
     """
-    problems = (number_problem(key, value, value.dtype) for key, value in state.items())
-    if problem := unit_problem(state) or next(filter(None, problems), None):
+    if problem := unit_problem(state) or value_problem(state, state):
         raise InputError(problem)
     sizes = [_check_backbone(state, place) for place in sorted(places(state, 'mmpretrain'))]
     return sizes[0]
 
 
 def _check_backbone(state: Mapping[str, Tensor], place: str) -> str | None:
-    tensors = {
-        key.removeprefix(place): value
-        for key, value in state.items()
-        if key.startswith(place) and is_unit_key(key.removeprefix(place), 'mmpretrain')
-    }
+    below = {k.removeprefix(place): v for k, v in state.items() if k.startswith(place)}
+    tensors = {key: value for key, value in below.items() if is_unit_key(key, 'mmpretrain')}
     parsed = {key: parse(key, 'mmpretrain') for key in tensors}
     names = {key: name for key, name in parsed.items() if name and not name.prefix}
     arch = _arch(place, tensors, names)
@@ -66,8 +62,13 @@ def _check_backbone(state: Mapping[str, Tensor], place: str) -> str | None:
         with torch.device('meta'):
             expected = torch.nn.Linear(arch.channels[-1], *classes).state_dict()
         _compare(head, classifier, expected)
-    # The public sizes have both kinds of branches; a fused unit does not tell.
-    return _public_name(arch, deploy) if deploy or (scale and identity) else None
+    if not deploy and not (scale and identity):  # the public sizes have both kinds of branches
+        return None
+    for name, known in ARCHS.items():
+        # A fused unit does not tell how many branches it had.
+        if arch == (replace(known, num_conv_branches=arch.num_conv_branches) if deploy else known):
+            return name
+    return None
 
 
 def _arch(place: str, tensors: Mapping[str, Tensor], names: Mapping[str, TensorName]) -> Arch:
@@ -116,11 +117,3 @@ def _compare(prefix: str, tensors: Mapping[str, Tensor], layout: Mapping[str, Te
         raise InputError(
             f"has '{prefix}{surplus}', for which a MobileOne of these units has no place; {_DAMAGED}"
         )
-
-
-def _public_name(arch: Arch, deploy: bool) -> str | None:
-    for name, known in ARCHS.items():
-        # A fused unit does not tell how many branches it had.
-        if arch == (replace(known, num_conv_branches=arch.num_conv_branches) if deploy else known):
-            return name
-    return None

@@ -111,7 +111,6 @@ def use_safe_loader() -> None:
     Runner's checkpoints with torch 2.6 or later; OneDL's can, with the real ``getattr`` on its
     list, and reads whatever it refuses a second time with ``weights_only=False``, which runs the
     file's code; both read downloads with ``weights_only=False``.
-
     """
     from mmengine.runner import checkpoint
 

@@ -9,9 +9,8 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -29,22 +28,14 @@ _HASH = re.compile(r'-([0-9a-f]{8,})\.')
 _OPENMMLAB_HASHES = ('0bc94952', 'ceeef467', '9c7ecb97', 'c95eb3bf', '28d888cb')
 
 
-@dataclass(frozen=True)
-class NamedWeights:
-    """One public file.
-
-    Attributes:
-        url: Where it is.
-        form: 'train' or 'deploy'.
-        licence: Of the weights, as far as their publisher says.
-        preprocessing: What the classifier expects.
-        sha256: Beginning of the file's SHA-256; None where it is not known.
-    """
+class NamedWeights(NamedTuple):
+    """One public file: where it is, its form, its licence as far as the publisher says, its input."""
 
     url: str
     form: str
     licence: str
     preprocessing: str = _IMAGENET
+    #: beginning of the file's SHA-256; None where it is not known
     sha256: str | None = None
 
 
@@ -69,20 +60,15 @@ NAMED: dict[str, NamedWeights] = dict(_table())
 
 
 def read_any(source: Source, map_location: Any = 'cpu') -> dict[str, Any]:
-    """Read a checkpoint from a path, an address or by name, see :func:`local_file`.
-
-    Raises:
-        InputError: The name is unknown, or the file cannot be fetched or read.
-    """
+    """Read a checkpoint from whatever :func:`local_file` takes."""
     return read_checkpoint(local_file(source), map_location)
 
 
 def local_file(source: Source) -> Path:
     """Return the path of a checkpoint on this machine; a remote file is fetched into the cache.
 
-    Args:
-        source: A path, ``http://...``, ``https://...``, ``mobileone_mm://NAME``, or an address that a
-            back end of mmengine's file client takes (``s3://...``, ``petrel://...``).
+    The source is a path, ``http://...``, ``https://...``, ``mobileone_mm://NAME``, or an address that
+    a back end of mmengine's file client takes (``s3://...``, ``petrel://...``).
 
     Raises:
         InputError: The name is unknown, or the file cannot be fetched.
@@ -125,9 +111,7 @@ def download(
     share. It is used only if its SHA-256 is the known one, or the one that its name ends in.
 
     Args:
-        url: Its address.
         folder: The cache; ``checkpoints`` of torch's hub folder if not given.
-        progress: Show a bar.
         sha256: Beginning of its SHA-256, which is checked each time.
 
     Raises:
@@ -182,7 +166,7 @@ def _from_storage(address: str) -> Path:
             'this machine and give its path'
         ) from error
     path = cache_path(address)
-    atomic_write(path, lambda file: file.write(data))
+    atomic_write(path, data)
     return path
 
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ..errors import InputError
-from .allowed import ALLOWED
+from .allowed import ALLOWED, shown_name
 
 _LOCK = threading.RLock()
 
@@ -37,93 +37,69 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = 'cpu') -> 
         InputError: The file is missing, broken, no checkpoint, or needs code to be loaded.
     """
     path = Path(os.path.expanduser(path))
-    with _open(path) as file:
-        try:
-            checkpoint = _read(path, file, map_location)
-        except InputError:
-            raise
-        except Exception as error:  # torch has no common error for what is wrong with a file
-            raise InputError(f"checkpoint '{path}': {_reason(error)}") from error
-    if not isinstance(checkpoint, Mapping):
-        raise InputError(
-            f"checkpoint '{path}': holds a {type(checkpoint).__name__}; expected a dict with the "
-            'weights (save model.state_dict())'
-        )
+    if '\0' in str(path):
+        raise InputError(f'checkpoint {str(path)!r}: no such file; check the path')
+    try:
+        _check_regular(path.stat())  # opening a pipe would wait for a writer
+        # Opened once: what is checked is what is read, even if another file takes its name.
+        with path.open('rb') as file:
+            checkpoint = _read(file, path.suffix, map_location)
+        if not isinstance(checkpoint, Mapping):
+            raise InputError(
+                f'holds a {type(checkpoint).__name__}; expected a dict with the weights (save '
+                'model.state_dict())'
+            )
+    except Exception as error:  # torch has no common error for what is wrong with a file
+        raise InputError(f"checkpoint '{path}': {_reason(error)}") from error
     return checkpoint  # type: ignore[return-value]
 
 
-def _read(path: Path, file: BinaryIO, map_location: Any) -> Any:
+def _check_regular(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError('is a folder; give a file in it')
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError('is no regular file')
+    if status.st_size == 0:
+        raise InputError('is empty (0 bytes); copy or download it again')
+
+
+def _read(file: BinaryIO, suffix: str, map_location: Any) -> Any:
     head = file.read(9)
     file.seek(0)
-    if path.suffix == '.safetensors' or (head[8:9] == b'{' and head[:2] != b'PK'):
-        return _read_safetensors(path, file, map_location)
+    if suffix == '.safetensors' or (head[8:9] == b'{' and head[:2] != b'PK'):
+        try:
+            from safetensors.torch import load
+        except ImportError:
+            raise InputError('reading it needs a library; run `pip install safetensors`') from None
+        device = 'cpu' if map_location is None else map_location
+        return {key: value.to(device) for key, value in load(file.read()).items()}
     if head[:4] == b'PK\x03\x04':
-        _check_zip(path, file)
+        _check_zip(file)
     elif head[:1] != b'\x80':
         raise InputError(
-            f"checkpoint '{path}': is no checkpoint; expected a file of torch.save (.pth, .pt, "
-            '.pth.tar) or a .safetensors file'
+            'is no checkpoint; expected a file of torch.save (.pth, .pt, .pth.tar) or a .safetensors '
+            'file'
         )
-    # No mmap: a later checkpoint that is written over this file would change the mapped tensors or
-    # kill the process, and a Runner resumes from a file that it may write again.
+    # No mmap, neither here nor above: a later checkpoint that is written over this file would change
+    # the mapped tensors or kill the process, and a Runner resumes from a file that it may write again.
     with only_globals(ALLOWED):
         return torch.load(file, map_location=map_location, weights_only=True)
 
 
-def _read_safetensors(path: Path, file: BinaryIO, map_location: Any) -> dict[str, Any]:
-    try:
-        from safetensors.torch import load  # load_file maps the file, see above
-    except ImportError:
-        raise InputError(
-            f"checkpoint '{path}': reading it needs a library; run `pip install safetensors`"
-        ) from None
-    device = 'cpu' if map_location is None else map_location
-    return {key: value.to(device) for key, value in load(file.read()).items()}
-
-
-def _check_zip(path: Path, file: BinaryIO) -> None:
+def _check_zip(file: BinaryIO) -> None:
     """Check what torch does not: checksums, compressed records, programs in place of weights."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         names = {entry.filename.partition('/')[2] for entry in entries}
         if 'data.pkl' not in names or 'constants.pkl' in names:
             kind = 'a TorchScript program' if 'constants.pkl' in names else 'some other zip file'
-            raise InputError(
-                f"checkpoint '{path}': is {kind}, not weights; save model.state_dict()"
-            )
+            raise InputError(f'is {kind}, not weights; save model.state_dict()')
         # torch.save stores without compression, so a file cannot hold more than its size.
         if sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
             raise ValueError('it declares more data than it has')
         if damaged := archive.testzip():
             raise ValueError(f'wrong checksum of {shown_name(damaged)}')
     file.seek(0)
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
-    """Open the file once: what is checked is what is read, even if another takes its name."""
-    try:
-        _check_regular(path, path.stat())  # opening a pipe would wait for a writer
-        file = path.open('rb')
-    except FileNotFoundError:
-        raise InputError(f"checkpoint '{path}': no such file; check the path") from None
-    except OSError as error:
-        raise InputError(f"checkpoint '{path}': cannot be read ({error.strerror})") from error
-    except InputError:
-        raise
-    except ValueError as error:  # a null character
-        raise InputError(f'checkpoint {str(path)!r}: no such file; check the path') from error
-    with file:
-        yield file
-
-
-def _check_regular(path: Path, status: os.stat_result) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"checkpoint '{path}': is a folder; give a file in it")
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"checkpoint '{path}': is no regular file")
-    if status.st_size == 0:
-        raise InputError(f"checkpoint '{path}': is empty (0 bytes); copy or download it again")
 
 
 @contextmanager
@@ -145,6 +121,11 @@ def only_globals(allowed: tuple[tuple[Any, str], ...]) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     text = str(error)
+    if isinstance(error, InputError):
+        return text
+    if isinstance(error, OSError) and error.filename is not None:  # from stat or open
+        missing = isinstance(error, FileNotFoundError)
+        return 'no such file; check the path' if missing else f'cannot be read ({error.strerror})'
     if code := re.search(r'GLOBAL ([\w.]+)', text):
         return (
             f'refers to code ({code[1][:80]}) that weights do not need, and was not loaded; save the '
@@ -160,15 +141,9 @@ def _reason(error: Exception) -> str:
     )
 
 
-def shown_name(name: Any) -> str:
-    """A name from a file, short and without control characters of a terminal."""
-    text = str(name) if isinstance(name, (str, int, float)) else f'a {type(name).__name__}'
-    return ''.join(char if char.isprintable() else '?' for char in text[:80])
-
-
 def first_line(text: str) -> str:
-    """The part of an error of torch's that names the cause."""
-    # torch appends advice on unsafe loading and stack traces; the first sentence names the cause.
+    """Return the part of an error of torch's that names the cause."""
+    # torch appends advice on unsafe loading and stack traces.
     text = text.rpartition('WeightsUnpickler error: ')[2]
     line = re.sub(r'\x1b\[\d*m', '', text.strip()).split('\n')[0].split('. ')[0]
     return ''.join(filter(str.isprintable, line[:150])).strip() or 'no reason given'

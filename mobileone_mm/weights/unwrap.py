@@ -12,9 +12,9 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from ..errors import InputError
+from .allowed import shown_name
 from .names import form_of, places, scheme_of
 from .published import read_any
-from .reading import shown_name
 
 #: where training scripts store averaged weights (EMA)
 AVERAGES = ('model_ema', 'state_dict_ema', 'ema_state_dict', 'ema_model', 'ema')
@@ -47,36 +47,27 @@ class Weights:
         state: The tensors in the naming and form of the file. The keys have no wrapper prefix, and
             the backbone of a model is ``backbone.``. Counters of averaged models are left out.
         raw: The same tensors under the keys of the file.
+        scheme: Naming of the file (``apple``, ``mmpretrain``, ...); None if it holds no MobileOne.
+        form: Form of the file, 'train' or 'deploy'; None if it holds no MobileOne.
         averaged: Whether these are averaged weights (EMA, SWA).
         dropped: The other entries of the file, which are not used: optimizer, raw weights.
+        dtypes: Names of the floating-point types in the file.
         meta: The entry ``meta`` of the file, empty if there is none.
     """
 
     name: str
     state: dict[str, Tensor]
     raw: dict[str, Tensor]
+    scheme: str | None
+    form: str | None
     averaged: bool
     dropped: tuple[str, ...]
+    dtypes: tuple[str, ...]
     meta: Mapping[str, Any]
-
-    @property
-    def scheme(self) -> str | None:
-        """Naming of the keys; None if the weights hold no MobileOne."""
-        return scheme_of(self.state)
-
-    @property
-    def form(self) -> str | None:
-        """'train' or 'deploy'; None if the weights hold no MobileOne."""
-        try:
-            return form_of(self.state)
-        except InputError as error:
-            raise InputError(f'{self.name}: {error}') from error
 
 
 def read_weights(
-    source: str | os.PathLike[str] | Mapping[str, Any] | Weights,
-    name: str | None = None,
-    map_location: Any = 'cpu',
+    source: str | os.PathLike[str] | Mapping[str, Any] | Weights, name: str | None = None
 ) -> Weights:
     """Read the weights of a checkpoint: every door of the package reads through this function.
 
@@ -88,7 +79,6 @@ def read_weights(
         source: A path, an address, ``mobileone_mm://NAME``, a checkpoint or state dict in memory, or
             the result of an earlier call.
         name: What messages call the checkpoint; by default its path.
-        map_location: The device of the tensors.
 
     Raises:
         InputError: The file cannot be read or holds no weights.
@@ -96,12 +86,8 @@ def read_weights(
     if isinstance(source, Weights):
         return source
     if isinstance(source, Mapping):
-        label = f"checkpoint '{name}'" if name else 'checkpoint'
-        return _chosen(source, label)
-    return _chosen(
-        read_any(source, map_location),
-        f"checkpoint '{os.fspath(source) if name is None else name}'",
-    )
+        return _chosen(source, f"checkpoint '{name}'" if name else 'checkpoint')
+    return _chosen(read_any(source), f"checkpoint '{name or os.fspath(source)}'")
 
 
 class _Set(NamedTuple):
@@ -118,40 +104,51 @@ def _chosen(content: Mapping[str, Any], name: str) -> Weights:
             f'{name}: holds no weights (found: {shown}); expected a state dict, or a dict with one as '
             "'state_dict'"
         )
-    raw = next((each for each in sets if not each.averaged), None)
+    raw = next((each for each in sets if not each.averaged), sets[0])
     chosen = next((each for each in sets if each.averaged), raw)
-    assert chosen is not None
-    own_average = chosen.path.rpartition('.')[2] in AVERAGES  # mmengine's sets are whole
-    if raw is not None and own_average and (lacking := _keys(raw) - _keys(chosen)):
-        print_log(
-            f"{name}: the averaged weights ('{chosen.path}') lack {len(lacking)} of the raw tensors "
-            f"('{raw.path}'); the raw weights are used",
-            'current',
-        )
-        chosen = raw
-    elif raw is not None and own_average:
-        print_log(
+    # mmengine's sets are whole.
+    if chosen is not raw and chosen.path.rpartition('.')[2] in AVERAGES:
+        message = (
             f"{name}: holds raw weights ('{raw.path}') and averaged ones ('{chosen.path}'); the "
-            'averaged ones are used',
-            'current',
+            'averaged ones are used'
         )
-    tensors = {_weight_name(key, name): _plain(key, v, name) for key, v in chosen.tensors.items()}
-    tensors = {key: value for key, value in tensors.items() if key not in COUNTERS}
+        if lacking := _keys(raw) - _keys(chosen):
+            message = (
+                f"{name}: the averaged weights ('{chosen.path}') lack {len(lacking)} of the raw "
+                f"tensors ('{raw.path}'); the raw weights are used"
+            )
+            chosen = raw
+        print_log(message, 'current')
     try:
+        tensors = _plain(chosen.tensors)
         state = without_wrappers(tensors)
+        form = form_of(state)
     except InputError as error:
         raise InputError(f'{name}: {error}') from error
     root = chosen.path.partition('.')[0]
     dropped = {each.path for each in sets if each is not chosen}
     if root in content:
         dropped |= {shown_name(key) for key in content if key not in (root, 'meta')}
-    return Weights(name, state, tensors, chosen.averaged, tuple(sorted(dropped)), _meta(content))
+    dtypes = {
+        str(v.dtype).removeprefix('torch.') for v in tensors.values() if v.is_floating_point()
+    }
+    return Weights(
+        name=name,
+        state=state,
+        raw=tensors,
+        scheme=scheme_of(state),
+        form=form,
+        averaged=chosen.averaged,
+        dropped=tuple(sorted(dropped)),
+        dtypes=tuple(sorted(dtypes)),
+        meta=_meta(content),
+    )
 
 
 def _sets(
     content: Mapping[str, Any], path: tuple[str, ...] = (), average: bool = False
 ) -> Iterator[_Set]:
-    """Each set of weights in a checkpoint, wherever it is nested."""
+    """Yield each set of weights in a checkpoint, wherever it is nested."""
     averages = ('state_dict',) if is_of_mmengine(content) else AVERAGES
     for key in CONTAINERS:
         inner = content.get(key)
@@ -222,25 +219,25 @@ def _canonical(key: str, place: str) -> str:
     return key.removeprefix(''.join(f'{part}.' for part in parts[:cut]))
 
 
-def _weight_name(key: Any, source: str) -> str:
-    if not isinstance(key, str) or not key.isprintable() or len(key) > _MAX_NAME:
-        raise InputError(
-            f"{source}: holds a weight under '{shown_name(key)}', which is no name of a layer; the "
-            'file is damaged or no checkpoint'
-        )
-    return key
-
-
-def _plain(key: Any, value: Tensor, source: str) -> Tensor:
-    """The tensor without history and attributes, if a model can take it."""
-    problem = None
-    if value.layout != torch.strided or value.is_meta or value.dtype not in _DTYPES:
-        problem = 'without data' if value.is_meta else f'{value.dtype}, {value.layout}'
-    elif value.numel() > value.untyped_storage().nbytes() + _MAX_EXPANDED:  # stride 0
-        problem = f'{list(value.shape)[:6]} of {value.untyped_storage().nbytes()} bytes'
-    if problem:
-        raise InputError(
-            f"{source}: '{shown_name(key)}' is a tensor that no model here can take ({problem}); "
-            'expected plain floating-point weights'
-        )
-    return Tensor.detach(value)
+def _plain(tensors: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors without history and attributes; raise for what no model can take."""
+    plain: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        if not isinstance(key, str) or not key.isprintable() or len(key) > _MAX_NAME:
+            raise InputError(
+                f"holds a weight under '{shown_name(key)}', which is no name of a layer; the file is "
+                'damaged or no checkpoint'
+            )
+        problem = None
+        if value.layout != torch.strided or value.is_meta or value.dtype not in _DTYPES:
+            problem = 'without data' if value.is_meta else f'{value.dtype}, {value.layout}'
+        elif value.numel() > value.untyped_storage().nbytes() + _MAX_EXPANDED:  # stride 0
+            problem = f'{list(value.shape)[:6]} of {value.untyped_storage().nbytes()} bytes'
+        if problem:
+            raise InputError(
+                f"'{shown_name(key)}' is a tensor that no model here can take ({problem}); expected "
+                'plain floating-point weights'
+            )
+        if key not in COUNTERS:
+            plain[key] = Tensor.detach(value)
+    return plain

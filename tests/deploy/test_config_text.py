@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mobileone_mm.config.read import load_config
-from mobileone_mm.deploy.config import (
-    absolute_paths,
-    build_model,
-    deploy_config_text,
-    parse_config_text,
-)
+from mobileone_mm.deploy.config import absolute_paths, build_model, deploy_config_text
 from mobileone_mm.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
+parse_config_text = partial(Config.fromstring, file_format='.py')
 SSD = ROOT / 'configs' / 'ssdlite_mobileone_s2_coco.py'
 SEG = ROOT / 'configs' / 'deeplabv3_mobileone_s0_voc.py'
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
-from mobileone_mm.deploy.config import build_model, parse_config_text
+from mobileone_mm.deploy.config import build_model
 from mobileone_mm.files import sha256_of
-from mobileone_mm.weights.writing import weight_bytes
+from mobileone_mm.weights.convert import weight_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = {
@@ -83,7 +84,7 @@ def test_the_hosts_own_functions_in_a_fresh_process(task, how, trained, tool, tm
     assert str(ROOT) not in text
     config.unlink()
 
-    model = build_model(parse_config_text(text)).eval()
+    model = build_model(Config.fromstring(text, '.py')).eval()
     model.load_state_dict(torch.load(out, weights_only=True)['state_dict'])
     inputs = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
@@ -119,7 +120,7 @@ def test_safetensors_by_our_tools_and_by_mmengine(trained, tool, tmp_path, fresh
     image = next(Path(os.environ['IMAGENET_ROOT']).rglob('*.JPEG'))
     assert tool('predict', *pair, image, '--out-dir', tmp_path / 'predicted') == 0
     assert (tmp_path / 'predicted' / 'predictions.json').is_file()
-    model = build_model(parse_config_text(pair[0].read_text()))
+    model = build_model(Config.fromstring(pair[0].read_text(), '.py'))
     loaded = host.load_checkpoint(model, str(out), map_location='cpu', strict=True)
     assert loaded['state_dict'].keys() == model.state_dict().keys()
 

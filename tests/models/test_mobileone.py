@@ -15,7 +15,7 @@ from mobileone_mm import MobileOne, NearIdentityInit, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import ARCHS, MobileOneBlock, get_arch
 from mobileone_mm.reparam.compare import max_difference, randomize_
-from mobileone_mm.weights import load_weights
+from mobileone_mm.weights.fit import load_weights
 
 PARAMETERS = {  # with ImageNet's classifier: fused, unfused
     's0': (2_078_504, 5_293_272),

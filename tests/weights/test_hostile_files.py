@@ -31,8 +31,8 @@ from mmengine.logging import HistoryBuffer
 from mobileone_mm import MobileOne, load_weights
 from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.compare import randomize_
-from mobileone_mm.weights import read_weights
 from mobileone_mm.weights.reading import read_checkpoint
+from mobileone_mm.weights.unwrap import read_weights
 
 STATE = {'stage0.branch_reparam.weight': torch.arange(4.0), 'head.fc.bias': torch.ones(2)}
 

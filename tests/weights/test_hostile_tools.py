@@ -12,8 +12,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mobileone_mm.weights import read_weights
 from mobileone_mm.weights.reading import read_checkpoint
+from mobileone_mm.weights.unwrap import read_weights
 
 TOOLS = ('test', 'predict', 'switch_to_deploy')
 

@@ -9,8 +9,9 @@ from torch import nn
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.compare import randomize_
-from mobileone_mm.weights import checkpoint_for, load_weights
+from mobileone_mm.weights.fit import checkpoint_for, load_weights
 from mobileone_mm.weights.names import SCHEMES, parse, render, to_scheme
+from mobileone_mm.weights.unwrap import read_weights
 
 SMALL = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.25] * 4, num_conv_branches=[2, 1, 1, 1])
 WIDE = {**SMALL, 'width_factor': [0.5] * 4}
@@ -204,7 +205,7 @@ def test_mismatches_are_one_line_and_change_nothing(trained, case):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     for call in (
         lambda: load_weights(model, state),
-        lambda: checkpoint_for(model, state, name='net.pth'),
+        lambda: checkpoint_for(model, read_weights(state, 'net.pth')),
     ):
         with pytest.raises(InputError, match=match) as caught:
             call()
