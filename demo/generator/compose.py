@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,14 +17,11 @@ from .texture import blend, disc
 MAX_IOU = 0.12
 _MAX_COVER = 0.2
 _TRIES = 40
-# Rotation and outline make an object up to a quarter longer.
-_MAX_SIDE = 0.8
 # Opacity from which on a pixel belongs to the object.
 _OPAQUE = 128
 
 
-@dataclass(frozen=True)
-class Instance:
+class Instance(NamedTuple):
     """An object of an image: its class and its visible pixels, bool (size, size)."""
 
     name: str
@@ -37,8 +35,7 @@ class Instance:
         return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
 
 
-@dataclass(frozen=True)
-class DrawnImage:
+class DrawnImage(NamedTuple):
     """A complete image.
 
     Attributes:
@@ -89,13 +86,9 @@ def compose(
         primary: One of ``classes``.
         classes: Classes of the other objects, if they fit the scene.
         count: Range of the number of objects. If there is no room, there are fewer.
-        side: Range of the longer side of an object, relative to the image.
-
-    Raises:
-        ValueError: ``side`` is above 0.8, where a rotated object may not fit.
+        side: Range of the longer side of an object, relative to the image; at most 0.8, because
+            rotation and outline make an object up to a quarter longer.
     """
-    if side[1] > _MAX_SIDE:
-        raise ValueError(f'side: got {side}; its upper bound is at most {_MAX_SIDE}')
     kind = str(rng.choice(_scenes_for(primary)))
     scene = paint_scene(kind, size, rng)
     placed: list[_Placed] = []
@@ -156,8 +149,7 @@ def _crowds(first: tuple[int, int, int, int], second: tuple[int, int, int, int])
     height = min(first[3], second[3]) - max(first[1], second[1])
     if width <= 0 or height <= 0:
         return False
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
-    shared = width * height
+    shared, areas = width * height, [(c[2] - c[0]) * (c[3] - c[1]) for c in (first, second)]
     return shared > MAX_IOU * (sum(areas) - shared) or shared > _MAX_COVER * min(areas)
 
 
@@ -169,13 +161,10 @@ def _ground_contact(image: np.ndarray, item: _Placed) -> None:
         depth = min(height // 3, size - bottom)
         if depth <= 0:
             return
-        rows = bottom - top - 1 - 2 * np.arange(depth)
+        rows = height - 1 - 2 * np.arange(depth)
         share = item.sprite.alpha[rows] / np.float32(255) * np.linspace(0.5, 0.05, depth)[:, None]
-        blend(
-            image[:, bottom : bottom + depth, left:right],
-            item.sprite.rgb[rows].transpose(2, 0, 1),
-            share.astype(np.float32),
-        )
+        mirrored = item.sprite.rgb[rows].transpose(2, 0, 1)
+        blend(image[:, bottom : bottom + depth, left:right], mirrored, share.astype(np.float32))
     elif item.place != 'sky':
         flat = 6.0
         start, stop = max(0, bottom - int(0.1 * width)), min(size, bottom + int(0.1 * width) + 1)

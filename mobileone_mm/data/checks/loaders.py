@@ -43,10 +43,6 @@ def check_data(cfg: Mapping, loaders: Sequence[str]) -> None:
     The default scope must be set, so that bare names of datasets are found. Data that is not on a
     local disk is not checked.
 
-    Args:
-        cfg: A config of the Runner.
-        loaders: The loaders that the run uses, such as ``train_dataloader``.
-
     Raises:
         InputError: Something is missing, empty or malformed, or does not fit.
     """
