@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from mobileone_mm.data.convert.coco_to_voc import IGNORE, voc_palette
 from mobileone_mm.errors import InputError
@@ -128,13 +129,11 @@ def _voc_mask(drawn: DrawnImage) -> np.ndarray:
     owner = np.zeros_like(drawn.stuff)
     for number, instance in enumerate(drawn.instances, start=1):
         owner[instance.mask] = number
-    regions = Image.fromarray(owner)
-    highest, lowest = (
-        np.asarray(regions.filter(rank(3)))
-        for rank in (ImageFilter.MaxFilter, ImageFilter.MinFilter)
-    )
+    square = np.ones((3, 3), np.uint8)
     classes = drawn.painted({t.name: t.voc or 0 for t in BY_NAME.values()}, background=0)
-    return np.where(highest != lowest, np.uint8(IGNORE), classes)
+    return np.where(
+        cv2.dilate(owner, square) != cv2.erode(owner, square), np.uint8(IGNORE), classes
+    )
 
 
 def draw_images(
@@ -202,7 +201,9 @@ def make(
     classes: tuple[str, ...] | None = None,
     **counts: int,
 ) -> Path:
-    """Write a dataset completely or not at all. A second call with the same arguments changes nothing.
+    """Write a dataset completely or not at all, and return its folder.
+
+    A second call with the same arguments changes nothing.
 
     Args:
         layout: A key of ``LAYOUTS``.
@@ -210,11 +211,7 @@ def make(
         size: Side of the square images in pixels.
         seed: Other seeds give other images.
         classes: The classes to draw; all by default.
-        **counts: Numbers of images, ``num_train`` and ``num_val``, or ``num`` of the layout
-            ``images``.
-
-    Returns:
-        The folder.
+        **counts: Numbers of images, by the names of ``Layout.counts``.
 
     Raises:
         InputError: An argument is out of range, or the folder holds something else.

@@ -7,7 +7,7 @@ mmseg's ``PascalVOCDataset`` reads and an image viewer shows.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,6 @@ def write_voc_masks(
     annotations: str | Path,
     folder: str | Path,
     min_pixels: int = 1000,
-    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, int]:
     """Write ``FOLDER/NAME.png`` for each image with enough of VOC's classes, and ``FOLDER.txt``.
 
@@ -53,7 +52,6 @@ def write_voc_masks(
         folder: Folder of the masks.
         min_pixels: Images with at most this many pixels of VOC's 20 classes are left out; 1000 as
             in torchvision and CVNets.
-        progress: Called with the number of finished images and the number of all images.
 
     Returns:
         The number of masks, and the number of images in the file.
@@ -78,8 +76,8 @@ def write_voc_masks(
         rows[row['image_id']].append(row)
     names = []
     for done, image in enumerate(table['images']):
-        if progress is not None:
-            progress(done, len(table['images']))
+        if done and done % 1000 == 0:
+            print(f'{done}/{len(table["images"])} images', flush=True)
         try:
             shape = int(image['height']), int(image['width'])
             mask = paint_voc_mask(shape, rows[image['id']], labels)
