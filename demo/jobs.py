@@ -23,7 +23,6 @@ from mobileone_mm.training.launch import ALLOCATOR
 
 from .generator import LAYOUTS, make
 
-
 # Least share of the best metric that counts as learned.
 TARGET = 0.7
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
@@ -87,25 +87,7 @@ def smooth(points: Points, closed: bool = True, steps: int = 8) -> np.ndarray:
     return np.concatenate([curve[1:-2].reshape(-1, 2), knots[-1:]])
 
 
-@dataclass(frozen=True)
-class Pose:
-    """The position of a drawing of about [-1, 1] units on the canvas.
-
-    Attributes:
-        side: Size of two units in pixels.
-        turn: Rotation in degrees, clockwise.
-        stretch: Width over height, relative to the drawing.
-        mirror: Whether it looks to the left.
-    """
-
-    side: float
-    turn: float = 0.0
-    stretch: float = 1.0
-    mirror: bool = False
-
-
-@dataclass(frozen=True)
-class Sprite:
+class Sprite(NamedTuple):
     """A drawn object: ``rgb`` (H, W, 3) and its mask ``alpha`` (H, W), both uint8."""
 
     rgb: np.ndarray
@@ -117,33 +99,36 @@ class Canvas:
 
     A dark outline separates every shape from the background. Light and shade change colors, not the
     mask.
+
+    Args:
+        side: Size of two units in pixels.
+        ink: Color of outlines and shade.
+        turn: Rotation of the drawing in degrees, clockwise.
+        stretch: Width over height, relative to the drawing.
+        mirror: Whether it looks to the left.
     """
 
-    def __init__(self, pose: Pose, ink: Color) -> None:
-        self._pose = pose
-        self._ink = ink
+    def __init__(self, side: float, ink: Color, turn: float, stretch: float, mirror: bool) -> None:
+        self._ink, self._turn, self._mirror = ink, turn, mirror
+        self._axes = (stretch**0.5, 1 / stretch**0.5)
         # Small drawings need finer edges; large ones take the most time.
-        fine = 4 if pose.side < 48 else 3 if pose.side < 96 else 2
-        self._fine = fine
-        self._scale = pose.side / 2 * fine
-        half = int(np.ceil(pose.side / 2 * _REACH)) * fine
-        self._middle = half
+        self._fine = fine = 4 if side < 48 else 3 if side < 96 else 2
+        self._scale = side / 2 * fine
+        self._middle = half = int(np.ceil(side / 2 * _REACH)) * fine
         # Antialiasing blends the color outside the mask into the rim: it is that of the outline.
         self._color = Image.new('RGB', (2 * half, 2 * half), ink)
         self._mask = Image.new('L', self._color.size, 0)
-        self._pen = ImageDraw.Draw(self._color)
-        self._mask_pen = ImageDraw.Draw(self._mask)
+        self._pen, self._mask_pen = ImageDraw.Draw(self._color), ImageDraw.Draw(self._mask)
         self._line = max(1.5 * fine, 0.035 * self._scale)
 
     def _pixels(self, points: Points) -> np.ndarray:
-        stretch = self._pose.stretch**0.5
-        placed = np.asarray(points, dtype=float) * (stretch, 1 / stretch)
-        if self._pose.mirror:
+        placed = np.asarray(points, dtype=float) * self._axes
+        if self._mirror:
             placed = placed * (-1, 1)
-        return (rotate(placed, self._pose.turn) * self._scale + self._middle).round(2)
+        return (rotate(placed, self._turn) * self._scale + self._middle).round(2)
 
-    def shape(self, points: Points, fill: Color, outline: float = 1.0) -> None:
-        """Fill a polygon; ``outline`` is the relative width of its dark rim."""
+    def shape(self, points: Points, fill: Color, outline: float = 1.0, light: float = 0.0) -> None:
+        """Fill a polygon; ``outline`` is the relative width of its rim, ``light`` as in ``volume``."""
         corners = self._pixels(points)
         flat = corners.ravel().tolist()
         self._pen.polygon(flat, fill=fill)
@@ -151,9 +136,11 @@ class Canvas:
         if outline:
             ring = np.concatenate([corners, corners[:1]])
             self._trace(ring, round(self._line * outline), self._ink)
+        if light:
+            self.volume(points, light)
 
     def stroke(self, points: Points, width: float, fill: Color, outline: float = 1.0) -> None:
-        """Draw an open line with round ends; ``width`` is in units, without the dark rim."""
+        """Draw an open line with round ends; ``width`` is in units, without the rim."""
         corners = self._pixels(points)
         inner = max(1, round(width * self._scale))
         if outline:
@@ -175,18 +162,27 @@ class Canvas:
             for disc in discs:
                 pen.ellipse(disc, color)
 
-    def mark(self, points: Points, width: float, color: Color) -> None:
-        """Draw a line inside a shape, without a rim."""
-        self.stroke(points, width, color, outline=0)
+    def volume(self, within: Points, power: float) -> None:
+        """Draw light at the upper left and shade at the lower right of a polygon."""
+        corners = np.asarray(within, dtype=float)
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        middle, span = (low + high) / 2, high - low
+        # The light stays on the left of the image if the drawing is mirrored.
+        span_x = -span[0] if self._mirror else span[0]
+        radius = 0.75 * float(span.max())
+        dark = (middle[0] + 0.45 * span_x, middle[1] + 0.5 * span[1])
+        bright = (middle[0] - 0.25 * span_x, middle[1] - 0.3 * span[1])
+        self._glow(within, dark, radius, self._ink, power)
+        self._glow(within, bright, 0.8 * radius, (255, 255, 255), power)
 
-    def glow(
+    def _glow(
         self, within: Points, center: tuple[float, float], radius: float, color: Color, power: float
     ) -> None:
         """Draw a soft disc of light inside a polygon; ``power`` is the opacity of its center."""
         corners = self._pixels(within)
         corner = np.floor(corners.min(axis=0))
-        extent = np.ceil(corners.max(axis=0)) - corner + 1
-        clip = Image.new('L', (int(extent[0]), int(extent[1])), 0)
+        columns, rows = (np.ceil(corners.max(axis=0)) - corner + 1).astype(int).tolist()
+        clip = Image.new('L', (columns, rows), 0)
         ImageDraw.Draw(clip).polygon((corners - corner).ravel().tolist(), fill=round(255 * power))
         disc = _soft_disc(max(1, round(radius * self._scale / _DISC_STEP)) * _DISC_STEP)
         light = Image.new('L', clip.size, 0)
@@ -194,20 +190,6 @@ class Canvas:
         light.paste(disc, (x, y))
         place = (int(corner[0]), int(corner[1]))
         self._color.paste(color, place, ImageChops.multiply(clip, light))
-
-    def volume(self, within: Points, power: float = 0.35) -> None:
-        """Draw light at the upper left and shade at the lower right of a polygon."""
-        corners = np.asarray(within, dtype=float)
-        low, high = corners.min(axis=0), corners.max(axis=0)
-        span = high - low
-        radius = 0.75 * float(span.max())
-        # The light stays on the left of the image if the drawing is mirrored.
-        side = -1 if self._pose.mirror else 1
-        middle = (low + high) / 2
-        bright = (middle[0] - 0.25 * side * span[0], middle[1] - 0.3 * span[1])
-        dark = (middle[0] + 0.45 * side * span[0], middle[1] + 0.5 * span[1])
-        self.glow(within, dark, radius, self._ink, power)
-        self.glow(within, bright, 0.8 * radius, (255, 255, 255), power)
 
     def sprite(self) -> Sprite:
         """Return the drawing at its final size, cropped to the mask."""

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from .canvas import Sprite
 from .drawings import DRAWINGS, draw
-from .scenes import PLACES, Scene, paint_scene
+from .scenes import PLACES, paint_scene
 from .texture import blend, disc
 
 # Two boxes may share this much of their union, and of the smaller box: every object stays visible.
 MAX_IOU = 0.12
 _MAX_COVER = 0.2
 _TRIES = 40
-# Rotation and outline make an object up to a quarter longer.
-_MAX_SIDE = 0.8
 # Opacity from which on a pixel belongs to the object.
 _OPAQUE = 128
 
 
-@dataclass(frozen=True)
-class Instance:
+class Instance(NamedTuple):
     """An object of an image: its class and its visible pixels, bool (size, size)."""
 
     name: str
@@ -37,8 +35,7 @@ class Instance:
         return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
 
 
-@dataclass(frozen=True)
-class DrawnImage:
+class DrawnImage(NamedTuple):
     """A complete image.
 
     Attributes:
@@ -64,8 +61,8 @@ class _Placed:
     name: str
     place: str
     sprite: Sprite
-    left: int
-    top: int
+    left: int = 0
+    top: int = 0
 
     @property
     def corners(self) -> tuple[int, int, int, int]:
@@ -89,26 +86,29 @@ def compose(
         primary: One of ``classes``.
         classes: Classes of the other objects, if they fit the scene.
         count: Range of the number of objects. If there is no room, there are fewer.
-        side: Range of the longer side of an object, relative to the image.
-
-    Raises:
-        ValueError: ``side`` is above 0.8, where a rotated object may not fit.
+        side: Range of the longer side of an object, relative to the image; at most 0.8, because
+            rotation and outline make an object up to a quarter longer.
     """
-    if side[1] > _MAX_SIDE:
-        raise ValueError(f'side: got {side}; its upper bound is at most {_MAX_SIDE}')
-    scene = paint_scene(str(rng.choice(_scenes_for(primary))), size, rng)
+    kind = str(rng.choice(_scenes_for(primary)))
+    scene = paint_scene(kind, size, rng)
     placed: list[_Placed] = []
     for index in range(int(rng.integers(count[0], count[1] + 1))):
-        name = _next_class(rng, scene.kind, classes) if index else primary
-        candidate = _find_room(rng, scene, name, size * rng.uniform(*side), placed)
-        if candidate is not None:
-            placed.append(candidate)
+        name = _next_class(rng, kind, classes) if index else primary
+        places = sorted(DRAWINGS[name].places & {'sky', PLACES[kind]})
+        longer = size * rng.uniform(*side)
+        place = places[int(rng.integers(len(places)))]
+        _place(rng, _Placed(name, place, draw(name, longer, rng)), size, scene.horizon, placed)
     # Objects in the sky are behind; on the ground, the lower ones are nearer.
     placed.sort(key=lambda item: (item.place != 'sky', item.corners[3]))
     owner = np.zeros((size, size), np.uint8)
     for number, item in enumerate(placed, start=1):
         _ground_contact(scene.image, item)
-        _paste(scene, item, owner, number)
+        left, top, right, bottom = item.corners
+        # Half of the tint: the object fits the scene and stays bright.
+        tint = (1 + np.asarray(scene.light.tint, np.float32)) / 2
+        paint = item.sprite.rgb.transpose(2, 0, 1) * tint[:, None, None]
+        blend(scene.image[:, top:bottom, left:right], paint, item.sprite.alpha / np.float32(255))
+        owner[top:bottom, left:right][item.sprite.alpha >= _OPAQUE] = number
     image = scene.image.round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
     instances = [Instance(item.name, owner == number) for number, item in enumerate(placed, 1)]
     return DrawnImage(np.ascontiguousarray(image), instances, scene.stuff)
@@ -125,29 +125,23 @@ def _next_class(rng: np.random.Generator, kind: str, classes: Sequence[str]) -> 
     return names[int(rng.choice(len(names), p=weights / weights.sum()))]
 
 
-def _find_room(
-    rng: np.random.Generator, scene: Scene, name: str, side: float, placed: list[_Placed]
-) -> _Placed | None:
-    """Draw an object and place it beside the others; None if there is no room."""
-    places = sorted(DRAWINGS[name].places & {'sky', PLACES[scene.kind]})
-    place = places[int(rng.integers(len(places)))]
-    sprite = draw(name, side, rng)
-    size = scene.stuff.shape[0]
-    height, width = sprite.alpha.shape
-    depth = size - scene.horizon
-    if place == 'sky':
-        lowest, highest = 0.02 * size, max(0.03 * size, scene.horizon + 0.1 * depth - height)
+def _place(
+    rng: np.random.Generator, item: _Placed, size: int, horizon: int, placed: list[_Placed]
+) -> None:
+    """Place an object beside the others, and add it to them if there is room."""
+    height, width = item.sprite.alpha.shape
+    depth = size - horizon
+    if item.place == 'sky':
+        lowest, highest = 0.02 * size, max(0.03 * size, horizon + 0.1 * depth - height)
     else:
-        near = {'ground': 0.34, 'road': 0.4, 'water': 0.2}[place]
-        lowest = max(0, scene.horizon + near * depth - height)
-        highest = size - 0.02 * size - height
+        near = {'ground': 0.34, 'road': 0.4, 'water': 0.2}[item.place]
+        lowest, highest = max(0, horizon + near * depth - height), size - 0.02 * size - height
     for _ in range(_TRIES):
-        left = int(rng.uniform(0, max(1, size - width)))
-        top = int(max(0, rng.uniform(lowest, max(lowest + 1, highest))))
-        candidate = _Placed(name, place, sprite, left, top)
-        if not any(_crowds(candidate.corners, other.corners) for other in placed):
-            return candidate
-    return None
+        item.left = int(rng.uniform(0, max(1, size - width)))
+        item.top = int(max(0, rng.uniform(lowest, max(lowest + 1, highest))))
+        if not any(_crowds(item.corners, other.corners) for other in placed):
+            placed.append(item)
+            return
 
 
 def _crowds(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> bool:
@@ -155,8 +149,7 @@ def _crowds(first: tuple[int, int, int, int], second: tuple[int, int, int, int])
     height = min(first[3], second[3]) - max(first[1], second[1])
     if width <= 0 or height <= 0:
         return False
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
-    shared = width * height
+    shared, areas = width * height, [(c[2] - c[0]) * (c[3] - c[1]) for c in (first, second)]
     return shared > MAX_IOU * (sum(areas) - shared) or shared > _MAX_COVER * min(areas)
 
 
@@ -168,13 +161,10 @@ def _ground_contact(image: np.ndarray, item: _Placed) -> None:
         depth = min(height // 3, size - bottom)
         if depth <= 0:
             return
-        rows = bottom - top - 1 - 2 * np.arange(depth)
+        rows = height - 1 - 2 * np.arange(depth)
         share = item.sprite.alpha[rows] / np.float32(255) * np.linspace(0.5, 0.05, depth)[:, None]
-        blend(
-            image[:, bottom : bottom + depth, left:right],
-            item.sprite.rgb[rows].transpose(2, 0, 1),
-            share.astype(np.float32),
-        )
+        mirrored = item.sprite.rgb[rows].transpose(2, 0, 1)
+        blend(image[:, bottom : bottom + depth, left:right], mirrored, share.astype(np.float32))
     elif item.place != 'sky':
         flat = 6.0
         start, stop = max(0, bottom - int(0.1 * width)), min(size, bottom + int(0.1 * width) + 1)
@@ -182,12 +172,3 @@ def _ground_contact(image: np.ndarray, item: _Placed) -> None:
         away = disc(shape, width / 2, (bottom - 0.02 * width - start) * flat, 0.52 * width)
         share = 0.5 * np.clip(1 - away, 0, 1)[:: int(flat)][: stop - start]
         blend(image[:, start : start + len(share), left:right], (20, 22, 34), share)
-
-
-def _paste(scene: Scene, item: _Placed, owner: np.ndarray, number: int) -> None:
-    left, top, right, bottom = item.corners
-    # Half of the tint: the object fits the scene and stays bright.
-    tint = (1 + np.asarray(scene.light.tint, np.float32)) / 2
-    paint = item.sprite.rgb.transpose(2, 0, 1) * tint[:, None, None]
-    blend(scene.image[:, top:bottom, left:right], paint, item.sprite.alpha / np.float32(255))
-    owner[top:bottom, left:right][item.sprite.alpha >= _OPAQUE] = number

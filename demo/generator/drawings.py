@@ -6,34 +6,15 @@ Coordinates are units of the canvas: x to the right, y down, the object within a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from .canvas import (
-    Canvas,
-    Color,
-    Points,
-    Pose,
-    Sprite,
-    box,
-    ellipse,
-    hsv,
-    mix,
-    rotate,
-    shift,
-    smooth,
-)
+from .canvas import Canvas, Color, Sprite, box, ellipse, hsv, mix, rotate, shift, smooth
 
 _WHITE, _PALE = (250, 250, 252), (252, 250, 246)
 _BLACK, _DARK, _INK = (30, 26, 34), (44, 46, 60), (40, 32, 52)
 _GLASS = (120, 190, 226)
-
-
-def _solid(canvas: Canvas, points: Points, fill: Color, power: float, outline: float = 1.0) -> None:
-    """Draw a shape with light and shade."""
-    canvas.shape(points, fill, outline)
-    canvas.volume(points, power)
 
 
 def bird(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -66,7 +47,7 @@ def bird(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.shape(wing, mix(coat, deep, 0.45))
     for step in (0.0, 0.13, 0.26):
         feather = [(-0.68 + step, -0.2 + step), (-0.3 + step, -0.04 + 0.6 * step)]
-        canvas.mark(rotate(feather, lift), 0.035, mix(coat, _PALE, 0.7))
+        canvas.stroke(rotate(feather, lift), 0.035, mix(coat, _PALE, 0.7), 0)
     canvas.volume(wing, 0.25)
 
 
@@ -76,21 +57,21 @@ def teddy_bear(canvas: Canvas, rng: np.random.Generator) -> None:
     light = mix(fur, (255, 236, 200), 0.62)
     tie = hsv(rng.choice([0.98, 0.62, 0.4, 0.85]), 0.8, 0.85)
     for side in (-1, 1):
-        _solid(canvas, ellipse(0.42 * side, -0.8, 0.2, 0.19), fur, 0.3)
+        canvas.shape(ellipse(0.42 * side, -0.8, 0.2, 0.19), fur, light=0.3)
         canvas.shape(ellipse(0.42 * side, -0.79, 0.11, 0.1), light, 0)
-        _solid(canvas, ellipse(0.52 * side, 0.2, 0.17, 0.32, -38 * side), fur, 0.3)
-    _solid(canvas, ellipse(0, 0.4, 0.5, 0.5), fur, 0.3)
+        canvas.shape(ellipse(0.52 * side, 0.2, 0.17, 0.32, -38 * side), fur, light=0.3)
+    canvas.shape(ellipse(0, 0.4, 0.5, 0.5), fur, light=0.3)
     canvas.shape(ellipse(0, 0.46, 0.31, 0.33), light, 0)
     for side in (-1, 1):
-        _solid(canvas, ellipse(0.5 * side, 0.73, 0.26, 0.24), fur, 0.3)
+        canvas.shape(ellipse(0.5 * side, 0.73, 0.26, 0.24), fur, light=0.3)
         canvas.shape(ellipse(0.52 * side, 0.75, 0.15, 0.14), light, 0.5)
-    _solid(canvas, ellipse(0, -0.4, 0.52, 0.47), fur, 0.3)
+    canvas.shape(ellipse(0, -0.4, 0.52, 0.47), fur, light=0.3)
     canvas.shape(ellipse(0, -0.23, 0.24, 0.19), light, 0)
     for side in (-1, 1):
         canvas.shape(ellipse(0.2 * side, -0.47, 0.07, 0.08), _BLACK, 0)
         canvas.shape(ellipse(0.2 * side + 0.025, -0.5, 0.025, 0.025), _PALE, 0)
         mouth = smooth([(0, -0.22), (0.06 * side, -0.14), (0.14 * side, -0.17)], False)
-        canvas.mark(mouth, 0.03, _BLACK)
+        canvas.stroke(mouth, 0.03, _BLACK, 0)
         knot = [(0, 0.07), (0.24 * side, -0.05), (0.28 * side, 0.09), (0.24 * side, 0.21)]
         canvas.shape(smooth(knot), tie, 0.8)
     canvas.shape(ellipse(0, -0.3, 0.09, 0.065), _BLACK, 0)
@@ -111,22 +92,22 @@ def potted_plant(canvas: Canvas, rng: np.random.Generator) -> None:
         x, y = rotate([(0, -0.26)], 360 * index / count)[0]
         canvas.shape(ellipse(x, y - 0.56, 0.14, 0.2, 360 * index / count), petal, 0.9)
     canvas.volume(ellipse(0, -0.56, 0.44, 0.44), 0.22)
-    _solid(canvas, ellipse(0, -0.56, 0.17, 0.17), (255, 205, 60), 0.3, outline=0.9)
+    canvas.shape(ellipse(0, -0.56, 0.17, 0.17), (255, 205, 60), 0.9, light=0.3)
     pot = [(-0.42, 0.3), (0.42, 0.3), (0.29, 0.96), (-0.29, 0.96)]
     canvas.shape(pot, clay)
     zigzag = [(x, 0.6 + 0.07 * (-1) ** step) for step, x in enumerate(np.linspace(-0.32, 0.32, 9))]
-    canvas.mark(zigzag, 0.045, mix(clay, _PALE, 0.75))
+    canvas.stroke(zigzag, 0.045, mix(clay, _PALE, 0.75), 0)
     canvas.volume(pot, 0.35)
-    _solid(canvas, box(-0.5, 0.2, 0.5, 0.38, 0.06), mix(clay, _PALE, 0.12), 0.3)
+    canvas.shape(box(-0.5, 0.2, 0.5, 0.38, 0.06), mix(clay, _PALE, 0.12), light=0.3)
 
 
 def _leaf(canvas: Canvas, turn: float, length: float, fill: Color) -> None:
     right = [(0.03, -0.97 * length), (0.15, -0.45 * length)]
     left = [(-x, y) for x, y in reversed(right)]
     outline = smooth([(0, 0), *left, (0, -length), *right])
-    _solid(canvas, shift(rotate(outline, turn), 0, 0.3), fill, 0.3)
+    canvas.shape(shift(rotate(outline, turn), 0, 0.3), fill, light=0.3)
     vein = shift(rotate([(0, -0.1), (0, -0.85 * length)], turn), 0, 0.3)
-    canvas.mark(vein, 0.03, mix(fill, (20, 60, 20), 0.4))
+    canvas.stroke(vein, 0.03, mix(fill, (20, 60, 20), 0.4), 0)
 
 
 def airplane(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -135,20 +116,22 @@ def airplane(canvas: Canvas, rng: np.random.Generator) -> None:
     wing = mix(_WHITE, (150, 162, 184), 0.55)
     fin = smooth([(-0.94, -0.62), (-0.7, -0.64), (-0.38, -0.16), (-0.5, 0.0), (-0.84, -0.02)])
     canvas.shape([(0.2, -0.16), (-0.22, -0.58), (-0.4, -0.58), (-0.16, -0.1)], wing)
-    _solid(canvas, fin, paint, 0.3)
+    canvas.shape(fin, paint, light=0.3)
     hull = smooth([(-0.96, -0.14), (-0.5, -0.23), (0.3, -0.26), (0.72, -0.18), (0.96, 0.04),
                    (0.78, 0.2), (0.3, 0.27), (-0.4, 0.2)])  # fmt: skip
     canvas.shape(hull, _WHITE)
-    canvas.mark(smooth([(-0.8, 0.0), (-0.3, 0.09), (0.4, 0.13), (0.85, 0.1)], False), 0.09, paint)
+    canvas.stroke(
+        smooth([(-0.8, 0.0), (-0.3, 0.09), (0.4, 0.13), (0.85, 0.1)], False), 0.09, paint, 0
+    )
     for x in np.linspace(-0.5, 0.42, 6):
         canvas.shape(ellipse(x, -0.08, 0.05, 0.06), _GLASS, 0.4)
     canvas.shape(smooth([(0.62, -0.16), (0.78, -0.1), (0.87, 0.0), (0.64, -0.01)]), _GLASS, 0.6)
     canvas.volume(hull, 0.4)
     stabilizer = [(-0.62, 0.02), (-0.92, 0.16), (-1.02, 0.14), (-0.84, -0.02)]
     canvas.shape(stabilizer, mix(paint, _WHITE, 0.25))
-    _solid(canvas, ellipse(0.02, 0.4, 0.2, 0.11), paint, 0.4)
+    canvas.shape(ellipse(0.02, 0.4, 0.2, 0.11), paint, light=0.4)
     near = [(0.3, 0.1), (-0.14, 0.6), (-0.36, 0.64), (-0.22, 0.34), (-0.14, 0.1)]
-    _solid(canvas, smooth(near), wing, 0.35)
+    canvas.shape(smooth(near), wing, light=0.35)
 
 
 def bus(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -197,12 +180,12 @@ def boat(canvas: Canvas, rng: np.random.Generator) -> None:
         canvas.shape([(-0.06, top), *ends, (-0.06, bottom)], accent, 0)
     canvas.volume(smooth(main), 0.3)
     jib = smooth([(0.06, -0.72), (0.34, -0.26), (0.78, 0.28), (0.4, 0.33), (0.07, 0.32)])
-    _solid(canvas, jib, mix(cream, accent, 0.85), 0.35)
+    canvas.shape(jib, mix(cream, accent, 0.85), light=0.35)
     hull = smooth([(-0.84, 0.46), (-0.4, 0.5), (0.3, 0.5), (0.97, 0.4), (0.72, 0.72), (0.4, 0.9),
                    (-0.5, 0.9), (-0.74, 0.74)])  # fmt: skip
     canvas.shape(hull, paint)
     rail = smooth([(-0.78, 0.56), (-0.3, 0.6), (0.3, 0.6), (0.84, 0.53)], False)
-    canvas.mark(rail, 0.06, mix(paint, _WHITE, 0.75))
+    canvas.stroke(rail, 0.06, mix(paint, _WHITE, 0.75), 0)
     canvas.volume(hull, 0.35)
     for x in (-0.4, 0.0, 0.4):
         canvas.shape(ellipse(x, 0.73, 0.07, 0.07), _GLASS, 0.6)
@@ -255,42 +238,35 @@ def kite(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.shape(ellipse(0, -0.4, 0.11, 0.11), _PALE, 0.7)
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A class that can be drawn.
-
-    Attributes:
-        draw: Draws it; the random generator decides the details.
-        places: Where it can be: 'sky', 'ground', 'road', 'water'.
-        tilt: Largest rotation to either side, in degrees.
-    """
+class Drawing(NamedTuple):
+    """How a class is drawn, where it can be, and its largest rotation in degrees."""
 
     draw: Callable[[Canvas, np.random.Generator], None]
-    places: frozenset[str]
+    places: set[str]
     tilt: float
 
 
 DRAWINGS = {
-    'airplane': Drawing(airplane, frozenset({'sky'}), 22),
-    'bus': Drawing(bus, frozenset({'road'}), 3),
-    'boat': Drawing(boat, frozenset({'water'}), 8),
-    'bird': Drawing(bird, frozenset({'ground', 'road'}), 14),
-    'umbrella': Drawing(umbrella, frozenset({'ground', 'road'}), 24),
-    'kite': Drawing(kite, frozenset({'sky'}), 32),
-    'potted plant': Drawing(potted_plant, frozenset({'ground', 'road'}), 4),
-    'teddy bear': Drawing(teddy_bear, frozenset({'ground'}), 8),
+    'airplane': Drawing(airplane, {'sky'}, 22),
+    'bus': Drawing(bus, {'road'}, 3),
+    'boat': Drawing(boat, {'water'}, 8),
+    'bird': Drawing(bird, {'ground', 'road'}, 14),
+    'umbrella': Drawing(umbrella, {'ground', 'road'}, 24),
+    'kite': Drawing(kite, {'sky'}, 32),
+    'potted plant': Drawing(potted_plant, {'ground', 'road'}, 4),
+    'teddy bear': Drawing(teddy_bear, {'ground'}, 8),
 }
 
 
 def draw(name: str, side: float, rng: np.random.Generator) -> Sprite:
     """Draw an object with random pose and colors; its longer side is about ``side`` pixels."""
     drawing = DRAWINGS[name]
-    pose = Pose(
-        side=side,
+    canvas = Canvas(
+        side,
+        _INK,
         turn=float(rng.uniform(-drawing.tilt, drawing.tilt)),
         stretch=float(rng.uniform(0.88, 1.14)),
         mirror=bool(rng.random() < 0.5),
     )
-    canvas = Canvas(pose, _INK)
     drawing.draw(canvas, rng)
     return canvas.sprite()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from mobileone_mm.data.convert.coco_to_voc import IGNORE, voc_palette
 from mobileone_mm.errors import InputError
@@ -35,31 +35,28 @@ _COCO_HEAD = {
     )],
 }  # fmt: skip
 _COCO_IMAGE = dict(license=1, coco_url='', flickr_url='', date_captured='2026-01-01 00:00:00')
-Draw = Callable[[str], Iterator[DrawnImage]]
+# Folder of images and annotation file of each split.
+_COCO_FILES = {
+    'train': ('train2017', 'annotations/instances_train2017.json'),
+    'val': ('val2017', 'annotations/instances_val2017.json'),
+    'unseen': ('', 'instances.json'),
+}
+Images = Iterator[DrawnImage]
 
 
-def write_coco(folder: Path, draw: Draw) -> None:
+def write_coco(root: Path, split: str, drawn_images: Images) -> None:
     """Write ``{train,val}2017/*.jpg`` and ``annotations/instances_{train,val}2017.json``.
 
-    The category list has COCO's 80 names and ids, so that an 80-class config fits.
+    The split ``unseen`` is ``*.jpg`` and ``instances.json``. The category list has COCO's 80 names
+    and ids, so that an 80-class config fits.
     """
-    (folder / 'annotations').mkdir()
-    for split in ('train', 'val'):
-        file = folder / 'annotations' / f'instances_{split}2017.json'
-        _write_split(folder / f'{split}2017', file, split, draw)
-
-
-def write_images(folder: Path, draw: Draw) -> None:
-    """Write images ``*.jpg`` that no other layout has, and their annotations ``instances.json``."""
-    _write_split(folder, folder / 'instances.json', 'unseen', draw)
-
-
-def _write_split(folder: Path, file: Path, split: str, draw: Draw) -> None:
-    category_ids = {category['name']: category['id'] for category in coco_categories()}
+    folder, file = (root / name for name in _COCO_FILES[split])
+    categories = coco_categories()
+    category_ids = {category['name']: category['id'] for category in categories}
     first_id = SPLITS[split] * _IDS_PER_SPLIT + 1
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, drawn in enumerate(draw(split), first_id):
+    for image_id, drawn in enumerate(drawn_images, first_id):
         name = f'{image_id:012d}.jpg'
         save_jpeg(drawn.image, folder / name)
         height, width = drawn.stuff.shape
@@ -77,61 +74,54 @@ def _write_split(folder: Path, file: Path, split: str, draw: Draw) -> None:
                 'iscrowd': 0,
             }
             annotations.append(row)
-    tables = {'images': images, 'annotations': annotations, 'categories': coco_categories()}
-    text = json.dumps({**_COCO_HEAD, **tables}, separators=(',', ':'))
-    file.write_text(text + '\n', encoding='utf-8')
+    tables = {'images': images, 'annotations': annotations, 'categories': categories}
+    _write_text(file, json.dumps({**_COCO_HEAD, **tables}, separators=(',', ':')))
 
 
-def write_imagenet(folder: Path, draw: Draw) -> None:
+def write_imagenet(root: Path, split: str, drawn_images: Images) -> None:
     """Write ``{train,val}/<wnid>/*.JPEG`` and ``meta/{train,val}.txt`` (file and class index).
 
     The class indices are those of ImageNet-1k, so that a 1000-class config fits. They differ from
     the order of the few folders, so the labels must come from ``meta``.
     """
-    (folder / 'meta').mkdir()
-    for split in ('train', 'val'):
-        lines = []
-        for index, drawn in enumerate(draw(split)):
-            thing = BY_NAME[drawn.instances[0].name]
-            file = f'{thing.wnid}/{thing.wnid}_{split}_{index:06d}.JPEG'
-            save_jpeg(drawn.image, folder / split / file)
-            lines.append(f'{file} {thing.imagenet}\n')
-        (folder / 'meta' / f'{split}.txt').write_text(''.join(lines), encoding='utf-8')
+    lines = []
+    for index, drawn in enumerate(drawn_images):
+        thing = BY_NAME[drawn.instances[0].name]
+        file = f'{thing.wnid}/{thing.wnid}_{split}_{index:06d}.JPEG'
+        save_jpeg(drawn.image, root / split / file)
+        lines.append(f'{file} {thing.imagenet}')
+    _write_text(root / 'meta' / f'{split}.txt', '\n'.join(lines))
 
 
-def write_voc(folder: Path, draw: Draw) -> None:
+def write_voc(root: Path, split: str, drawn_images: Images) -> None:
     """Write the content of ``VOCdevkit/VOC2012``: images, masks and the lists of train and val.
 
     The masks are palette PNGs: 0 is background, 255 a border of two pixels around every object.
     """
-    (folder / 'SegmentationClass').mkdir()
-    (folder / 'ImageSets' / 'Segmentation').mkdir(parents=True)
-    for split in ('train', 'val'):
-        names = []
-        for index, drawn in enumerate(draw(split)):
-            names.append(f'synthetic_{split}_{index:06d}')
-            save_jpeg(drawn.image, folder / 'JPEGImages' / f'{names[-1]}.jpg')
-            mask = Image.fromarray(_voc_mask(drawn))
-            mask.putpalette(voc_palette())
-            mask.save(folder / 'SegmentationClass' / f'{names[-1]}.png')
-        listing = folder / 'ImageSets' / 'Segmentation' / f'{split}.txt'
-        listing.write_text('\n'.join(names) + '\n', encoding='utf-8')
+    names = []
+    (root / 'SegmentationClass').mkdir(exist_ok=True)
+    for index, drawn in enumerate(drawn_images):
+        names.append(f'synthetic_{split}_{index:06d}')
+        save_jpeg(drawn.image, root / 'JPEGImages' / f'{names[-1]}.jpg')
+        mask = Image.fromarray(_voc_mask(drawn))
+        mask.putpalette(voc_palette())
+        mask.save(root / 'SegmentationClass' / f'{names[-1]}.png')
+    _write_text(root / 'ImageSets' / 'Segmentation' / f'{split}.txt', '\n'.join(names))
 
 
-def write_ade(folder: Path, draw: Draw) -> None:
+def write_ade(root: Path, split: str, drawn_images: Images) -> None:
     """Write the content of ``ADEChallengeData2016``: ``{images,annotations}/{training,validation}``.
 
     The masks have the challenge's indices: 1 to 150 for objects, sky, sea, grass and other
     surfaces, and 0 for objects that ADE20K does not name.
     """
     indices = {thing.name: thing.ade for thing in BY_NAME.values()}
-    for split, name in (('train', 'training'), ('val', 'validation')):
-        (folder / 'annotations' / name).mkdir(parents=True)
-        for index, drawn in enumerate(draw(split), 1):
-            stem = f'ADE_{split}_{index:08d}'
-            save_jpeg(drawn.image, folder / 'images' / name / f'{stem}.jpg')
-            mask = Image.fromarray(drawn.painted(indices))
-            mask.save(folder / 'annotations' / name / f'{stem}.png')
+    name = {'train': 'training', 'val': 'validation'}[split]
+    (root / 'annotations' / name).mkdir(parents=True)
+    for index, drawn in enumerate(drawn_images, 1):
+        stem = f'ADE_{split}_{index:08d}'
+        save_jpeg(drawn.image, root / 'images' / name / f'{stem}.jpg')
+        Image.fromarray(drawn.painted(indices)).save(root / 'annotations' / name / f'{stem}.png')
 
 
 def _voc_mask(drawn: DrawnImage) -> np.ndarray:
@@ -139,18 +129,16 @@ def _voc_mask(drawn: DrawnImage) -> np.ndarray:
     owner = np.zeros_like(drawn.stuff)
     for number, instance in enumerate(drawn.instances, start=1):
         owner[instance.mask] = number
-    regions = Image.fromarray(owner)
-    highest, lowest = (
-        np.asarray(regions.filter(rank(3)))
-        for rank in (ImageFilter.MaxFilter, ImageFilter.MinFilter)
-    )
+    square = np.ones((3, 3), np.uint8)
     classes = drawn.painted({t.name: t.voc or 0 for t in BY_NAME.values()}, background=0)
-    return np.where(highest != lowest, np.uint8(IGNORE), classes)
+    return np.where(
+        cv2.dilate(owner, square) != cv2.erode(owner, square), np.uint8(IGNORE), classes
+    )
 
 
 def draw_images(
     split: str, num: int, size: int, seed: int, classes: tuple[str, ...], **options: Any
-) -> Iterator[DrawnImage]:
+) -> Images:
     """Yield ``num`` images of a split (a key of ``SPLITS``); ``options`` are those of ``compose``.
 
     An image depends on seed, split and its own number only. The classes take turns as the first
@@ -167,13 +155,17 @@ def save_jpeg(image: np.ndarray, path: Path) -> None:
     Image.fromarray(image).save(path, 'JPEG', quality=92, subsampling=0)
 
 
-@dataclass(frozen=True)
-class Layout:
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + '\n', encoding='utf-8')
+
+
+class Layout(NamedTuple):
     """A layout of files.
 
     Attributes:
         about: One line for the help.
-        write: Writes the files; ``draw(split)`` yields the images.
+        write: Writes one split: the root folder, a key of ``SPLITS`` and the images.
         counts: The names and defaults of the numbers of images.
         classes: The classes that it can have.
         size: Default side of the images in pixels.
@@ -181,11 +173,11 @@ class Layout:
     """
 
     about: str
-    write: Callable[[Path, Draw], None]
+    write: Callable[[Path, str, Images], None]
     counts: dict[str, int]
     classes: tuple[str, ...] = CLASSES
     size: int = 320
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = {}
 
 
 _MANY, _FEW = {'num_train': 300, 'num_val': 50}, {'num_train': 200, 'num_val': 40}
@@ -197,7 +189,7 @@ LAYOUTS = {
     ),
     'voc': Layout('palette masks, for segmentation', write_voc, _FEW, VOC_CLASSES),
     'ade': Layout("masks in the challenge's layout", write_ade, _FEW),
-    'images': Layout('a folder of unseen images, for predict', write_images, {'num': 12}),
+    'images': Layout('a folder of unseen images, for predict', write_coco, {'num': 12}),
 }
 
 
@@ -209,7 +201,9 @@ def make(
     classes: tuple[str, ...] | None = None,
     **counts: int,
 ) -> Path:
-    """Write a dataset completely or not at all. A second call with the same arguments changes nothing.
+    """Write a dataset completely or not at all, and return its folder.
+
+    A second call with the same arguments changes nothing.
 
     Args:
         layout: A key of ``LAYOUTS``.
@@ -217,11 +211,7 @@ def make(
         size: Side of the square images in pixels.
         seed: Other seeds give other images.
         classes: The classes to draw; all by default.
-        **counts: Numbers of images, ``num_train`` and ``num_val``, or ``num`` of the layout
-            ``images``.
-
-    Returns:
-        The folder.
+        **counts: Numbers of images, by the names of ``Layout.counts``.
 
     Raises:
         InputError: An argument is out of range, or the folder holds something else.
@@ -242,19 +232,17 @@ def make(
             f'classes: got {list(classes)}; expected different names of {list(kind.classes)}'
         )
 
-    def draw(split: str) -> Iterator[DrawnImage]:
-        num = counts['num' if layout == 'images' else f'num_{split}']
-        return draw_images(split, num, size, seed, classes, **kind.options)
-
     stamp = {'generator': 'demo.generator', 'version': VERSION, 'layout': layout, **counts}
     stamp |= {'size': size, 'seed': seed, 'classes': list(classes)}
     root = Path(root).expanduser().resolve()
     if not _is_made(root, stamp):
         try:
             with atomic_folder(root, 'root') as folder:
-                kind.write(folder, draw)
-                text = json.dumps(stamp, indent=1)
-                (folder / STAMP).write_text(text + '\n', encoding='utf-8')
+                for name, count in counts.items():
+                    split = 'unseen' if name == 'num' else name.removeprefix('num_')
+                    images = draw_images(split, count, size, seed, classes, **kind.options)
+                    kind.write(folder, split, images)
+                _write_text(folder / STAMP, json.dumps(stamp, indent=1))
         except InputError:
             if not _is_made(root, stamp):  # another process may have made it in the meantime
                 raise

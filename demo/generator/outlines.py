@@ -14,7 +14,11 @@ def polygons(mask: np.ndarray) -> list[list[int]]:
     that touch only at a corner are separate polygons. Holes are filled: COCO's polygons have no
     holes.
     """
-    return [ring for ring in _rings(mask) if polygon_area(ring) > 0]
+    edges = _border_edges(mask)
+    rings = []
+    while edges:
+        rings.append(_ring(edges))
+    return [ring for ring in rings if polygon_area(ring) > 0]
 
 
 def polygon_area(ring: list[int]) -> int:
@@ -23,28 +27,23 @@ def polygon_area(ring: list[int]) -> int:
     return int(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) // 2
 
 
-def _rings(mask: np.ndarray) -> list[list[int]]:
-    edges = _border_edges(mask)
-    rings = []
-    while edges:
-        start = next(iter(edges))
-        ring: list[int] = []
-        point, heading = start, (0, 0)
-        while True:
-            ways = edges[point]
-            # Two edges start where two parts touch at a corner; the right turn stays on this part.
-            right = (-heading[1], heading[0])
-            step = right if right in ways else ways[0]
-            ways.remove(step)
-            if not ways:
-                del edges[point]
-            if step != heading:
-                ring += point
-            point, heading = (point[0] + step[0], point[1] + step[1]), step
-            if point == start:
-                break
-        rings.append(ring)
-    return rings
+def _ring(edges: dict[_Point, list[_Point]]) -> list[int]:
+    """Remove the edges of one ring, and return its corners."""
+    ring: list[int] = []
+    point = start = next(iter(edges))
+    heading = (0, 0)
+    while start != point or not ring:
+        ways = edges[point]
+        # Two edges start where two parts touch at a corner; the right turn stays on this part.
+        right = (-heading[1], heading[0])
+        step = right if right in ways else ways[0]
+        ways.remove(step)
+        if not ways:
+            del edges[point]
+        if step != heading:
+            ring += point
+        point, heading = (point[0] + step[0], point[1] + step[1]), step
+    return ring
 
 
 def _border_edges(mask: np.ndarray) -> dict[_Point, list[_Point]]:

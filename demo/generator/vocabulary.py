@@ -6,11 +6,10 @@ root differs from real data.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Thing:
+class Thing(NamedTuple):
     """A class of drawn objects.
 
     Attributes:

@@ -27,15 +27,9 @@ _EXPECTED = {_ID: 'a number', str: 'a string', list: '[x, y, width, height]'}
 def read_coco(
     file: Path, argument: str, keys: Mapping[str, Sequence[str]] = MMDET_KEYS
 ) -> dict[str, Any]:
-    """Read an annotation file and check the keys of its rows.
+    """Read a JSON file and check that the rows of its tables have some keys.
 
-    Args:
-        file: The JSON file.
-        argument: Name of the argument that gave the file, for messages.
-        keys: The keys that each row of a table needs, by table.
-
-    Raises:
-        InputError: The file is missing or not JSON, or a table or a key is missing.
+    ``argument`` names the file in the message of an InputError.
     """
     where = f"{argument}: '{file}'"
     try:
@@ -63,11 +57,7 @@ def read_coco(
 
 
 def check_references(table: Mapping[str, Any], where: str) -> None:
-    """Check that every annotation has its own id, and an image and a category in the file.
-
-    Raises:
-        InputError: Naming the first annotation that has none.
-    """
+    """Check that every annotation has its own id, and an image and a category in the file."""
     rows = table['annotations']
     for key, target in (('image_id', 'images'), ('category_id', 'categories')):
         known = {row['id'] for row in table[target]}

@@ -94,11 +94,7 @@ def known_reaction(on_error: str, known: tuple[str, ...]) -> str:
 
 
 def read_image(path: str) -> np.ndarray:
-    """Read an image from a local file as (height, width, 3) of uint8, RGB.
-
-    Raises:
-        InputError: It cannot be read, is not an image, or is truncated.
-    """
+    """Read a local file as (height, width, 3) of uint8, RGB; InputError if it is no whole image."""
     loaded = LoadImage(on_error='raise').transform(dict(img_path=str(path)))
     return np.ascontiguousarray(loaded['img'][..., ::-1])  # type: ignore[index]
 
@@ -108,11 +104,7 @@ def decode(
 ) -> np.ndarray:
     """Decode an image to (height, width, 3) in BGR order, or (height, width) for ``grayscale``.
 
-    Args:
-        content: The bytes of the file.
-        path: Its name, for messages.
-        color_type: Flag of ``mmcv.imfrombytes``.
-        backend: Backend of ``mmcv.imfrombytes``.
+    ``color_type`` and ``backend`` are those of ``mmcv.imfrombytes``, ``path`` is for messages.
 
     Raises:
         InputError: It is not an image, or is truncated.

@@ -30,12 +30,7 @@ def main(argv: list[str] | None = None) -> None:
         help="leave out images with no more pixels of VOC's classes (default: %(default)s)",
     )
     args = parser.parse_args(argv)
-
-    def report(done: int, total: int) -> None:
-        if done and done % 1000 == 0:
-            print(f'{done}/{total} images', flush=True)
-
-    written, total = write_voc_masks(args.annotations, args.folder, args.min_pixels, report)
+    written, total = write_voc_masks(args.annotations, args.folder, args.min_pixels)
     print(f'{written} of {total} images: {args.folder}, {args.folder}.txt')
 
 

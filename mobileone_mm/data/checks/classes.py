@@ -44,11 +44,7 @@ class Numbering(NamedTuple):
 
 
 def find_numbering(dataset: DatasetConfig) -> Numbering | None:
-    """Return the class names that the data of a dataset has; None if it has none or is missing.
-
-    Raises:
-        InputError: The class list of a packed dataset cannot be read.
-    """
+    """Return the class names that the data of a dataset has; None if it has none or is missing."""
     path = dataset.path
     if 'PackedDataset' in dataset.bases and dataset.settings.get('with_label', True):
         folder = pack_folder(dataset)
@@ -70,9 +66,6 @@ def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
     """Check the class list in force against the numbers of the data.
 
     Names in other words, such as readable names instead of wnids, cannot be compared.
-
-    Raises:
-        InputError: A name has another number.
     """
     classes = dataset.classes
     if classes is None or len(classes) != len(found.names):
@@ -101,11 +94,7 @@ def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
 
 
 def check_same_classes(first: Numbering, second: Numbering) -> None:
-    """Check that two datasets have the same classes and numbers.
-
-    Raises:
-        InputError: Naming a class that only one of them has, or that has another number.
-    """
+    """Check that two datasets have the same classes and numbers."""
     if fault := _difference(first, second):
         raise InputError(fault)
 

@@ -13,12 +13,7 @@ from .listed import require_files
 
 
 def check_coco(dataset: DatasetConfig, _: int | None = None) -> None:
-    """Check an annotation file, its images and the class list.
-
-    Raises:
-        InputError: The file is not in COCO's format, a class is missing in it or has another place,
-            an image is missing, or nothing is left for training.
-    """
+    """Check that an annotation file is complete, and fits the class list and the images."""
     ann_file = dataset.joined(dataset.settings.get('ann_file'))
     if ann_file is None or not _has_host_reader(dataset):
         return

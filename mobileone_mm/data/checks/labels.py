@@ -16,11 +16,7 @@ from .listed import read_list, require_files
 
 
 def check_labels(dataset: DatasetConfig, num_classes: int | None) -> None:
-    """Check the list of a ``CustomDataset`` or ``ImageNet``; without a list, check its class folders.
-
-    Raises:
-        InputError: A file or folder is missing, a label is out of range, or the dataset is empty.
-    """
+    """Check the list of a ``CustomDataset`` or ``ImageNet``, or its class folders."""
     path = dataset.path
     folder, ann_file, labelled = images_and_list(dataset)
     if not folder.is_dir():
@@ -38,11 +34,7 @@ def check_labels(dataset: DatasetConfig, num_classes: int | None) -> None:
 
 
 def images_and_list(dataset: DatasetConfig) -> tuple[Path, Path | None, bool]:
-    """Find the data of mmpretrain's ``CustomDataset`` or ``ImageNet``.
-
-    Returns:
-        The folder of images, the list of labels if there is one, and whether there are labels.
-    """
+    """Return the folder of images, the list of labels if there is one, and whether there are labels."""
     settings = dataset.settings
     split = settings.get('split') or ''
     prefix = settings.get('data_prefix') or split

@@ -14,11 +14,7 @@ _T = TypeVar('_T')
 
 
 def read_list(path: str, file: Path) -> list[str]:
-    """Read the lines of a dataset's ``ann_file`` that are not empty.
-
-    Raises:
-        InputError: The file is missing, unreadable or empty.
-    """
+    """Read the lines of a dataset's ``ann_file`` that are not empty."""
     try:
         text = file.read_text(encoding='utf-8')
     except FileNotFoundError:

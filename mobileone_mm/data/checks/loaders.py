@@ -10,7 +10,7 @@ array".
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ...config.read import ROOT_VARIABLES
 from ...errors import InputError
@@ -28,7 +28,7 @@ from .mask_files import check_masks
 from .packed_data import check_packed
 
 # The check of the files of a dataset, by the name of its class or of a base class.
-FILE_CHECKS = {
+FILE_CHECKS: dict[str, Callable[[DatasetConfig, int | None], None]] = {
     'CocoDataset': check_coco,
     'CustomDataset': check_labels,
     'ImageNet': check_labels,
@@ -42,10 +42,6 @@ def check_data(cfg: Mapping, loaders: Sequence[str]) -> None:
 
     The default scope must be set, so that bare names of datasets are found. Data that is not on a
     local disk is not checked.
-
-    Args:
-        cfg: A config of the Runner.
-        loaders: The loaders that the run uses, such as ``train_dataloader``.
 
     Raises:
         InputError: Something is missing, empty or malformed, or does not fit.

@@ -13,11 +13,7 @@ from .listed import read_list, require_files
 
 
 def check_masks(dataset: DatasetConfig, _: int | None = None) -> None:
-    """Check that images and masks exist, and log how their class numbers are changed.
-
-    Raises:
-        InputError: A folder, a list, an image or a mask is missing, or there is no image.
-    """
+    """Check that images and masks exist, and log how their class numbers are changed."""
     _log_renumbering(dataset)
     try:
         if dataset.loads_local_images:

@@ -12,13 +12,9 @@ from .listed import sparse
 
 
 def check_packed(dataset: DatasetConfig, num_classes: int | None) -> None:
-    """Check that a packed dataset can be opened, and its classes against the model's.
+    """Check that a packed dataset can be opened, its lists, and its classes against the model's.
 
     If the index of tar shards is missing, it is built here.
-
-    Raises:
-        InputError: The dataset is empty or unreadable, its lists do not fit its images, or it has
-            other classes.
     """
     folder = pack_folder(dataset)
     with_label = bool(dataset.settings.get('with_label', True))

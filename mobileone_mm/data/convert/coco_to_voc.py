@@ -7,7 +7,8 @@ mmseg's ``PascalVOCDataset`` reads and an image viewer shows.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,6 @@ def write_voc_masks(
     annotations: str | Path,
     folder: str | Path,
     min_pixels: int = 1000,
-    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, int]:
     """Write ``FOLDER/NAME.png`` for each image with enough of VOC's classes, and ``FOLDER.txt``.
 
@@ -52,7 +52,6 @@ def write_voc_masks(
         folder: Folder of the masks.
         min_pixels: Images with at most this many pixels of VOC's 20 classes are left out; 1000 as
             in torchvision and CVNets.
-        progress: Called with the number of finished images and the number of all images.
 
     Returns:
         The number of masks, and the number of images in the file.
@@ -77,8 +76,8 @@ def write_voc_masks(
         rows[row['image_id']].append(row)
     names = []
     for done, image in enumerate(table['images']):
-        if progress is not None:
-            progress(done, len(table['images']))
+        if done and done % 1000 == 0:
+            print(f'{done}/{len(table["images"])} images', flush=True)
         try:
             shape = int(image['height']), int(image['width'])
             mask = paint_voc_mask(shape, rows[image['id']], labels)
@@ -89,7 +88,9 @@ def write_voc_masks(
             ) from error
         if np.count_nonzero((mask > 0) & (mask != IGNORE)) > min_pixels:
             names.append(Path(image['file_name']).with_suffix('').as_posix())
-            _save(mask, out / f'{names[-1]}.png')
+            png = Image.fromarray(mask)
+            png.putpalette(voc_palette())
+            atomic_write(out / f'{names[-1]}.png', partial(png.save, format='PNG', optimize=True))
     if not names:
         raise InputError(
             f"annotations: no image of '{source}' has more than {min_pixels} pixels of VOC's "
@@ -102,7 +103,7 @@ def write_voc_masks(
 def paint_voc_mask(
     shape: tuple[int, int], rows: Sequence[Mapping[str, Any]], labels: Mapping[int, int]
 ) -> np.ndarray:
-    """Paint the instances of an image.
+    """Paint the instances of an image: (height, width) of uint8.
 
     Pixels in instances of two classes are ignored (255), because COCO does not tell which one is in
     front. Crowds have rough outlines and are ignored where no instance is. Everything else, with
@@ -112,9 +113,6 @@ def paint_voc_mask(
         shape: Height and width in pixels.
         rows: COCO annotations, in any order.
         labels: VOC's class of each category id; other categories are left out.
-
-    Returns:
-        (height, width) of uint8.
     """
     mask = np.zeros(shape, np.uint8)
     crowd = np.zeros(shape, bool)
@@ -132,23 +130,13 @@ def paint_voc_mask(
 
 def _pixels(segmentation: Any, height: int, width: int) -> np.ndarray:
     """Return the pixels of polygons, or of RLE in one of COCO's two forms."""
-    from pycocotools import mask as coco_mask
+    from pycocotools.coco import COCO
 
-    if isinstance(segmentation, list):
-        if not segmentation:
-            return np.zeros((height, width), bool)
-        code = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation['counts'], list):
-        code = coco_mask.frPyObjects(segmentation, height, width)
-    else:
-        code = segmentation
-    pixels = coco_mask.decode(code).astype(bool)
+    if segmentation == []:
+        return np.zeros((height, width), bool)
+    reader = COCO()
+    reader.imgs[0] = {'height': height, 'width': width}
+    pixels = reader.annToMask({'image_id': 0, 'segmentation': segmentation}).astype(bool)
     if pixels.shape != (height, width):
         raise ValueError(f'an RLE of {pixels.shape} in an image of {(height, width)}')
     return pixels
-
-
-def _save(mask: np.ndarray, path: Path) -> None:
-    image = Image.fromarray(mask)
-    image.putpalette(voc_palette())
-    atomic_write(path, lambda file: image.save(file, 'PNG', optimize=True))

@@ -61,20 +61,19 @@ class PackedDataset(BaseDataset):
         if classes is not None:
             self._metainfo.setdefault('classes', classes)
         table = list(self.pack.samples())
-        labels, rows = dict(table), {name: row for row, (name, _) in enumerate(table)}
-        places = self.pack.places(labels, self.with_label)
-        samples = []
-        for name in sorted(labels, key=_as_folders if places is None else places.__getitem__):
-            sample = {'img_path': f'{self.img_prefix}{name}', 'pack_row': rows[name]}
+        places = self.pack.places(dict(table), self.with_label)
+        samples = {}
+        for row, (name, label) in enumerate(table):
+            samples[name] = {'img_path': f'{self.img_prefix}{name}', 'pack_row': row}
+            if self.with_label and label < 0:
+                raise InputError(
+                    f"'{self.pack.folder}': '{name}' has no class; pack the dataset with classes, or "
+                    'set with_label=False'
+                )
             if self.with_label:
-                sample['gt_label'] = labels[name]
-                if labels[name] < 0:
-                    raise InputError(
-                        f"'{self.pack.folder}': '{name}' has no class; pack the dataset with classes, "
-                        'or set with_label=False'
-                    )
-            samples.append(sample)
-        return samples
+                samples[name]['gt_label'] = label
+        order = sorted(samples, key=_as_folders if places is None else places.__getitem__)
+        return [samples[name] for name in order]
 
     def pack_rows(self) -> np.ndarray:
         """Return the row in the pack of each sample. Rows are in the order of the files."""

@@ -33,7 +33,7 @@ class Sample(NamedTuple):
     name: str
     offset: int
     size: int
-    label: int
+    label: int = NO_LABEL
 
 
 class ShardIndex(NamedTuple):
@@ -132,7 +132,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
                         f"shard '{path}': '{key}' has a second image, .{suffix}; a sample has one image"
                     )
                 elif suffix in IMAGES:
-                    image = Sample(member.name, member.offset_data, member.size, NO_LABEL)
+                    image = Sample(member.name, member.offset_data, member.size)
             if image is not None:
                 yield image._replace(label=label)
 

@@ -37,24 +37,21 @@ def write_pack(
     seed: int | None = 0,
     shard_size: int = 500,
 ) -> int:
-    """Pack images without changing their bytes, and compare what is read back.
+    """Pack images without changing their bytes, compare what is read back, and return their size.
 
     Args:
         items: The images.
-        out: New or empty folder.
+        out: New or empty folder. After an error it does not exist.
         form: ``shards`` or ``lmdb``.
         classes: Names of the classes, by number.
         seed: Seed of the order of the images in the shards; None keeps the order of ``items``. An
             LMDB is in the order of the names.
         shard_size: Size in MB (10^6 bytes) from which on a shard is closed.
 
-    Returns:
-        The number of bytes of the images.
-
     Raises:
         InputError: A name or an argument does not fit, an image cannot be read, or the folder
-            cannot be written. ``out`` does not exist then.
-        ProofError: The bytes or classes that are read back differ. ``out`` does not exist then.
+            cannot be written.
+        ProofError: The bytes or classes that are read back differ.
     """
     _check(items, form, shard_size)
     rename = member_name if form == 'shards' else str
