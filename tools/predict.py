@@ -26,11 +26,11 @@ def main(argv: list[str] | None = None) -> None:
     from mobileone_mm.apis.predict import predict
 
     result = predict(**vars(args))
-    print(f'{len(result.records)} images predicted; results in {args.out_dir}')
-    if result.unreadable:
-        print(f'{len(result.unreadable)} images could not be read:')
-        for reason in result.unreadable.values():
-            print(f'  {reason}')
+    print(f'{len(result["predictions"])} images predicted; results in {args.out_dir}')
+    if result['unreadable']:
+        print(f'{len(result["unreadable"])} images could not be read:')
+        for image in result['unreadable']:
+            print(f'  {image["reason"]}')
 
 
 if __name__ == '__main__':

@@ -58,16 +58,15 @@ def measure_input(
     if target_rate is not None and not 0 < target_rate < float('inf'):
         raise InputError(f'--target-rate: got {target_rate}; expected a number above 0')
     select_device(device)
-    options = [dict(cfg_options or {})]
-    if against:
-        options.append({**options[0], **against})
-    configs = [prepare(config, overrides, TRAIN_IMAGES).cfg for overrides in options]
+    options = dict(cfg_options or {})
+    changes = [options, {**options, **against}] if against else [options]
+    configs = [prepare(config, overrides, TRAIN_IMAGES).cfg for overrides in changes]
     pipelines = [_pipeline(cfg, num) for cfg in configs]
     measure_stages(pipelines, repeats)
     measure_workers(pipelines, workers, repeats)
     rate = _step_rate(configs[0], pipelines[0]) if train_step else None
     speeds = [pipeline.speed for pipeline in pipelines]
-    print(input_report(speeds[0], speeds[1] if against else None, rate, target_rate))
+    print(input_report(speeds, rate, target_rate))
     return speeds, rate
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,19 +37,15 @@ class InputSpeed:
     @property
     def rate(self) -> float:
         """Images per second that one core prepares: of one worker, else by the sum of the stages."""
-        for number, rate in sorted(self.workers.items()):
-            if number:
-                return rate / number
-        return 1 / sum(self.stages.values())
+        rates = [rate / number for number, rate in sorted(self.workers.items()) if number]
+        return rates[0] if rates else 1 / sum(self.stages.values())
 
 
 class StagedPipeline:
     """A loader whose transforms can be timed one by one.
 
-    Args:
-        loader: A loader without workers. Its dataset, or the one inside its wrappers, has a
-            ``pipeline`` of transforms.
-        num: Images in a pass over :attr:`batches`.
+    The loader has no workers. Its dataset, or the one inside its wrappers, has a ``pipeline`` of
+    transforms. A pass over :attr:`batches` has ``num`` images.
 
     Raises:
         InputError: The dataset has no list of transforms.
@@ -73,15 +69,14 @@ class StagedPipeline:
         self.speed = InputSpeed(size)
         self.example: Any = None
         self._reading = 0.0
-        self._stages: list[tuple[str, Any]] = []
-        seen: Counter[str] = Counter()
+        self._stages: dict[str, Any] = {}
         for transform in transforms:
             kind = type(transform).__name__
             if hasattr(transform, 'content'):  # LoadImage: reading and decoding are two stages
                 transform.content = self._timed_read(transform.content)
                 kind = 'decode'
-            seen[kind] += 1
-            self._stages.append((f'{kind} #{seen[kind]}' if seen[kind] > 1 else kind, transform))
+            same = sum(name.partition(' ')[0] == kind for name in self._stages)
+            self._stages[f'{kind} #{same + 1}' if same else kind] = transform
 
     def _timed_read(self, read: Any) -> Any:
         def call(*args: Any) -> Any:
@@ -95,12 +90,12 @@ class StagedPipeline:
 
     def prepare(self, indices: Sequence[int]) -> dict[str, float]:
         """Prepare a batch and return the seconds of each stage, summed over its images."""
-        spent = dict.fromkeys([READ, *(name for name, _ in self._stages), COLLATE], 0.0)
+        spent = dict.fromkeys([READ, *self._stages, COLLATE], 0.0)
         samples = []
         for index in indices:
             _seed(index)  # two pipelines draw the same random numbers for an image
             results = self.dataset.get_data_info(index)
-            for name, transform in self._stages:
+            for name, transform in self._stages.items():
                 self._reading, start = 0.0, time.perf_counter()
                 results = transform(results)
                 spent[name] += time.perf_counter() - start - self._reading
@@ -120,10 +115,8 @@ class StagedPipeline:
 def measure_stages(pipelines: Sequence[StagedPipeline], repeats: int) -> None:
     """Time the stages on one thread, as in a worker; the batches of several pipelines take turns.
 
-    Args:
-        pipelines: Their :attr:`~StagedPipeline.speed` gets ``stages`` and ``first_read``.
-        repeats: Passes that count. One more pass before them fills the caches; what it reads comes
-            from the storage.
+    One pass more than ``repeats``, before them, fills the caches; it reads from the storage. The
+    :attr:`~StagedPipeline.speed` of each pipeline gets ``stages`` and ``first_read``.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from .input import InputSpeed
 from .tables import text_table
 
 
 def input_report(
-    speed: InputSpeed,
-    against: InputSpeed | None = None,
-    step_rate: float | None = None,
-    target_rate: float | None = None,
+    speeds: Sequence[InputSpeed], step_rate: float | None = None, target_rate: float | None = None
 ) -> str:
     """Format tables of stages and workers, and the number of cores that feed the model.
 
     Args:
-        speed: The pipeline.
-        against: The pipeline that it is compared with.
+        speeds: The pipeline, and the one that it is compared with, if any.
         step_rate: Images per second of the training step.
         target_rate: Images per second of the training step on another machine.
     """
+    speed, against = speeds[0], speeds[1] if len(speeds) > 1 else None
     parts = ['Stages, on one core', _stages(speed, against)]
     parts += ['', 'Loader, with worker processes', _workers(speed, against), '']
     if speed.first_read:
@@ -45,12 +43,8 @@ def _stages(speed: InputSpeed, against: InputSpeed | None) -> str:
     total = sum(speed.stages.values())
     other = against.stages | {'all': sum(against.stages.values())} if against else {}
     for name, seconds in (speed.stages | {'all': total}).items():
-        row = [
-            name,
-            f'{seconds * 1e3:.3f}',
-            f'{seconds / total:.0%}',
-            _rate(1 / seconds) if seconds else '-',
-        ]
+        row = [name, f'{seconds * 1e3:.3f}', f'{seconds / total:.0%}']
+        row.append(_rate(1 / seconds) if seconds else '-')
         rows.append([*row, f'{seconds / other[name]:.2f}' if other.get(name) else '-'])
     return _compared(rows, against)
 

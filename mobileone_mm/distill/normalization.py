@@ -44,21 +44,17 @@ class Normalization:
         """Convert a batch (N x 3 x height x width) to another normalisation."""
         if wanted == self:
             return inputs
-        mean, std = (inputs.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        values = self.mean, self.std, wanted.mean, wanted.std
+        mean, std, new_mean, new_std = (inputs.new_tensor(v).view(1, -1, 1, 1) for v in values)
         raw = inputs * std + mean
-        if wanted.to_rgb != self.to_rgb:
-            raw = raw.flip(1)
-        mean, std = (inputs.new_tensor(v).view(1, -1, 1, 1) for v in (wanted.mean, wanted.std))
-        return (raw - mean) / std
+        raw = raw.flip(1) if wanted.to_rgb != self.to_rgb else raw
+        return (raw - new_mean) / new_std
 
 
 def check_normalization(path: str, settings: Any, open_ended: bool = False) -> None:
-    """Check the settings of a normalisation.
+    """Check ``mean`` and ``std`` (both or neither, three channels) and ``to_rgb``.
 
-    Args:
-        path: Name of the settings in the config.
-        settings: ``mean`` and ``std`` (both or neither, three channels) and ``to_rgb``.
-        open_ended: Whether other keys are allowed, as in the data preprocessor of a host.
+    With ``open_ended`` other keys are allowed, as in the data preprocessor of a host.
 
     Raises:
         InputError: A key is unknown or its value is wrong.
@@ -69,9 +65,8 @@ def check_normalization(path: str, settings: Any, open_ended: bool = False) -> N
         if key not in KEYS:
             raise InputError(f"{path}: has no '{key}'; {', '.join(KEYS)} are allowed")
     mean, std, to_rgb = (settings.get(key) for key in KEYS)
-    for key, value, above in (('mean', mean, -math.inf), ('std', std, 0)):
+    for key, value, above, what in (('mean', mean, -math.inf, ''), ('std', std, 0, ' above 0')):
         if value is not None and not _is_triple(value, above):
-            what = ' above 0' if above == 0 else ''
             raise InputError(f'{path}.{key}: got {value!r}; expected a list of 3 numbers{what}')
     if (mean is None) != (std is None):
         given, absent = ('mean', 'std') if std is None else ('std', 'mean')

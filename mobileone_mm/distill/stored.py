@@ -53,9 +53,6 @@ class OutputsMeta:
 class TeacherOutputs:
     """The views of a folder; files are mapped and read row by row.
 
-    Args:
-        folder: The folder.
-
     Raises:
         InputError: There is no view, a file is damaged, or the views differ in their settings.
     """
@@ -69,8 +66,8 @@ class TeacherOutputs:
                 'tools/misc/store_teacher_outputs.py'
             )
         self._files: dict[int, Any] = {}
-        self.keys = self._file(self.views[0]).get_tensor('keys')
-        self.meta = open_view(view_path(self.folder, self.views[0]))[1]
+        first, self.meta = open_view(view_path(self.folder, self.views[0]))
+        self.keys = first.get_tensor('keys')
         for view in self.views[1:]:
             if open_view(view_path(self.folder, view))[1] != self.meta:
                 raise InputError(
@@ -202,9 +199,8 @@ def plain_config(node: Any) -> Any:
         return step
 
     def name_of(value: Any) -> str:
-        if isinstance(value, type):
-            return f'{value.__module__.partition(".")[0]}.{value.__name__}'
-        return getattr(value, '__name__', None) or str(value)
+        scope = f'{value.__module__.partition(".")[0]}.' if isinstance(value, type) else ''
+        return scope + (getattr(value, '__name__', None) or str(value))
 
     return json.loads(json.dumps(node, default=name_of), object_hook=canonical)
 
@@ -225,12 +221,8 @@ def write_view(
 ) -> Path:
     """Write the file of a view in one step.
 
-    Args:
-        folder: Folder of the outputs.
-        view: Number of the view.
-        tensors: ``keys`` (uint64, sorted; N), ``signatures`` (uint8; N x S), ``scores`` (float16;
-            N x K) and, unless all classes are stored, ``classes`` (uint16 or uint32; N x K).
-        meta: Settings of the folder.
+    The tensors are ``keys`` (uint64, sorted; N), ``signatures`` (uint8; N x S), ``scores`` (float16;
+    N x K) and, unless all classes are stored, ``classes`` (uint16 or uint32; N x K).
 
     Raises:
         InputError: The file cannot be written, or safetensors is missing.
@@ -246,11 +238,7 @@ def write_view(
 
 
 def open_view(path: Path, verify: bool = False) -> tuple[Any, OutputsMeta]:
-    """Map the file of a view and read its settings.
-
-    Args:
-        path: The file.
-        verify: Compare the file with its checksum; this reads the whole file.
+    """Map the file of a view and read its settings; ``verify`` reads all of it for the checksum.
 
     Raises:
         DamagedViewError: The file is not as it was written.

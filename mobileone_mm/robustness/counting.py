@@ -24,8 +24,6 @@ def count_correct(
     greatest score among their own 200 classes: other classes cannot be predicted.
 
     Args:
-        model: A classifier of mmpretrain in evaluation mode.
-        batches: Batches of its data loader.
         limit: Predictions are limited to these classes; None for all.
         classes: Number of scores that the model must give; None for any number.
 

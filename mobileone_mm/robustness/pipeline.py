@@ -11,6 +11,7 @@ import numpy as np
 from mmengine.dataset import Compose
 from torch.utils.data import Dataset
 
+from ..config.tree import type_name
 from ..errors import InputError
 from .corruptions import as_stored, corrupt, generator
 from .sets import Images
@@ -38,9 +39,6 @@ class Corruption:
 class TestPipeline:
     """A test pipeline in three parts: loading, then resizing and cropping, then packing.
 
-    Args:
-        steps: The transforms of the config; the first one loads the file.
-
     Raises:
         InputError: There is no step, or the transforms do not make an array of one size.
     """
@@ -50,9 +48,7 @@ class TestPipeline:
     def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
         if not steps:
             raise InputError("test_dataloader.dataset: has no 'pipeline'")
-        kinds = [step.get('type') for step in steps]
-        names = [kind if isinstance(kind, str) else getattr(kind, '__name__', '') for kind in kinds]
-        last = max((i for i, name in enumerate(names) if _GEOMETRY.search(name)), default=0)
+        last = max((i for i, s in enumerate(steps) if _GEOMETRY.search(type_name(s))), default=0)
         self.load = Compose([dict(steps[0])])
         self.fit = Compose([dict(step) for step in steps[1 : last + 1]])
         self.pack = Compose([dict(step) for step in steps[last + 1 :]])
@@ -93,12 +89,8 @@ class TestPipeline:
 class EvaluatedImages(Dataset):
     """The images of one evaluation, ready for the model.
 
-    Args:
-        images: The images.
-        pipeline: The test pipeline.
-        corruption: Applied to the crop; None for none.
-        stored: Whether the images are crops already.
-        crops: Crops in memory, by index.
+    ``corruption`` is applied to the crop. With ``stored`` the images are crops already. ``crops``
+    are crops in memory by index.
     """
 
     def __init__(

@@ -35,11 +35,8 @@ class Counts:
 class Records:
     """The results of one model in a file that several models may share.
 
-    Args:
-        path: The JSON file; it is written after each evaluation.
-        model: Digest of the model.
-        about: What else the file says about the model.
-        fresh: Drop the earlier results of this model.
+    The file is JSON, written after each evaluation. ``model`` is the digest of the model; ``fresh``
+    drops its earlier results.
 
     Raises:
         InputError: The file exists and this tool has not written it.

@@ -26,28 +26,11 @@ def main(argv: list[str] | None = None) -> None:
     )
     add('--seed', type=int, default=0, help='other seeds give other views')
     add('--batch-size', type=int, help='images of a batch (default: that of the training)')
-    args = vars(parser.parse_args(argv))
+    args = parser.parse_args(argv)
 
     from mobileone_mm.apis.store_teacher_outputs import store_teacher_outputs
 
-    done = store_teacher_outputs(**args)
-    for path in done.written:
-        print(f'{path}: {path.stat().st_size} bytes')
-    if done.kept:
-        print(f'views that exist already: {", ".join(map(str, done.kept))}')
-    if done.rewritten:
-        print(
-            f'views that were damaged and are written again: {", ".join(map(str, done.rewritten))}'
-        )
-    for view in done.damaged:
-        print(f'view {view} is damaged; write it again with --first-view {view} --views 1')
-    if done.written:
-        print(
-            f'{done.images} images in each view; the stored classes leave {done.rest:.4f} of the '
-            'probability to the others'
-        )
-    if done.unreadable:
-        print(f'{done.unreadable} images could not be read and have no outputs')
+    store_teacher_outputs(**vars(args))
 
 
 if __name__ == '__main__':
