@@ -200,11 +200,8 @@ class _Trainer:
         self._stopped = False
         self._running: set[subprocess.Popen] = set()
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        self.environment = {
-            'GLIBC_TUNABLES': ALLOCATOR,
-            **({'OMP_NUM_THREADS': str(threads)} if jobs > 1 else {}),
-            **os.environ,
-        }
+        limits = {'OMP_NUM_THREADS': str(threads)} if jobs > 1 else {}
+        self.environment = {'GLIBC_TUNABLES': ALLOCATOR, **limits, **os.environ}
 
     def __call__(self, run: Run) -> float:
         run.folder.mkdir(parents=True, exist_ok=True)

@@ -45,11 +45,7 @@ def browse(
         mode: ``transformed`` shows images after the pipeline; ``concat`` also the image of the file.
         seed: Seed of the augmentation.
 
-    Returns:
-        Paths of the sheets.
-
-    Raises:
-        InputError: Anything that the user gave does not fit.
+    Returns the paths of the sheets.
     """
     check_least(1, num=num)
     if mode not in MODES:

@@ -14,8 +14,13 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 
-from ..benchmark.input import InputSpeed, StagedPipeline, measure_stages, measure_workers
-from ..benchmark.input_report import input_report
+from ..benchmark.input import (
+    InputSpeed,
+    StagedPipeline,
+    input_report,
+    measure_stages,
+    measure_workers,
+)
 from ..benchmark.train_step import measure_train_step
 from ..config.explain import config_faults
 from ..errors import InputError, check_least

@@ -45,12 +45,10 @@ def predict(
     ``masks`` into the output folder. An image that cannot be read is left out and listed.
 
     Args:
-        checkpoint: Path of the weights; they must be those of the config's model.
         inputs: Files, folders (searched with all folders below them) and patterns.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
         score_thr: Lowest score of a box, 0 to 1.
         batch_size: How many images of the same size go through the model at once.
-        cfg_options: Overrides by dotted key.
         no_vis: Do not draw.
 
     Returns:

@@ -30,7 +30,6 @@ def evaluate(
     """Evaluate a checkpoint on the test set of its config.
 
     Args:
-        checkpoint: Path of the weights; they must be those of the config's model.
         out: File for predictions (``.pkl``; ``.csv`` for a classifier) or metrics (``.json``).
         show_dir: Folder for drawn predictions.
         score_thr: Lowest score of a drawn box, 0 to 1.

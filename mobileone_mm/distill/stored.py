@@ -84,11 +84,7 @@ class TeacherOutputs:
     def check(
         self, teachers: Sequence[Mapping[str, Any]], temperature: float, num_classes: int
     ) -> None:
-        """Compare all files with their checksums, and the settings with those of a config.
-
-        Raises:
-            InputError: A file is damaged, or a setting differs.
-        """
+        """Raise an InputError if a file is damaged, or a setting differs from that of a config."""
         for view in self.views:
             open_view(view_path(self.folder, view), verify=True)
         for name, own, asked in (
@@ -103,11 +99,7 @@ class TeacherOutputs:
                 )
 
     def check_weights(self, found: Sequence[str | None]) -> None:
-        """Compare the fingerprints of the teachers; None for a teacher that is not at hand.
-
-        Raises:
-            InputError: A teacher of the same name differs.
-        """
+        """Raise an InputError if a fingerprint of a teacher differs; None stands for any."""
         for index, (own, now) in enumerate(zip(self.meta.fingerprints, found, strict=True)):
             if now not in (None, own):
                 raise InputError(
@@ -117,11 +109,7 @@ class TeacherOutputs:
                 )
 
     def check_transforms(self, transforms: Any) -> None:
-        """Compare the transforms that made the views with those of a training pipeline.
-
-        Raises:
-            InputError: They differ.
-        """
+        """Raise an InputError if the views were made by other transforms."""
         own, wanted = plain_config(transforms), plain_config(self.meta.transforms)
         if own != wanted:
             raise InputError(
@@ -130,11 +118,7 @@ class TeacherOutputs:
             )
 
     def find(self, path: str | PurePath) -> tuple[int, int]:
-        """Return row and key of an image.
-
-        Raises:
-            InputError: It has no stored outputs.
-        """
+        """Return row and key of an image; raise an InputError if it has no stored outputs."""
         parts = PurePath(path).parts
         for depth in self.meta.depths:
             key = image_key(PurePath(*parts[-depth:]))
@@ -223,9 +207,6 @@ def write_view(
 
     The tensors are ``keys`` (uint64, sorted; N), ``signatures`` (uint8; N x S), ``scores`` (float16;
     N x K) and, unless all classes are stored, ``classes`` (uint16 or uint32; N x K).
-
-    Raises:
-        InputError: The file cannot be written, or safetensors is missing.
     """
     library = _library(folder)
     arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}

@@ -119,11 +119,7 @@ class Teachers:
 def fingerprints_at_hand(
     specs: Sequence[Mapping[str, Any]], student: Normalization, num_classes: int
 ) -> list[str | None]:
-    """Fingerprint the teachers whose files are on this machine; None stands for the others.
-
-    Raises:
-        InputError: A file exists and no teacher can be made of it.
-    """
+    """Fingerprint the teachers whose files are on this machine; None stands for the others."""
     found: list[str | None] = []
     for spec in specs:
         fingerprint = None
@@ -140,11 +136,7 @@ def fingerprints_at_hand(
 
 
 def check_specs(specs: Any) -> list[dict[str, Any]]:
-    """Check the descriptions of teachers and return them as plain dicts.
-
-    Raises:
-        InputError: A key is unknown, missing or has a wrong value.
-    """
+    """Check the descriptions of teachers (InputError) and return them as plain dicts."""
     if not isinstance(specs, (list, tuple)) or not specs:
         raise InputError(
             f'model.teachers: got {specs!r}; expected a list of at least one dict ({_LISTS})'
@@ -153,10 +145,7 @@ def check_specs(specs: Any) -> list[dict[str, Any]]:
 
 
 def describe(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the description of a teacher without folders, which differ between machines.
-
-    Addresses and names of public weights stay whole.
-    """
+    """Return the description of a teacher without folders of its files; addresses stay whole."""
     plain = json.loads(json.dumps(spec, sort_keys=True, default=_name))
     for key in ('checkpoint', 'config'):
         if plain.get(key) and '://' not in plain[key]:

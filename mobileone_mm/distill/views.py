@@ -57,11 +57,7 @@ class StoredView(BaseTransform):
         return self._stored
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """Add the view and its ``gt_score``.
-
-        Returns None if a transform does, or for an image that could not be read when the view was
-        stored.
-        """
+        """Add the view and its ``gt_score``; None without a result, or without stored outputs."""
         path = results['img_path']
         row, key = self.stored.find(path)
         view = self.stored.views[np.random.randint(len(self.stored.views))]
@@ -154,9 +150,7 @@ def wrap_pipeline(
 
 
 def use_stored_outputs(cfg: Config) -> None:
-    """Make the training data of a config read the outputs that its model names.
-
-    Without ``model.outputs`` the config stays as it is, as does a pipeline with a stored view.
+    """Make the training data of a config read the outputs that its model names, if any.
 
     Raises:
         InputError: A pipeline cannot be wrapped, or a hook changes it during the run.

@@ -65,14 +65,13 @@ def take_neighbours(
     moved &= columns <= width - reach
     source = np.where(moved, (rows + down) * width + columns + right, rows * width + columns)
     source = source.ravel()
-    # Follow a chain while the neighbour has copied from another pixel before.
-    later = moved.ravel()[source] & (source > np.arange(source.size))
     found = source.copy()
-    follow = np.flatnonzero(later)
+    # Follow a chain while the neighbour has copied from another pixel before.
+    follow = np.flatnonzero(source > np.arange(source.size))
     while follow.size:
-        follow, here = follow[later[follow]], found[follow[later[follow]]]
+        here = found[follow]
         found[follow] = source[here]
-        follow = follow[later[here]]
+        follow = follow[source[here] > here]
     return image.reshape(-1, image.shape[2])[found].reshape(image.shape)
 
 

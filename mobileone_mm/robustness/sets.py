@@ -192,11 +192,7 @@ def read_set(key: str, folder: Path) -> Images:
 
 
 def own_images(dataset: Any) -> Images:
-    """List the images of a dataset of mmpretrain.
-
-    Raises:
-        InputError: It is empty, or an image has no single label.
-    """
+    """List the images of a dataset of mmpretrain; each must have one label."""
     rows = [dataset.get_data_info(index) for index in range(len(dataset))]
     if not rows or not all(isinstance(row.get('gt_label'), int) for row in rows):
         raise InputError('test_dataloader.dataset: has no images with one label each')

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mobileone_mm.benchmark.ablation import summarise, table
-from mobileone_mm.benchmark.input import InputSpeed
-from mobileone_mm.benchmark.input_report import input_report
+from mobileone_mm.benchmark.input import InputSpeed, input_report
 
 
 def test_input_report():

@@ -16,11 +16,8 @@ def main(argv: list[str] | None = None) -> None:
     add = parser.add_argument
     add('--out-dir', required=True, metavar='DIR', help='folder of the sheets')
     add('--num', type=int, default=16, help='images per sheet (default: 16)')
-    add(
-        '--mode',
-        default='transformed',
-        help='transformed, or concat for the original next to it (default: transformed)',
-    )
+    add('--mode', default='transformed',
+        help='transformed, or concat for the original next to it (default: transformed)')  # fmt: skip
     add('--seed', type=int, default=0, help='seed of the augmentation (default: 0)')
     args = vars(parser.parse_args(argv))
     args.pop('device')

@@ -19,12 +19,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__)
     add = parser.add_argument
     add('--root', metavar='DIR', help='folder that holds imagenet-c, imagenet-a, ...')
-    add(
-        '--sets',
-        nargs='+',
-        metavar='SET',
-        help='clean, generated; c, a, r, sketch, v2, or c=FOLDER (default: those below --root)',
-    )
+    add('--sets', nargs='+', metavar='SET', help='clean, generated; c, a, r, sketch, v2, or c=FOLDER '
+        '(default: those below --root)')  # fmt: skip
     add('--corruptions', nargs='+', metavar='NAME', help='(default: all 15)')
     add('--severities', nargs='+', type=int, metavar='N', help='(default: 1 to 5)')
     add('--seed', type=int, default=0, help='seed of generated corruptions (default: 0)')

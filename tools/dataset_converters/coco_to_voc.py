@@ -23,12 +23,8 @@ def main(argv: list[str] | None = None) -> None:
     add = parser.add_argument
     add('annotations', type=Path, help='COCO-format file with segmentations')
     add('folder', type=Path, help='folder of the masks')
-    add(
-        '--min-pixels',
-        type=int,
-        default=1000,
-        help="leave out images with no more pixels of VOC's classes (default: %(default)s)",
-    )
+    add('--min-pixels', type=int, default=1000, help='leave out images with no more pixels of '
+        "VOC's classes (default: %(default)s)")  # fmt: skip
     args = parser.parse_args(argv)
 
     def report(done: int, total: int) -> None:

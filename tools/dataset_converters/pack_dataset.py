@@ -36,8 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     add('source', metavar='SOURCE', help='folder of class folders, or a config')
     add('out', metavar='OUT', help='new or empty folder')
     add('--format', dest='form', choices=('shards', 'lmdb'), default='shards')
-    add('--split', choices=('train', 'val', 'test'),
-        help='which dataset of the config (default: train)')  # fmt: skip
+    add('--split', choices=('train', 'val', 'test'), help='dataset of the config (default: train)')
     add('--no-labels', dest='labels', action='store_false',
         help='images without classes, in any folders')  # fmt: skip
     add('--seed', type=int, default=0, help='seed of the order within the shards')

@@ -21,9 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     add('out_dir', metavar='OUT_DIR', help='folder of the outputs')
     add('--views', type=int, default=1, help='number of views (default: 1)')
     add('--first-view', type=int, default=0, help='number of the first view (default: 0)')
-    add(
-        '--topk', type=int, default=10, help='probabilities for each image; 0 for all (default: 10)'
-    )
+    add('--topk', type=int, default=10, help='probabilities per image; 0 for all (default: 10)')
     add('--seed', type=int, default=0, help='other seeds give other views')
     add('--batch-size', type=int, help='images of a batch (default: that of the training)')
     args = parser.parse_args(argv)
