@@ -8,7 +8,6 @@ read are left out and listed at the end; the exit code is 2 if no image can be r
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 

@@ -5,7 +5,6 @@ python tools/test.py CONFIG CHECKPOINT [--out predictions.csv | .pkl | metrics.j
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.cli.arguments import add_run_arguments, tool_parser
 from mobileone_mm.cli.run import run_tool
 

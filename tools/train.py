@@ -6,7 +6,6 @@ torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.cli.arguments import add_run_arguments, tool_parser
 from mobileone_mm.cli.run import run_tool
 

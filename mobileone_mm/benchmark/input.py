@@ -7,7 +7,6 @@ loader is too slow. It does not tell how much is in reserve, or which transform 
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.runner import set_random_seed
 from torch.utils.data import DataLoader
 
 from ..errors import InputError
@@ -95,7 +95,7 @@ class StagedPipeline:
         spent = dict.fromkeys([READ, *self._stages, COLLATE], 0.0)
         samples = []
         for index in indices:
-            _seed(index)  # two pipelines draw the same random numbers for an image
+            set_random_seed(index)  # two pipelines draw the same random numbers for an image
             results = self.dataset.get_data_info(index)
             for name, transform in self._stages.items():
                 self._reading, start = 0.0, time.perf_counter()
@@ -161,12 +161,6 @@ def measure_workers(
         times = interleaved(passes, repeats)
         for pipeline, seconds in zip(pipelines, times.values(), strict=True):
             pipeline.speed.workers[number] = sum(map(len, pipeline.batches)) / median(seconds)
-
-
-def _seed(index: int) -> None:
-    random.seed(index)
-    np.random.seed(index)
-    torch.manual_seed(index)
 
 
 def input_report(

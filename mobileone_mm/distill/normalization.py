@@ -24,21 +24,16 @@ class Normalization:
     to_rgb: bool = False  # whether BGR becomes RGB
 
     @classmethod
-    def of(cls, preprocessor: Any) -> Normalization:
-        """Read the normalisation of a built preprocessor, or of the config of one."""
+    def of(cls, preprocessor: Any, default: Normalization | None = None) -> Normalization:
+        """Read a built preprocessor or the config of one; what it lacks is that of the default."""
         config = isinstance(preprocessor, Mapping)
         given = {k: preprocessor.get(k) if config else getattr(preprocessor, k, None) for k in KEYS}
-        to_rgb = bool(given['to_rgb'] or getattr(preprocessor, '_channel_conversion', False))
-        if given['mean'] is None or given['std'] is None:
-            return cls(to_rgb=to_rgb)
-        mean, std = (tuple(torch.as_tensor(given[k]).double().flatten().tolist()) for k in KEYS[:2])
-        return cls(mean, std, to_rgb)
-
-    def changed(self, settings: Mapping[str, Any]) -> Normalization:
-        """Replace what the settings contain; :func:`check_normalization` has checked them."""
-        given = {key: settings[key] for key in KEYS if settings.get(key) is not None}
-        numbers = {key: tuple(map(float, given[key])) for key in KEYS[:2] if key in given}
-        return replace(self, **given | numbers)
+        if getattr(preprocessor, '_channel_conversion', False):
+            given['to_rgb'] = True
+        for key in KEYS[:2]:
+            if given[key] is not None:
+                given[key] = tuple(torch.as_tensor(given[key]).double().flatten().tolist())
+        return replace(default or cls(), **{k: v for k, v in given.items() if v is not None})
 
     def renormalized(self, inputs: Tensor, wanted: Normalization) -> Tensor:
         """Convert a batch (N x 3 x height x width) to another normalisation."""

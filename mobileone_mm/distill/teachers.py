@@ -55,7 +55,7 @@ class Teacher:
         self.model = model.requires_grad_(False).eval()
         _load(self.model, spec, self.name, published)
         default = _published_normalization(self.name, preprocessor, published) or student
-        self.normalization = default.changed(spec.get('data_preprocessor') or {})
+        self.normalization = Normalization.of(spec.get('data_preprocessor') or {}, default)
         self.input_size = spec.get('input_size')
         if self.input_size is None and published and published.get('fixed_input_size'):
             self.input_size = published['input_size'][-1]

@@ -47,8 +47,7 @@ class Painter:
 
         The image is height x width x 3, RGB, 8 bits; so is the result. Small images are enlarged.
         """
-        larger, scale = _enlarged(image)
-        self._visualizer.set_image(larger)
+        larger, scale = self._begin(image)
         task = task_of(sample)
         if task == 'segmentation':
             self._areas(larger, label_map(sample))
@@ -65,8 +64,7 @@ class Painter:
 
         As :meth:`draw`, with the image after the pipeline. Ignored pixels (class 255) are dark.
         """
-        larger, scale = _enlarged(image)
-        self._visualizer.set_image(larger)
+        larger, scale = self._begin(image)
         if 'gt_sem_seg' in sample:
             self._areas(larger, np.asarray(sample.gt_sem_seg.data).squeeze(0), _IGNORED)
         elif 'gt_instances' in sample:
@@ -88,6 +86,15 @@ class Painter:
         # Steps of the golden section keep neighbours apart for any number of classes.
         hsv = np.array([[[round(180 * (label * 0.618034 % 1)), 200, 230]]], np.uint8)
         return tuple(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist())
+
+    def _begin(self, image: np.ndarray) -> tuple[np.ndarray, float]:
+        """Begin a drawing at a size at which text is legible; return the image and its factor."""
+        scale = max(1.0, _SMALLEST_SIDE / min(image.shape[:2]))
+        if scale > 1:
+            size = round(image.shape[1] * scale), round(image.shape[0] * scale)
+            image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+        self._visualizer.set_image(image)
+        return image, scale
 
     def _instances(self, shown: Any, scale: float) -> None:
         side = min(self._visualizer.width, self._visualizer.height)
@@ -155,13 +162,6 @@ class Painter:
             x = min(max(place[0], half), max(half, image.shape[1] - half))
             middle = {f'{axis}_alignments': 'center' for axis in ('horizontal', 'vertical')}
             self._text(text, (x, place[1]), font, **middle)
-
-
-def _enlarged(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the image at a size at which text is legible, and the factor."""
-    scale = max(1.0, _SMALLEST_SIDE / min(image.shape[:2]))
-    size = round(image.shape[1] * scale), round(image.shape[0] * scale)
-    return (cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image), scale
 
 
 def _width(text: str, font: int) -> float:

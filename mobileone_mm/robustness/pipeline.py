@@ -58,9 +58,9 @@ class TestPipeline:
 
     def _size(self) -> tuple[int, int]:
         sizes = set()
-        for shape in ((400, 500, 3), (350, 300, 3)):
-            image = np.zeros(shape, np.uint8)
-            result = self.fit(dict(img=image, img_shape=shape[:2], ori_shape=shape[:2]))
+        for shape in ((400, 500), (350, 300)):
+            image = np.zeros((*shape, 3), np.uint8)
+            result = self.fit(dict(img=image, img_shape=shape, ori_shape=shape))
             sizes.add(_checked(result)['img'].shape[:2])
         if len(sizes) != 1:
             raise InputError(

@@ -140,11 +140,8 @@ def _find_sets(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         raise InputError(f"--root: '{root}' is not a folder; give the one that holds the datasets")
     entries = {entry.name.lower(): Path(entry) for entry in os.scandir(root) if entry.is_dir()}
-    found = {
-        key: next(entries[name] for name in layout.folders if name in entries)
-        for key, layout in LAYOUTS.items()
-        if set(layout.folders) & set(entries)
-    }
+    known = [(key, name) for key, layout in LAYOUTS.items() for name in layout.folders[::-1]]
+    found = {key: entries[name] for key, name in known if name in entries}
     if not found:
         names = ', '.join(layout.folders[0] for layout in LAYOUTS.values())
         raise InputError(

@@ -8,8 +8,6 @@ compared with the first. A second call skips the runs that are done. Writes a ta
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
-
 from pathlib import Path
 
 from mobileone_mm.cli.arguments import tool_parser

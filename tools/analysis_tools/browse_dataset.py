@@ -6,7 +6,6 @@ python tools/analysis_tools/browse_dataset.py CONFIG --out-dir DIR [--num 16] [-
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 

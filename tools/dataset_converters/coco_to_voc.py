@@ -9,8 +9,6 @@ Writes COCO/voc21/train2017/NAME.png, and at the end the list COCO/voc21/train20
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it installs the stand-ins)
-
 from pathlib import Path
 
 from mobileone_mm.cli.run import ToolParser, run_tool

@@ -9,8 +9,6 @@ The bytes of the images do not change. The tool reads everything back and compar
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it installs the stand-ins)
-
 import argparse
 
 from mobileone_mm.cli.run import ToolParser, run_tool

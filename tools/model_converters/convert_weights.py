@@ -11,8 +11,6 @@ IN may be a file of Apple's, timm's, CoreNet's or mmpretrain's naming (.pth, .pt
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
-
 from mobileone_mm.cli.run import ToolParser, run_tool
 
 
