@@ -8,7 +8,6 @@ read are left out and listed at the end; the exit code is 2 if no image can be r
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 
@@ -26,11 +25,11 @@ def main(argv: list[str] | None = None) -> None:
     from mobileone_mm.apis.predict import predict
 
     result = predict(**vars(args))
-    print(f'{len(result.records)} images predicted; results in {args.out_dir}')
-    if result.unreadable:
-        print(f'{len(result.unreadable)} images could not be read:')
-        for reason in result.unreadable.values():
-            print(f'  {reason}')
+    print(f'{len(result["predictions"])} images predicted; results in {args.out_dir}')
+    if result['unreadable']:
+        print(f'{len(result["unreadable"])} images could not be read:')
+        for image in result['unreadable']:
+            print(f'  {image["reason"]}')
 
 
 if __name__ == '__main__':

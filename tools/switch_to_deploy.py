@@ -10,7 +10,6 @@ failed, nothing is written.
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 
@@ -19,13 +18,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__, device='cpu')
     add = parser.add_argument
     add('out', metavar='OUT', help='checkpoint to write (.pth or .safetensors)')
-    add(
-        '--images',
-        nargs='+',
-        default=[],
-        metavar='PATH',
-        help='images to compare on, besides random input',
-    )
+    add('--images', nargs='+', default=[], metavar='PATH',
+        help='images to compare on, besides random input')  # fmt: skip
     add('--tolerance', type=float, help='greatest difference, relative to the scale of the output')
     add('--backbone-only', action='store_true', help='do not fold the BNs of necks and heads')
     add('--data', action='store_true', help='also compare the metric on the test set of the config')

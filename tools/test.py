@@ -5,7 +5,6 @@ python tools/test.py CONFIG CHECKPOINT [--out predictions.csv | .pkl | metrics.j
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.cli.arguments import add_run_arguments, tool_parser
 from mobileone_mm.cli.run import run_tool
 
@@ -14,11 +13,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__)
     add_run_arguments(parser)
     add = parser.add_argument
-    add(
-        '--out',
-        metavar='FILE',
-        help='write predictions (.pkl; .csv for a classifier) or metrics (.json)',
-    )
+    add('--out', metavar='FILE',
+        help='write predictions (.pkl; .csv for a classifier) or metrics (.json)')  # fmt: skip
     add('--show-dir', metavar='DIR', help='draw the predictions into this folder')
     add('--score-thr', type=float, default=0.3, help='lowest score of a drawn box (default: 0.3)')
     add('--tta', action='store_true', help='test-time augmentation')

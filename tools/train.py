@@ -6,7 +6,6 @@ torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.cli.arguments import add_run_arguments, tool_parser
 from mobileone_mm.cli.run import run_tool
 
@@ -15,29 +14,16 @@ def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__, checkpoint=False)
     add_run_arguments(parser)
     add = parser.add_argument
-    add(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
-        help='continue a run, by default from the latest checkpoint of the work dir',
-    )
+    add('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+        help='continue a run, by default from the latest checkpoint of the work dir')  # fmt: skip
     add('--amp', action='store_true', help='mixed precision (GPU)')
     add('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     add('--no-validate', action='store_true', help='do not evaluate during training')
     add('--tensorboard', action='store_true', help='write curves and images for TensorBoard')
-    add(
-        '--stop-at-broken-images',
-        action='store_true',
-        help='end the run at an image or mask that cannot be read (default: report it and continue)',
-    )
-    add(
-        '--dry-run',
-        nargs='?',
-        const='',
-        metavar='PNG',
-        help='show schedules, sizes, time and memory without training (default: WORK_DIR/plan.png)',
-    )
+    add('--stop-at-broken-images', action='store_true', help='end the run at an image or mask that '
+        'cannot be read (default: report it and continue)')  # fmt: skip
+    add('--dry-run', nargs='?', const='', metavar='PNG', help='show schedules, sizes, time and memory '
+        'without training (default: WORK_DIR/plan.png)')  # fmt: skip
     args = vars(parser.parse_args(argv))
     args.pop('local_rank')
     image = args.pop('dry_run')

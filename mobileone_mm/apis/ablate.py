@@ -10,10 +10,9 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
@@ -24,11 +23,8 @@ from ..training.folders import check_writable
 from ..training.launch import ALLOCATOR
 from .train import prepare_training
 
-_NEEDS = ('val_dataloader', 'val_evaluator')
 
-
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One training: a variant with a seed, its whole config as Python, and its work dir."""
 
     variant: str
@@ -76,9 +72,17 @@ def ablate(
     check_least(1, jobs=jobs)
     folder = Path(work_dir or Path('work_dirs', Path(variants).stem)).expanduser()
     check_writable(folder, '--work-dir')
-    chosen = _choose(read_variants(variants), only)
-    configs = {name: _configure(config, name, chosen[name], cfg_options) for name in chosen}
-    metric = metric or _best_metric(configs[next(iter(chosen))])
+    known = read_variants(variants)
+    for name in only or ():
+        if name not in known:
+            raise InputError(f"--only: got '{name}'; the variants are {', '.join(known)}")
+    first = next(iter(known))
+    configs = {
+        name: _configure(config, name, {**(cfg_options or {}), **options})
+        for name, options in known.items()
+        if only is None or name in only or name == first
+    }
+    metric = metric or _best_metric(configs[first])
     runs = [_plan(cfg, name, seed, folder) for seed in seeds for name, cfg in configs.items()]
     values = _run_all(runs, folder, _Trainer(root, metric, jobs, keep_checkpoints, device))
     summary = summarise(values, metric)
@@ -120,26 +124,13 @@ def read_variants(path: str | Path) -> dict[str, dict[str, Any]]:
     return {str(name): dict(options) for name, options in found.items()}
 
 
-def _choose(
-    variants: dict[str, dict[str, Any]], only: Sequence[str] | None
-) -> dict[str, dict[str, Any]]:
-    for name in only or ():
-        if name not in variants:
-            raise InputError(f"--only: got '{name}'; the variants are {', '.join(variants)}")
-    first = next(iter(variants))
-    return {n: o for n, o in variants.items() if only is None or n in only or n == first}
-
-
-def _configure(
-    config: str | Path, name: str, options: dict[str, Any], common: Mapping[str, Any] | None
-) -> Config:
+def _configure(config: str | Path, name: str, options: dict[str, Any]) -> Config:
     """Read the config of a variant, after the checks that its run would make."""
-    merged = {**(common or {}), **options}
     try:
-        prepared = prepare_training(config, merged, work_dir=tempfile.gettempdir())
+        prepared = prepare_training(config, options, work_dir=tempfile.gettempdir())
     except InputError as error:
         raise InputError(f"variant '{name}': {error}") from error
-    for key in _NEEDS:
+    for key in ('val_dataloader', 'val_evaluator'):
         if prepared.written.get(key) is None:
             raise InputError(f"variant '{name}': the config has no '{key}'")
     return prepared.written  # each run adapts the config to its machine
@@ -202,26 +193,22 @@ class _Trainer:
     def __init__(
         self, root: Path, metric: str, jobs: int, keep_checkpoints: bool, device: str | None
     ) -> None:
-        self.tool, self.metric, self.jobs = root / 'tools' / 'train.py', metric, jobs
+        self.tool, self.metric, self.jobs = str(root / 'tools' / 'train.py'), metric, jobs
         self.keep_checkpoints, self.device = keep_checkpoints, device
         # A process starts and is registered under the lock, so that stop() sees every process.
         self._lock = Lock()
         self._stopped = False
         self._running: set[subprocess.Popen] = set()
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        self.environment = {
-            'GLIBC_TUNABLES': ALLOCATOR,
-            **({'OMP_NUM_THREADS': str(threads)} if jobs > 1 else {}),
-            **os.environ,
-        }
+        limits = {'OMP_NUM_THREADS': str(threads)} if jobs > 1 else {}
+        self.environment = {'GLIBC_TUNABLES': ALLOCATOR, **limits, **os.environ}
 
     def __call__(self, run: Run) -> float:
         run.folder.mkdir(parents=True, exist_ok=True)
         config, log = run.folder / 'config.py', run.folder / 'log.txt'
         atomic_text(config, run.text)
-        command = [sys.executable, str(self.tool), str(config), '--work-dir', str(run.folder)]
-        if self.device is not None:
-            command += ['--device', self.device]
+        command = [sys.executable, self.tool, str(config), '--work-dir', str(run.folder)]
+        command += ['--device', self.device] if self.device is not None else []
         with log.open('w') as file:
             with self._lock:
                 if self._stopped:

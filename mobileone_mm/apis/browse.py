@@ -14,7 +14,7 @@ from mmengine.registry import DATASETS, HOOKS
 
 from ..config.tree import mapping, type_name
 from ..data.loading import read_image
-from ..errors import InputError
+from ..errors import InputError, check_least
 from ..inference.draw import Painter, save_image
 from ..runs.prepare import TRAIN_IMAGES, prepare
 from ..training.curriculum import install
@@ -41,27 +41,21 @@ def browse(
     phases. Images have the size that the model gets.
 
     Args:
-        config: Path of the config.
-        out_dir: Folder of the sheets.
         num: Images per sheet, spread evenly over the training set; at least 1.
         mode: ``transformed`` shows images after the pipeline; ``concat`` also the image of the file.
         seed: Seed of the augmentation.
-        cfg_options: Overrides by dotted key.
 
-    Returns:
-        Paths of the sheets.
-
-    Raises:
-        InputError: Anything that the user gave does not fit.
+    Returns the paths of the sheets.
     """
-    if num < 1:
-        raise InputError(f'--num: got {num}; expected at least 1')
+    check_least(1, num=num)
     if mode not in MODES:
         raise InputError(f"--mode: got '{mode}'; expected {' or '.join(MODES)}")
     cfg = prepare(config, cfg_options, TRAIN_IMAGES).cfg
     check_writable(out_dir, '--out-dir')
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    painter, rgb = Painter(dataset.metainfo), _loads_rgb(cfg)
+    painter = Painter(dataset.metainfo)
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    rgb = bool(mapping(preprocessor).get('rgb_to_bgr'))  # the hosts load BGR by default
     sheets = []
     for name, caption in _phases(cfg, dataset, Path(config).stem):
         images = [_shown(painter, sample, mode, rgb) for sample in _samples(dataset, num, seed)]
@@ -87,22 +81,15 @@ def _phases(cfg: Config, dataset: Any, name: str) -> Iterator[tuple[str, str]]:
 
 
 def contact_sheet(images: Sequence[np.ndarray], caption: str) -> np.ndarray:
-    """Put images of any sizes in rows and columns, below a line of text.
-
-    Args:
-        images: Each height x width x 3, RGB, 8 bits.
-        caption: ASCII characters.
-    """
+    """Put RGB images (uint8) of any sizes in rows and columns, below a line of ASCII text."""
     width = max(round(_SIDE * image.shape[1] / image.shape[0]) for image in images)
     width = min(width, 2 * _SIDE + _GAP)
     columns = max(1, round((len(images) * _SIDE / width) ** 0.5))
     rows = -(-len(images) // columns)
-    sheet = np.full(
-        (_CAPTION + rows * (_SIDE + _GAP), columns * (width + _GAP) + _GAP, 3), 255, np.uint8
-    )
-    cv2.putText(
-        sheet, caption, (_GAP, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (0, 0, 0), 1, cv2.LINE_AA
-    )
+    size = _CAPTION + rows * (_SIDE + _GAP), columns * (width + _GAP) + _GAP
+    sheet = np.full((*size, 3), 255, np.uint8)
+    font, black = cv2.FONT_HERSHEY_SIMPLEX, (0, 0, 0)
+    cv2.putText(sheet, caption, (_GAP, 28), font, 0.7, black, 1, cv2.LINE_AA)
     for place, image in enumerate(images):
         row, column = divmod(place, columns)
         scale = min(_SIDE / image.shape[0], width / image.shape[1])
@@ -137,9 +124,3 @@ def _shown(painter: Painter, sample: Mapping[str, Any], mode: str, rgb: bool) ->
     original = cv2.resize(original, (width, drawn.shape[0]), interpolation=cv2.INTER_AREA)
     gap = np.full((drawn.shape[0], _GAP, 3), 255, np.uint8)
     return np.hstack([original, gap, drawn])
-
-
-def _loads_rgb(cfg: Config) -> bool:
-    """Return whether the images are RGB; the loading transforms of the hosts give BGR by default."""
-    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
-    return bool(mapping(preprocessor).get('rgb_to_bgr'))

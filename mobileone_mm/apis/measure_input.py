@@ -14,8 +14,13 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 
-from ..benchmark.input import InputSpeed, StagedPipeline, measure_stages, measure_workers
-from ..benchmark.input_report import input_report
+from ..benchmark.input import (
+    InputSpeed,
+    StagedPipeline,
+    input_report,
+    measure_stages,
+    measure_workers,
+)
 from ..benchmark.train_step import measure_train_step
 from ..config.explain import config_faults
 from ..errors import InputError, check_least
@@ -58,16 +63,15 @@ def measure_input(
     if target_rate is not None and not 0 < target_rate < float('inf'):
         raise InputError(f'--target-rate: got {target_rate}; expected a number above 0')
     select_device(device)
-    options = [dict(cfg_options or {})]
-    if against:
-        options.append({**options[0], **against})
-    configs = [prepare(config, overrides, TRAIN_IMAGES).cfg for overrides in options]
+    options = dict(cfg_options or {})
+    changes = [options, {**options, **against}] if against else [options]
+    configs = [prepare(config, overrides, TRAIN_IMAGES).cfg for overrides in changes]
     pipelines = [_pipeline(cfg, num) for cfg in configs]
     measure_stages(pipelines, repeats)
     measure_workers(pipelines, workers, repeats)
     rate = _step_rate(configs[0], pipelines[0]) if train_step else None
     speeds = [pipeline.speed for pipeline in pipelines]
-    print(input_report(speeds[0], speeds[1] if against else None, rate, target_rate))
+    print(input_report(speeds, rate, target_rate))
     return speeds, rate
 
 

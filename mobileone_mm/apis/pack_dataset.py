@@ -10,7 +10,7 @@ from typing import Any
 from ..config.explain import config_faults
 from ..config.read import SUFFIXES
 from ..config.tree import datasets
-from ..data.packed.sources import Item, items_of_dataset, items_of_folder
+from ..data.packed.sources import Item, Source, items_of_dataset, items_of_folder
 from ..data.packed.write import write_pack
 from ..errors import InputError
 from ..runs.prepare import Purpose, prepare
@@ -36,10 +36,8 @@ def pack_dataset(
         labels: False for images without classes, such as those of a detector.
         seed: Seed of the order within the shards; None keeps the order of the dataset.
         shard_size: Size of a shard in MB.
-        cfg_options: Overrides of the config by dotted key.
 
-    Returns:
-        A summary in one line.
+    Returns a summary in one line.
 
     Raises:
         InputError: Anything that the user gave does not fit; nothing is written then.
@@ -47,7 +45,7 @@ def pack_dataset(
     """
     path = Path(source).expanduser()
     if path.suffix in SUFFIXES and not path.is_dir():
-        items, classes = _of_config(path, split or 'train', cfg_options)
+        items, classes = _of_config(path, f'{split or "train"}_dataloader', cfg_options)
     else:
         if split or cfg_options:
             raise InputError(f"--split, --cfg-options: '{source}' is not a config; leave them out")
@@ -64,10 +62,7 @@ def pack_dataset(
     )
 
 
-def _of_config(
-    path: Path, split: str, options: Mapping[str, Any] | None
-) -> tuple[list[Item], tuple[str, ...] | None]:
-    loader = f'{split}_dataloader'
+def _of_config(path: Path, loader: str, options: Mapping[str, Any] | None) -> Source:
     cfg = prepare(path, options, Purpose(needs=(loader,), loaders=(loader,))).cfg
     found = list(datasets(cfg, loader))
     if len(found) != 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import print_log
 
-from ..errors import InputError, one_line
+from ..errors import InputError, check_least, one_line
 from ..files import atomic_text, atomic_write
 from ..inference.draw import Painter, save_image
 from ..inference.images import find_images, result_names, with_progress, with_suffix
@@ -29,19 +28,6 @@ from ..training.launch import select_device
 _IMAGE_FAULTS = (OSError, ValueError, cv2.error)
 
 
-@dataclass
-class Predictions:
-    """The result of :func:`predict`.
-
-    Attributes:
-        records: One dict for each image that was read, in the order of the inputs.
-        unreadable: Images that could not be read, with the reason.
-    """
-
-    records: list[dict[str, Any]] = field(default_factory=list)
-    unreadable: dict[str, str] = field(default_factory=dict)
-
-
 def predict(
     config: str | Path,
     checkpoint: str | Path,
@@ -52,30 +38,28 @@ def predict(
     batch_size: int = 1,
     cfg_options: Mapping[str, Any] | None = None,
     no_vis: bool = False,
-) -> Predictions:
+) -> dict[str, Any]:
     """Predict images with a classifier, detector or segmentor.
 
     Writes ``predictions.json``, drawn images below ``vis`` and a segmentor's label maps below
     ``masks`` into the output folder. An image that cannot be read is left out and listed.
 
     Args:
-        config: Path of the config.
-        checkpoint: Path of the weights; they must be those of the config's model.
         inputs: Files, folders (searched with all folders below them) and patterns.
-        out_dir: The output folder.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
         score_thr: Lowest score of a box, 0 to 1.
         batch_size: How many images of the same size go through the model at once.
-        cfg_options: Overrides by dotted key.
         no_vis: Do not draw.
+
+    Returns:
+        The content of ``predictions.json``.
 
     Raises:
         InputError: Anything that the user gave does not fit, or no image could be read.
     """
     if not 0 <= score_thr <= 1:
         raise InputError(f'--score-thr: got {score_thr}; expected 0 to 1')
-    if batch_size < 1:
-        raise InputError(f'--batch-size: got {batch_size}; expected at least 1')
+    check_least(1, batch_size=batch_size)
     chosen = select_device(device)
     # A broken image is reported and left out, not replaced.
     cfg = prepare(config, cfg_options, PREDICT, stop_at_broken_images=True).cfg
@@ -84,54 +68,52 @@ def predict(
     load, pipeline = prediction_pipeline(cfg)
     check_writable(out_dir, '--out-dir')
     writer = _Writer(Path(out_dir), images, meta, score_thr, draw=not no_vis)
-    result = writer.predictions
-    for batch in _batches(images, load, pipeline, batch_size, result.unreadable):
-        data = pseudo_collate([item.data for item in batch])
+    records: list[dict[str, Any]] = []
+    unreadable: dict[str, str] = {}
+    for batch in _batches(images, load, pipeline, batch_size, unreadable):
         with torch.no_grad():
-            samples = model.test_step(data)  # type: ignore[operator]
-        for item, sample in zip(batch, samples, strict=True):
-            writer.add(item.index, item.image, sample)
-    if not result.records:
+            samples = model.test_step(pseudo_collate([data for *_, data in batch]))  # type: ignore[operator]
+        for (path, image, _), sample in zip(batch, samples, strict=True):
+            records.append(writer.write(path, image, sample))
+    if not records:
         raise InputError(
             f'none of the {len(images)} images could be read; the first: '
-            f'{next(iter(result.unreadable.values()))}'
+            f'{next(iter(unreadable.values()))}'
         )
-    writer.finish(config, checkpoint)
-    return result
-
-
-@dataclass
-class _Item:
-    index: int
-    image: np.ndarray
-    data: dict[str, Any]
+    table = {
+        'config': str(config),
+        'checkpoint': str(checkpoint),
+        'task': task_of(sample),
+        'classes': writer.classes,
+        'score_thr': score_thr,
+        'predictions': records,
+        'unreadable': [{'image': name, 'reason': why} for name, why in unreadable.items()],
+    }
+    atomic_text(Path(out_dir, 'predictions.json'), json.dumps(table, indent=1) + '\n')
+    return table
 
 
 def _batches(
-    images: Sequence[Path],
-    load: Any,
-    pipeline: Compose,
-    size: int,
-    unreadable: dict[str, str],
-) -> Iterator[list[_Item]]:
+    images: Sequence[Path], load: Any, pipeline: Compose, size: int, unreadable: dict[str, str]
+) -> Iterator[list[tuple[Path, np.ndarray, dict[str, Any]]]]:
     """Read and prepare images; put neighbours of the same shape into one batch."""
-    batch: list[_Item] = []
+    batch: list[tuple[Path, np.ndarray, dict[str, Any]]] = []
     for index, path in enumerate(with_progress(images, 'Predicting')):
         try:
             results = load(dict(img_path=str(path), img_id=index, sample_idx=index))
             image = _to_rgb(results['img'])
-            item = _Item(index, image, pipeline(results))
+            data = pipeline(results)
         except _IMAGE_FAULTS as error:
             reason = one_line(error)
             reason = reason if str(path) in reason else f"image '{path}': {reason}"
             unreadable[str(path)] = reason
             print_log(f'Left out: {reason}', 'current', logging.WARNING)
             continue
-        shape = item.data['inputs'].shape
-        if batch and (len(batch) == size or batch[0].data['inputs'].shape != shape):
+        shape = data['inputs'].shape
+        if batch and (len(batch) == size or batch[0][2]['inputs'].shape != shape):
             yield batch
             batch = []
-        batch.append(item)
+        batch.append((path, image, data))
     if batch:
         yield batch
 
@@ -142,33 +124,29 @@ def _to_rgb(image: np.ndarray) -> np.ndarray:
 
 
 class _Writer:
-    """Collects predictions, and writes drawings, label maps and the JSON file."""
+    """Writes the drawing and the label map of an image, and returns its record."""
 
     def __init__(
         self, folder: Path, images: Sequence[Path], meta: dict, score_thr: float, draw: bool
     ) -> None:
-        self.folder = folder
-        self.images = images
-        self.names = result_names(images)
-        self.mask_names = with_suffix(self.names, '.png')
+        self.folder, self.score_thr = folder, score_thr
+        names = result_names(images)
+        self.names = dict(zip(images, names, strict=True))
+        self.mask_names = dict(zip(images, with_suffix(names, '.png'), strict=True))
         self.classes = [str(name) for name in meta.get('classes') or ()]
-        self.score_thr = score_thr
         self.painter = Painter(meta, score_thr) if draw else None
-        self.predictions = Predictions()
-        self.task: str | None = None
 
-    def add(self, index: int, image: np.ndarray, sample: Any) -> None:
-        self.task = task_of(sample)
+    def write(self, path: Path, image: np.ndarray, sample: Any) -> dict[str, Any]:
         height, width = image.shape[:2]
-        record = {'image': str(self.images[index]), 'width': width, 'height': height}
-        record.update(record_of(sample, self.classes, self.score_thr))
-        if self.task == 'segmentation':
-            record['mask'] = self._mask(PurePath('masks') / self.mask_names[index], sample)
+        record = {'image': str(path), 'width': width, 'height': height}
+        record |= record_of(sample, self.classes, self.score_thr)
+        if task_of(sample) == 'segmentation':
+            record['mask'] = self._mask(PurePath('masks') / self.mask_names[path], sample)
         if self.painter is not None:
-            path = self.folder / 'vis' / self.names[index]
-            path = save_image(self.painter.draw(np.ascontiguousarray(image), sample), path)
-            record['drawn'] = path.relative_to(self.folder).as_posix()
-        self.predictions.records.append(record)
+            drawn = self.painter.draw(np.ascontiguousarray(image), sample)
+            file = save_image(drawn, self.folder / 'vis' / self.names[path])
+            record['drawn'] = file.relative_to(self.folder).as_posix()
+        return record
 
     def _mask(self, name: PurePath, sample: Any) -> str:
         labels = label_map(sample)
@@ -176,18 +154,3 @@ class _Writer:
         content = cv2.imencode('.png', labels.astype(kind))[1].tobytes()
         atomic_write(self.folder / name, lambda file: file.write(content))
         return name.as_posix()
-
-    def finish(self, config: str | Path, checkpoint: str | Path) -> None:
-        table = {
-            'config': str(config),
-            'checkpoint': str(checkpoint),
-            'task': self.task,
-            'classes': self.classes,
-            'score_thr': self.score_thr,
-            'predictions': self.predictions.records,
-            'unreadable': [
-                {'image': name, 'reason': reason}
-                for name, reason in self.predictions.unreadable.items()
-            ],
-        }
-        atomic_text(self.folder / 'predictions.json', json.dumps(table, indent=1) + '\n')

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
-from torch import Tensor
 
 from ..config.explain import config_faults
 from ..config.tree import datasets
@@ -25,19 +24,6 @@ from ..training.launch import select_device
 from ..training.runner import Runner
 
 
-@dataclass
-class StoredOutputs:
-    """The result of :func:`store_teacher_outputs`; views are given by number."""
-
-    written: list[Path] = field(default_factory=list)  # files
-    kept: list[int] = field(default_factory=list)  # requested views that existed
-    rewritten: list[int] = field(default_factory=list)  # damaged views, written again
-    damaged: list[int] = field(default_factory=list)  # damaged views that were not requested
-    images: int = 0  # with outputs, in the last view that was written
-    unreadable: int = 0  # images without outputs there
-    rest: float | None = None  # mean probability of the classes that are not stored
-
-
 def store_teacher_outputs(
     config: str | Path,
     out_dir: str | Path,
@@ -48,8 +34,8 @@ def store_teacher_outputs(
     batch_size: int | None = None,
     cfg_options: Mapping[str, Any] | None = None,
     device: str | None = None,
-) -> StoredOutputs:
-    """Store the outputs of the teachers for some views of every training image.
+) -> None:
+    """Store the outputs of the teachers for some views of every training image; print what was done.
 
     Existing views are kept: repeat an interrupted call, add views later, or write different views
     on several machines. Damaged views are written again.
@@ -81,23 +67,16 @@ def store_teacher_outputs(
     if topk > model.num_classes:
         raise InputError(f'--topk: got {topk}; the teachers have {model.num_classes} classes')
     check_writable(out_dir, 'out_dir')
-    folder = Path(out_dir).expanduser()
-    storing = _Storing(cfg, model, folder, topk or model.num_classes, seed, batch_size, chosen)
-    return storing.run(range(first_view, first_view + views))
+    model.data_preprocessor.to(chosen)
+    storing = _Storing(cfg, model, topk or model.num_classes, seed, batch_size)
+    storing.run(Path(out_dir).expanduser(), range(first_view, first_view + views))
 
 
 class _Storing:
     """Makes views one after the other: dataset, teachers, and what all views have in common."""
 
     def __init__(
-        self,
-        cfg: Config,
-        model: Any,
-        folder: Path,
-        topk: int,
-        seed: int,
-        batch_size: int | None,
-        device: str,
+        self, cfg: Config, model: Any, topk: int, seed: int, batch_size: int | None
     ) -> None:
         found = list(datasets(cfg, 'train_dataloader'))
         if len(found) != 1:
@@ -112,15 +91,16 @@ class _Storing:
         with config_faults(cfg):
             self.dataset = DATASETS.build({**dataset, 'pipeline': steps})
         (self.fixed,) = (t for t in self.dataset.pipeline.transforms if isinstance(t, FixedView))
-        self.model, self.folder, self.device = model, folder, device
+        self.model = model
         self.loader = dict(
             batch_size=batch_size or cfg.train_dataloader.batch_size,
             num_workers=cfg.train_dataloader.get('num_workers', 0),
             sampler=dict(type='DefaultSampler', shuffle=False),
             collate_fn=dict(type='default_collate'),
         )
-        names = (self.dataset.get_data_info(i)['img_path'] for i in range(len(self.dataset)))
-        self.names = self._keys(map(self.fixed.name_of, names))
+        paths = (self.dataset.get_data_info(i)['img_path'] for i in range(len(self.dataset)))
+        names = [self.fixed.name_of(path) for path in paths]
+        self.keys = self._keys(names)
         self.meta = stored.OutputsMeta(
             num_classes=model.num_classes,
             topk=topk,
@@ -129,44 +109,55 @@ class _Storing:
             fingerprints=[teacher.fingerprint() for teacher in model.teachers.members],
             transforms=stored.plain_config(steps[1]['transforms']),
             seed=seed,
-            images=stored.digest_of(np.array(sorted(self.names), np.uint64)),
-            depths=sorted({name.count('/') + 1 for name in self.names.values()}, reverse=True),
+            images=stored.digest_of(self.keys),
+            depths=sorted({name.count('/') + 1 for name in names}, reverse=True),
         )
 
     @staticmethod
-    def _keys(names: Iterable[str]) -> dict[int, str]:
-        """Names of images by key."""
+    def _keys(names: Iterable[str]) -> np.ndarray:
+        """Return the sorted keys of the images."""
         found: dict[int, str] = {}
         for name in names:
             other = found.setdefault(stored.image_key(name), name)
             if other != name:
                 raise InputError(f"images '{name}' and '{other}' have one key; rename one")
-        return found
+        return np.array(sorted(found), np.uint64)
 
-    def run(self, wanted: range) -> StoredOutputs:
-        damaged = self._check_existing()
-        existing = set(stored.views_in(self.folder)) - set(damaged)
-        result = StoredOutputs(
-            kept=[view for view in wanted if view in existing],
-            rewritten=[view for view in damaged if view in wanted],
-            damaged=[view for view in damaged if view not in wanted],
-        )
-        rests = []
-        for view in (view for view in wanted if view not in existing):
+    def run(self, folder: Path, wanted: range) -> None:
+        damaged = self._check_existing(folder)
+        existing = set(stored.views_in(folder)) - set(damaged)
+        missing = [view for view in wanted if view not in existing]
+        rests, unreadable = [], 0
+        for view in missing:
             tensors = self._view(view)
-            result.written.append(stored.write_view(self.folder, view, tensors, self.meta))
+            path = stored.write_view(folder, view, tensors, self.meta)
+            print(f'{path}: {path.stat().st_size} bytes')
             sums = tensors['scores'].sum(1, dtype=np.float64)
-            result.images = np.count_nonzero(sums)
-            result.unreadable = len(sums) - result.images
-            rests.append(1 - sums.sum() / max(1, result.images))
-        result.rest = float(np.mean(rests)) if rests else None
-        return result
+            readable = np.count_nonzero(sums)
+            unreadable = len(sums) - readable
+            rests.append(1 - sums.sum() / max(1, readable))
+        for what, views in (
+            ('exist already', [view for view in wanted if view in existing]),
+            ('were damaged and are written again', [view for view in damaged if view in wanted]),
+        ):
+            if views:
+                print(f'views that {what}: {", ".join(map(str, views))}')
+        for view in damaged:
+            if view not in wanted:
+                print(f'view {view} is damaged; write it again with --first-view {view} --views 1')
+        if missing:
+            print(
+                f'{readable} images in each view; the stored classes leave {np.mean(rests):.4f} of '
+                'the probability to the others'
+            )
+        if unreadable:
+            print(f'{unreadable} images could not be read and have no outputs')
 
-    def _check_existing(self) -> list[int]:
+    def _check_existing(self, folder: Path) -> list[int]:
         """Compare the views of the folder with the settings of this call; return the damaged ones."""
         damaged = []
-        for view in stored.views_in(self.folder):
-            path = stored.view_path(self.folder, view)
+        for view in stored.views_in(folder):
+            path = stored.view_path(folder, view)
             try:
                 _, there = stored.open_view(path, verify=True)
             except stored.DamagedViewError:
@@ -184,27 +175,21 @@ class _Storing:
         """Make the tensors of a view; the row of an unreadable image stays 0."""
         self.fixed.view = view
         loader: Any = Runner.build_dataloader(dict(self.loader, dataset=self.dataset))
-        preprocess = self.model.data_preprocessor.to(self.device)
-        keys = np.array(sorted(self.names), np.uint64)
+        scores = np.zeros((len(self.keys), self.meta.topk), np.float16)
         classes_type = np.uint16 if self.meta.num_classes <= 1 << 16 else np.uint32
-        scores = np.zeros((len(keys), self.meta.topk), np.float16)
         classes = np.zeros(scores.shape, classes_type)
-        signatures = np.zeros((len(keys), SIGNATURE), np.uint8)
+        signatures = np.zeros((len(self.keys), SIGNATURE), np.uint8)
         for batch in with_progress(loader, f'View {view}'):
-            data = preprocess(batch, training=False)
-            samples = data['data_samples']
-            names = [stored.image_key(sample.teacher_name) for sample in samples]
-            rows = np.searchsorted(keys, np.array(names, np.uint64))
+            data = self.model.data_preprocessor(batch, training=False)
+            names = [stored.image_key(sample.teacher_name) for sample in data['data_samples']]
+            rows = np.searchsorted(self.keys, np.array(names, np.uint64))
             found = self.model.teachers.scores(data['inputs'], self.meta.temperature).cpu()
-            scores[rows], classes[rows] = self._greatest(found)
-            signatures[rows] = [sample.teacher_signature for sample in samples]
-        tensors: dict[str, np.ndarray] = dict(keys=keys, scores=scores, signatures=signatures)
+            if self.meta.topk < self.meta.num_classes:
+                found, greatest = found.topk(self.meta.topk, dim=1)
+                classes[rows] = greatest
+            scores[rows] = found
+            signatures[rows] = [sample.teacher_signature for sample in data['data_samples']]
+        tensors: dict[str, np.ndarray] = dict(keys=self.keys, scores=scores, signatures=signatures)
         if self.meta.topk < self.meta.num_classes:
             tensors['classes'] = classes
         return tensors
-
-    def _greatest(self, scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        if self.meta.topk == scores.shape[1]:
-            return scores.numpy(), np.arange(scores.shape[1])
-        values, classes = scores.topk(self.meta.topk, dim=1)
-        return values.numpy(), classes.numpy()

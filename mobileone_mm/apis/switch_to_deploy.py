@@ -76,15 +76,10 @@ def switch_to_deploy(
 
 
 def compare_metrics(conversion: Conversion, original: Prepared, folder: str) -> dict[str, Any]:
-    """Evaluate the original, and the files of the pair.
+    """Evaluate the original, which is prepared for a test, and the files of the pair.
 
-    Args:
-        conversion: The conversion.
-        original: The config of the original, prepared for a test of its checkpoint.
-        folder: A folder for the files of both runs.
-
-    Returns:
-        The tolerance, and for each metric the values before and after.
+    Returns the tolerance, and for each metric the values before and after. The files of both runs go
+    into the folder.
 
     Raises:
         ProofError: A metric differs.
@@ -94,7 +89,7 @@ def compare_metrics(conversion: Conversion, original: Prepared, folder: str) -> 
     paths = conversion.write(f'{folder}/pair')
     flags = dict(work_dir=f'{folder}/after', checkpoint=paths['checkpoint'])
     after = _metrics(prepare(paths['config'], None, TEST, **flags))
-    values = {name: (float(before[name]), float(after[name])) for name in before if name in after}
+    values = {name: [float(before[name]), float(after[name])] for name in before if name in after}
     if not values:
         raise InputError('--data: the test evaluator of the config gives no metric')
     for name, (one, other) in values.items():
@@ -104,10 +99,7 @@ def compare_metrics(conversion: Conversion, original: Prepared, folder: str) -> 
                 f'{name}: {one:.6g} before and {other:.6g} after the conversion (allowed difference: '
                 f'{allowed:.2g}); nothing was written'
             )
-    return {
-        'tolerance': METRIC_TOLERANCE,
-        'values': {name: list(pair) for name, pair in values.items()},
-    }
+    return {'tolerance': METRIC_TOLERANCE, 'values': values}
 
 
 def _metrics(prepared: Prepared) -> dict[str, float]:

@@ -30,14 +30,10 @@ def evaluate(
     """Evaluate a checkpoint on the test set of its config.
 
     Args:
-        config: Path of the config.
-        checkpoint: Path of the weights; they must be those of the config's model.
-        work_dir: Folder of logs and metrics.
         out: File for predictions (``.pkl``; ``.csv`` for a classifier) or metrics (``.json``).
         show_dir: Folder for drawn predictions.
         score_thr: Lowest score of a drawn box, 0 to 1.
         tta: Test-time augmentation, as ``tta_model`` and ``tta_pipeline`` of the config say.
-        cfg_options: Overrides by dotted key.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
 

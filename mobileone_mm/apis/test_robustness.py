@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,13 @@ from ..inference.images import with_progress
 from ..inference.model import init_model
 from ..inference.results import check_output
 from ..reparam import reparameterize_model
-from ..robustness.counting import count_correct
-from ..robustness.pipeline import Corruption, EvaluatedImages, TestPipeline, keep_crops
+from ..robustness.pipeline import (
+    Corruption,
+    EvaluatedImages,
+    TestPipeline,
+    count_correct,
+    keep_crops,
+)
 from ..robustness.records import Counts, Records, digest, model_digest
 from ..robustness.report import plot, summarise, table
 from ..robustness.sets import LAYOUTS, OWN_SETS, Evaluation, Images, make_plan, own_images, read_set
@@ -124,8 +131,6 @@ class _Session:
         model, _ = init_model(cfg, checkpoint, device)
         self.digest = digest(model_digest(model), cfg.model, cfg.get('data_preprocessor'), steps)
         self.model = reparameterize_model(model, inplace=True)
-        self._own: Images | None = None
-        self._crops: dict[int, dict[str, Any]] | None = None
 
     def run(
         self, plan: Sequence[Evaluation], records: Records
@@ -135,7 +140,8 @@ class _Session:
         seconds: list[float] = []
         for index, evaluation in enumerate(plan, 1):
             start = time.monotonic()
-            images = self._images(evaluation)
+            folder = evaluation.folder
+            images = self.own if folder is None else read_set(evaluation.set, folder)
             seed = self.seed if evaluation.set == 'generated' else None
             # The contents of the files are not read.
             files = digest(images.names, images.labels, images.limit)
@@ -147,7 +153,7 @@ class _Session:
                 records.put(evaluation.name, key, counts)
                 seconds.append(time.monotonic() - start)
                 left = sum(seconds) / len(seconds) * (len(plan) - index)
-                note = f'eta: {int(left // 3600)}:{time.strftime("%M:%S", time.gmtime(left))}'
+                note = f'eta: {timedelta(seconds=int(left))}'
             result[evaluation.set, evaluation.corruption, evaluation.severity] = counts
             top1 = 100 * counts.top1 / counts.images
             print_log(
@@ -157,23 +163,24 @@ class _Session:
             )
         return result
 
-    def _images(self, evaluation: Evaluation) -> Images:
-        if evaluation.folder is not None:
-            return read_set(evaluation.set, evaluation.folder)
-        if self._own is None:
-            with config_faults(self.cfg):
-                dataset = DATASETS.build(self.cfg.test_dataloader.dataset)
-                dataset.full_init()
-            self._own = own_images(dataset)
-        return self._own
+    @cached_property
+    def own(self) -> Images:
+        """The test set of the config."""
+        with config_faults(self.cfg):
+            dataset = DATASETS.build(self.cfg.test_dataloader.dataset)
+            dataset.full_init()
+        return own_images(dataset)
+
+    @cached_property
+    def crops(self) -> dict[int, dict[str, Any]]:
+        """The crops of the test set of the config, which are corrupted many times."""
+        return keep_crops(self.own, self.pipeline)
 
     def _evaluate(self, evaluation: Evaluation, images: Images) -> Counts:
         corruption = crops = None
         if evaluation.set == 'generated':
             corruption = Corruption(evaluation.corruption, evaluation.severity, self.seed)
-            if self._crops is None:
-                self._crops = keep_crops(images, self.pipeline)
-            crops = self._crops
+            crops = self.crops
         stored = evaluation.set == 'c'
         dataset = EvaluatedImages(images, self.pipeline, corruption, stored, crops)
         loader = dict(

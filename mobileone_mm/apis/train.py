@@ -37,14 +37,11 @@ def train(
     Logs, config and checkpoints go to ``work_dirs/<config>`` or ``work_dir``, as with the hosts.
 
     Args:
-        config: Path of the config.
-        work_dir: Folder of the run.
         resume: Checkpoint to continue from; ``auto`` for the latest of the work dir. On the CPU the
             continued run has the weights of an unbroken one, bit by bit.
         amp: Mixed precision; needs a GPU.
         auto_scale_lr: Scale the learning rate with the batch size.
         no_validate: Do not evaluate during training.
-        cfg_options: Overrides by dotted key.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
         stop_at_broken_images: End the run at a file that cannot be read, instead of continuing

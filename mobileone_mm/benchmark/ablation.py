@@ -15,9 +15,7 @@ from .tables import markdown_table
 def summarise(values: Mapping[str, Mapping[int, float]], metric: str) -> dict[str, Any]:
     """Compute mean and spread of each variant, and its paired differences from the first variant.
 
-    Args:
-        values: The metric by variant and seed; every variant has the same seeds.
-        metric: Name of the metric.
+    ``values`` has the metric by variant and seed; every variant has the same seeds.
 
     Returns:
         ``metric``, ``seeds``, ``reference`` (the first variant) and ``variants``: by name the
@@ -27,22 +25,18 @@ def summarise(values: Mapping[str, Mapping[int, float]], metric: str) -> dict[st
     """
     reference = next(iter(values))
     seeds = list(values[reference])
+    several = len(seeds) > 1
     variants: dict[str, dict[str, Any]] = {}
     for name, by_seed in values.items():
         own = [by_seed[seed] for seed in seeds]
-        variants[name] = {'values': own, 'mean': mean(own), 'std': _spread(own)}
+        variants[name] = dict(values=own, mean=mean(own), std=stdev(own) if several else None)
         if name != reference:
             pairs = [by_seed[seed] - values[reference][seed] for seed in seeds]
-            spread = _spread(pairs)
-            error = None if spread is None else spread / sqrt(len(pairs))
-            variants[name].update(
+            error = stdev(pairs) / sqrt(len(pairs)) if several else None
+            variants[name] |= dict(
                 difference=mean(pairs), error=error, lowest=min(pairs), highest=max(pairs)
             )
     return {'metric': metric, 'seeds': seeds, 'reference': reference, 'variants': variants}
-
-
-def _spread(values: list[float]) -> float | None:
-    return stdev(values) if len(values) > 1 else None
 
 
 def table(summary: Mapping[str, Any]) -> list[str]:
@@ -67,11 +61,7 @@ def _with_spread(value: float, spread: float | None, form: str) -> str:
 
 
 def draw(summary: Mapping[str, Any], path: str | Path) -> None:
-    """Draw each run as a point and the mean of each variant as a line, into a PNG file.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+    """Draw each run as a point and the mean of each variant as a line, into a PNG file."""
     from matplotlib.figure import Figure
 
     variants = summary['variants']

@@ -6,9 +6,9 @@ loader is too slow. It does not tell how much is in reserve, or which transform 
 
 from __future__ import annotations
 
-import random
+import math
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.runner import set_random_seed
 from torch.utils.data import DataLoader
 
 from ..errors import InputError
+from .tables import text_table
 from .timer import interleaved
 
 READ, COLLATE = 'read', 'collate'
@@ -37,19 +39,15 @@ class InputSpeed:
     @property
     def rate(self) -> float:
         """Images per second that one core prepares: of one worker, else by the sum of the stages."""
-        for number, rate in sorted(self.workers.items()):
-            if number:
-                return rate / number
-        return 1 / sum(self.stages.values())
+        rates = [rate / number for number, rate in sorted(self.workers.items()) if number]
+        return rates[0] if rates else 1 / sum(self.stages.values())
 
 
 class StagedPipeline:
     """A loader whose transforms can be timed one by one.
 
-    Args:
-        loader: A loader without workers. Its dataset, or the one inside its wrappers, has a
-            ``pipeline`` of transforms.
-        num: Images in a pass over :attr:`batches`.
+    The loader has no workers. Its dataset, or the one inside its wrappers, has a ``pipeline`` of
+    transforms. A pass over :attr:`batches` has ``num`` images.
 
     Raises:
         InputError: The dataset has no list of transforms.
@@ -73,15 +71,14 @@ class StagedPipeline:
         self.speed = InputSpeed(size)
         self.example: Any = None
         self._reading = 0.0
-        self._stages: list[tuple[str, Any]] = []
-        seen: Counter[str] = Counter()
+        self._stages: dict[str, Any] = {}
         for transform in transforms:
             kind = type(transform).__name__
             if hasattr(transform, 'content'):  # LoadImage: reading and decoding are two stages
                 transform.content = self._timed_read(transform.content)
                 kind = 'decode'
-            seen[kind] += 1
-            self._stages.append((f'{kind} #{seen[kind]}' if seen[kind] > 1 else kind, transform))
+            same = sum(name.partition(' ')[0] == kind for name in self._stages)
+            self._stages[f'{kind} #{same + 1}' if same else kind] = transform
 
     def _timed_read(self, read: Any) -> Any:
         def call(*args: Any) -> Any:
@@ -95,12 +92,12 @@ class StagedPipeline:
 
     def prepare(self, indices: Sequence[int]) -> dict[str, float]:
         """Prepare a batch and return the seconds of each stage, summed over its images."""
-        spent = dict.fromkeys([READ, *(name for name, _ in self._stages), COLLATE], 0.0)
+        spent = dict.fromkeys([READ, *self._stages, COLLATE], 0.0)
         samples = []
         for index in indices:
-            _seed(index)  # two pipelines draw the same random numbers for an image
+            set_random_seed(index)  # two pipelines draw the same random numbers for an image
             results = self.dataset.get_data_info(index)
-            for name, transform in self._stages:
+            for name, transform in self._stages.items():
                 self._reading, start = 0.0, time.perf_counter()
                 results = transform(results)
                 spent[name] += time.perf_counter() - start - self._reading
@@ -120,10 +117,8 @@ class StagedPipeline:
 def measure_stages(pipelines: Sequence[StagedPipeline], repeats: int) -> None:
     """Time the stages on one thread, as in a worker; the batches of several pipelines take turns.
 
-    Args:
-        pipelines: Their :attr:`~StagedPipeline.speed` gets ``stages`` and ``first_read``.
-        repeats: Passes that count. One more pass before them fills the caches; what it reads comes
-            from the storage.
+    One pass more than ``repeats``, before them, fills the caches; it reads from the storage. The
+    :attr:`~StagedPipeline.speed` of each pipeline gets ``stages`` and ``first_read``.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -168,7 +163,58 @@ def measure_workers(
             pipeline.speed.workers[number] = sum(map(len, pipeline.batches)) / median(seconds)
 
 
-def _seed(index: int) -> None:
-    random.seed(index)
-    np.random.seed(index)
-    torch.manual_seed(index)
+def input_report(
+    speeds: Sequence[InputSpeed], step_rate: float | None = None, target_rate: float | None = None
+) -> str:
+    """Format tables of stages and workers, and the number of cores that feed the model.
+
+    Args:
+        speeds: The pipeline, and the one that it is compared with, if any.
+        step_rate: Images per second of the training step.
+        target_rate: Images per second of the training step on another machine.
+    """
+    speed, against = speeds[0], speeds[1] if len(speeds) > 1 else None
+    parts = ['Stages, on one core', _stages(speed, against)]
+    parts += ['', 'Loader, with worker processes', _workers(speed, against), '']
+    if speed.first_read:
+        parts.append(
+            f'The first pass read an image in {speed.first_read * 1e3:.3f} ms. That is the time of '
+            'the storage, unless the files were in the page cache before.'
+        )
+    parts.append(f'One core prepares {_rate(speed.rate)} images/s (batches of {speed.batch_size}).')
+    for rate, name in ((step_rate, 'The training step here'), (target_rate, '--target-rate')):
+        if rate is not None:
+            cores = rate / speed.rate
+            parts.append(
+                f'{name}: {_rate(rate)} images/s; {cores:.2f} cores feed it: '
+                f'num_workers={math.ceil(cores)} or more.'
+            )
+    return '\n'.join(parts)
+
+
+def _stages(speed: InputSpeed, against: InputSpeed | None) -> str:
+    rows = [['stage', 'ms / image', 'share', 'images/s']]
+    total = sum(speed.stages.values())
+    other = against.stages | {'all': sum(against.stages.values())} if against else {}
+    for name, seconds in (speed.stages | {'all': total}).items():
+        row = [name, f'{seconds * 1e3:.3f}', f'{seconds / total:.0%}']
+        row.append(_rate(1 / seconds) if seconds else '-')
+        rows.append([*row, f'{seconds / other[name]:.2f}' if other.get(name) else '-'])
+    return _compared(rows, against)
+
+
+def _workers(speed: InputSpeed, against: InputSpeed | None) -> str:
+    rows = [['num_workers', 'images/s', 'per worker']]
+    for number, rate in speed.workers.items():
+        row = [str(number), _rate(rate), _rate(rate / max(1, number))]
+        rows.append([*row, f'{against.workers[number] / rate:.2f}' if against else ''])
+    return _compared(rows, against)
+
+
+def _compared(rows: list[list[str]], against: InputSpeed | None) -> str:
+    rows[0].append('time / against')
+    return text_table(rows if against else [row[:-1] for row in rows], numbers_from=1)
+
+
+def _rate(rate: float) -> str:
+    return f'{rate:.0f}' if rate >= 100 else f'{rate:.3g}'

@@ -10,11 +10,9 @@ from rich.table import Table
 
 
 def text_table(rows: Sequence[Sequence[str]], numbers_from: int = 99) -> str:
-    """Lay out rows in columns.
+    """Lay out rows in columns; the first row holds the headings.
 
-    Args:
-        rows: The cells; the first row holds the headings.
-        numbers_from: From this column on cells are aligned to the right.
+    From the column ``numbers_from`` on cells are aligned to the right.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, heading in enumerate(rows[0]):

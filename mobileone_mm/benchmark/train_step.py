@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -29,18 +30,14 @@ class StepCost:
 def measure_train_step(
     model: Any, optim_wrapper: Any, batches: Iterable[Any], hooks: Iterable[Any] = ()
 ) -> StepCost:
-    """Train a few steps and measure them; the weights change.
+    """Train a model of mmengine's for a few steps and measure them; the weights change.
 
-    Args:
-        model: A model of mmengine's.
-        optim_wrapper: Its optimizer.
-        batches: Batches as a data loader gives them; repeated when they end.
-        hooks: Called as ``hook(step)`` after each step, such as an average.
+    The batches are repeated when they end. Hooks, such as an average, are called as ``hook(step)``.
     """
     device = next(model.parameters()).device
     waits: list[float] = []
     sizes: list[tuple[int, int]] = []
-    source = _endless(batches)
+    source = itertools.chain.from_iterable(itertools.repeat(batches))
 
     def step() -> None:
         start = time.perf_counter()
@@ -59,11 +56,6 @@ def measure_train_step(
     return StepCost(
         (max(heights), max(widths)), median(times), median(waits[WARM_UP:]), _peak_memory(device)
     )
-
-
-def _endless(batches: Iterable[Any]) -> Iterator[Any]:
-    while True:
-        yield from batches
 
 
 def _size(batch: Any) -> tuple[int, int]:

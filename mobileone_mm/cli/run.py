@@ -62,14 +62,11 @@ def call_tool(main: Main, argv: list[str] | None = None) -> int:
     """
     try:
         return main(argv) or 0
-    except KeyboardInterrupt:
-        _report('interrupted')
-        return EXIT_INTERRUPT
     except BrokenPipeError:
         # The reader of our output closed it (`| head`); Python would report that again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if _is_interrupt(error):
             _report('interrupted')
             return EXIT_INTERRUPT
@@ -95,14 +92,9 @@ def _is_interrupt(error: BaseException | None) -> bool:
 def _report(message: str) -> None:
     if os.environ.get('MOBILEONE_MM_TRACEBACK'):
         traceback.print_exc()
-    if _another_process_reports():
-        return
-    print(f'error: {message}', file=sys.stderr, flush=True)
-
-
-def _another_process_reports() -> bool:
     # Before the processes join a group each finds the same fault; one line is enough.
     import torch.distributed as dist
 
     joined = dist.is_available() and dist.is_initialized()
-    return not joined and os.environ.get('LOCAL_RANK', '0') != '0'
+    if joined or os.environ.get('LOCAL_RANK', '0') == '0':
+        print(f'error: {message}', file=sys.stderr, flush=True)

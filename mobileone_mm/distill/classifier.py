@@ -122,25 +122,19 @@ class DistillClassifier(ImageClassifier):
         if self.teachers is None:
             normalization = Normalization.of(self.data_preprocessor)
             self.teachers = Teachers(self.teacher_specs, normalization, self.num_classes)
-            for name in self.teachers.names:
-                print_log(f'Teacher: {name}', 'current')
+            for teacher in self.teachers.members:
+                print_log(f'Teacher: {teacher.name}', 'current')
         return self.teachers
 
     def _prepare(self) -> None:
-        if self._ready:
-            return
         if self.outputs is None:
             self.load_teachers()
-        else:
+        elif not self._ready:
             self._check_outputs(TeacherOutputs(self.outputs))
-        self._ready = True
+            self._ready = True
 
     def _check_outputs(self, stored: TeacherOutputs) -> None:
-        stored.check(
-            teachers=self.teacher_specs,
-            temperature=self.distill_loss.temperature,
-            num_classes=self.num_classes,
-        )
+        stored.check(self.teacher_specs, self.distill_loss.temperature, self.num_classes)
         if is_main_process():
             student = Normalization.of(self.data_preprocessor)
             found = fingerprints_at_hand(self.teacher_specs, student, self.num_classes)

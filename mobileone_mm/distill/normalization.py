@@ -24,41 +24,32 @@ class Normalization:
     to_rgb: bool = False  # whether BGR becomes RGB
 
     @classmethod
-    def of(cls, preprocessor: Any) -> Normalization:
-        """Read the normalisation of a built preprocessor, or of the config of one."""
+    def of(cls, preprocessor: Any, default: Normalization | None = None) -> Normalization:
+        """Read a built preprocessor or the config of one; what it lacks is that of the default."""
         config = isinstance(preprocessor, Mapping)
         given = {k: preprocessor.get(k) if config else getattr(preprocessor, k, None) for k in KEYS}
-        to_rgb = bool(given['to_rgb'] or getattr(preprocessor, '_channel_conversion', False))
-        if given['mean'] is None or given['std'] is None:
-            return cls(to_rgb=to_rgb)
-        mean, std = (tuple(torch.as_tensor(given[k]).double().flatten().tolist()) for k in KEYS[:2])
-        return cls(mean, std, to_rgb)
-
-    def changed(self, settings: Mapping[str, Any]) -> Normalization:
-        """Replace what the settings contain; :func:`check_normalization` has checked them."""
-        given = {key: settings[key] for key in KEYS if settings.get(key) is not None}
-        numbers = {key: tuple(map(float, given[key])) for key in KEYS[:2] if key in given}
-        return replace(self, **given | numbers)
+        if getattr(preprocessor, '_channel_conversion', False):
+            given['to_rgb'] = True
+        for key in KEYS[:2]:
+            if given[key] is not None:
+                given[key] = tuple(torch.as_tensor(given[key]).double().flatten().tolist())
+        return replace(default or cls(), **{k: v for k, v in given.items() if v is not None})
 
     def renormalized(self, inputs: Tensor, wanted: Normalization) -> Tensor:
         """Convert a batch (N x 3 x height x width) to another normalisation."""
         if wanted == self:
             return inputs
-        mean, std = (inputs.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        values = self.mean, self.std, wanted.mean, wanted.std
+        mean, std, new_mean, new_std = (inputs.new_tensor(v).view(1, -1, 1, 1) for v in values)
         raw = inputs * std + mean
-        if wanted.to_rgb != self.to_rgb:
-            raw = raw.flip(1)
-        mean, std = (inputs.new_tensor(v).view(1, -1, 1, 1) for v in (wanted.mean, wanted.std))
-        return (raw - mean) / std
+        raw = raw.flip(1) if wanted.to_rgb != self.to_rgb else raw
+        return (raw - new_mean) / new_std
 
 
 def check_normalization(path: str, settings: Any, open_ended: bool = False) -> None:
-    """Check the settings of a normalisation.
+    """Check ``mean`` and ``std`` (both or neither, three channels) and ``to_rgb``.
 
-    Args:
-        path: Name of the settings in the config.
-        settings: ``mean`` and ``std`` (both or neither, three channels) and ``to_rgb``.
-        open_ended: Whether other keys are allowed, as in the data preprocessor of a host.
+    With ``open_ended`` other keys are allowed, as in the data preprocessor of a host.
 
     Raises:
         InputError: A key is unknown or its value is wrong.
@@ -69,9 +60,8 @@ def check_normalization(path: str, settings: Any, open_ended: bool = False) -> N
         if key not in KEYS:
             raise InputError(f"{path}: has no '{key}'; {', '.join(KEYS)} are allowed")
     mean, std, to_rgb = (settings.get(key) for key in KEYS)
-    for key, value, above in (('mean', mean, -math.inf), ('std', std, 0)):
+    for key, value, above, what in (('mean', mean, -math.inf, ''), ('std', std, 0, ' above 0')):
         if value is not None and not _is_triple(value, above):
-            what = ' above 0' if above == 0 else ''
             raise InputError(f'{path}.{key}: got {value!r}; expected a list of 3 numbers{what}')
     if (mean is None) != (std is None):
         given, absent = ('mean', 'std') if std is None else ('std', 'mean')

@@ -53,9 +53,6 @@ class OutputsMeta:
 class TeacherOutputs:
     """The views of a folder; files are mapped and read row by row.
 
-    Args:
-        folder: The folder.
-
     Raises:
         InputError: There is no view, a file is damaged, or the views differ in their settings.
     """
@@ -69,8 +66,8 @@ class TeacherOutputs:
                 'tools/misc/store_teacher_outputs.py'
             )
         self._files: dict[int, Any] = {}
-        self.keys = self._file(self.views[0]).get_tensor('keys')
-        self.meta = open_view(view_path(self.folder, self.views[0]))[1]
+        first, self.meta = open_view(view_path(self.folder, self.views[0]))
+        self.keys = first.get_tensor('keys')
         for view in self.views[1:]:
             if open_view(view_path(self.folder, view))[1] != self.meta:
                 raise InputError(
@@ -87,11 +84,7 @@ class TeacherOutputs:
     def check(
         self, teachers: Sequence[Mapping[str, Any]], temperature: float, num_classes: int
     ) -> None:
-        """Compare all files with their checksums, and the settings with those of a config.
-
-        Raises:
-            InputError: A file is damaged, or a setting differs.
-        """
+        """Raise an InputError if a file is damaged, or a setting differs from that of a config."""
         for view in self.views:
             open_view(view_path(self.folder, view), verify=True)
         for name, own, asked in (
@@ -106,11 +99,7 @@ class TeacherOutputs:
                 )
 
     def check_weights(self, found: Sequence[str | None]) -> None:
-        """Compare the fingerprints of the teachers; None for a teacher that is not at hand.
-
-        Raises:
-            InputError: A teacher of the same name differs.
-        """
+        """Raise an InputError if a fingerprint of a teacher differs; None stands for any."""
         for index, (own, now) in enumerate(zip(self.meta.fingerprints, found, strict=True)):
             if now not in (None, own):
                 raise InputError(
@@ -120,11 +109,7 @@ class TeacherOutputs:
                 )
 
     def check_transforms(self, transforms: Any) -> None:
-        """Compare the transforms that made the views with those of a training pipeline.
-
-        Raises:
-            InputError: They differ.
-        """
+        """Raise an InputError if the views were made by other transforms."""
         own, wanted = plain_config(transforms), plain_config(self.meta.transforms)
         if own != wanted:
             raise InputError(
@@ -133,11 +118,7 @@ class TeacherOutputs:
             )
 
     def find(self, path: str | PurePath) -> tuple[int, int]:
-        """Return row and key of an image.
-
-        Raises:
-            InputError: It has no stored outputs.
-        """
+        """Return row and key of an image; raise an InputError if it has no stored outputs."""
         parts = PurePath(path).parts
         for depth in self.meta.depths:
             key = image_key(PurePath(*parts[-depth:]))
@@ -202,9 +183,8 @@ def plain_config(node: Any) -> Any:
         return step
 
     def name_of(value: Any) -> str:
-        if isinstance(value, type):
-            return f'{value.__module__.partition(".")[0]}.{value.__name__}'
-        return getattr(value, '__name__', None) or str(value)
+        scope = f'{value.__module__.partition(".")[0]}.' if isinstance(value, type) else ''
+        return scope + (getattr(value, '__name__', None) or str(value))
 
     return json.loads(json.dumps(node, default=name_of), object_hook=canonical)
 
@@ -225,15 +205,8 @@ def write_view(
 ) -> Path:
     """Write the file of a view in one step.
 
-    Args:
-        folder: Folder of the outputs.
-        view: Number of the view.
-        tensors: ``keys`` (uint64, sorted; N), ``signatures`` (uint8; N x S), ``scores`` (float16;
-            N x K) and, unless all classes are stored, ``classes`` (uint16 or uint32; N x K).
-        meta: Settings of the folder.
-
-    Raises:
-        InputError: The file cannot be written, or safetensors is missing.
+    The tensors are ``keys`` (uint64, sorted; N), ``signatures`` (uint8; N x S), ``scores`` (float16;
+    N x K) and, unless all classes are stored, ``classes`` (uint16 or uint32; N x K).
     """
     library = _library(folder)
     arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
@@ -246,11 +219,7 @@ def write_view(
 
 
 def open_view(path: Path, verify: bool = False) -> tuple[Any, OutputsMeta]:
-    """Map the file of a view and read its settings.
-
-    Args:
-        path: The file.
-        verify: Compare the file with its checksum; this reads the whole file.
+    """Map the file of a view and read its settings; ``verify`` reads all of it for the checksum.
 
     Raises:
         DamagedViewError: The file is not as it was written.

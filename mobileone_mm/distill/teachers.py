@@ -13,6 +13,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..config.tree import mapping
 from ..errors import InputError
 from ..reparam.surgery import reparameterize_model, unfused_blocks
 from ..training.seeding import seeded
@@ -49,11 +50,12 @@ class Teacher:
         self.name = name_of(spec)
         self._student = student
         model, preprocessor = _build(spec, self.name, num_classes)
-        published = _timm_table(model)
+        # What timm publishes about a network: normalisation, sizes, classes.
+        published = getattr(getattr(model, 'model', None), 'pretrained_cfg', None)
         self.model = model.requires_grad_(False).eval()
         _load(self.model, spec, self.name, published)
         default = _published_normalization(self.name, preprocessor, published) or student
-        self.normalization = default.changed(spec.get('data_preprocessor') or {})
+        self.normalization = Normalization.of(spec.get('data_preprocessor') or {}, default)
         self.input_size = spec.get('input_size')
         if self.input_size is None and published and published.get('fixed_input_size'):
             self.input_size = published['input_size'][-1]
@@ -103,10 +105,6 @@ class Teachers:
     def __deepcopy__(self, memo: dict[int, Any]) -> Teachers:
         return self
 
-    @property
-    def names(self) -> list[str]:
-        return [teacher.name for teacher in self.members]
-
     @torch.no_grad()
     def scores(self, inputs: Tensor, temperature: float = 1.0) -> Tensor:
         """Compute soft labels: N x classes, rows of sum 1, float32 (float64 for such teachers)."""
@@ -121,11 +119,7 @@ class Teachers:
 def fingerprints_at_hand(
     specs: Sequence[Mapping[str, Any]], student: Normalization, num_classes: int
 ) -> list[str | None]:
-    """Fingerprint the teachers whose files are on this machine; None stands for the others.
-
-    Raises:
-        InputError: A file exists and no teacher can be made of it.
-    """
+    """Fingerprint the teachers whose files are on this machine; None stands for the others."""
     found: list[str | None] = []
     for spec in specs:
         fingerprint = None
@@ -142,26 +136,17 @@ def fingerprints_at_hand(
 
 
 def check_specs(specs: Any) -> list[dict[str, Any]]:
-    """Check the descriptions of teachers and return them as plain dicts.
-
-    Raises:
-        InputError: A key is unknown, missing or has a wrong value.
-    """
+    """Check the descriptions of teachers (InputError) and return them as plain dicts."""
     if not isinstance(specs, (list, tuple)) or not specs:
         raise InputError(
             f'model.teachers: got {specs!r}; expected a list of at least one dict ({_LISTS})'
         )
-    for index, spec in enumerate(specs):
-        _check_spec(f'model.teachers.{index}', spec)
-    return [dict(spec) for spec in specs]
+    return [_checked(f'model.teachers.{index}', spec) for index, spec in enumerate(specs)]
 
 
 def describe(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the description of a teacher without folders, which differ between machines.
-
-    Addresses and names of public weights stay whole.
-    """
-    plain = json.loads(json.dumps(spec, sort_keys=True, default=_plain))
+    """Return the description of a teacher without folders of its files; addresses stay whole."""
+    plain = json.loads(json.dumps(spec, sort_keys=True, default=_name))
     for key in ('checkpoint', 'config'):
         if plain.get(key) and '://' not in plain[key]:
             plain[key] = plain[key].rpartition('/')[2]
@@ -176,14 +161,14 @@ def name_of(spec: Mapping[str, Any]) -> str:
         return f"teacher of '{spec['config']}'"
     model = spec['model']
     kind = (model.get('backbone') or {}).get('type') or model.get('model_name') or model.get('type')
-    return f"teacher '{kind if isinstance(kind, str) else getattr(kind, '__name__', kind)}'"
+    return f"teacher '{_name(kind)}'"
 
 
-def _plain(value: Any) -> Any:
+def _name(value: Any) -> str:
     return getattr(value, '__name__', None) or str(value)
 
 
-def _check_spec(path: str, spec: Any) -> None:
+def _checked(path: str, spec: Any) -> dict[str, Any]:
     if not isinstance(spec, Mapping):
         raise InputError(
             f'{path}: got {spec!r}; expected a dict with one of {", ".join(SOURCES)} ({_LISTS})'
@@ -215,12 +200,11 @@ def _check_spec(path: str, spec: Any) -> None:
         )
     if spec.get('data_preprocessor') is not None:
         check_normalization(f'{path}.data_preprocessor', spec['data_preprocessor'])
+    return dict(spec)
 
 
 def _is_pretrained(spec: Mapping[str, Any]) -> bool:
-    model = spec.get('model')
-    inner = isinstance(model, Mapping) and model.get('pretrained') is True
-    return bool(spec.get('pretrained')) or inner
+    return bool(spec.get('pretrained')) or mapping(spec.get('model')).get('pretrained') is True
 
 
 def _build(
@@ -229,14 +213,18 @@ def _build(
     """Build the network; return it with the config of its data preprocessor."""
     from mmpretrain.registry import MODELS
 
+    settings: Any = spec.get('model')
+    preprocessor = None
     if spec.get('timm'):
-        settings: dict[str, Any] = dict(type='TimmClassifier', model_name=spec['timm'])
         # With its own weights, timm replaces a classifier of another size by a random one.
-        own = bool(spec.get('pretrained'))
-        settings |= dict(pretrained=True) if own else dict(num_classes=num_classes)
-        preprocessor = None
-    else:
-        settings, preprocessor = _settings(spec, name)
+        classes = dict(pretrained=True) if spec.get('pretrained') else dict(num_classes=num_classes)
+        settings = dict(type='TimmClassifier', model_name=spec['timm'], **classes)
+    elif spec.get('config'):
+        config = _read_config(spec['config'], name)
+        settings, preprocessor = config.get('model'), config.get('data_preprocessor')
+        if not isinstance(settings, Mapping):
+            raise InputError(f'{name}: the config has no model; give that of a classifier')
+    preprocessor = settings.get('data_preprocessor') or preprocessor
     try:
         return MODELS.build({'_scope_': 'mmpretrain', **settings}), preprocessor
     except InputError:
@@ -247,20 +235,13 @@ def _build(
         ) from error
 
 
-def _settings(spec: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Any]:
-    settings, preprocessor = spec.get('model'), None
-    if settings is None:
-        try:
-            config = Config.fromfile(spec['config'])
-        except Exception as error:  # a config is a program: it can raise anything
-            raise InputError(
-                f'{name}: the config cannot be read ({type(error).__name__}: {first_line(str(error))})'
-            ) from error
-        settings, preprocessor = config.get('model'), config.get('data_preprocessor')
-        if not isinstance(settings, Mapping):
-            raise InputError(f'{name}: the config has no model; give that of a classifier')
-    settings = dict(settings)
-    return settings, settings.get('data_preprocessor') or preprocessor
+def _read_config(path: str, name: str) -> Config:
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is a program: it can raise anything
+        raise InputError(
+            f'{name}: the config cannot be read ({type(error).__name__}: {first_line(str(error))})'
+        ) from error
 
 
 def _load(
@@ -294,14 +275,7 @@ def _published_normalization(
     return Normalization.of({**scaled, 'to_rgb': True})
 
 
-def _timm_table(model: nn.Module) -> Mapping[str, Any] | None:
-    """What timm publishes about a network: normalisation, sizes, classes."""
-    return getattr(getattr(model, 'model', None), 'pretrained_cfg', None)
-
-
 def _classes_of(model: nn.Module) -> int | None:
-    for part in (getattr(model, 'head', None), getattr(model, 'model', None)):
-        number = getattr(part, 'num_classes', None)
-        if isinstance(number, int):
-            return number
-    return None
+    parts = (getattr(model, name, None) for name in ('head', 'model'))
+    numbers = (getattr(part, 'num_classes', None) for part in parts)
+    return next((number for number in numbers if isinstance(number, int)), None)

@@ -13,7 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
-from ..config.tree import datasets
+from ..config.tree import datasets, type_name
 from ..data.loading import report_file
 from ..errors import InputError
 from ..registry import TRANSFORMS
@@ -57,11 +57,7 @@ class StoredView(BaseTransform):
         return self._stored
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """Add the view and its ``gt_score``.
-
-        Returns None if a transform does, or for an image that could not be read when the view was
-        stored.
-        """
+        """Add the view and its ``gt_score``; None without a result, or without stored outputs."""
         path = results['img_path']
         row, key = self.stored.find(path)
         view = self.stored.views[np.random.randint(len(self.stored.views))]
@@ -78,8 +74,8 @@ class StoredView(BaseTransform):
         if changed is None:
             return None
         scores, expected = found
-        seen = signature_of(changed['img'])
-        if seen.shape != expected.shape or _distance(seen, expected) > _LEVELS:
+        seen = signature_of(changed['img']).astype(int)
+        if seen.shape != expected.shape or np.abs(seen - expected).max() > _LEVELS:
             raise InputError(
                 f"outputs '{self.outputs}': view {view} of the image '{path}' is not the one that "
                 'the teachers saw; the image or the version of a transform has changed: store the '
@@ -128,41 +124,33 @@ def signature_of(image: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(small), 0, 255).astype(np.uint8).reshape(-1)
 
 
-def _distance(first: np.ndarray, second: np.ndarray) -> int:
-    return int(np.abs(first.astype(int) - second.astype(int)).max())
-
-
 def wrap_pipeline(
     pipeline: Sequence[Mapping[str, Any]], path: str, wrapper: Mapping[str, Any], *fields: str
 ) -> list[Any]:
     """Put a view in the place of the transforms between loading and packing.
 
     Args:
-        pipeline: The pipeline.
-        path: Its name in messages.
+        path: Name of the pipeline in messages.
         wrapper: Config of the view without its ``transforms``.
         *fields: What ``PackInputs`` packs in addition.
 
     Raises:
         InputError: The pipeline does not begin with loading and end with ``PackInputs``.
     """
-    kinds = [str(getattr(step.get('type'), '__name__', step.get('type'))) for step in pipeline]
+    kinds = [type_name(step) for step in pipeline]
     loads = [index for index, kind in enumerate(kinds) if '.Load' in f'.{kind}']
     if loads != [0] or not kinds[-1].endswith('PackInputs') or len(kinds) < 3:
         raise InputError(
             f'{path}: is {", ".join(kinds)}; for stored outputs it must begin with loading an image '
             'and end with PackInputs, with transforms between them'
         )
-    pack = pipeline[-1]
+    load, *transforms, pack = pipeline
     keys = [*pack.get('algorithm_keys', ()), *fields]
-    view = dict(wrapper, transforms=list(pipeline[1:-1]))
-    return [pipeline[0], view, {**pack, 'algorithm_keys': keys}]
+    return [load, dict(wrapper, transforms=transforms), {**pack, 'algorithm_keys': keys}]
 
 
 def use_stored_outputs(cfg: Config) -> None:
-    """Make the training data of a config read the outputs that its model names.
-
-    Without ``model.outputs`` the config stays as it is, as does a pipeline with a stored view.
+    """Make the training data of a config read the outputs that its model names, if any.
 
     Raises:
         InputError: A pipeline cannot be wrapped, or a hook changes it during the run.
@@ -179,7 +167,7 @@ def use_stored_outputs(cfg: Config) -> None:
     wrapper = dict(type='mobileone_mm.StoredView', outputs=outputs)
     for path, dataset in datasets(cfg, 'train_dataloader'):
         steps = dataset.get('pipeline') or []
-        if not any('StoredView' in str(step.get('type')) for step in steps):
+        if not any('StoredView' in type_name(step) for step in steps):
             dataset['pipeline'] = wrap_pipeline(  # type: ignore[index]
                 steps, f'{path}.pipeline', wrapper, 'teacher_view'
             )

@@ -18,7 +18,6 @@ from ..files import atomic_write
 from .images import result_names
 from .records import class_name, label_map, record_of, task_of
 
-_JPEG = ('.jpg', '.jpeg')
 # Smaller images are enlarged for drawing: text on them could not be read.
 _SMALLEST_SIDE = 320
 _DARK = dict(facecolor='black', alpha=0.6, pad=1.5, edgecolor='none')
@@ -48,8 +47,7 @@ class Painter:
 
         The image is height x width x 3, RGB, 8 bits; so is the result. Small images are enlarged.
         """
-        larger, scale = _enlarged(image)
-        self._visualizer.set_image(larger)
+        larger, scale = self._begin(image)
         task = task_of(sample)
         if task == 'segmentation':
             self._areas(larger, label_map(sample))
@@ -66,8 +64,7 @@ class Painter:
 
         As :meth:`draw`, with the image after the pipeline. Ignored pixels (class 255) are dark.
         """
-        larger, scale = _enlarged(image)
-        self._visualizer.set_image(larger)
+        larger, scale = self._begin(image)
         if 'gt_sem_seg' in sample:
             self._areas(larger, np.asarray(sample.gt_sem_seg.data).squeeze(0), _IGNORED)
         elif 'gt_instances' in sample:
@@ -87,9 +84,17 @@ class Painter:
         if label < len(self.palette):
             return self.palette[label]  # type: ignore[return-value]
         # Steps of the golden section keep neighbours apart for any number of classes.
-        hue = round(180 * (label * 0.618034 % 1))
-        hsv = np.array([[[hue, 200, 230]]], np.uint8)
+        hsv = np.array([[[round(180 * (label * 0.618034 % 1)), 200, 230]]], np.uint8)
         return tuple(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].tolist())
+
+    def _begin(self, image: np.ndarray) -> tuple[np.ndarray, float]:
+        """Begin a drawing at a size at which text is legible; return the image and its factor."""
+        scale = max(1.0, _SMALLEST_SIDE / min(image.shape[:2]))
+        if scale > 1:
+            size = round(image.shape[1] * scale), round(image.shape[0] * scale)
+            image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+        self._visualizer.set_image(image)
+        return image, scale
 
     def _instances(self, shown: Any, scale: float) -> None:
         side = min(self._visualizer.width, self._visualizer.height)
@@ -101,7 +106,12 @@ class Painter:
             label = int(shown.labels[index])
             colour = self.colour(label)
             if 'masks' in shown:
-                self._mask(np.asarray(shown.masks[index], dtype=np.uint8), scale, colour)
+                mask = cv2.resize(
+                    np.asarray(shown.masks[index], dtype=np.uint8),
+                    (self._visualizer.width, self._visualizer.height),
+                    interpolation=cv2.INTER_NEAREST,
+                ).astype(bool)
+                self._visualizer.draw_binary_masks(mask, colors=colour, alphas=_OPACITY)
             box = np.asarray(shown.bboxes[index], dtype=np.float64) * scale
             # mmengine warns of a side beyond the border and does not draw it.
             box = box.clip(0, np.tile([self._visualizer.width - 1, self._visualizer.height - 1], 2))
@@ -119,12 +129,6 @@ class Painter:
                 vertical_alignments='top' if inside else 'bottom',
                 bboxes=[dict(_DARK, facecolor=np.array(colour) / 255, alpha=0.8)],
             )
-
-    def _mask(self, mask: np.ndarray, scale: float, colour: tuple[int, int, int]) -> None:
-        if scale > 1:
-            size = round(mask.shape[1] * scale), round(mask.shape[0] * scale)
-            mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
-        self._visualizer.draw_binary_masks(mask.astype(bool), colors=colour, alphas=_OPACITY)
 
     def _lines(self, lines: Sequence[str]) -> None:
         font = max(9, round(min(self._visualizer.width, self._visualizer.height) / 32))
@@ -150,8 +154,7 @@ class Painter:
             blended[area] += (np.array(self.colour(label), np.float32) - blended[area]) * _OPACITY
         self._visualizer.set_image(blended.round().astype(np.uint8))
         for label in found:
-            place = _deepest_point(labels == label)
-            if place is None:
+            if (place := _deepest_point(labels == label)) is None:
                 continue
             text = class_name(self.classes, label)
             font = max(9, round(min(image.shape[:2]) / 40))
@@ -159,13 +162,6 @@ class Painter:
             x = min(max(place[0], half), max(half, image.shape[1] - half))
             middle = {f'{axis}_alignments': 'center' for axis in ('horizontal', 'vertical')}
             self._text(text, (x, place[1]), font, **middle)
-
-
-def _enlarged(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the image at a size at which text is legible, and the factor."""
-    scale = max(1.0, _SMALLEST_SIDE / min(image.shape[:2]))
-    size = round(image.shape[1] * scale), round(image.shape[0] * scale)
-    return (cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image), scale
 
 
 def _width(text: str, font: int) -> float:
@@ -181,23 +177,14 @@ def _deepest_point(area: np.ndarray) -> tuple[int, int] | None:
     """Return x and y of the pixel farthest from the border of an area; None for a tiny area."""
     depth = cv2.distanceTransform(np.pad(area, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    if depth[y, x] < max(3, min(area.shape) / 60):
-        return None
-    return int(x), int(y)
+    return (int(x), int(y)) if depth[y, x] >= max(3, min(area.shape) / 60) else None
 
 
 def save_image(image: np.ndarray, path: Path) -> Path:
-    """Write an RGB image as JPEG or PNG and return its path; other formats get the suffix ``.png``.
-
-    Raises:
-        InputError: It cannot be written.
-    """
-    if path.suffix.lower() not in (*_JPEG, '.png'):
+    """Write an RGB image as JPEG or PNG and return its path; other formats get the suffix ``.png``."""
+    if path.suffix.lower() not in ('.jpg', '.jpeg', '.png'):
         path = path.with_name(path.name + '.png')
-    jpeg = path.suffix.lower() in _JPEG
-    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if jpeg else []
-    bgr = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
-    content = cv2.imencode('.jpg' if jpeg else '.png', bgr, options)[1].tobytes()
+    content = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
     atomic_write(path, lambda file: file.write(content))
     return path
 
@@ -207,10 +194,6 @@ class DrawHook(Hook):
 
     Of the hosts' hooks, mmpretrain's draws one image in 5000; mmdet's overwrites images of the same
     name, and ends the run at an image that cannot be read.
-
-    Args:
-        folder: Folder of the drawings.
-        score_thr: Lowest score of a drawn box.
     """
 
     priority = 'LOW'

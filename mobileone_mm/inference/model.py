@@ -25,13 +25,8 @@ def init_model(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Build the model of a config with the weights of a checkpoint, in evaluation mode.
 
-    Args:
-        cfg: The config; its host must be the default scope.
-        checkpoint: Path of the weights.
-        device: Where the model goes.
-
-    Returns:
-        The model, and ``classes`` and ``palette`` if the checkpoint or the config has them.
+    The host of the config must be the default scope. Also returns ``classes`` and ``palette`` if the
+    checkpoint or the config has them.
 
     Raises:
         InputError: The config or the checkpoint does not fit.

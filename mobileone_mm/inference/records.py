@@ -6,29 +6,24 @@ from typing import Any
 
 import numpy as np
 
-TASKS = ('classification', 'detection', 'segmentation')
+TASKS = {
+    'pred_instances': 'detection',
+    'pred_sem_seg': 'segmentation',
+    'pred_score': 'classification',
+}
 
 
 def task_of(sample: Any) -> str | None:
     """Return the task of a predicted sample of one of the hosts."""
-    if 'pred_instances' in sample:
-        return 'detection'
-    if 'pred_sem_seg' in sample:
-        return 'segmentation'
-    return 'classification' if 'pred_score' in sample else None
+    return next((task for field, task in TASKS.items() if field in sample), None)
 
 
 def record_of(sample: Any, classes: list[str] | None, score_thr: float) -> dict[str, Any]:
     """Return the predictions for one image.
 
-    Args:
-        sample: A sample with predictions, at the size of the image.
-        classes: Names of the classes by label.
-        score_thr: Lowest score of a box.
-
-    Returns:
-        ``boxes`` as in COCO (x, y, width, height in pixels), best first; or the five best classes as
-        ``top``; or the number of ``pixels`` by class.
+    Returns ``boxes`` of at least ``score_thr`` as in COCO (x, y, width, height in pixels), best first;
+    or the five best classes as ``top``; or the number of ``pixels`` by class. The predictions of the
+    sample are at the size of the image.
     """
     task = task_of(sample)
     if task == 'detection':
@@ -55,12 +50,8 @@ def class_name(classes: list[str] | None, label: int) -> str:
 
 
 def _scored(label: Any, score: Any, classes: list[str] | None) -> dict[str, Any]:
-    label = int(label)
-    return {
-        'label': label,
-        'category': class_name(classes, label),
-        'score': round(float(score), 5),
-    }
+    name = class_name(classes, int(label))
+    return {'label': int(label), 'category': name, 'score': round(float(score), 5)}
 
 
 def _boxes(instances: Any, classes: list[str] | None, score_thr: float) -> list[dict[str, Any]]:

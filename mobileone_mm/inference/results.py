@@ -24,9 +24,7 @@ _COLUMNS = ('file', 'label_index', 'predicted_index', 'probability')
 class PredictionsCSV(BaseMetric):
     """Writes a classifier's predictions, one line for each image; the label is empty without one.
 
-    Args:
-        path: The CSV file.
-        folder: The folder of images, below which the files are named.
+    The images are named by their paths below ``folder``.
     """
 
     def __init__(self, path: str | Path, folder: str = '') -> None:
@@ -34,11 +32,7 @@ class PredictionsCSV(BaseMetric):
         self.path, self.folder = path, folder
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ARG002
-        """Collect the predictions of a batch.
-
-        Raises:
-            InputError: The model is not a classifier.
-        """
+        """Collect the predictions of a batch."""
         for sample in data_samples:
             if 'pred_score' not in sample:
                 raise InputError(f'--out {self.path}: a CSV is for classifiers; use .pkl')
@@ -61,11 +55,7 @@ class PredictionsCSV(BaseMetric):
 
 
 def check_output(out: str | Path, inputs: Sequence[str | Path] = ()) -> None:
-    """Check the name and the folder of an output file before a long run.
-
-    Args:
-        out: The file.
-        inputs: Files that it must not be.
+    """Check the name and the folder of an output file, which is none of the inputs, before a long run.
 
     Raises:
         InputError: The format is unknown, the file is an input, or the folder cannot be written.

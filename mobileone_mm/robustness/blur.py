@@ -56,11 +56,8 @@ def take_neighbours(
     A neighbour behind the pixel already has its new colour. These chains are followed for all
     pixels at once, without a loop over pixels.
 
-    Args:
-        image: (H, W, 3).
-        down: (H, W), rows to the neighbour.
-        right: (H, W), columns to the neighbour.
-        reach: Width of the border whose pixels stay, with the row and column at ``reach``.
+    ``down`` and ``right`` (H, W) are the rows and columns to the neighbour. The pixels of a border
+    of width ``reach`` stay, with the row and column at ``reach``.
     """
     height, width = image.shape[:2]
     rows, columns = np.mgrid[:height, :width]
@@ -68,14 +65,13 @@ def take_neighbours(
     moved &= columns <= width - reach
     source = np.where(moved, (rows + down) * width + columns + right, rows * width + columns)
     source = source.ravel()
-    # Follow a chain while the neighbour has copied from another pixel before.
-    later = moved.ravel()[source] & (source > np.arange(source.size))
     found = source.copy()
-    follow = np.flatnonzero(later)
+    # Follow a chain while the neighbour has copied from another pixel before.
+    follow = np.flatnonzero(source > np.arange(source.size))
     while follow.size:
-        follow, here = follow[later[follow]], found[follow[later[follow]]]
+        here = found[follow]
         found[follow] = source[here]
-        follow = follow[later[here]]
+        follow = follow[source[here] > here]
     return image.reshape(-1, image.shape[2])[found].reshape(image.shape)
 
 
@@ -97,11 +93,8 @@ def motion_blur(image: np.ndarray, severity: int, rng: np.random.Generator) -> n
 def smear(image: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndarray:
     """Blur to one side along a line with half a Gaussian; edges are repeated.
 
-    Args:
-        image: (H, W) or (H, W, C), floating point.
-        radius: The line has 2 radius + 1 pixels.
-        sigma: Standard deviation of the Gaussian in pixels.
-        angle: Degrees from the horizontal.
+    The image is (H, W) or (H, W, C), floating point. The line has 2 radius + 1 pixels; sigma is in
+    pixels, the angle in degrees from the horizontal.
     """
     steps = np.arange(2 * radius + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))

@@ -9,7 +9,7 @@ docs/robustness.md lists the differences.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -37,14 +37,8 @@ _FUNCTIONS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarra
 def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generator) -> np.ndarray:
     """Corrupt an image; lengths in pixels are those for an image of 224, for any size.
 
-    Args:
-        image: (H, W, 3), RGB, uint8.
-        name: One of :data:`CORRUPTIONS`.
-        severity: 1 to 5.
-        rng: Random numbers, see :func:`generator`.
-
-    Returns:
-        The same shape and type. Values are truncated, as in the published images.
+    The image is (H, W, 3), RGB, uint8; so is the result, whose values are truncated, as in the
+    published images. ``rng`` comes from :func:`generator`.
 
     Raises:
         InputError: The name, the severity or the image is wrong.
@@ -69,7 +63,7 @@ def as_stored(image: np.ndarray) -> np.ndarray:
     return jpeg(image, STORED_QUALITY)
 
 
-def check_names(names: list[str], severities: list[int]) -> None:
+def check_names(names: Iterable[str], severities: Iterable[int]) -> None:
     """Raise an InputError for an unknown corruption or severity."""
     for name in names:
         if name not in CORRUPTIONS:

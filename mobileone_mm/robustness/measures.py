@@ -61,13 +61,11 @@ def corruption_errors(
         own, alexnet = sum(found.values()), sum(ALEXNET_ERRORS[name])
         result['ce'][name] = 100 * own / alexnet
         if clean is not None:
-            count = len(SEVERITIES)
-            relative = (own - count * clean) / (alexnet - count * ALEXNET_CLEAN_ERROR)
-            result['relative_ce'][name] = 100 * relative
+            own, alexnet = own - 5 * clean, alexnet - 5 * ALEXNET_CLEAN_ERROR
+            result['relative_ce'][name] = 100 * own / alexnet
     if all(set(errors.get(name, ())) == set(SEVERITIES) for name in CORRUPTIONS):
-        for key, source in (('unnormalised_mce', 'mean_error'), ('mce', 'ce'),
-                            ('relative_mce', 'relative_ce')):  # fmt: skip
-            values = result[source]
+        keys = 'unnormalised_mce', 'mce', 'relative_mce'
+        for key, values in zip(keys, list(result.values()), strict=True):
             if len(values) == len(CORRUPTIONS):
                 result[key] = sum(values.values()) / len(values)
     return result

@@ -1,16 +1,19 @@
-"""The test pipeline of a classifier, with a corruption between crop and packing."""
+"""The test pipeline of a classifier with a corruption between crop and packing, and its hits."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.dataset import Compose
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from ..config.tree import type_name
 from ..errors import InputError
 from .corruptions import as_stored, corrupt, generator
 from .sets import Images
@@ -38,9 +41,6 @@ class Corruption:
 class TestPipeline:
     """A test pipeline in three parts: loading, then resizing and cropping, then packing.
 
-    Args:
-        steps: The transforms of the config; the first one loads the file.
-
     Raises:
         InputError: There is no step, or the transforms do not make an array of one size.
     """
@@ -50,9 +50,7 @@ class TestPipeline:
     def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
         if not steps:
             raise InputError("test_dataloader.dataset: has no 'pipeline'")
-        kinds = [step.get('type') for step in steps]
-        names = [kind if isinstance(kind, str) else getattr(kind, '__name__', '') for kind in kinds]
-        last = max((i for i, name in enumerate(names) if _GEOMETRY.search(name)), default=0)
+        last = max((i for i, s in enumerate(steps) if _GEOMETRY.search(type_name(s))), default=0)
         self.load = Compose([dict(steps[0])])
         self.fit = Compose([dict(step) for step in steps[1 : last + 1]])
         self.pack = Compose([dict(step) for step in steps[last + 1 :]])
@@ -60,9 +58,9 @@ class TestPipeline:
 
     def _size(self) -> tuple[int, int]:
         sizes = set()
-        for shape in ((400, 500, 3), (350, 300, 3)):
-            image = np.zeros(shape, np.uint8)
-            result = self.fit(dict(img=image, img_shape=shape[:2], ori_shape=shape[:2]))
+        for shape in ((400, 500), (350, 300)):
+            image = np.zeros((*shape, 3), np.uint8)
+            result = self.fit(dict(img=image, img_shape=shape, ori_shape=shape))
             sizes.add(_checked(result)['img'].shape[:2])
         if len(sizes) != 1:
             raise InputError(
@@ -93,12 +91,8 @@ class TestPipeline:
 class EvaluatedImages(Dataset):
     """The images of one evaluation, ready for the model.
 
-    Args:
-        images: The images.
-        pipeline: The test pipeline.
-        corruption: Applied to the crop; None for none.
-        stored: Whether the images are crops already.
-        crops: Crops in memory, by index.
+    ``corruption`` is applied to the crop. With ``stored`` the images are crops already. ``crops``
+    are crops in memory by index.
     """
 
     def __init__(
@@ -142,6 +136,45 @@ def keep_crops(images: Images, pipeline: TestPipeline) -> dict[int, dict[str, An
     if size is None or len(dataset) * size[0] * size[1] * 3 > KEPT_BYTES:
         return {}
     return {index: dataset.sample(index) for index in range(len(dataset))}
+
+
+@torch.no_grad()
+def count_correct(
+    model: nn.Module,
+    batches: Iterable[Any],
+    limit: Sequence[int] | None = None,
+    classes: int | None = None,
+) -> tuple[int, int]:
+    """Count images whose class is the first, and among the first five, predictions of a classifier.
+
+    ``Accuracy`` of mmpretrain cannot leave classes out. ImageNet-A and ImageNet-R are defined by the
+    greatest score among their own 200 classes: other classes cannot be predicted.
+
+    Args:
+        limit: Predictions are limited to these classes; None for all.
+        classes: Number of scores that the model must give; None for any number.
+
+    Raises:
+        InputError: The model gives another number of scores, or none.
+    """
+    top1 = top5 = 0
+    for batch in batches:
+        data = model.data_preprocessor(batch, False)  # type: ignore[operator]
+        # Logits: a softmax over all classes can leave no probability for those of a set.
+        logits = model(data['inputs'], mode='tensor')
+        if not (isinstance(logits, Tensor) and logits.ndim == 2):
+            raise InputError('model: gives no score for each class; expected an image classifier')
+        if classes is not None and logits.shape[1] != classes:
+            raise InputError(f'model: gives {logits.shape[1]} scores; expected {classes}')
+        if limit is not None:
+            allowed = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
+            allowed[list(limit)] = True
+            logits = logits.masked_fill(~allowed, -torch.inf)
+        labels = torch.cat([sample.gt_label for sample in data['data_samples']]).to(logits.device)
+        hit = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+        top1 += int(hit[:, 0].sum())
+        top5 += int(hit.sum())
+    return top1, top5
 
 
 def _checked(result: Any) -> dict[str, Any]:

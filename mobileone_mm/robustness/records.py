@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -17,8 +16,7 @@ from ..files import atomic_text
 FORMAT = 'mobileone_mm robustness 2'
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """Images, correct first predictions, images with a correct one among five, and classes."""
 
     images: int
@@ -35,11 +33,8 @@ class Counts:
 class Records:
     """The results of one model in a file that several models may share.
 
-    Args:
-        path: The JSON file; it is written after each evaluation.
-        model: Digest of the model.
-        about: What else the file says about the model.
-        fresh: Drop the earlier results of this model.
+    The file is JSON, written after each evaluation. ``model`` is the digest of the model; ``fresh``
+    drops its earlier results.
 
     Raises:
         InputError: The file exists and this tool has not written it.
@@ -57,13 +52,11 @@ class Records:
     def get(self, name: str, key: str) -> Counts | None:
         """Return the result of an evaluation if it has this key."""
         found = self.content['evaluations'].get(name, {})
-        if found.get('key') != key:
-            return None
-        return Counts(**{field: found[field] for field in Counts.__dataclass_fields__})
+        return Counts(*map(found.get, Counts._fields)) if found.get('key') == key else None
 
     def put(self, name: str, key: str, counts: Counts) -> None:
         """Add a result and write the file."""
-        self.content['evaluations'][name] = {**asdict(counts), 'key': key}
+        self.content['evaluations'][name] = {**counts._asdict(), 'key': key}
         self.write()
 
     def write(self, summary: Mapping[str, Any] | None = None) -> None:

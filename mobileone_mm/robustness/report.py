@@ -11,9 +11,8 @@ from ..files import atomic_write
 from .corruptions import GROUPS, SEVERITIES
 from .measures import ALEXNET_ERRORS, corruption_errors
 from .records import Counts
-from .sets import LAYOUTS
+from .sets import CORRUPTED, LAYOUTS
 
-CORRUPTED = ('c', 'generated')
 TITLES = {
     'clean': "config's test set",
     **{key: layout.title for key, layout in LAYOUTS.items()},
@@ -36,24 +35,19 @@ def summarise(counts: Mapping[tuple[str, str, int], Counts], imagenet: bool) -> 
     result: dict[str, Any] = {'sets': {}}
     clean = counts.get(('clean', '', 0))
     errors: dict[str, dict[str, dict[int, float]]] = {}
-    sizes: dict[str, tuple[int, int]] = {}
+    sizes: dict[str, dict[str, int]] = {}
     for (name, corruption, severity), found in counts.items():
         if corruption:
             errors.setdefault(name, {}).setdefault(corruption, {})[severity] = found.error
-            size = found.images, found.classes
-            sizes[name] = min(size, sizes.get(name, size))
+            size = dict(images=found.images, classes=found.classes)
+            sizes[name] = min(size, sizes.get(name, size), key=lambda known: tuple(known.values()))
         else:
-            result['sets'][name] = {
-                'images': found.images,
-                'classes': found.classes,
-                'top1': 100 * found.top1 / found.images,
-                'top5': 100 * found.top5 / found.images,
-            }
+            accuracies = {k: 100 * getattr(found, k) / found.images for k in ('top1', 'top5')}
+            result['sets'][name] = dict(images=found.images, classes=found.classes, **accuracies)
     for name in (name for name in CORRUPTED if name in errors):
         measures = corruption_errors(errors[name], clean.error if clean else None, imagenet)
         percent = {c: {s: 100 * e for s, e in by.items()} for c, by in errors[name].items()}
-        images, classes = sizes[name]
-        result[name] = {'images': images, 'classes': classes, 'errors': percent, **measures}
+        result[name] = {**sizes[name], 'errors': percent, **measures}
     return result
 
 
@@ -101,15 +95,7 @@ def _corruption_table(name: str, found: Mapping[str, Any]) -> list[str]:
 
 
 def plot(summary: Mapping[str, Any], path: str | Path) -> None:
-    """Draw error over severity for each group of corruptions, and the accuracies of the sets.
-
-    Args:
-        summary: The result of :func:`summarise`.
-        path: A PNG file.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+    """Draw error over severity for each group of corruptions, and accuracies of the sets, as PNG."""
     from matplotlib.figure import Figure
 
     corrupted = [name for name in CORRUPTED if name in summary]

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..inference.images import SUFFIXES
 from .corruptions import CORRUPTIONS, GROUPS, SEVERITIES, check_names
-
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp')
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ LAYOUTS = {
 # The test set of the config: without changes, and with generated corruptions.
 OWN_SETS = ('clean', 'generated')
 SETS = (*OWN_SETS, *LAYOUTS)
+CORRUPTED = ('c', 'generated')
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,15 @@ def make_plan(
         InputError: A name is unknown, or a folder is missing or has the wrong classes.
     """
     names, numbers = corruptions or CORRUPTIONS, severities or SEVERITIES
-    check_names(list(names), list(numbers))
+    check_names(names, numbers)
+    pairs = [(c, s) for c in CORRUPTIONS for s in SEVERITIES if c in names and s in numbers]
     plan = []
     for name, folder in _choose(root, sets, own).items():
-        if name not in ('c', 'generated'):
+        if name not in CORRUPTED:
             plan.append(Evaluation(name, folder))
             continue
-        for corruption in CORRUPTIONS:
-            for severity in SEVERITIES:
-                if corruption in names and severity in numbers:
-                    where = folder and _corruption_folder(folder, corruption, severity)
-                    plan.append(Evaluation(name, where, corruption, severity))
+        for pair in pairs:
+            plan.append(Evaluation(name, folder and _corruption_folder(folder, *pair), *pair))
     for evaluation in plan:
         if evaluation.folder is not None:
             _class_folders(evaluation.set, evaluation.folder)
@@ -142,11 +140,8 @@ def _find_sets(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         raise InputError(f"--root: '{root}' is not a folder; give the one that holds the datasets")
     entries = {entry.name.lower(): Path(entry) for entry in os.scandir(root) if entry.is_dir()}
-    found = {
-        key: next(entries[name] for name in layout.folders if name in entries)
-        for key, layout in LAYOUTS.items()
-        if set(layout.folders) & set(entries)
-    }
+    known = [(key, name) for key, layout in LAYOUTS.items() for name in layout.folders[::-1]]
+    found = {key: entries[name] for key, name in known if name in entries}
     if not found:
         names = ', '.join(layout.folders[0] for layout in LAYOUTS.values())
         raise InputError(
@@ -170,11 +165,9 @@ def _corruption_folder(root: Path, corruption: str, severity: int) -> Path:
 
 
 def read_set(key: str, folder: Path) -> Images:
-    """List the images of one set, or of one corruption and severity of ImageNet-C.
+    """List the images of a set (a key of :data:`LAYOUTS`), or of one corruption and severity.
 
-    Args:
-        key: Key of :data:`LAYOUTS`.
-        folder: The folder that holds the class folders, or holds the folder of the set.
+    The folder holds the class folders, or holds the folder of the set.
 
     Raises:
         InputError: There is no image or an unknown class, or a set of 200 classes is incomplete, so
@@ -186,24 +179,17 @@ def read_set(key: str, folder: Path) -> Images:
         (label, f'{name}/{entry.name}')
         for name, label in classes.items()
         for entry in os.scandir(folder / name)
-        if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith('.')
+        if Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith('.')
     )
     if not rows:
         raise InputError(f"{layout.title}: no image in class folders below '{folder}'")
-    return Images(
-        files=tuple(str(folder / name) for _, name in rows),
-        labels=tuple(label for label, _ in rows),
-        names=tuple(name for _, name in rows),
-        limit=tuple(sorted(classes.values())) if layout.classes != 1000 else None,
-    )
+    labels, names = zip(*rows, strict=True)
+    limit = tuple(sorted(classes.values())) if layout.classes != 1000 else None
+    return Images(tuple(str(folder / name) for name in names), labels, names, limit)
 
 
 def own_images(dataset: Any) -> Images:
-    """List the images of a dataset of mmpretrain.
-
-    Raises:
-        InputError: It is empty, or an image has no single label.
-    """
+    """List the images of a dataset of mmpretrain; each must have one label."""
     rows = [dataset.get_data_info(index) for index in range(len(dataset))]
     if not rows or not all(isinstance(row.get('gt_label'), int) for row in rows):
         raise InputError('test_dataloader.dataset: has no images with one label each')
@@ -236,22 +222,16 @@ def _class_folders(key: str, folder: Path) -> tuple[Path, dict[str, int]]:
 def _label(layout: Layout, folder: Path, name: str, numbered: bool) -> int:
     if numbered and name.isdecimal() and int(name) < 1000:
         return int(name)
-    label = _labels().get(name)
-    if label is None:
+    if name not in wnids():
         kinds = 'numbers 0 to 999 or WordNet numbers' if numbered else 'WordNet numbers'
         raise InputError(
             f"{layout.title}: the folder '{name}' in '{folder}' is not a class of ImageNet-1k; "
             f'expected {kinds} such as n01440764'
         )
-    return label
+    return wnids().index(name)
 
 
 @cache
 def wnids() -> tuple[str, ...]:
     """WordNet numbers of the 1000 classes of ImageNet in the order of their labels."""
     return tuple(Path(__file__).with_name('wnids.txt').read_text(encoding='ascii').split())
-
-
-@cache
-def _labels() -> dict[str, int]:
-    return {wnid: label for label, wnid in enumerate(wnids())}

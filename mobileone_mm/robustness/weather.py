@@ -54,10 +54,7 @@ def fog(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarra
 def plasma(size: int, decay: float, rng: np.random.Generator) -> np.ndarray:
     """Make periodic clouds of values 0 to 1 by the diamond-square algorithm.
 
-    Args:
-        size: Side of the square, a power of 2.
-        decay: Each step divides the noise by the square of this.
-        rng: Source of the noise.
+    The side is a power of 2; each step divides the noise by the square of the decay.
     """
     field = np.zeros((size, size))
     step, noise = size, 1.0

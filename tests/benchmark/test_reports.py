@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 
 from mobileone_mm.benchmark.ablation import summarise, table
-from mobileone_mm.benchmark.input import InputSpeed
-from mobileone_mm.benchmark.input_report import input_report
+from mobileone_mm.benchmark.input import InputSpeed, input_report
 
 
 def test_input_report():
     """Stages of 1 and 3 ms; two workers with 400 images per second."""
     this = InputSpeed(32, {'read': 0.001, 'decode': 0.003}, {2: 400.0, 0: 240.0}, first_read=0.02)
     other = InputSpeed(32, {'read': 0.002, 'collate': 0.008}, {2: 100.0, 0: 300.0})
-    lines = input_report(this, other, step_rate=50.0, target_rate=2500.0).splitlines()
+    lines = input_report([this, other], step_rate=50.0, target_rate=2500.0).splitlines()
     cells = {line.split()[0]: line.split()[1:] for line in lines if line}
     assert cells['read'] == ['1.000', '25%', '1000', '0.50']
     assert cells['decode'] == ['3.000', '75%', '333', '-']
@@ -26,7 +25,7 @@ def test_input_report():
         'The training step here: 50 images/s; 0.25 cores feed it: num_workers=1 or more.',
         '--target-rate: 2500 images/s; 12.50 cores feed it: num_workers=13 or more.',
     ]
-    alone = input_report(InputSpeed(8, {'read': 0.01}))
+    alone = input_report([InputSpeed(8, {'read': 0.01})])
     assert alone.endswith('\nOne core prepares 100 images/s (batches of 8).')
     assert 'against' not in alone
 

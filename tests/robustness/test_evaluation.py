@@ -12,8 +12,13 @@ from torch.utils.data import DataLoader
 
 from mobileone_mm.errors import InputError
 from mobileone_mm.robustness.corruptions import as_stored, corrupt, generator
-from mobileone_mm.robustness.counting import count_correct
-from mobileone_mm.robustness.pipeline import Corruption, EvaluatedImages, TestPipeline, keep_crops
+from mobileone_mm.robustness.pipeline import (
+    Corruption,
+    EvaluatedImages,
+    TestPipeline,
+    count_correct,
+    keep_crops,
+)
 from mobileone_mm.robustness.records import Counts, Records, digest, model_digest
 from mobileone_mm.robustness.report import plot, summarise, table
 from mobileone_mm.robustness.sets import Images, read_set

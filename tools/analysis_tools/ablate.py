@@ -8,8 +8,6 @@ compared with the first. A second call skips the runs that are done. Writes a ta
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
-
 from pathlib import Path
 
 from mobileone_mm.cli.arguments import tool_parser
@@ -25,13 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     add('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='(default: 0 1 2)')
     add('--only', nargs='+', metavar='NAME', help='these variants and the first')
     add('--metric', help='(default: save_best of the config)')
-    add(
-        '--jobs',
-        type=int,
-        default=1,
-        metavar='N',
-        help='number of runs at the same time (default: 1)',
-    )
+    add('--jobs', type=int, default=1, metavar='N', help='runs at the same time (default: 1)')
     add('--keep-checkpoints', action='store_true', help='keep the weights of all runs')
     add('--work-dir', help='folder of all runs (default: work_dirs/<variants>)')
     args = parser.parse_args(argv)

@@ -6,7 +6,6 @@ python tools/analysis_tools/browse_dataset.py CONFIG --out-dir DIR [--num 16] [-
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 
@@ -16,11 +15,8 @@ def main(argv: list[str] | None = None) -> None:
     add = parser.add_argument
     add('--out-dir', required=True, metavar='DIR', help='folder of the sheets')
     add('--num', type=int, default=16, help='images per sheet (default: 16)')
-    add(
-        '--mode',
-        default='transformed',
-        help='transformed, or concat for the original next to it (default: transformed)',
-    )
+    add('--mode', default='transformed',
+        help='transformed, or concat for the original next to it (default: transformed)')  # fmt: skip
     add('--seed', type=int, default=0, help='seed of the augmentation (default: 0)')
     args = vars(parser.parse_args(argv))
     args.pop('device')

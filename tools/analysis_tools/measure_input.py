@@ -11,7 +11,6 @@ images in the page cache, unless --num is too large for it.
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 from mobileone_mm.config.options import ConfigOptions

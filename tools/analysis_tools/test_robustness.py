@@ -10,7 +10,6 @@ interrupted one.
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 
@@ -19,12 +18,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__)
     add = parser.add_argument
     add('--root', metavar='DIR', help='folder that holds imagenet-c, imagenet-a, ...')
-    add(
-        '--sets',
-        nargs='+',
-        metavar='SET',
-        help='clean, generated; c, a, r, sketch, v2, or c=FOLDER (default: those below --root)',
-    )
+    add('--sets', nargs='+', metavar='SET', help='clean, generated; c, a, r, sketch, v2, or c=FOLDER '
+        '(default: those below --root)')  # fmt: skip
     add('--corruptions', nargs='+', metavar='NAME', help='(default: all 15)')
     add('--severities', nargs='+', type=int, metavar='N', help='(default: 1 to 5)')
     add('--seed', type=int, default=0, help='seed of generated corruptions (default: 0)')

@@ -7,8 +7,6 @@ Writes a folder of images for each class.
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it installs the stand-ins)
-
 from pathlib import Path
 
 from mobileone_mm.cli.run import ToolParser, run_tool

@@ -7,8 +7,6 @@ Images without boxes are left out. Images, categories and ids do not change.
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it installs the stand-ins)
-
 import json
 from pathlib import Path
 

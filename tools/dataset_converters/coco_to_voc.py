@@ -9,8 +9,6 @@ Writes COCO/voc21/train2017/NAME.png, and at the end the list COCO/voc21/train20
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it installs the stand-ins)
-
 from pathlib import Path
 
 from mobileone_mm.cli.run import ToolParser, run_tool
@@ -23,12 +21,8 @@ def main(argv: list[str] | None = None) -> None:
     add = parser.add_argument
     add('annotations', type=Path, help='COCO-format file with segmentations')
     add('folder', type=Path, help='folder of the masks')
-    add(
-        '--min-pixels',
-        type=int,
-        default=1000,
-        help="leave out images with no more pixels of VOC's classes (default: %(default)s)",
-    )
+    add('--min-pixels', type=int, default=1000, help='leave out images with no more pixels of '
+        "VOC's classes (default: %(default)s)")  # fmt: skip
     args = parser.parse_args(argv)
     written, total = write_voc_masks(args.annotations, args.folder, args.min_pixels)
     print(f'{written} of {total} images: {args.folder}, {args.folder}.txt')

@@ -9,8 +9,6 @@ The bytes of the images do not change. The tool reads everything back and compar
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it installs the stand-ins)
-
 import argparse
 
 from mobileone_mm.cli.run import ToolParser, run_tool
@@ -36,8 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     add('source', metavar='SOURCE', help='folder of class folders, or a config')
     add('out', metavar='OUT', help='new or empty folder')
     add('--format', dest='form', choices=('shards', 'lmdb'), default='shards')
-    add('--split', choices=('train', 'val', 'test'),
-        help='which dataset of the config (default: train)')  # fmt: skip
+    add('--split', choices=('train', 'val', 'test'), help='dataset of the config (default: train)')
     add('--no-labels', dest='labels', action='store_false',
         help='images without classes, in any folders')  # fmt: skip
     add('--seed', type=int, default=0, help='seed of the order within the shards')

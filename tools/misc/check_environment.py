@@ -7,6 +7,7 @@ import mobileone_mm  # first: it puts the stand-ins in place
 import argparse
 import platform
 import sys
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -25,10 +26,8 @@ CURE = 'install requirements/onedl.txt or requirements/openmmlab.txt in a new en
 def installed(*names: str) -> dict[str, str]:
     found = {}
     for name in names:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 

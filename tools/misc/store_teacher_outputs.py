@@ -10,7 +10,6 @@ later, or write different views on several machines (--first-view). Damaged view
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 
@@ -21,33 +20,14 @@ def main(argv: list[str] | None = None) -> None:
     add('out_dir', metavar='OUT_DIR', help='folder of the outputs')
     add('--views', type=int, default=1, help='number of views (default: 1)')
     add('--first-view', type=int, default=0, help='number of the first view (default: 0)')
-    add(
-        '--topk', type=int, default=10, help='probabilities for each image; 0 for all (default: 10)'
-    )
+    add('--topk', type=int, default=10, help='probabilities per image; 0 for all (default: 10)')
     add('--seed', type=int, default=0, help='other seeds give other views')
     add('--batch-size', type=int, help='images of a batch (default: that of the training)')
-    args = vars(parser.parse_args(argv))
+    args = parser.parse_args(argv)
 
     from mobileone_mm.apis.store_teacher_outputs import store_teacher_outputs
 
-    done = store_teacher_outputs(**args)
-    for path in done.written:
-        print(f'{path}: {path.stat().st_size} bytes')
-    if done.kept:
-        print(f'views that exist already: {", ".join(map(str, done.kept))}')
-    if done.rewritten:
-        print(
-            f'views that were damaged and are written again: {", ".join(map(str, done.rewritten))}'
-        )
-    for view in done.damaged:
-        print(f'view {view} is damaged; write it again with --first-view {view} --views 1')
-    if done.written:
-        print(
-            f'{done.images} images in each view; the stored classes leave {done.rest:.4f} of the '
-            'probability to the others'
-        )
-    if done.unreadable:
-        print(f'{done.unreadable} images could not be read and have no outputs')
+    store_teacher_outputs(**vars(args))
 
 
 if __name__ == '__main__':

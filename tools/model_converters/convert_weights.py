@@ -11,8 +11,6 @@ IN may be a file of Apple's, timm's, CoreNet's or mmpretrain's naming (.pth, .pt
 
 from __future__ import annotations
 
-import mobileone_mm  # noqa: F401  (first: it puts the stand-ins in place)
-
 from mobileone_mm.cli.run import ToolParser, run_tool
 
 
@@ -24,12 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     add = parser.add_argument
     add('source', metavar='IN', help='weights to read')
     add('out', metavar='OUT', help='file to write')
-    add(
-        '--to',
-        choices=tuple(SCHEMES),
-        default='mmpretrain',
-        help='whose names (default: %(default)s)',
-    )
+    add('--to', choices=SCHEMES, default='mmpretrain', help='whose names (default: mmpretrain)')
     add('--form', choices=FORMS, help='training or deploy form (default: that of the input)')
     args = vars(parser.parse_args(argv))
     done = convert_weights(**args)
