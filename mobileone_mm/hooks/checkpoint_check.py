@@ -9,11 +9,11 @@ from mmengine.hooks import Hook
 
 from ..errors import InputError
 from ..registry import HOOKS
-from ..training.averages import ema_hooks
 from ..training.run_model import unwrapped
 from ..weights.fit import checkpoint_for
 from ..weights.names import form_of
 from ..weights.unwrap import COUNTERS, read_weights
+from .average_check import ema_hooks
 
 _FORMS = {'train': 'training', 'deploy': 'deploy'}
 

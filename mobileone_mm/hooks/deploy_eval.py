@@ -22,9 +22,9 @@ from ..registry import HOOKS
 from ..reparam import reparameterize_model
 from ..reparam.compare import exact_arithmetic, unit_differences, value_difference
 from ..reparam.surgery import unfused_blocks
-from ..training.averages import check_averages
 from ..training.channels_last import restore_format
 from ..training.run_model import require_units, unwrapped
+from .average_check import check_averages
 
 
 @HOOKS.register_module()

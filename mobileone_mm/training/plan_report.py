@@ -9,8 +9,7 @@ from typing import Any
 
 from ..benchmark.tables import text_table
 from ..files import atomic_write
-from .plan import Measure, Plan
-from .schedules import Group
+from .plan import Group, Measure, Plan
 
 # The table has no room for more groups; the largest ones are shown.
 _MOST_GROUPS = 4
