@@ -277,16 +277,16 @@ def install(dataset: Any, phases: Sequence[Phase], index: Tensor) -> tuple[int, 
     Returns the number of transforms that change with the resolution, and with the strength. An
     augmentation whose magnitude is not known here is a ValueError.
     """
-    counts = [0, 0]
+    counts = dict(resolution=0, strength=0)
     for inner in datasets_inside(dataset):
         for owner, place, transform in _places(inner.pipeline):
-            kind = 0 if _has_square_scale(transform) else 1 if _has_strength(transform) else None
-            if kind is None or phases[0][kind + 1] is None:
+            key = _changed_by(transform)
+            if key is None or getattr(phases[0], key) is None:
                 continue
-            change: Any = _resized if kind == 0 else weakened
-            owner[place] = Phased([change(transform, phase[kind + 1]) for phase in phases], index)
-            counts[kind] += 1
-    return counts[0], counts[1]
+            change: Any = _resized if key == 'resolution' else weakened
+            owner[place] = Phased([change(transform, getattr(p, key)) for p in phases], index)
+            counts[key] += 1
+    return counts['resolution'], counts['strength']
 
 
 def weakened(transform: Any, strength: float) -> Any:
@@ -318,22 +318,19 @@ def _resized(transform: Any, resolution: int) -> Any:
     return copied
 
 
-def _has_square_scale(transform: Any) -> bool:
-    """Return whether this transform makes every image a square of one size."""
+def _changed_by(transform: Any) -> str | None:
+    """Return the setting of a phase that changes this transform, if any."""
+    kinds = type(transform).__mro__
+    names = {kind.__name__ for kind in kinds}
     scale = getattr(transform, 'scale', None)
-    kinds = {kind.__name__ for kind in type(transform).__mro__}
-    resizes = 'RandomResizedCrop' in kinds or (
-        'Resize' in kinds and not getattr(transform, 'keep_ratio', False)
+    resizes = 'RandomResizedCrop' in names or (
+        'Resize' in names and not getattr(transform, 'keep_ratio', False)
     )
-    return resizes and isinstance(scale, (list, tuple)) and len(set(scale)) == 1
-
-
-def _has_strength(transform: Any) -> bool:
-    return any(
-        kind.__name__ in ('AutoAugment', 'RandAugment')
-        and kind.__module__.startswith('mmpretrain.')
-        for kind in type(transform).__mro__
-    )
+    if resizes and isinstance(scale, (list, tuple)) and len(set(scale)) == 1:
+        return 'resolution'
+    policies = [kind for kind in kinds if kind.__name__ in ('AutoAugment', 'RandAugment')]
+    own = any(kind.__module__.startswith('mmpretrain.') for kind in policies)
+    return 'strength' if own else None
 
 
 def _places(node: Any) -> Iterator[tuple[list, int, Any]]:

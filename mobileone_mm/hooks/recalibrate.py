@@ -106,14 +106,9 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Forward | Non
     normalises with the batch, the function is then close to that of eval mode. With statistics that
     were never measured (branches lifted from a fused kernel) it is another function.
 
-    Args:
-        model: Any module with MobileOne in training form; the mode of each part stays.
-        batches: Data, a few hundred images in total.
-        forward: Runs the model on a batch; ``model(batch)`` by default.
-
-    Returns:
-        Number of measured BN layers. Unchanged are those without scale and shift, frozen ones (no
-        gradient of the scale) and those with fewer than two values per channel.
+    A few hundred images are enough. ``forward`` runs the model on a batch; ``model(batch)`` by default.
+    Returns the number of measured BN layers. Unchanged are those without scale and shift, frozen ones
+    (no gradient of the scale) and those with fewer than two values per channel.
     """
     norms: list[Any] = [
         branch.norm

@@ -56,24 +56,20 @@ def count(
 
     The classifier of N classes on D channels adds (D + 1)·N parameters and D·N MACs.
 
-    Args:
-        arch: A name, a dict or an :class:`~mobileone_mm.models.sizes.Arch`.
-        num_classes: Outputs of the classifier; 0 counts the backbone alone.
-        input_size: Height and width of the image, or one number for both.
-        in_channels: Channels of the image.
-
-    Raises:
-        TypeError, ValueError: An argument is not allowed.
+    ``num_classes=0`` counts the backbone alone. ``input_size`` is height and width of the image, or one
+    number for both. An argument that is not allowed is a TypeError or ValueError.
     """
     check_integer('num_classes', num_classes, 0)
     check_integer('in_channels', in_channels, 1)
     arch = get_arch(arch)
+    sides = [input_size] * 2 if is_integer(input_size) else input_size
+    height, width = check_sequence('input_size', sides, 2)
     units = list_units(
         (arch.stem_channels, *arch.channels),
         arch.num_blocks,
         arch.num_conv_branches,
         arch.num_se_blocks,
-        _height_and_width(input_size),
+        (check_integer('input_size', height, 1), check_integer('input_size', width, 1)),
         in_channels,
     )
     return count_units(units, num_classes)
@@ -126,9 +122,3 @@ def count_units(units: Sequence[Unit], num_classes: int) -> Counts:
             fused, unfused = (n + (2 * outputs + 1) * hidden + outputs for n in (fused, unfused))
             macs = macs + 2 * outputs * hidden
     return Counts(fused, unfused, macs)
-
-
-def _height_and_width(input_size: int | Sequence[int]) -> tuple[int, int]:
-    sides = [input_size] * 2 if is_integer(input_size) else input_size
-    height, width = check_sequence('input_size', sides, 2)
-    return check_integer('input_size', height, 1), check_integer('input_size', width, 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +23,7 @@ from .sizes import ARCHS, BASE_CHANNELS, Arch
 NUM_CONV_BRANCHES = 3
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """Published figures of one micro model, and the unit of the last printed digit of each."""
 
     parameters: float
@@ -75,9 +75,15 @@ def search(criteria: Criteria | None = None) -> list[Family]:
     """
     criteria = criteria or Criteria()
     _check(criteria)
-    factors = _width_factors(criteria)
+    steps = np.arange(1, int(max(ARCHS['s0'].width_factor) / criteria.step) + 1) * criteria.step
+    factors: Any = np.stack(np.meshgrid(*[steps] * 4, indexing='ij'), axis=-1).reshape(-1, 4)
+    growth = (factors * BASE_CHANNELS)[:, 1:] / (factors * BASE_CHANNELS)[:, :-1]
+    factors = factors[((growth >= criteria.min_growth) & (growth <= criteria.max_growth)).all(1)]
     families = []
-    for num_blocks in _depth_patterns():
+    limits = ARCHS['s0'].num_blocks
+    for num_blocks in product(*(range(1, limit + 1) for limit in limits)):
+        if not (num_blocks[0] <= num_blocks[1] < num_blocks[2] and num_blocks[3] == 1):
+            continue
         # Each count is an array of all networks with this depth pattern.
         channels = (factors * BASE_CHANNELS).astype(np.int64).T
         units = list_units((np.minimum(64, channels[0]), *channels), num_blocks)
@@ -113,23 +119,6 @@ def _check(criteria: Criteria) -> None:
         )
     if criteria.tolerance < 0:
         raise InputError(f'tolerance: got {criteria.tolerance}; expected at least 0')
-
-
-def _depth_patterns() -> Iterator[tuple[int, ...]]:
-    limits = ARCHS['s0'].num_blocks
-    for pattern in product(*(range(1, limit + 1) for limit in limits)):
-        if pattern[0] <= pattern[1] < pattern[2] and pattern[3] == 1:
-            yield pattern
-
-
-def _width_factors(criteria: Criteria) -> np.ndarray:
-    """Return all width factors whose growth satisfies the criteria: (number, 4)."""
-    largest = max(ARCHS['s0'].width_factor)
-    steps = np.arange(1, int(largest / criteria.step) + 1) * criteria.step
-    factors = np.stack(np.meshgrid(*[steps] * 4, indexing='ij'), axis=-1).reshape(-1, 4)
-    channels = factors * BASE_CHANNELS
-    growth = channels[:, 1:] / channels[:, :-1]
-    return factors[((growth >= criteria.min_growth) & (growth <= criteria.max_growth)).all(1)]
 
 
 def _fits(counts: Counts, target: Target, criteria: Criteria) -> np.ndarray:

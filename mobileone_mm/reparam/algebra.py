@@ -25,11 +25,7 @@ _SPREAD = 0.1
 
 
 def identity_kernel(shape: tuple[int, int, int, int]) -> Tensor:
-    """Return the float64 kernel whose convolution returns its input.
-
-    Args:
-        shape: (out, in / groups, k, k); out is also the number of input channels.
-    """
+    """Return the float64 kernel (out, in / groups, k, k) whose convolution returns its input."""
     out_channels, in_per_group, height, width = shape
     kernel = torch.zeros(shape, dtype=torch.float64)
     channel = torch.arange(out_channels)
@@ -40,9 +36,7 @@ def identity_kernel(shape: tuple[int, int, int, int]) -> Tensor:
 def norm_to_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Return scale and shift (float64, CPU) of a batch normalisation in eval mode.
 
-    Raises:
-        ValueError: There are no running statistics, a value is not finite, or σ² + ε is not
-            positive.
+    Missing running statistics, a value that is not finite, or σ² + ε ≤ 0 are a ValueError.
     """
     mean, var = norm.running_mean, norm.running_var
     if mean is None or var is None:
@@ -114,14 +108,10 @@ def lift_kernel(
     The running statistics are mean 0 and variance 1.
 
     Args:
-        kernel: Shape (out, in / groups, k, k), k odd.
-        bias: Shape (out,).
+        kernel: Shape (out, in / groups, k, k), k odd; the bias has shape (out,).
         kinds: ``conv``, ``scale`` or ``identity`` for each branch in any order; at least one conv.
         eps: ε of the BN layers.
         generator: Random generator of the differences.
-
-    Raises:
-        ValueError: No branch is a conv branch, or a kind is unknown.
     """
     if 'conv' not in kinds or not set(kinds) <= set(KINDS):
         raise ValueError(

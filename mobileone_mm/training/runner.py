@@ -43,8 +43,7 @@ class Runner(MMEngineRunner):
       after the new one is written.
     - :meth:`write_config` writes the copy of the config, not the constructor: a run that is refused
       must not overwrite the config of an earlier run, nor a test the config of the training.
-    - A model and its EMA in different forms are an error; mmengine exchanges them by position.
-    - A dataloader without a batch is an error; mmengine would train nothing and report success.
+    - A model and its EMA in different forms are an error, as is a dataloader without a batch.
     - ``compile`` compiles the backbone. mmengine compiles the whole training step; torch cannot trace
       its optimizer (the parameter groups are mmengine's ConfigDicts), and would compile it again for
       every learning rate.
@@ -101,8 +100,7 @@ class Runner(MMEngineRunner):
     ) -> DataLoader:
         """Build a dataloader whose augmentation depends only on the seed and the position in the run.
 
-        Raises:
-            InputError: The dataloader would yield no batch.
+        A dataloader without a batch is an InputError; mmengine would train nothing and report success.
         """
         if not isinstance(dataloader, dict):
             return MMEngineRunner.build_dataloader(dataloader, seed, diff_rank_seed)
@@ -181,13 +179,10 @@ class Runner(MMEngineRunner):
 
 @contextmanager
 def checked_resume(runner: MMEngineRunner) -> Iterator[None]:
-    """Turn a state that does not fit into one clear line, and log which schedules were replaced.
+    """Turn a state that does not fit into an InputError, and log which schedules were replaced.
 
     mmengine replaces the schedules of the config by those of the checkpoint and does not say so. A
     run that is resumed in order to train longer then stays at the rate where the old one ended.
-
-    Raises:
-        InputError: The checkpoint to resume from holds the state of another run.
     """
     planned = _schedules(runner)
     try:
