@@ -15,9 +15,9 @@ from mmengine.registry import DATASETS, HOOKS
 from ..config.tree import mapping, type_name
 from ..data.loading import read_image
 from ..errors import InputError, check_least
+from ..hooks.curriculum import install
 from ..inference.draw import Painter, save_image
 from ..runs.prepare import TRAIN_IMAGES, prepare
-from ..training.curriculum import install
 from ..training.folders import check_writable
 from ..training.seeding import derived_seed, seeded
 

@@ -1,8 +1,4 @@
-"""Multiply-adds of anything that runs, by PyTorch's own counter.
-
-The closed form in :mod:`mobileone_mm.models.count` counts networks that are not built. It stays
-because the micro search counts whole arrays of networks at once.
-"""
+"""Multiply-adds of anything that runs, by PyTorch's own counter."""
 
 from __future__ import annotations
 

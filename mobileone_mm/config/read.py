@@ -37,15 +37,10 @@ _VARIABLE = re.compile(r'env variable `(\w+)`')
 def load_config(
     path: str | Path, options: Mapping[str, Any] | None = None, needs: Sequence[str] = ()
 ) -> Config:
-    """Read a config, merge overrides into it and check its keys and numbers.
+    """Read a config, merge the overrides of ``--cfg-options`` into it, check its keys and numbers.
 
-    Args:
-        path: A file in one of mmengine's formats.
-        options: The overrides of ``--cfg-options``, by dotted key.
-        needs: Top-level keys that the config must have besides ``model``.
-
-    Raises:
-        InputError: The config cannot be read, or has a key that nothing reads or a wrong number.
+    ``needs`` are top-level keys that it must have besides ``model``. An InputError says that the file
+    cannot be read, or has a key that nothing reads or a number out of range.
     """
     cfg = _read(Path(path).expanduser())
     if options:

@@ -48,29 +48,21 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().after_val_epoch(runner, metrics)
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
-        keep = self.max_keep_ckpts
-        outdated = self._advance(runner, step) if keep > 0 else None
+        keep, outdated = self.max_keep_ckpts, None
+        if keep > 0 and list(self.keep_ckpt_ids)[-1:] != [step]:
+            # As mmengine does, also in the file; a deque of limited length drops the first one.
+            kept: deque[int] = self.keep_ckpt_ids
+            outdated = kept[0] if len(kept) == keep else None
+            kept.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(kept))
         self.max_keep_ckpts = -1
         try:
             super()._save_checkpoint_with_step(runner, step, meta=meta)
         finally:
             self.max_keep_ckpts = keep
         if outdated is not None and is_main_process():
-            self._remove(outdated)
-
-    def _advance(self, runner: Any, step: int) -> int | None:
-        """Record the new step as mmengine does, also in the file, and return the outdated one."""
-        kept: deque[int] = self.keep_ckpt_ids
-        if kept and kept[-1] == step:
-            return None
-        outdated = kept[0] if len(kept) == self.max_keep_ckpts else None
-        kept.append(step)  # a deque of limited length: the first one drops out
-        runner.message_hub.update_info('keep_ckpt_ids', list(kept))
-        return outdated
-
-    def _remove(self, step: int) -> None:
-        path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
-        if self.file_backend.isfile(path):
-            self.file_backend.remove(path)
-        elif Path(path).is_dir():  # deepspeed's checkpoints
-            self.file_backend.rmtree(path)
+            path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated))
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+            elif Path(path).is_dir():  # deepspeed's checkpoints
+                self.file_backend.rmtree(path)

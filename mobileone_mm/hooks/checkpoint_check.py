@@ -9,13 +9,11 @@ from mmengine.hooks import Hook
 
 from ..errors import InputError
 from ..registry import HOOKS
-from ..training.averages import ema_hooks
 from ..training.run_model import unwrapped
 from ..weights.fit import checkpoint_for
 from ..weights.names import form_of
 from ..weights.unwrap import COUNTERS, read_weights
-
-_FORMS = {'train': 'training', 'deploy': 'deploy'}
+from .average_check import ema_hooks
 
 
 @HOOKS.register_module()
@@ -44,22 +42,20 @@ class CheckpointCheckHook(Hook):
         source = str(runner._load_from)
         weights = read_weights(checkpoint, source)
         if self.resume:
-            _check_form(weights.form, form_of(model.state_dict()), source)
+            file, own = weights.form, form_of(model.state_dict())
+            if file and own and file != own:
+                names = dict(train='training', deploy='deploy')
+                raise InputError(
+                    f"--resume: '{source}' is in {names[file]} form, the model in {names[own]} form; "
+                    'a run continues in the form that it began in (start anew from the weights with '
+                    '--cfg-options load_from=...)'
+                )
             if isinstance(checkpoint.get('ema_state_dict'), Mapping) and ema_hooks(runner):
                 _rename_raw_weights(model, checkpoint)
         fitted = checkpoint_for(model, weights, 'model' if self.whole else 'backbone')
         if not isinstance(checkpoint.get('state_dict'), Mapping):
             checkpoint.clear()  # mmengine's Runner did not write it
         checkpoint['state_dict'] = fitted.state
-
-
-def _check_form(file: str | None, own: str | None, source: str) -> None:
-    if file and own and file != own:
-        raise InputError(
-            f"--resume: '{source}' is in {_FORMS[file]} form, the model in {_FORMS[own]} form; a "
-            'run continues in the form that it began in (start anew from the weights with '
-            '--cfg-options load_from=...)'
-        )
 
 
 def _rename_raw_weights(model: Any, checkpoint: dict) -> None:

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
+from mmcv.transforms import BaseTransform
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
+from torch import Tensor
 
 from ..errors import InputError
 from ..registry import HOOKS
-from ..training.curriculum import check_total, first_epochs, install, read_phases
-from ..training.run_model import unwrapped
+from ..training.run_model import datasets_inside, unwrapped
 from ..training.seeding import seeded
 
 _NAME = 'custom_hooks: CurriculumHook'
+_KEYS = ('begin', 'resolution', 'strength')
+#: The attribute that holds the magnitude of each augmentation of mmpretrain; None if it has none.
+_MAGNITUDES = {
+    'AutoContrast': None,
+    'Brightness': 'magnitude',
+    'ColorTransform': 'magnitude',
+    'Contrast': 'magnitude',
+    'Equalize': None,
+    'Invert': None,
+    'Posterize': 'bits',
+    'Rotate': 'angle',
+    'Sharpness': 'magnitude',
+    'Shear': 'magnitude',
+    'Solarize': 'thr',
+    'SolarizeAdd': 'magnitude',
+    'Translate': 'magnitude',
+}
+#: Values of these attributes at which the image does not change; 0 for all others.
+_NEUTRAL = {'bits': 8, 'thr': 256}
 
 
 @HOOKS.register_module()
@@ -30,7 +53,7 @@ class CurriculumHook(Hook):
     - ``resolution`` sets ``scale`` of the training pipeline's ``RandomResizedCrop``, and of a
       ``Resize`` to a square without ``keep_ratio``. Nothing else changes.
     - ``strength`` multiplies the magnitudes of mmpretrain's ``AutoAugment`` and ``RandAugment``;
-      see :func:`~mobileone_mm.training.curriculum.weakened`.
+      see :func:`weakened`.
 
     A switch writes one number in shared memory while no batch is loaded. All worker processes,
     persistent or not, read it from the first image of the epoch on. The number depends only on the
@@ -54,7 +77,15 @@ class CurriculumHook(Hook):
 
     def __init__(self, phases: Sequence[Mapping[str, Any]], total: int | None = None) -> None:
         self.phases = read_phases(phases)
-        check_total(self.phases, total)
+        if total is not None and (type(total) is not int or total < 1):
+            raise ValueError(
+                f'total: got {total!r}; expected a number of epochs, an integer from 1'
+            )
+        for index, phase in enumerate(self.phases):
+            if total is not None and phase.begin >= total:
+                raise ValueError(
+                    f'phases.{index}.begin: got {phase.begin}; expected less than total ({total})'
+                )
         self.total = total
         self._begins: list[int] = []
         self._index = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -62,10 +93,19 @@ class CurriculumHook(Hook):
 
     def begins(self, max_epochs: int) -> list[int]:
         """Return the first epoch of each phase; an InputError names a phase after the end."""
-        try:
-            return first_epochs(self.phases, self.total, max_epochs)
-        except ValueError as error:
-            raise InputError(f'{_NAME}: {error}') from error
+        begins: list[int] = []
+        for index, phase in enumerate(self.phases):
+            begin = phase.begin
+            if self.total is not None:
+                begin = math.floor(begin * max_epochs / self.total + 0.5)
+                begin = max(begin, begins[-1] + 1) if begins else begin
+            if begin >= max_epochs:
+                raise InputError(
+                    f'{_NAME}: phases.{index}: would begin at epoch {begin + 1} of a run of '
+                    f'{max_epochs}; remove it, or train longer'
+                )
+            begins.append(begin)
+        return begins
 
     def before_train(self, runner: Any) -> None:
         """Check the phases against the run and put them into the pipeline."""
@@ -144,9 +184,162 @@ class CurriculumHook(Hook):
                 )
 
 
+class Phase(NamedTuple):
+    """One phase of a curriculum; None does not change a setting."""
+
+    begin: int  # first epoch, counted from 0
+    resolution: int | None = None  # side of the square training images in pixels
+    strength: float | None = None  # factor of the augmentation magnitudes, 0 to 1
+
+    def __str__(self) -> str:
+        parts = (
+            (f'{self.resolution} px', self.resolution),
+            (f'strength {self.strength}', self.strength),
+        )
+        return ', '.join(text for text, value in parts if value is not None)
+
+
+def read_phases(phases: Sequence[Mapping[str, Any]]) -> tuple[Phase, ...]:
+    """Read phases from a config; a ValueError names the phase, the key and what is allowed."""
+    if not isinstance(phases, (list, tuple)) or not phases:
+        raise ValueError(f'phases: got {phases!r}; expected a list of dicts')
+    found = tuple(_read_phase(f'phases.{i}', phase) for i, phase in enumerate(phases))
+    if found[0].begin != 0:
+        raise ValueError(f'phases.0.begin: got {found[0].begin}; expected 0 for the first phase')
+    for index, (before, after) in enumerate(pairwise(found), 1):
+        where = f'phases.{index}'
+        if after.begin <= before.begin:
+            raise ValueError(
+                f'{where}.begin: got {after.begin}; expected more than in the phase before '
+                f'({before.begin})'
+            )
+        for key in _KEYS[1:]:
+            if (getattr(before, key) is None) != (getattr(after, key) is None):
+                raise ValueError(f'{where}.{key}: set it in all phases or in none')
+        if after[1:] == before[1:]:
+            raise ValueError(f'{where}: equals the phase before; remove it')
+    return found
+
+
+def _read_phase(where: str, phase: Any) -> Phase:
+    if not isinstance(phase, Mapping):
+        raise ValueError(f'{where}: got {phase!r}; expected a dict')
+    for key in phase:
+        if key not in _KEYS:
+            raise ValueError(f"{where}: unknown key '{key}'; expected {', '.join(_KEYS)}")
+    if 'begin' not in phase or len(phase) < 2:
+        raise ValueError(
+            f'{where}: got {phase!r}; expected begin, and resolution or strength or both'
+        )
+    begin, resolution, strength = (phase.get(key) for key in _KEYS)
+    if type(begin) is not int or begin < 0:
+        raise ValueError(f'{where}.begin: got {begin!r}; expected an epoch, an integer from 0')
+    if resolution is not None and (type(resolution) is not int or resolution < 1):
+        raise ValueError(f'{where}.resolution: got {resolution!r}; expected a number of pixels')
+    if strength is not None and (type(strength) not in (int, float) or not 0 <= strength <= 1):
+        raise ValueError(f'{where}.strength: got {strength!r}; expected 0 to 1')
+    return Phase(begin, resolution, strength)
+
+
 def _replaces_pipelines(hook: Hook) -> bool:
     """Return whether a hook of mmdet or mmpretrain replaces the pipeline of the dataset."""
     name = type(hook).__name__
     recipes = getattr(hook, 'schedule', {}) if name == 'SwitchRecipeHook' else {}
     replaced = any('train_pipeline' in recipe for recipe in recipes.values())
     return replaced or name == 'PipelineSwitchHook'
+
+
+class Phased(BaseTransform):
+    """Apply one of several transforms, selected by a number in shared memory.
+
+    Data-loader workers have copies of the pipeline, and persistent workers keep them. They all read
+    ``index``, an integer tensor of one element, which the main process writes.
+    """
+
+    def __init__(self, variants: Sequence[Any], index: Tensor) -> None:
+        self.variants = tuple(variants)
+        self.index = index
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.variants)  # mmcv iterates over a transform to find random methods
+
+    def transform(self, results: dict) -> dict | None:
+        """Apply the transform of the current phase."""
+        return self.variants[int(self.index)](results)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.variants[int(self.index)]!r})'
+
+
+def install(dataset: Any, phases: Sequence[Phase], index: Tensor) -> tuple[int, int]:
+    """Replace transforms of a dataset, also of one inside wrappers, by ones that follow ``index``.
+
+    Returns the number of transforms that change with the resolution, and with the strength. An
+    augmentation whose magnitude is not known here is a ValueError.
+    """
+    counts = dict(resolution=0, strength=0)
+    for inner in datasets_inside(dataset):
+        for owner, place, transform in _places(inner.pipeline):
+            key = _changed_by(transform)
+            if key is None or getattr(phases[0], key) is None:
+                continue
+            change: Any = _resized if key == 'resolution' else weakened
+            owner[place] = Phased([change(transform, getattr(p, key)) for p in phases], index)
+            counts[key] += 1
+    return counts['resolution'], counts['strength']
+
+
+def weakened(transform: Any, strength: float) -> Any:
+    """Return a copy of mmpretrain's AutoAugment or RandAugment with smaller magnitudes.
+
+    The strength multiplies the magnitudes. For Solarize it multiplies the distance of the threshold
+    from 256, for Posterize the number of removed bits (rounded). AutoContrast, Equalize and Invert
+    have no magnitude; an unknown augmentation is a ValueError.
+    """
+    copied = copy.deepcopy(transform)
+    for _, _, part in _places(copied):
+        if hasattr(part, 'transforms'):
+            continue
+        name = type(part).__name__
+        if getattr(part, 'magnitude_range', None) is not None:
+            part.magnitude_level *= strength
+        elif name not in _MAGNITUDES:
+            raise ValueError(f'{type(transform).__name__}: {name} has no known magnitude')
+        elif (setting := _MAGNITUDES[name]) is not None:
+            whole = getattr(part, setting)
+            value = whole + (1 - strength) * (_NEUTRAL.get(setting, 0) - whole)
+            setattr(part, setting, round(value) if setting == 'bits' else value)
+    return copied
+
+
+def _resized(transform: Any, resolution: int) -> Any:
+    copied = copy.copy(transform)
+    copied.scale = (resolution, resolution)
+    return copied
+
+
+def _changed_by(transform: Any) -> str | None:
+    """Return the setting of a phase that changes this transform, if any."""
+    kinds = type(transform).__mro__
+    names = {kind.__name__ for kind in kinds}
+    scale = getattr(transform, 'scale', None)
+    resizes = 'RandomResizedCrop' in names or (
+        'Resize' in names and not getattr(transform, 'keep_ratio', False)
+    )
+    if resizes and isinstance(scale, (list, tuple)) and len(set(scale)) == 1:
+        return 'resolution'
+    policies = [kind for kind in kinds if kind.__name__ in ('AutoAugment', 'RandAugment')]
+    own = any(kind.__module__.startswith('mmpretrain.') for kind in policies)
+    return 'strength' if own else None
+
+
+def _places(node: Any) -> Iterator[tuple[list, int, Any]]:
+    """Yield every transform in a pipeline or a wrapper of transforms, with its list and position."""
+    held = node if isinstance(node, list) else getattr(node, 'transforms', None)
+    if not isinstance(held, list):
+        if held is not None:
+            yield from _places(held)
+        return
+    for place, transform in enumerate(held):
+        yield held, place, transform
+        yield from _places(transform)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,13 +17,14 @@ from mmengine.runner import BaseLoop, autocast
 from torch import Tensor, nn
 
 from ..errors import InputError, ProofError
+from ..models.arguments import check_integer
 from ..registry import HOOKS
 from ..reparam import reparameterize_model
 from ..reparam.compare import exact_arithmetic, unit_differences, value_difference
 from ..reparam.surgery import unfused_blocks
-from ..training.averages import check_averages
 from ..training.channels_last import restore_format
 from ..training.run_model import require_units, unwrapped
+from .average_check import check_averages
 
 
 @HOOKS.register_module()
@@ -66,8 +66,7 @@ class DeployEvalHook(Hook):
     ) -> None:
         if verify not in ('first', 'always') and verify is not False:
             raise ValueError(f"verify: got {verify!r}; expected 'first', 'always' or False")
-        if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
-            raise ValueError(f'batches: got {batches!r}; expected an integer of at least 1')
+        check_integer('batches', batches, 1)
         if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
             raise ValueError(f'tolerance: got {tolerance!r}; expected a number between 0 and 1')
         if not isinstance(metric_tolerance, (int, float)) or not metric_tolerance >= 0:
@@ -85,13 +84,29 @@ class DeployEvalHook(Hook):
         loop = runner._val_loop
         if not isinstance(loop, BaseLoop) or loop is self._guarded:  # testing, or no validation
             return
-        self._check_place(runner)
+        hooks = list(runner.hooks)
+        for hook in hooks[: hooks.index(self)]:
+            if isinstance(hook, (EMAHook, CheckpointHook)):
+                raise InputError(
+                    f'custom_hooks: DeployEvalHook has the priority {self.priority}, behind '
+                    f'{type(hook).__name__}, which would get the fused model; remove its priority'
+                )
         _check_model(runner.model)
         if next(unfused_blocks(runner.model), None) is None:
             runner.logger.info(
                 'The model is in deploy form already; validation has nothing to fuse.'
             )
-        self._guard(runner, loop)
+        run, self._guarded = loop.run, loop
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            """Put the model back even if the validation raises."""
+            try:
+                return run(*args, **kwargs)
+            finally:
+                self._put_back(runner)
+                self._open, self._reference = False, None
+
+        loop.run = guarded
 
     def before_val_epoch(self, runner: Any) -> None:
         check_averages(runner)
@@ -142,30 +157,6 @@ class DeployEvalHook(Hook):
     def _put_back(self, runner: Any) -> None:
         if self._original is not None:
             runner.model, self._original = self._original, None
-
-    def _guard(self, runner: Any, loop: Any) -> None:
-        """Put the model back even if the validation raises."""
-        run = loop.run
-
-        @functools.wraps(run)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return run(*args, **kwargs)
-            finally:
-                self._put_back(runner)
-                self._open, self._reference = False, None
-
-        loop.run = guarded
-        self._guarded = loop
-
-    def _check_place(self, runner: Any) -> None:
-        hooks = list(runner.hooks)
-        for hook in hooks[: hooks.index(self)]:
-            if isinstance(hook, (EMAHook, CheckpointHook)):
-                raise InputError(
-                    f'custom_hooks: DeployEvalHook has the priority {self.priority}, behind '
-                    f'{type(hook).__name__}, which would get the fused model; remove its priority'
-                )
 
     def _judge(self, runner: Any, reference: _Reference, metrics: Mapping[str, Any]) -> None:
         found = [worst for worst in all_gather_object(reference.worst) if worst is not None]

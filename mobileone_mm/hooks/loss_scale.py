@@ -61,7 +61,11 @@ class LossScaleHook(Hook):
                 'normal in the first steps and once in about 2000 steps.'
             )
             self._skipped = 0
-            _forget_overflows(runner.message_hub)
+            grad_norms = runner.message_hub.log_scalars.get('train/grad_norm')
+            if grad_norms is not None:
+                values, counts = grad_norms.data
+                overflow = ~np.isfinite(values)
+                values[overflow] = counts[overflow] = 0
         self._stepped = False
 
     def after_train(self, runner: Any) -> None:
@@ -71,12 +75,3 @@ class LossScaleHook(Hook):
             self._handle = None
         if self._skipped:
             runner.logger.warning(f'The loss scaler skipped the last {self._skipped} steps.')
-
-
-def _forget_overflows(message_hub: Any) -> None:
-    buffer = message_hub.log_scalars.get('train/grad_norm')
-    if buffer is not None:
-        values, counts = buffer.data
-        overflow = ~np.isfinite(values)
-        values[overflow] = 0
-        counts[overflow] = 0

@@ -56,18 +56,15 @@ class PredictionSamplesHook(Hook):
     ) -> None:
         if self._painter is None or not is_main_process():
             return
-        for sample in outputs or ():
-            if self._seen in self._places and task_of(sample) is not None:
-                self._draw(runner, sample)
-            self._seen += 1
-
-    def _draw(self, runner: Any, sample: Any) -> None:
-        assert self._painter is not None
-        path = Path(str(sample.img_path))
-        try:
-            image = read_image(str(path))
-        except InputError:
-            return  # the dataloader reports it
-        # No slash: mmengine's local back end creates no folder, and cv2 then writes nothing.
-        name = f'val_{self._seen:06d}_{path.stem}'
-        runner.visualizer.add_image(name, self._painter.draw(image, sample), runner.iter)
+        for place, sample in enumerate(outputs or (), self._seen):
+            if place not in self._places or task_of(sample) is None:
+                continue
+            path = Path(str(sample.img_path))
+            try:
+                image = read_image(str(path))
+            except InputError:
+                continue  # the dataloader reports it
+            # No slash: mmengine's local back end creates no folder, and cv2 then writes nothing.
+            name = f'val_{place:06d}_{path.stem}'
+            runner.visualizer.add_image(name, self._painter.draw(image, sample), runner.iter)
+        self._seen += len(outputs or ())

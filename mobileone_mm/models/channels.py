@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -23,7 +23,10 @@ def check_channels(model_cfg: Mapping[str, Any], model: nn.Module) -> None:
     given = backbone.out_channels
     for path, wanted, index in _settings(model_cfg):
         try:
-            needed = _pick(given, index)
+            if index is None:
+                needed: Any = list(given)
+            else:
+                needed = given[index] if isinstance(index, int) else [given[i] for i in index]
         except IndexError:
             raise InputError(
                 f'{path}: its in_index is {index}, but the backbone has {len(given)} outputs; change '
@@ -38,33 +41,28 @@ def check_channels(model_cfg: Mapping[str, Any], model: nn.Module) -> None:
             )
 
 
-def _pick(given: Sequence[int], index: int | Sequence[int] | None) -> int | list[int]:
-    if index is None:
-        return list(given)
-    return given[index] if isinstance(index, int) else [given[i] for i in index]
-
-
 def _settings(model: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Yield path and value of each ``in_channels`` on the backbone, and the index of its outputs."""
-    neck, path = model.get('neck'), 'model.neck'
-    several = False
-    if isinstance(neck, (list, tuple)) and neck:
-        several, neck, path = True, neck[0], 'model.neck.0'
+    neck: Any = model.get('neck')
+    path = 'model.neck'
+    listed = isinstance(neck, (list, tuple)) and bool(neck)
+    if listed:
+        neck, path = neck[0], 'model.neck.0'
     if isinstance(neck, Mapping):
         wanted = neck.get('in_channels')
         if isinstance(wanted, (list, tuple)):
             yield f'{path}.in_channels', list(wanted), None
             return
         # mmpretrain's pooling keeps the channels, so the head gets the backbone's last output.
-        if several or not str(neck.get('type')).endswith('Pooling'):
+        if listed or not str(neck.get('type')).endswith('Pooling'):
             return
     elif neck is not None:
         return
     for key in ('head', 'decode_head', 'auxiliary_head'):
-        heads = model.get(key)
-        several = isinstance(heads, (list, tuple))
-        for place, head in enumerate(heads if isinstance(heads, (list, tuple)) else [heads]):
-            path = f'model.{key}.{place}' if several else f'model.{key}'
+        heads: Any = model.get(key)
+        listed = isinstance(heads, (list, tuple))
+        for place, head in enumerate(heads if listed else [heads]):
+            path = f'model.{key}.{place}' if listed else f'model.{key}'
             wanted = head.get('in_channels') if isinstance(head, Mapping) else None
             if isinstance(wanted, int):
                 yield f'{path}.in_channels', wanted, head.get('in_index', -1)

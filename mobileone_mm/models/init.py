@@ -55,7 +55,11 @@ class NearIdentityInit:
                 nn.init.zeros_(child.bias)
         for child in module.modules():
             if isinstance(child, MobileOneBlock) and not child.deploy:
-                self._near_identity(child)
+                for branch in child.reparam_branches():
+                    if branch.norm.affine and branch.weight is None:
+                        nn.init.constant_(branch.norm.bias, self.identity_shift)
+                    elif branch.norm.affine and child.branch_norm is not None:
+                        nn.init.constant_(branch.norm.weight, self.branch_scale)
         if hasattr(module, '_params_init_info'):  # mmengine logs the initialiser
             update_init_info(module, f'{self!r}, Kaiming in units without an identity branch')
 
@@ -64,12 +68,3 @@ class NearIdentityInit:
             f'{type(self).__name__}(branch_scale={self.branch_scale}, '
             f'identity_shift={self.identity_shift})'
         )
-
-    def _near_identity(self, block: MobileOneBlock) -> None:
-        if block.branch_norm is None or not block.branch_norm.affine:
-            return
-        for branch in block.reparam_branches():
-            if branch.weight is None:
-                nn.init.constant_(branch.norm.bias, self.identity_shift)
-            else:
-                nn.init.constant_(branch.norm.weight, self.branch_scale)

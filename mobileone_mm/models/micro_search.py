@@ -7,14 +7,14 @@ the figures and a common shape similar to S0 (docs/micro_models.md). It is deter
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import InputError
-from .count import Counts, count, count_units, list_units
 from .sizes import ARCHS, BASE_CHANNELS, Arch
 
 #: Conv branches (k) of every unit. The published figures are those of the deploy form, which does not
@@ -22,8 +22,7 @@ from .sizes import ARCHS, BASE_CHANNELS, Arch
 NUM_CONV_BRANCHES = 3
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """Published figures of one micro model, and the unit of the last printed digit of each."""
 
     parameters: float
@@ -75,13 +74,17 @@ def search(criteria: Criteria | None = None) -> list[Family]:
     """
     criteria = criteria or Criteria()
     _check(criteria)
-    factors = _width_factors(criteria)
+    steps = np.arange(1, int(max(ARCHS['s0'].width_factor) / criteria.step) + 1) * criteria.step
+    factors: Any = np.stack(np.meshgrid(*[steps] * 4, indexing='ij'), axis=-1).reshape(-1, 4)
+    growth = (factors * BASE_CHANNELS)[:, 1:] / (factors * BASE_CHANNELS)[:, :-1]
+    factors = factors[((growth >= criteria.min_growth) & (growth <= criteria.max_growth)).all(1)]
     families = []
-    for num_blocks in _depth_patterns():
-        # Each count is an array of all networks with this depth pattern.
+    limits = ARCHS['s0'].num_blocks
+    for num_blocks in product(*(range(1, limit + 1) for limit in limits)):
+        if not (num_blocks[0] <= num_blocks[1] < num_blocks[2] and num_blocks[3] == 1):
+            continue
         channels = (factors * BASE_CHANNELS).astype(np.int64).T
-        units = list_units((np.minimum(64, channels[0]), *channels), num_blocks)
-        counts = count_units(units, num_classes=1000)
+        counts = closed_form((np.minimum(64, channels[0]), *channels), num_blocks)
         fitting = [factors[_fits(counts, target, criteria)] for target in TARGETS.values()]
         for members in _nested(*fitting):
             archs = {
@@ -95,9 +98,32 @@ def search(criteria: Criteria | None = None) -> list[Family]:
 
 def deviations(name: str, arch: Arch) -> tuple[float, float]:
     """Return the relative deviations of fused parameters and MACs from the published ``name``."""
-    counts, target = count(arch), TARGETS[name]
-    parameters = abs(counts.parameters_fused / target.parameters - 1)
-    return parameters, abs(counts.macs / target.macs - 1)
+    parameters, macs = closed_form((arch.stem_channels, *arch.channels), arch.num_blocks)
+    target = TARGETS[name]
+    return abs(parameters / target.parameters - 1), abs(macs / target.macs - 1)
+
+
+def closed_form(channels: Sequence[Any], num_blocks: Sequence[int]) -> tuple[Any, Any]:
+    """Return parameters and MACs of deploy forms without SE, at 224 px with 1000 classes.
+
+    A unit with kernel size K, C input channels, D output channels and P output pixels has W weights:
+    K·K·D if depthwise, else K·K·C·D. It has W + D parameters and W·P MACs.
+
+    Args:
+        channels: Output channels of the stem and of the four stages: integers, or integer arrays to
+            count many networks at once.
+        num_blocks: Blocks of each stage.
+    """
+    side, before = 112, channels[0]
+    parameters, macs = 27 * before + before, 27 * before * side**2
+    for blocks, after in zip(num_blocks, channels[1:], strict=True):
+        side //= 2
+        for _ in range(blocks):
+            weights = 9 * before + before * after
+            parameters = parameters + weights + before + after
+            macs = macs + weights * side**2
+            before = after
+    return parameters + (before + 1) * 1000, macs + before * 1000
 
 
 def _check(criteria: Criteria) -> None:
@@ -115,33 +141,14 @@ def _check(criteria: Criteria) -> None:
         raise InputError(f'tolerance: got {criteria.tolerance}; expected at least 0')
 
 
-def _depth_patterns() -> Iterator[tuple[int, ...]]:
-    limits = ARCHS['s0'].num_blocks
-    for pattern in product(*(range(1, limit + 1) for limit in limits)):
-        if pattern[0] <= pattern[1] < pattern[2] and pattern[3] == 1:
-            yield pattern
-
-
-def _width_factors(criteria: Criteria) -> np.ndarray:
-    """Return all width factors whose growth satisfies the criteria: (number, 4)."""
-    largest = max(ARCHS['s0'].width_factor)
-    steps = np.arange(1, int(largest / criteria.step) + 1) * criteria.step
-    factors = np.stack(np.meshgrid(*[steps] * 4, indexing='ij'), axis=-1).reshape(-1, 4)
-    channels = factors * BASE_CHANNELS
-    growth = channels[:, 1:] / channels[:, :-1]
-    return factors[((growth >= criteria.min_growth) & (growth <= criteria.max_growth)).all(1)]
-
-
-def _fits(counts: Counts, target: Target, criteria: Criteria) -> np.ndarray:
+def _fits(counts: tuple[Any, Any], target: Target, criteria: Criteria) -> np.ndarray:
     """Return which networks have the published figures: (number,) of bool."""
-    fits = np.ones(counts.macs.shape, dtype=bool)
-    for found, published, digit in (
-        (counts.parameters_fused, target.parameters, target.parameters_digit),
-        (counts.macs, target.macs, target.macs_digit),
-    ):
-        fits &= np.abs(found / published - 1) <= criteria.tolerance
+    fits = np.ones(counts[0].shape, dtype=bool)
+    published = (target.parameters, target.parameters_digit), (target.macs, target.macs_digit)
+    for found, (figure, digit) in zip(counts, published, strict=True):
+        fits &= np.abs(found / figure - 1) <= criteria.tolerance
         if criteria.as_printed:
-            fits &= np.abs(found - published) < digit / 2
+            fits &= np.abs(found - figure) < digit / 2
     return fits
 
 

@@ -24,19 +24,13 @@ class Arch:
     """One size: a stem of one dense 3x3 unit, then four stages.
 
     A block is a depthwise 3x3 unit followed by a pointwise 1x1 unit. The field names are those of
-    mmpretrain's ``arch`` dict.
-
-    Attributes:
-        num_blocks: Blocks of each stage, at least 1.
-        width_factor: Multiplier of the base channels (64, 128, 256, 512) of each stage.
-        num_conv_branches: Conv-BN branches of each unit of a stage (the paper's k), at least 1.
-        num_se_blocks: Number of blocks at the end of each stage with squeeze-and-excitation in both
-            units.
+    mmpretrain's ``arch`` dict; each has one value for each stage.
     """
 
-    num_blocks: tuple[int, ...]
-    width_factor: tuple[float, ...]
-    num_conv_branches: tuple[int, ...] = (1, 1, 1, 1)
+    num_blocks: tuple[int, ...]  # at least 1
+    width_factor: tuple[float, ...]  # multiplier of the base channels (64, 128, 256, 512)
+    num_conv_branches: tuple[int, ...] = (1, 1, 1, 1)  # of each unit (the paper's k), at least 1
+    #: blocks at the end of each stage with squeeze-and-excitation in both units
     num_se_blocks: tuple[int, ...] = (0, 0, 0, 0)
 
     @property
@@ -75,15 +69,9 @@ def squeeze_channels(channels: int, ratio: int = 16) -> int:
 
 
 def get_arch(arch: str | Mapping[str, Any] | Arch) -> Arch:
-    """Return the size of a name, or check one that is given as a dict.
+    """Return the size of a name, or check one that is given as a dict with the fields of :class:`Arch`.
 
-    Args:
-        arch: A name, an :class:`Arch`, or a dict with its fields; the last two fields may be omitted
-            (one conv branch, no SE).
-
-    Raises:
-        TypeError: ``arch`` has another type, or a field has the wrong type.
-        ValueError: The name, a key or a value is not allowed.
+    A TypeError or ValueError names the field that is not allowed.
     """
     if isinstance(arch, Arch):
         return arch
@@ -98,11 +86,8 @@ def get_arch(arch: str | Mapping[str, Any] | Arch) -> Arch:
         raise TypeError(f'arch: got {type(arch).__name__}; expected a name or a dict')
     unknown, missing = set(arch) - set(_KEYS), {'num_blocks', 'width_factor'} - set(arch)
     if unknown or missing:
-        problem = (
-            f'unknown key {sorted(unknown)[0]!r}'
-            if unknown
-            else f'missing key {sorted(missing)[0]!r}'
-        )
+        key = sorted(unknown or missing)[0]
+        problem = f'{"unknown" if unknown else "missing"} key {key!r}'
         raise ValueError(f'arch: {problem}; expected the keys {", ".join(_KEYS)}')
     checked = Arch(**{key: _read_field(key, value) for key, value in arch.items()})
     if min(checked.channels) < 1:

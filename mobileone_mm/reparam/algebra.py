@@ -1,4 +1,4 @@
-"""Arithmetic of fusing as pure functions of tensors.
+"""Arithmetic of fusing and of lifting, the opposite, as pure functions of tensors.
 
 For a branch ``BN(W * x)`` in eval mode with scale γ, shift β, running mean μ, running variance σ²
 and ε, the fused kernel and bias are ``W γ / s`` and ``β - μ γ / s`` with ``s = sqrt(σ² + ε)`` per
@@ -10,6 +10,7 @@ milliseconds, and float32 sums of branches would lose digits permanently.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,13 +18,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .protocol import Branch
 
+KINDS = ('conv', 'scale', 'identity')
+# Standard deviation of the differences between conv branches, relative to that of their kernels. Equal
+# branches would get equal gradients and stay equal.
+_SPREAD = 0.1
+
 
 def identity_kernel(shape: tuple[int, int, int, int]) -> Tensor:
-    """Return the float64 kernel whose convolution returns its input.
-
-    Args:
-        shape: (out, in / groups, k, k); out is also the number of input channels.
-    """
+    """Return the float64 kernel (out, in / groups, k, k) whose convolution returns its input."""
     out_channels, in_per_group, height, width = shape
     kernel = torch.zeros(shape, dtype=torch.float64)
     channel = torch.arange(out_channels)
@@ -34,9 +36,7 @@ def identity_kernel(shape: tuple[int, int, int, int]) -> Tensor:
 def norm_to_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Return scale and shift (float64, CPU) of a batch normalisation in eval mode.
 
-    Raises:
-        ValueError: There are no running statistics, a value is not finite, or σ² + ε is not
-            positive.
+    Missing running statistics, a value that is not finite, or σ² + ε ≤ 0 are a ValueError.
     """
     mean, var = norm.running_mean, norm.running_var
     if mean is None or var is None:
@@ -84,6 +84,78 @@ def fuse_branches(
         centre += weight * scale.reshape(-1, 1, 1, 1)
         bias += shift
     return kernel, bias
+
+
+class LiftedBranch(NamedTuple):
+    """One branch in float64."""
+
+    kernel: Tensor | None  # of the convolution; None for the identity branch
+    norm: dict[str, Tensor]  # `weight`, `bias`, `running_mean` and `running_var` of the BN
+
+
+def lift_kernel(
+    kernel: Tensor,
+    bias: Tensor,
+    kinds: Sequence[str],
+    eps: float,
+    generator: torch.Generator | None = None,
+) -> list[LiftedBranch]:
+    """Return branches whose sum in eval mode is the convolution with a kernel and a bias.
+
+    Fusing is a sum, so many sets of branches are possible. Here the scale branch gets half of the
+    kernel's centre, the identity branch half of the remaining diagonal, and the conv branches share
+    the rest equally, with small differences that cancel. The first branch gets the bias as its shift.
+    The running statistics are mean 0 and variance 1.
+
+    Args:
+        kernel: Shape (out, in / groups, k, k), k odd; the bias has shape (out,).
+        kinds: ``conv``, ``scale`` or ``identity`` for each branch in any order; at least one conv.
+        eps: ε of the BN layers.
+        generator: Random generator of the differences.
+    """
+    if 'conv' not in kinds or not set(kinds) <= set(KINDS):
+        raise ValueError(
+            f'kinds: got {list(kinds)}; expected {", ".join(KINDS)}, at least one conv'
+        )
+    rest = _double(kernel).clone()
+    ones = torch.ones(len(rest), dtype=torch.float64)
+    row, column = rest.shape[2] // 2, rest.shape[3] // 2
+    kernels: dict[str, list[Tensor | None]] = {}
+    scales = {'conv': ones, 'scale': ones}
+    if 'scale' in kinds:
+        centre = rest[:, :, row, column] / 2
+        rest[:, :, row, column] -= centre
+        kernels['scale'] = [centre[:, :, None, None]]
+    if 'identity' in kinds:
+        channel = torch.arange(len(rest))
+        own = channel % rest.shape[1]
+        scales['identity'] = rest[channel, own, row, column] / 2
+        rest[channel, own, row, column] -= scales['identity']
+        kernels['identity'] = [None]
+    kernels['conv'] = list(_shares(rest, kinds.count('conv'), generator))
+    branches = []
+    for number, kind in enumerate(kinds):
+        norm = {
+            'weight': scales[kind] * (1 + eps) ** 0.5,  # BN divides by sqrt(1 + eps)
+            'bias': 0 * ones if number else _double(bias),
+            'running_mean': 0 * ones,
+            'running_var': ones.clone(),
+        }
+        branches.append(LiftedBranch(kernels[kind].pop(0), norm))
+    return branches
+
+
+def _shares(kernel: Tensor, count: int, generator: torch.Generator | None) -> list[Tensor]:
+    """Return kernels that differ slightly and whose sum is ``kernel``."""
+    shares = [kernel / count for _ in range(count)]
+    if count == 1:
+        return shares
+    noise = torch.randn((count, *kernel.shape), generator=generator, dtype=torch.float64)
+    noise -= noise.mean(0)
+    spread = _SPREAD * float(kernel.std(correction=0)) / count
+    shares = [share + spread * part for share, part in zip(shares, noise, strict=True)]
+    shares[-1] = kernel - torch.stack(shares[:-1]).sum(0)  # the exact remainder
+    return shares
 
 
 def _double(tensor: Tensor) -> Tensor:

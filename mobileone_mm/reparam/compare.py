@@ -84,19 +84,12 @@ def greatest(*values: Any) -> float:
 
 
 def max_difference(first: Any, second: Any, floor: float = 0.0) -> tuple[float, float]:
-    """Return the greatest difference of two nested outputs, absolute and relative.
+    """Return the greatest difference of an expected and another nested output, absolute and relative.
 
     The relative difference of two tensors is the greatest absolute difference divided by their scale:
-    the greatest magnitude in the first tensor, or the floor if that is more. The greatest relative
-    difference of all pairs of tensors is returned. NaN on either side gives infinity.
-
-    Args:
-        first: The expected output: tensors in tuples, lists and mappings.
-        second: The output to compare.
-        floor: The smallest scale; see :func:`scale_floor`.
-
-    Raises:
-        ValueError: The outputs have no numbers, or differ in number or shape of tensors.
+    the greatest magnitude in the first tensor, or the floor (see :func:`scale_floor`) if that is more.
+    The greatest relative difference of all pairs of tensors is returned. NaN on either side gives
+    infinity. Outputs without numbers, or of another number or shape of tensors, are a ValueError.
     """
     pairs = list(tensors_of(first)), list(tensors_of(second))
     shapes = tuple([tuple(t.shape) for t in side] for side in pairs)
@@ -116,11 +109,10 @@ def max_difference(first: Any, second: Any, floor: float = 0.0) -> tuple[float, 
 
 
 def scale_floor(*values: Any) -> float:
-    """Return the smallest scale by which a difference is divided, given what surrounds the output.
+    """Return the smallest scale by which a difference is divided, from what surrounds the output.
 
-    That is the inputs of a unit, or all outputs of a model: rounding errors of an output are
-    proportional to what it is computed from. A nearly dead output (a unit whose scale is close to 0)
-    has no digits of its own to compare.
+    That is the inputs of a unit, or all outputs of a model. A nearly dead output (a unit whose scale is
+    close to 0) has no digits of its own to compare.
     """
     return FLOOR * greatest(values)
 
@@ -133,12 +125,8 @@ def unit_differences(
 
     Comparing whole outputs is not enough: later layers can hide an error of some percent in one unit.
     Yields a dict from the name of a unit to its greatest difference, absolute and relative (see
-    :func:`max_difference`), which is filled while the model runs. Runs whose expected output is not
-    finite are left out: there the weights are at fault, not the counterpart.
-
-    Args:
-        first: The model that runs.
-        others: Counterparts of its submodules, by name.
+    :func:`max_difference`), which is filled while the model ``first`` runs. Runs whose expected output
+    is not finite are left out: there the weights are at fault, not the counterpart.
     """
     found: dict[str, tuple[float, float]] = {}
     given: list[tuple[Any, Any]] = []  # a stack: units may contain one another

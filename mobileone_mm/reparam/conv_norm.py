@@ -63,15 +63,13 @@ def find_conv_norms(model: nn.Module) -> Found:
             continue
         parent = name.rpartition('.')[0]
         layer = _layer_before(modules[parent], norm) if name else 'is the whole model'
+        reason: str | None = layer
         if layer in modules[parent]._modules:
             reason = _obstacle(modules[parent]._modules[layer], norm)
-            layer = f'{parent}.{layer}'.removeprefix('.')
-        else:
-            reason = layer
         if reason:
             left[name] = reason
         else:
-            pairs.append(ConvNorm(parent, layer, name))
+            pairs.append(ConvNorm(parent, f'{parent}.{layer}'.removeprefix('.'), name))
     return _without_shared(modules, pairs, left)
 
 

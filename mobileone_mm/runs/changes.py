@@ -184,17 +184,15 @@ def broken_files(cfg: Config, flags: Flags) -> None:
     head = mapping(head[-1] if isinstance(head, (list, tuple)) and head else head)
     # A bare LoadAnnotations is mmseg's only in mmseg's scope: mmdet has one of that name, too.
     masks = (*_MASK_LOADERS, *(['LoadAnnotations'] if cfg.get('default_scope') == 'mmseg' else ()))
-    for training, step in _steps(cfg, _IMAGE_LOADERS):
-        _replace(step, 'LoadImage', 'skip' if training else 'blank', flags)
-    for training, step in _steps(cfg, masks):
-        _replace(step, 'LoadSegAnnotations', 'skip' if training else 'ignore', flags)
-        step.setdefault('num_classes', head.get('num_classes'))
-        step.setdefault('ignore_index', head.get('ignore_index', 255))
-
-
-def _replace(step: Any, name: str, on_error: str, flags: Flags) -> None:
-    step['type'] = f'mobileone_mm.{name}'
-    step['on_error'] = 'raise' if flags.stop_at_broken_images else step.get('on_error', on_error)
+    for training, step in _steps(cfg, {*_IMAGE_LOADERS, *masks}):
+        is_mask = type_name(step) in masks
+        on_error = 'skip' if training else 'ignore' if is_mask else 'blank'
+        on_error = 'raise' if flags.stop_at_broken_images else step.get('on_error', on_error)
+        name = 'LoadSegAnnotations' if is_mask else 'LoadImage'
+        step.update(type=f'mobileone_mm.{name}', on_error=on_error)
+        if is_mask:
+            step.setdefault('num_classes', head.get('num_classes'))
+            step.setdefault('ignore_index', head.get('ignore_index', 255))
 
 
 def stored_outputs(cfg: Config, flags: Flags) -> None:  # noqa: ARG001

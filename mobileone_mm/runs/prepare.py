@@ -111,18 +111,10 @@ def prepare(
     purpose: Purpose = READ,
     **flags: Any,
 ) -> Prepared:
-    """Read a config once, change it once and check it once.
+    """Read a config once, change it once and check it once; an InputError names what does not fit.
 
-    The default scope of the process becomes that of the config.
-
-    Args:
-        path: Path of the config.
-        options: Overrides of ``--cfg-options``, by dotted key.
-        purpose: What the config is for.
-        **flags: Attributes of :class:`~mobileone_mm.runs.changes.Flags` besides ``config``.
-
-    Raises:
-        InputError: Anything that the user gave does not fit.
+    The default scope of the process becomes that of the config. The options are those of
+    ``--cfg-options``, the flags are attributes of :class:`~mobileone_mm.runs.changes.Flags`.
     """
     cfg = load_config(path, options, purpose.needs)
     _use_scope(cfg.get('default_scope'))
@@ -191,15 +183,16 @@ def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     for path in dict.fromkeys([*before, *after]):
         old, new = before.get(path, _ABSENT), after.get(path, _ABSENT)
         if old is not new and (type(old) is not type(new) or old != new):
-            lines.append(f'{path}: {_value(old)} -> {_value(new)}')
+            lines.append(f'{path}: {old} -> {new}')
     return lines
 
 
-_ABSENT = object()
+class _Absent:
+    def __str__(self) -> str:
+        return '(not set)'
 
 
-def _value(value: Any) -> str:
-    return '(not set)' if value is _ABSENT else str(value)
+_ABSENT = _Absent()
 
 
 def _short(done: list[str] | None) -> str:

@@ -81,8 +81,13 @@ def select_device(device: str | None) -> str:
     except RuntimeError:
         raise InputError(f"--device: got '{device}'; expected cpu, cuda or cuda:N") from None
     if chosen.type == 'cuda':
-        if device is not None:
-            _check_cuda(device, chosen.index)
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            cpu_build = torch.version.cuda is None
+            reason = 'this torch is a CPU build' if cpu_build else 'this machine has no usable GPU'
+            raise InputError(f'--device {device}: {reason}; use --device cpu')
+        if chosen.index is not None and chosen.index >= count:
+            raise InputError(f'--device {device}: this machine has {count} GPUs, counted from 0')
         if chosen.index is not None:
             _gpu_before[:] = _gpu_before or [torch.cuda.current_device()]
             torch.cuda.set_device(chosen.index)
@@ -92,16 +97,6 @@ def select_device(device: str | None) -> str:
         raise InputError(f"--device: got '{device}'; this machine has {_MACHINE_DEVICE}")
     utils.DEVICE = chosen.type
     return asked
-
-
-def _check_cuda(device: str, index: int | None) -> None:
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if count == 0:
-        cpu_build = torch.version.cuda is None
-        reason = 'this torch is a CPU build' if cpu_build else 'this machine has no usable GPU'
-        raise InputError(f'--device {device}: {reason}; use --device cpu')
-    if index is not None and index >= count:
-        raise InputError(f'--device {device}: this machine has {count} GPUs, counted from 0')
 
 
 def is_first_process() -> bool:

@@ -9,8 +9,7 @@ from typing import Any
 
 from ..benchmark.tables import text_table
 from ..files import atomic_write
-from .plan import Measure, Plan
-from .schedules import Group
+from .plan import Group, Plan
 
 # The table has no room for more groups; the largest ones are shown.
 _MOST_GROUPS = 4
@@ -130,26 +129,25 @@ def _points(plan: Plan) -> str:
 
 def _measures(plan: Plan) -> str:
     rows = [['size', 'iterations', 'MMACs', 'deploy', 's/iteration', 'loading', 'memory', 'time']]
-    rows += [_measured(measure) for measure in plan.measures]
-    total = sum(measure.cost.seconds * measure.iterations for measure in plan.measures)
+    total = 0.0
+    for measure in plan.measures:
+        cost = measure.cost
+        total += cost.seconds * measure.iterations
+        counts = (measure.macs, measure.macs_deploy)
+        row = [
+            f'{cost.size[1]} x {cost.size[0]}',
+            f'{measure.iterations:,}',
+            *('?' if macs is None else f'{macs / 1e6:,.0f}' for macs in counts),
+            f'{cost.seconds:.3g}',
+            f'{cost.waited / cost.seconds:.0%}',
+            '?' if cost.memory is None else f'{cost.memory / 2**30:.2f} GB',
+            _duration(cost.seconds * measure.iterations),
+        ]
+        rows.append(row)
     return (
         f'{text_table(rows)}\n'
         f'About {_duration(total)} on {plan.device}, from a few measured steps, without validation.'
     )
-
-
-def _measured(measure: Measure) -> list[str]:
-    cost = measure.cost
-    counts = (measure.macs, measure.macs_deploy)
-    return [
-        f'{cost.size[1]} x {cost.size[0]}',
-        f'{measure.iterations:,}',
-        *('?' if macs is None else f'{macs / 1e6:,.0f}' for macs in counts),
-        f'{cost.seconds:.3g}',
-        f'{cost.waited / cost.seconds:.0%}',
-        '?' if cost.memory is None else f'{cost.memory / 2**30:.2f} GB',
-        _duration(cost.seconds * measure.iterations),
-    ]
 
 
 def _phase_keys(plan: Plan) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,17 +12,24 @@ from typing import Any, ClassVar
 import torch.distributed as dist
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import _ParamScheduler
 from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 from ..files import atomic_text
 from . import channels_last
-from .resume import checked_resume
 from .run_model import unwrapped
 from .seeding import SeededSampler, seed_samples
+
+# What torch and mmengine raise when they load a state that belongs to another run.
+_MISFITS = (
+    AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+# Attributes of a scheduler that say how far it is, not what it does.
+_PROGRESS = ('last_step', 'base_values', 'verbose')
 
 
 class Runner(MMEngineRunner):
@@ -34,8 +43,7 @@ class Runner(MMEngineRunner):
       after the new one is written.
     - :meth:`write_config` writes the copy of the config, not the constructor: a run that is refused
       must not overwrite the config of an earlier run, nor a test the config of the training.
-    - A model and its EMA in different forms are an error; mmengine exchanges them by position.
-    - A dataloader without a batch is an error; mmengine would train nothing and report success.
+    - A model and its EMA in different forms are an error, as is a dataloader without a batch.
     - ``compile`` compiles the backbone. mmengine compiles the whole training step; torch cannot trace
       its optimizer (the parameter groups are mmengine's ConfigDicts), and would compile it again for
       every learning rate.
@@ -92,8 +100,7 @@ class Runner(MMEngineRunner):
     ) -> DataLoader:
         """Build a dataloader whose augmentation depends only on the seed and the position in the run.
 
-        Raises:
-            InputError: The dataloader would yield no batch.
+        A dataloader without a batch is an InputError; mmengine would train nothing and report success.
         """
         if not isinstance(dataloader, dict):
             return MMEngineRunner.build_dataloader(dataloader, seed, diff_rank_seed)
@@ -111,7 +118,7 @@ class Runner(MMEngineRunner):
         return loader
 
     def load_or_resume(self) -> None:
-        """Load a checkpoint or resume from one; see :func:`~.resume.checked_resume`."""
+        """Load a checkpoint or resume from one; see :func:`checked_resume`."""
         with checked_resume(self):
             super().load_or_resume()
 
@@ -170,12 +177,60 @@ class Runner(MMEngineRunner):
             atomic_text(Path(folder, name).with_suffix('.py'), self.cfg.pretty_text)
 
 
-def join_cpu_group(timeout: float | None = None) -> None:
-    """Join the process group of torchrun with the gloo backend.
+@contextmanager
+def checked_resume(runner: MMEngineRunner) -> Iterator[None]:
+    """Turn a state that does not fit into an InputError, and log which schedules were replaced.
 
-    Args:
-        timeout: Longest time of a collective operation in seconds; None for torch's default.
+    mmengine replaces the schedules of the config by those of the checkpoint and does not say so. A
+    run that is resumed in order to train longer then stays at the rate where the old one ended.
     """
+    planned = _schedules(runner)
+    try:
+        yield
+    except _MISFITS as error:
+        if isinstance(error, InputError) or not runner._resume:
+            raise
+        raise InputError(
+            f"--resume: the state in '{runner._load_from}' does not fit this run "
+            f'({type(error).__name__}: {one_line(error)[:200]}); resume with the config that the run '
+            'was started with, or start a new run from the weights with --cfg-options load_from=...'
+        ) from error
+    for (name, own), (_, taken) in zip(planned, _schedules(runner), strict=False):
+        changed = [
+            f'{key} {taken[key]}, not {own[key]}' for key in own if taken.get(key) != own[key]
+        ]
+        if changed:
+            runner.logger.warning(
+                f'{name}: the run uses the schedule of its checkpoint ({", ".join(changed)} as in '
+                'this config). To use another schedule, start a new run from the weights: '
+                '--cfg-options load_from=...'
+            )
+
+
+def _schedules(runner: MMEngineRunner) -> list[tuple[str, dict[str, Any]]]:
+    """Class and settings of each parameter scheduler, in order; none before they are built."""
+    found = runner.param_schedulers
+    groups = found.values() if isinstance(found, dict) else [found]
+    return [
+        (
+            type(scheduler).__name__,
+            {
+                key: value
+                for key, value in vars(scheduler).items()
+                if isinstance(value, (int, float, list))
+                and not key.startswith('_')
+                and key not in _PROGRESS
+            },
+        )
+        for group in groups
+        if isinstance(group, list)
+        for scheduler in group
+        if isinstance(scheduler, _ParamScheduler)
+    ]
+
+
+def join_cpu_group(timeout: float | None = None) -> None:
+    """Join the process group of torchrun with the gloo backend; the timeout is in seconds."""
     limit = None if timeout is None else timedelta(seconds=timeout)
     os.environ.setdefault('LOCAL_RANK', os.environ['RANK'])
     dist.init_process_group('gloo', timeout=limit)

@@ -71,11 +71,8 @@ class SeededIndex(int):
 class SeededSampler(Sampler):
     """Add a seed to every index of another sampler.
 
-    Args:
-        sampler: Config of the sampler that gives the order.
-        dataset: The dataset, passed to that sampler.
-        seed: Seed of the order, passed to that sampler.
-        sample_seed: Seed of the augmentation.
+    ``sampler`` is its config, built with ``dataset`` and ``seed``, which gives the order. The seeds
+    of the augmentation are derived from ``sample_seed``.
     """
 
     def __init__(self, sampler: dict, dataset: Sized, seed: int | None, sample_seed: int) -> None:
@@ -129,7 +126,11 @@ class SeededItems:
                 return self.dataset[int(index)]
         except (OSError, SyntaxError) as error:
             # Pillow's errors about a broken mask do not name the file.
-            raise InputError(f'{self._name(int(index))} cannot be loaded: {error}') from error
+            known = hasattr(self.dataset, 'get_data_info')
+            info = self.dataset.get_data_info(int(index)) if known else {}
+            files = [info[key] for key in ('img_path', 'seg_map_path') if info.get(key)]
+            name = ' with '.join(f"'{file}'" for file in files) or f'sample {int(index)}'
+            raise InputError(f'{name} cannot be loaded: {error}') from error
         except Exception as error:
             # mmengine raises a plain Exception if it can load none of many samples.
             if type(error) is Exception and 'annot find valid image' in str(error):
@@ -137,11 +138,6 @@ class SeededItems:
                     'no sample of many could be loaded; the log names the files'
                 ) from error
             raise
-
-    def _name(self, index: int) -> str:
-        info = self.dataset.get_data_info(index) if hasattr(self.dataset, 'get_data_info') else {}
-        files = [info[key] for key in ('img_path', 'seg_map_path') if info.get(key)]
-        return ' with '.join(f"'{file}'" for file in files) or f'sample {index}'
 
 
 def seed_samples(dataloader: DataLoader) -> None:

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..reparam import Branch
-from ..reparam.algebra import fuse_branches
-from ..reparam.lift import lift_kernel
+from ..reparam.algebra import fuse_branches, lift_kernel
 from .names import FORM_PARTS, TensorName, parse, render
 
 EPS = 1e-5  # of every public MobileOne
@@ -59,7 +58,7 @@ def lift_state(
     """Lift a state dict in deploy form; the function in eval mode stays the same.
 
     Each fused kernel is written into the branches that the unit has in ``target``; see
-    :func:`~mobileone_mm.reparam.lift.lift_kernel`. The statistics are neutral (mean 0, variance 1).
+    :func:`~mobileone_mm.reparam.algebra.lift_kernel`. The statistics are neutral (mean 0, variance 1).
     Measure them with :class:`~mobileone_mm.hooks.recalibrate.RecalibrateHook` before training, or the
     function changes in the first step, when BN normalises by its batch.
 

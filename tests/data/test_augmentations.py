@@ -15,8 +15,8 @@ from mmpretrain.datasets import transforms as host
 
 from mobileone_mm.data import augmentations
 from mobileone_mm.data.augmentations import AutoAugment, RandAugment
+from mobileone_mm.hooks.curriculum import weakened
 from mobileone_mm.runs.changes import Flags, faster_transforms
-from mobileone_mm.training.curriculum import weakened
 
 RNG = np.random.default_rng(0)
 KINDS = {

@@ -13,10 +13,9 @@ from mmengine.model import ExponentialMovingAverage
 
 from mobileone_mm import convert_to_deploy, reparameterize_model
 from mobileone_mm.errors import InputError
-from mobileone_mm.hooks.average_check import AverageCheckHook
+from mobileone_mm.hooks.average_check import AverageCheckHook, check_averages
 from mobileone_mm.hooks.deploy_eval import DeployEvalHook
 from mobileone_mm.models import MobileOneBlock
-from mobileone_mm.training.averages import check_averages
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.forms import fuse_state
 from mobileone_mm.weights.mmengine_loader import use_safe_loader

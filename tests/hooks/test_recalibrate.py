@@ -11,10 +11,14 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
-from mobileone_mm.hooks.recalibrate import RecalibrateHook, _separate_loader
+from mobileone_mm.hooks.recalibrate import (
+    RecalibrateHook,
+    _separate_loader,
+    recalibrate,
+    training_jump,
+)
 from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.reparam.compare import max_difference, randomize_
-from mobileone_mm.training.recalibration import recalibrate, training_jump
 from mobileone_mm.weights.forms import lift_state
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.fileio import LocalBackend
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
@@ -104,13 +105,13 @@ def test_contiguous_checkpoints_and_resumed_state():
 def test_kept_checkpoints(keep, files, make_runner, tmp_path, monkeypatch):
     """Also in a resumed run; an old file is removed only after the new one is there."""
     counts = []
-    remove = CheckpointHook._remove
+    remove = LocalBackend.remove
 
-    def count(self, step):
+    def count(self, path):
         counts.append(len(list((tmp_path / 'run').glob('epoch_*.pth'))))
-        remove(self, step)
+        remove(self, path)
 
-    monkeypatch.setattr(CheckpointHook, '_remove', count)
+    monkeypatch.setattr(LocalBackend, 'remove', count)
     for epochs in (3, 4):
         resume = dict(resume=True, load_from=str(tmp_path / 'run' / 'epoch_3.pth'))
         make_runner(kind=Runner, epochs=epochs, checkpoint=dict(max_keep_ckpts=keep),

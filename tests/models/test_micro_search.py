@@ -1,4 +1,4 @@
-"""Closed-form counts, and the search that finds the micro models again."""
+"""Counts of parameters and MACs, and the search that finds the micro models again."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from mobileone_mm.cli.run import call_tool
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import ARCHS, Arch
 from mobileone_mm.models.block import SqueezeExcite
-from mobileone_mm.models.count import count, count_units, list_units
-from mobileone_mm.models.micro_search import TARGETS, Criteria, deviations, search
+from mobileone_mm.models.count import count
+from mobileone_mm.models.micro_search import TARGETS, Criteria, closed_form, deviations, search
 from mobileone_mm.models.sizes import squeeze_channels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,13 +80,13 @@ def test_squeeze_width_is_that_of_the_module():
     assert [squeeze_channels(w) for w in widths] == [m.conv1.conv.out_channels for m in modules]
 
 
-def test_counts_of_arrays_are_those_of_each_network():
+def test_the_closed_form_counts_what_is_built():
     factors = np.array([(0.5, 0.5, 0.5, 0.75), (1.5, 0.75, 1.0, 1.0), (1.0, 1.0, 0.5, 0.25)])
     channels = (factors * (64, 128, 256, 512)).astype(int).T
-    units = list_units((np.minimum(64, channels[0]), *channels), (2, 3, 4, 1), (2, 2, 2, 2))
-    found = np.stack(count_units(units, num_classes=1000), axis=1)
-    expected = [count(Arch((2, 3, 4, 1), tuple(row), (2, 2, 2, 2))) for row in factors]
-    assert found.tolist() == [list(counts) for counts in expected]
+    found = closed_form((np.minimum(64, channels[0]), *channels), (2, 3, 4, 1))
+    built = [count(Arch((2, 3, 4, 1), tuple(row))) for row in factors]
+    assert found[0].tolist() == [counts.parameters_fused for counts in built]
+    assert found[1].tolist() == [counts.macs for counts in built]
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mobileone_mm.reparam.algebra import identity_kernel
-from mobileone_mm.reparam.lift import lift_kernel
+from mobileone_mm.reparam.algebra import identity_kernel, lift_kernel
 
 EPS = 1e-3
 

@@ -13,9 +13,8 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mobileone_mm.models.count import count
 from mobileone_mm.reparam import reparameterize_model
-from mobileone_mm.training.plan import Plan, _macs
+from mobileone_mm.training.plan import Group, Plan, Point, _macs, ema_momentum
 from mobileone_mm.training.plan_report import report
-from mobileone_mm.training.schedules import Group, Point, ema_momentum
 
 
 @pytest.mark.parametrize('arch', ['s0', 's4', 'mu1'])

@@ -15,9 +15,8 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
 from mobileone_mm.errors import InputError
-from mobileone_mm.training.resume import checked_resume
 from mobileone_mm.training.run_model import require_units, unwrapped
-from mobileone_mm.training.runner import Runner, join_cpu_group
+from mobileone_mm.training.runner import Runner, checked_resume, join_cpu_group
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
 
 from .conftest import loader

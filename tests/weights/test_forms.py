@@ -7,8 +7,8 @@ import torch
 
 from mobileone_mm import MobileOne, load_weights, reparameterize_model
 from mobileone_mm.errors import InputError
+from mobileone_mm.reparam.algebra import lift_kernel
 from mobileone_mm.reparam.compare import max_difference, randomize_
-from mobileone_mm.reparam.lift import lift_kernel
 from mobileone_mm.weights.forms import fuse_state, lift_state
 
 SIZES = ['s0', 's1', 's2', 's3', 's4', 'mu0']

@@ -13,15 +13,7 @@ from mmpretrain.datasets.transforms import AutoAugment, RandAugment, RandomResiz
 from torch.utils.data import DataLoader, Dataset
 
 from mobileone_mm.data.augmentations import AutoAugment as OurAutoAugment
-from mobileone_mm.hooks.curriculum import CurriculumHook
-from mobileone_mm.training.curriculum import (
-    Phased,
-    check_total,
-    first_epochs,
-    install,
-    read_phases,
-    weakened,
-)
+from mobileone_mm.hooks.curriculum import CurriculumHook, Phased, install, read_phases, weakened
 
 PAPER = [
     dict(begin=0, resolution=160, strength=0.3),
@@ -42,8 +34,8 @@ PAPER = [
         (None, 114, [0, 38, 113]),
     ],
 )
-def test_first_epochs(total, max_epochs, begins):
-    assert first_epochs(read_phases(PAPER), total, max_epochs) == begins
+def test_begins(total, max_epochs, begins):
+    assert CurriculumHook(PAPER, total).begins(max_epochs) == begins
 
 
 @pytest.mark.parametrize(
@@ -52,7 +44,7 @@ def test_first_epochs(total, max_epochs, begins):
 def test_a_phase_behind_the_end(total, max_epochs, number, epoch):
     line = f'phases.{number}: would begin at epoch {epoch} of a run of {max_epochs};'
     with pytest.raises(ValueError, match=line):
-        first_epochs(read_phases(PAPER), total, max_epochs)
+        CurriculumHook(PAPER, total).begins(max_epochs)
 
 
 def changed(index, **values):
@@ -109,10 +101,9 @@ def test_phases_at_the_limits():
     assert one == ((0, 1, 0),)
     assert read_phases([dict(begin=0, strength=1)]) == ((0, None, 1),)
     assert str(read_phases(PAPER)[0]) == '160 px, strength 0.3'
-    check_total(one, 1)
-    check_total(one, None)
+    assert CurriculumHook([dict(begin=0, strength=1)], total=1).total == 1
     with pytest.raises(ValueError, match='phases.2: would begin at epoch 114 of a run of 113'):
-        first_epochs(read_phases(PAPER), None, 113)
+        CurriculumHook(PAPER).begins(113)
 
 
 @pytest.mark.parametrize('total', [0, -3, 1.5, True, '300'])
