@@ -48,6 +48,11 @@ def for_host(checkpoint: dict[str, Any], filename: str) -> dict[str, Any]:
     return {'meta': {}, **others, 'state_dict': state}
 
 
+def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Read a checkpoint for mmengine, whose log calls this reader ``local`` because of its name."""
+    return for_host(read_any(filename, map_location), filename)
+
+
 def allow_mmengine_globals() -> None:
     """Let a plain ``torch.load`` read what mmengine's Runner writes.
 
@@ -71,10 +76,7 @@ def use_named_weights() -> None:
     from mmengine.model.weight_init import PretrainedInit, update_init_info
     from mmengine.runner.checkpoint import CheckpointLoader
 
-    def load_named(filename: str, map_location: Any = None) -> dict[str, Any]:
-        return for_host(read_any(filename, map_location), filename)
-
-    CheckpointLoader.register_scheme(PREFIX, load_named, force=True)
+    CheckpointLoader.register_scheme(PREFIX, load_from_local, force=True)
     plain_call = getattr(PretrainedInit.__call__, 'replaced', PretrainedInit.__call__)
 
     def init_pretrained(self: PretrainedInit, module: nn.Module) -> None:
@@ -113,9 +115,6 @@ def use_safe_loader() -> None:
     file's code; both read downloads with ``weights_only=False``.
     """
     from mmengine.runner import checkpoint
-
-    def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-        return for_host(read_checkpoint(filename, map_location), filename)
 
     def load_url(
         url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True
