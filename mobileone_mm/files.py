@@ -34,7 +34,7 @@ REASONS = {
     errno.ENAMETOOLONG: 'the name is too long; choose a shorter one',
 }
 Path_ = str | os.PathLike[str]
-#: what goes into a file, or a function that writes it
+#: the bytes of a file, or a function that is called with the file, open for writing bytes
 Content = bytes | Callable[[BinaryIO], Any]
 
 
@@ -47,10 +47,6 @@ def atomic_write(path: Path_, content: Content) -> None:
     """Write one file: a temporary name in the same folder, fsync, rename.
 
     A missing folder is created. A symbolic link is followed, so that the link stays.
-
-    Args:
-        path: The file to write.
-        content: The bytes, or a function that is called with the file, open for writing bytes.
 
     Raises:
         InputError: The file cannot be written (no permission, a full disk, a folder of that name).
@@ -121,9 +117,7 @@ def atomic_write_all(contents: Mapping[Path_, Content]) -> None:
 def atomic_folder(path: Path_, argument: str) -> Iterator[Path]:
     """Yield a temporary folder that is renamed to the given path at the end, or removed after an error.
 
-    Args:
-        path: New or empty folder.
-        argument: Name of the argument that gave the path, for messages.
+    Messages begin with ``argument``, the name of the argument that gave the path.
 
     Raises:
         InputError: The folder is not empty, is a file, or cannot be written.

@@ -29,20 +29,16 @@ _OTHER_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 @dataclass(frozen=True)
 class Folding:
-    """The deploy form of a model, built from its config; its weights are not set.
+    """The deploy form of a model, built from its config; its weights are not set."""
 
-    Attributes:
-        text: The config.
-        model: The model that the text builds.
-        without: Settings of the model that the text sets to None.
-        pairs: Layers and BNs that become one layer.
-        left: Names of normalisation layers that stay, with the reason.
-    """
-
+    #: the config, which builds the model
     text: str
     model: nn.Module
+    #: settings of the model that the text sets to None
     without: tuple[Place, ...]
+    #: layers and BNs that become one layer
     pairs: list[ConvNorm]
+    #: names of normalisation layers that stay, with the reason
     left: dict[str, str]
 
 

@@ -23,30 +23,23 @@ SUFFIXES = ('.pth', '.pt', '.safetensors')
 
 @dataclass
 class Conversion:
-    """A proved conversion that is not written yet.
+    """A proved conversion that is not written yet."""
 
-    Attributes:
-        paths: Paths of ``checkpoint``, ``config`` and ``report``.
-        text: The config.
-        state: The weights, on the CPU.
-        meta: Content of the checkpoint besides the weights.
-        report: Content of the report; :meth:`write` adds sizes and hashes of the files.
-    """
-
+    #: paths of ``checkpoint``, ``config`` and ``report``
     paths: dict[str, Path]
+    #: the config
     text: str
+    #: the weights, on the CPU
     state: dict[str, Tensor]
+    #: content of the checkpoint besides the weights
     meta: dict[str, Any]
+    #: content of the report, to which :meth:`write` adds sizes and hashes of the files
     report: dict[str, Any]
 
     def write(self, folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
         """Write the three files, all of them or none, and return their paths.
 
-        Args:
-            folder: A folder to write to instead, for a trial.
-
-        Raises:
-            InputError: A file cannot be written.
+        For a trial, they are written to the given folder.
         """
         paths = self.paths
         if folder is not None:
@@ -106,10 +99,7 @@ def pair_meta(
 ) -> dict[str, Any]:
     """Return what the hosts' ``init_*`` functions look up, and the source of the weights.
 
-    Args:
-        given: ``meta`` of the checkpoint that was converted, with its config and source.
-        text: The config of the pair.
-        dataset_meta: Classes and palette, for a checkpoint that has none.
+    ``dataset_meta`` gives classes and palette for a checkpoint whose meta (``given``) has none.
     """
     meta = {
         'cfg': text,

@@ -33,20 +33,15 @@ OWN_TOLERANCE_EPS = 1000
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of one output of two models.
+    """The greatest difference of one output of two models."""
 
-    Attributes:
-        input: Name of the input.
-        dtype: The dtype of the computation.
-        output: ``output N``, the N-th tensor of the raw outputs, or the name of a fused unit.
-        absolute: Greatest absolute difference.
-        relative: The same, divided by the scale of the output.
-    """
-
+    #: name of the input
     input: str
     dtype: str
+    #: ``output N``, the N-th tensor of the raw outputs, or the name of a fused unit
     output: str
     absolute: float
+    #: divided by the scale of the output
     relative: float
 
 

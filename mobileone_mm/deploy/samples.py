@@ -126,11 +126,7 @@ def structured_input(size: tuple[int, int], channels: int) -> Tensor:
 def image_inputs(
     model: nn.Module, paths: Sequence[str | os.PathLike[str]], size: tuple[int, int]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield names and images (1, C, H, W), resized and preprocessed by the model's own preprocessor.
-
-    Raises:
-        InputError: A file is missing or is not an image.
-    """
+    """Yield names and images (1, C, H, W), resized and preprocessed by the model's own preprocessor."""
     from PIL import Image
 
     for path in paths:

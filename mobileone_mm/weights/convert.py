@@ -96,11 +96,7 @@ def _lifted(state: Mapping[str, Tensor], arch: str | None) -> dict[str, Tensor]:
 
 
 def weight_bytes(state: Mapping[str, Tensor], meta: Mapping[str, Any], suffix: str) -> bytes:
-    """Return the content of a checkpoint with ``meta`` and ``state_dict``, or of a safetensors file.
-
-    Raises:
-        InputError: The library for safetensors is missing.
-    """
+    """Return the content of a checkpoint with ``meta`` and ``state_dict``, or of a safetensors file."""
     if suffix != '.safetensors':
         return torch_bytes({'meta': dict(meta), 'state_dict': dict(state)})
     try:

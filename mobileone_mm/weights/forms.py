@@ -31,10 +31,7 @@ def fuse_state(state: Mapping[str, Tensor], eps: float = EPS) -> dict[str, Tenso
     """Fuse the units of a state dict in training form; the function in eval mode stays the same.
 
     Half precision becomes float32, because fused kernels have more digits than half precision.
-
-    Args:
-        state: Keys of mmpretrain's naming.
-        eps: Epsilon of the BN layers, which no file holds.
+    ``eps`` is that of the BN layers, which no file holds.
 
     Raises:
         InputError: A unit is incomplete, or its weights cannot be fused.
@@ -63,7 +60,6 @@ def lift_state(
     function changes in the first step, when BN normalises by its batch.
 
     Args:
-        state: Keys of mmpretrain's naming.
         target: State dict of the model in training form; only its keys count.
         eps: Epsilon of the BN layers of the model.
 

@@ -26,17 +26,13 @@ _PARTS = (*FORM_PARTS['train'], *FORM_PARTS['deploy'], 'se_reduce', 'se_expand')
 
 @dataclass(frozen=True)
 class Scheme:
-    """How one code base names the tensors.
+    """How one code base names the tensors."""
 
-    Attributes:
-        stages: The stem and the four stages. The number of the unit follows that of a stage (even:
-            depthwise, odd: pointwise).
-        parts: Names of a unit's parts; ``{j}`` is the branch.
-        classifier: The linear layer after global pooling.
-    """
-
+    #: the stem and the four stages; the number of the unit follows (even: depthwise, odd: pointwise)
     stages: tuple[str, ...]
+    #: parts of a unit; ``{j}`` is the branch
     parts: Mapping[str, str]
+    #: the linear layer after global pooling
     classifier: str
 
 
@@ -180,18 +176,14 @@ def form_of(keys: Iterable[str]) -> str | None:
 
 
 def to_mmpretrain(state_dict: Mapping[str, T], keep_others: bool = False) -> dict[str, T]:
-    """Rename a MobileOne state dict to mmpretrain's keys.
+    """Rename the state dict of a MobileOne, bare or as ``backbone.``, to mmpretrain's keys.
 
     The backbone comes without a prefix (``stage0. ...``), the classifier as ``head.fc.``. Keys that
     are mmpretrain's lose their ``backbone.``; other keys of such a file stay as they are.
 
-    Args:
-        state_dict: A MobileOne, bare or as ``backbone.``.
-        keep_others: Keep keys as they are that the scheme of another code base does not know.
-
     Raises:
         InputError: The keys follow no known scheme, or a file of another code base has a key that its
-            scheme does not know.
+            scheme does not know (unless ``keep_others``).
     """
     scheme = scheme_of(state_dict)
     if scheme is None:

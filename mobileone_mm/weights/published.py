@@ -87,11 +87,7 @@ def local_file(source: Source) -> Path:
 
 
 def find(name: str) -> NamedWeights:
-    """Look a public file up by name, with or without ``mobileone_mm://``.
-
-    Raises:
-        InputError: The name is unknown.
-    """
+    """Look a public file up by name, with or without ``mobileone_mm://``."""
     key = name.removeprefix(PREFIX)
     if key not in NAMED:
         kinds = sorted({other.partition('-')[2] for other in NAMED})
@@ -108,11 +104,8 @@ def download(
     """Return the path of a downloaded file in the cache, see :func:`cache_path`.
 
     A file that mmengine or ``torch.hub`` downloaded lies under its base name, which several addresses
-    share. It is used only if its SHA-256 is the known one, or the one that its name ends in.
-
-    Args:
-        folder: The cache; ``checkpoints`` of torch's hub folder if not given.
-        sha256: Beginning of its SHA-256, which is checked each time.
+    share. It is used only if its SHA-256 is the known one, or the one that its name ends in. A given
+    beginning of the SHA-256 is checked each time.
 
     Raises:
         InputError: It cannot be downloaded, or is another file than expected.
@@ -142,7 +135,7 @@ def download(
 def cache_path(address: str, folder: str | None = None) -> Path:
     """Return where the cache keeps the file of an address; the whole address is the key.
 
-    The folder ``checkpoints`` of torch's hub folder, which ``TORCH_HOME`` moves, has a folder for each
+    The folder (``checkpoints`` of torch's hub folder, which ``TORCH_HOME`` moves) has a folder for each
     address, and in it the file under its own name.
     """
     plain = address.partition('?')[0]
