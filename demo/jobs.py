@@ -33,7 +33,6 @@ class Job:
 
     Attributes:
         config: The config to train.
-        root_variable: Environment variable of its data root.
         layout: Layout of the drawn data, a key of ``LAYOUTS``.
         metric: Metric that must reach ``TARGET``.
         best: Its best value.
@@ -42,12 +41,16 @@ class Job:
     """
 
     config: str
-    root_variable: str
     layout: str
     metric: str
     best: float
     train_options: tuple[str, ...]
     test_options: tuple[str, ...] = ()
+
+    @property
+    def root_variable(self) -> str:
+        """Environment variable of its data root."""
+        return f'{self.layout.upper()}_ROOT'
 
 
 # No ImageNet weights: the demo needs no network.
@@ -77,7 +80,6 @@ def _training(lr: float, batch_size: int, epochs: int, warmup: int) -> tuple[str
 JOBS = {
     'det': Job(
         config='ssdlite_mobileone_s2_coco',
-        root_variable='COCO_ROOT',
         layout='coco',
         metric='coco/bbox_mAP_50',
         best=1.0,
@@ -92,7 +94,6 @@ JOBS = {
     ),
     'cls': Job(
         config='mobileone_s1_in1k',
-        root_variable='IMAGENET_ROOT',
         layout='imagenet',
         metric='accuracy/top1',
         best=100.0,
@@ -107,7 +108,6 @@ JOBS = {
     ),
     'seg': Job(
         config='deeplabv3_mobileone_s0_voc',
-        root_variable='VOC_ROOT',
         layout='voc',
         metric='mIoU',
         best=100.0,

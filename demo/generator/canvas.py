@@ -34,11 +34,9 @@ def mix(first: Color, second: Color, share: float) -> Color:
     return red, green, blue
 
 
-def ellipse(
-    x: float, y: float, rx: float, ry: float, turn: float = 0.0, steps: int = 40
-) -> np.ndarray:
+def ellipse(x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> np.ndarray:
     """Return the polygon of an ellipse around (x, y), rotated by ``turn`` degrees clockwise."""
-    angle = np.linspace(0, 2 * np.pi, steps, endpoint=False)
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     ring = np.stack([rx * np.cos(angle), ry * np.sin(angle)], axis=1)
     return shift(rotate(ring, turn), x, y)
 
@@ -67,15 +65,13 @@ def box(left: float, top: float, right: float, bottom: float, radius: float) -> 
     return np.concatenate([shift(rotate(arc, turn), x, y) for x, y, turn in corners])
 
 
-def smooth(points: Points, closed: bool = True, steps: int = 8) -> np.ndarray:
-    """Return the Catmull-Rom curve through points, with ``steps`` points for each piece."""
+def smooth(points: Points, closed: bool = True) -> np.ndarray:
+    """Return the Catmull-Rom curve through points, with 8 points for each piece."""
     knots = np.asarray(points, dtype=float)
     if not closed:
         knots = np.concatenate([knots[:1], knots, knots[-1:]])
-    before, start, stop, after = (
-        np.roll(knots, shift, axis=0)[:, None] for shift in (1, 0, -1, -2)
-    )
-    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
+    before, start, stop, after = (np.roll(knots, by, axis=0)[:, None] for by in (1, 0, -1, -2))
+    t = np.linspace(0, 1, 8, endpoint=False)[None, :, None]
     curve = 0.5 * (
         2 * start
         + (stop - before) * t

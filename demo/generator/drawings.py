@@ -150,12 +150,9 @@ def bus(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.shape(ellipse(0.9, 0.22, 0.07, 0.08), (255, 246, 190), 0.7)
     canvas.shape(box(-1.02, 0.34, 1.02, 0.46, 0.05), _DARK, 0.8)
     for x in (-0.56, 0.52):
-        for radius, fill, outline in (
-            (0.25, _DARK, 1),
-            (0.13, (206, 210, 218), 0.6),
-            (0.05, _DARK, 0),
-        ):
-            canvas.shape(ellipse(x, 0.44, radius, radius), fill, outline)
+        canvas.shape(ellipse(x, 0.44, 0.25, 0.25), _DARK)
+        canvas.shape(ellipse(x, 0.44, 0.13, 0.13), (206, 210, 218), 0.6)
+        canvas.shape(ellipse(x, 0.44, 0.05, 0.05), _DARK, 0)
 
 
 def _window(canvas: Canvas, left: float, top: float, right: float, bottom: float) -> None:
@@ -261,12 +258,7 @@ DRAWINGS = {
 def draw(name: str, side: float, rng: np.random.Generator) -> Sprite:
     """Draw an object with random pose and colors; its longer side is about ``side`` pixels."""
     drawing = DRAWINGS[name]
-    canvas = Canvas(
-        side,
-        _INK,
-        turn=float(rng.uniform(-drawing.tilt, drawing.tilt)),
-        stretch=float(rng.uniform(0.88, 1.14)),
-        mirror=bool(rng.random() < 0.5),
-    )
+    turn, stretch = rng.uniform(-drawing.tilt, drawing.tilt), rng.uniform(0.88, 1.14)
+    canvas = Canvas(side, _INK, turn, stretch, mirror=rng.random() < 0.5)
     drawing.draw(canvas, rng)
     return canvas.sprite()

@@ -44,17 +44,9 @@ IMAGENET_CLASSES = tuple(thing.name for thing in THINGS if thing.wnid)
 VOC_CLASSES = tuple(thing.name for thing in THINGS if thing.voc)
 
 # ADE20K's indices of the surfaces in the scenes.
-ADE_STUFF = {
-    'building': 2,
-    'sky': 3,
-    'tree': 5,
-    'road': 7,
-    'grass': 10,
-    'sidewalk': 12,
-    'mountain': 17,
-    'sea': 27,
-    'sand': 47,
-}
+ADE_STUFF = dict(
+    building=2, sky=3, tree=5, road=7, grass=10, sidewalk=12, mountain=17, sea=27, sand=47
+)
 
 _COCO_GROUPS = {
     'person': 'person',

@@ -1,9 +1,7 @@
-"""Datasets packed into few large files, for storage that is slow with many small files.
+"""Datasets packed into few large files: tar shards in WebDataset's layout, or LMDB.
 
-There are two layouts: tar shards in WebDataset's layout, and LMDB.
-``tools/dataset_converters/pack_dataset.py`` writes them and ``mobileone_mm.PackedDataset`` reads
-them. mmengine's file functions read single images (:mod:`mobileone_mm.data.packed.backend`), so
-every loading transform of the hosts works on both.
+mmengine's file functions read single images (:mod:`mobileone_mm.data.packed.backend`), so every
+loading transform of the hosts works on both.
 
 Why the existing readers are not used:
 

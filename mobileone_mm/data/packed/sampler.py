@@ -123,9 +123,6 @@ class ReadAhead:
 
     ``posix_fadvise(WILLNEED)`` reads only the read-ahead size of the device, often 128 kB, and does
     not report the rest.
-
-    Args:
-        pack: The shards.
     """
 
     def __init__(self, pack: TarPack) -> None:

@@ -34,13 +34,10 @@ def source(tiny_imagenet):
 @pytest.fixture(scope='session')
 def layouts(source, tmp_path_factory):
     """Settings of the same dataset as folders, shards (several, shuffled) and LMDB."""
-    items, classes = items_of_dataset(source)
     found = {'folders': {**source, 'pipeline': PIPELINE}}
     for form in ('shards', 'lmdb') if find_spec('lmdb') else ('shards',):
         root = tmp_path_factory.mktemp(form)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr('mobileone_mm.data.packed.write._MB', 12_000)
-            write_pack(items, root / 'train', form, classes, seed=3, shard_size=1)
+        _pack(source, root / 'train', form, seed=3)
         found[form] = dict(
             type='mobileone_mm.PackedDataset', data_root=str(root), split='train', pipeline=PIPELINE
         )
@@ -52,13 +49,18 @@ def shards(source, tmp_path):
     """A function that packs the tiny ImageNet into shards of its own, and gives their folder."""
 
     def make(name='train', **options):
-        items, classes = items_of_dataset(source)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr('mobileone_mm.data.packed.write._MB', 12_000)
-            write_pack(items, tmp_path / name, 'shards', classes, shard_size=1, **options)
-        return tmp_path / name
+        return _pack(source, tmp_path / name, 'shards', **options)
 
     return make
+
+
+def _pack(source, folder, form, **options):
+    """Pack into shards of about 12 kB, so that there are several."""
+    items, classes = items_of_dataset(source)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mobileone_mm.data.packed.write._MB', 12_000)
+        write_pack(items, folder, form, classes, shard_size=1, **options)
+    return folder
 
 
 @pytest.fixture
