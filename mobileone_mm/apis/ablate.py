@@ -82,7 +82,10 @@ def ablate(
         for name, options in known.items()
         if only is None or name in only or name == first
     }
-    metric = metric or _best_metric(configs[first])
+    best = configs[first].get('default_hooks', {}).get('checkpoint', {}).get('save_best')
+    metric = metric or best
+    if not isinstance(metric, str) or metric == 'auto':
+        raise InputError('--metric: save_best of the config names no metric; give its name')
     runs = [_plan(cfg, name, seed, folder) for seed in seeds for name, cfg in configs.items()]
     values = _run_all(runs, folder, _Trainer(root, metric, jobs, keep_checkpoints, device))
     summary = summarise(values, metric)
@@ -134,13 +137,6 @@ def _configure(config: str | Path, name: str, options: dict[str, Any]) -> Config
         if prepared.written.get(key) is None:
             raise InputError(f"variant '{name}': the config has no '{key}'")
     return prepared.written  # each run adapts the config to its machine
-
-
-def _best_metric(cfg: Config) -> str:
-    best = cfg.get('default_hooks', {}).get('checkpoint', {}).get('save_best')
-    if not isinstance(best, str) or best == 'auto':
-        raise InputError('--metric: save_best of the config names no metric; give its name')
-    return best
 
 
 def _plan(cfg: Config, name: str, seed: int, folder: Path) -> Run:

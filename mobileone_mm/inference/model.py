@@ -62,9 +62,8 @@ def _is_palette(palette: Any, count: int) -> bool:
         colors = np.asarray(palette)
     except ValueError:
         return False
-    if not isinstance(palette, (list, tuple)) or colors.dtype.kind not in 'iu':
-        return False
-    return colors.shape == (count, 3) and bool(((colors >= 0) & (colors < 256)).all())
+    whole = isinstance(palette, (list, tuple)) and colors.dtype.kind in 'iu'
+    return whole and colors.shape == (count, 3) and 0 <= colors.min() <= colors.max() < 256
 
 
 def _metas(cfg: Config, stored: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -104,15 +104,19 @@ def plot(summary: Mapping[str, Any], path: str | Path) -> None:
     grid = figure.add_gridspec(len(corrupted) + bars, len(GROUPS))
     for row, name in enumerate(corrupted):
         errors = summary[name]['errors']
-        drawn = [group for group, members in GROUPS.items() if any(m in errors for m in members)]
-        for column, group in enumerate(drawn):
+        shown = [group for group, members in GROUPS.items() if any(m in errors for m in members)]
+        for column, group in enumerate(shown):
             axes = figure.add_subplot(grid[row, column])
             _lines(axes, errors, GROUPS[group], summary['sets'].get('clean'))
             axes.set_title(f'{TITLES[name]}: {group}')
             if column == 0:
                 axes.set_ylabel('top-1 error (%)')
     if bars:
-        _bars(figure.add_subplot(grid[-1, :]), summary['sets'])
+        axes, sets = figure.add_subplot(grid[-1, :]), summary['sets']
+        labels = [f'{TITLES[name]}\n{found["images"]} images' for name, found in sets.items()]
+        drawn = axes.bar(labels, [found['top1'] for found in sets.values()], width=0.5)
+        axes.bar_label(drawn, fmt='%.1f')
+        axes.set(ylabel='top-1 accuracy (%)', ylim=(0, 100), xlim=(-1, max(len(sets), 4)))
     figure.tight_layout()
     atomic_write(path, lambda file: figure.savefig(file, format='png'))
 
@@ -123,17 +127,7 @@ def _lines(axes: Any, errors: Mapping, members: Sequence[str], clean: Mapping | 
         if name in errors:
             points = sorted({**start, **errors[name]}.items())
             axes.plot(*zip(*points, strict=True), marker='o', label=name)
-    axes.set_xticks([*start, *SEVERITIES])
-    axes.set_xlabel('severity (0: clean)' if start else 'severity')
-    axes.set_ylim(0, 100)
+    label = 'severity (0: clean)' if start else 'severity'
+    axes.set(xticks=[*start, *SEVERITIES], xlabel=label, ylim=(0, 100))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-
-
-def _bars(axes: Any, sets: Mapping[str, Any]) -> None:
-    labels = [f'{TITLES[name]}\n{found["images"]} images' for name, found in sets.items()]
-    bars = axes.bar(labels, [found['top1'] for found in sets.values()], width=0.5)
-    axes.bar_label(bars, fmt='%.1f')
-    axes.set_ylabel('top-1 accuracy (%)')
-    axes.set_ylim(0, 100)
-    axes.set_xlim(-1, max(len(sets), 4))
