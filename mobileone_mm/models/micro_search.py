@@ -107,12 +107,8 @@ def closed_form(channels: Sequence[Any], num_blocks: Sequence[int]) -> tuple[Any
     """Return parameters and MACs of deploy forms without SE, at 224 px with 1000 classes.
 
     A unit with kernel size K, C input channels, D output channels and P output pixels has W weights:
-    K·K·D if depthwise, else K·K·C·D. It has W + D parameters and W·P MACs.
-
-    Args:
-        channels: Output channels of the stem and of the four stages: integers, or integer arrays to
-            count many networks at once.
-        num_blocks: Blocks of each stage.
+    K·K·D if depthwise, else K·K·C·D. It has W + D parameters and W·P MACs. ``channels`` are the outputs
+    of the stem and of the four stages: integers, or integer arrays to count many networks at once.
     """
     side, before = 112, channels[0]
     parameters, macs = 27 * before + before, 27 * before * side**2
