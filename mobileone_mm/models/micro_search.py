@@ -69,8 +69,7 @@ def search(criteria: Criteria | None = None) -> list[Family]:
     one block at stride 32, at least as many blocks in stage 1 as in stage 0; no SE; channels are
     multiples of 8; no stage of a larger model is narrower than that of a smaller one.
 
-    Raises:
-        InputError: A criterion is outside its range.
+    A criterion outside its range is an InputError.
     """
     criteria = criteria or Criteria()
     _check(criteria)
