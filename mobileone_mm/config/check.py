@@ -46,16 +46,8 @@ _MODEL_CFG_KEYS = (
     'max_per_img', 'min_bbox_size', 'mode', 'neg_pos_ratio', 'nms', 'nms_pre', 'pos_weight', 'probs',
     'rcnn', 'rpn', 'rpn_proposal', 'sampler', 'score_thr', 'smoothl1_beta', 'stride',
 )  # fmt: skip
-#: packages of mmengine's visualizer back ends that pip does not install with it
-_BACKEND_PACKAGES = {
-    'AimVisBackend': 'aim',
-    'ClearMLVisBackend': 'clearml',
-    'DVCLiveVisBackend': 'dvclive',
-    'MLflowVisBackend': 'mlflow',
-    'NeptuneVisBackend': 'neptune',
-    'TensorboardVisBackend': 'tensorboard',
-    'WandbVisBackend': 'wandb',
-}
+#: packages of mmengine's visualizer back ends (AimVisBackend ...) that pip does not install with it
+_BACKEND_PACKAGES = ('aim', 'clearml', 'dvclive', 'mlflow', 'neptune', 'tensorboard', 'wandb')
 
 
 _PARTS = ('train', 'val', 'test')
@@ -181,7 +173,7 @@ def _check_back_ends(cfg: Config) -> None:
     back_ends = mapping(cfg.get('visualizer')).get('vis_backends')
     for index, node in enumerate(back_ends if isinstance(back_ends, (list, tuple)) else ()):
         name = type_name(node).rpartition('.')[2]
-        package = _BACKEND_PACKAGES.get(name)
+        package = next((p for p in _BACKEND_PACKAGES if name.lower() == f'{p}visbackend'), None)
         if package is not None and importlib.util.find_spec(package) is None:
             raise InputError(
                 f'visualizer.vis_backends.{index}.type: {name} needs the package {package}, which is '

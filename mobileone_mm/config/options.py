@@ -40,10 +40,8 @@ def parse_value(text: str) -> Any:
 
     Allowed are lists, tuples and dicts as in Python, ``dict(a=1)`` included; lists whose strings have
     no quotes (``[a, b]``) or that have no brackets (``1,2,3``); numbers, True, False and None. Anything
-    else is a string. A single value in parentheses is a tuple.
-
-    Raises:
-        ValueError: The brackets are unbalanced, or the text looks like a dict and is not one.
+    else is a string. A single value in parentheses is a tuple. Unbalanced brackets, and a text that
+    looks like a dict and is not one, are a ValueError.
     """
     text = text.strip().strip('\'"')
     if text.startswith(('[', '(', '{', 'dict(')):

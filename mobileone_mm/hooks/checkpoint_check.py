@@ -28,20 +28,18 @@ class CheckpointCheckHook(Hook):
     Args:
         whole: Whether all of the model must fit, as for a test or a resumed run. Otherwise only its
             MobileOne must, if it has one: a fine-tuned model has a head of its own.
-        resume: Whether the run continues: its optimizer knows the parameters of one form only.
     """
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, whole: bool = True, resume: bool = False) -> None:
+    def __init__(self, whole: bool = True) -> None:
         self.whole = whole
-        self.resume = resume
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         model: Any = unwrapped(runner.model)
         source = str(runner._load_from)
         weights = read_weights(checkpoint, source)
-        if self.resume:
+        if runner._resume:  # its optimizer knows the parameters of one form only
             file, own = weights.form, form_of(model.state_dict())
             if file and own and file != own:
                 names = dict(train='training', deploy='deploy')

@@ -45,10 +45,8 @@ _NEUTRAL = {'bits': 8, 'thr': 256}
 class CurriculumHook(Hook):
     """Train in phases, each with its own resolution and augmentation strength.
 
-    mmpretrain's ``SwitchRecipeHook`` replaces whole pipelines at fixed epochs. It ignores unknown keys
-    (so the phases of mmpretrain's own MobileOne configs never start), ignores a phase after the end
-    of the run, and needs other numbers for a shorter run. It has no magnitudes: each phase would have
-    to list AutoAugment's 25 policies. Here a phase is a few numbers:
+    mmpretrain's ``SwitchRecipeHook`` replaces whole pipelines at fixed epochs, ignores unknown keys and
+    a phase after the end of the run, and knows no magnitudes. Here a phase is a few numbers:
 
     - ``resolution`` sets ``scale`` of the training pipeline's ``RandomResizedCrop``, and of a
       ``Resize`` to a square without ``keep_ratio``. Nothing else changes.

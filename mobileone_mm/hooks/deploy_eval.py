@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from numbers import Real
 from typing import Any, Literal
 
@@ -246,11 +246,9 @@ def _check_model(model: nn.Module) -> None:
     require_units(model, 'DeployEvalHook')
 
 
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
+def _random_state_kept() -> AbstractContextManager[None]:
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        yield
+    return torch.random.fork_rng(devices=devices)
 
 
 def _number(value: Any) -> float:

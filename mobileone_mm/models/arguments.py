@@ -13,11 +13,7 @@ def is_integer(value: Any) -> bool:
 
 
 def check_integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Return an integer argument from ``low`` to ``high``; None is no upper limit.
-
-    Raises:
-        TypeError, ValueError: It is not an integer, or outside the range.
-    """
+    """Return an integer argument from ``low`` to ``high``; else raise a TypeError or ValueError."""
     expected = f'an integer of at least {low}'
     if high is not None:
         expected = f'an integer from {low} to {high}'

@@ -20,9 +20,9 @@ class NearIdentityInit:
     identity branch, the conv and scale branches get a small BN scale and the identity branch gets a
     positive BN shift, so most values pass ReLU: the unit is nearly ``x -> (x - mean) / std + shift``.
     Units without an identity branch, which change width or resolution, get the usual initialisation.
-    Both changes are needed. That the repeated ReLU is the cause is an inference; the effect is measured
-    (docs/results.md). It is meant for short training from scratch on small data; the ImageNet configs
-    use the paper's initialisation.
+    That the repeated ReLU is the cause is an inference; the effect is measured (docs/results.md). It is
+    meant for short training from scratch on small data; the ImageNet configs use the paper's
+    initialisation.
 
     Use it as ``init_cfg=dict(type='mobileone_mm.NearIdentityInit')``.
 

@@ -69,8 +69,7 @@ def search(criteria: Criteria | None = None) -> list[Family]:
     one block at stride 32, at least as many blocks in stage 1 as in stage 0; no SE; channels are
     multiples of 8; no stage of a larger model is narrower than that of a smaller one.
 
-    Raises:
-        InputError: A criterion is outside its range.
+    A criterion outside its range is an InputError.
     """
     criteria = criteria or Criteria()
     _check(criteria)
@@ -107,12 +106,8 @@ def closed_form(channels: Sequence[Any], num_blocks: Sequence[int]) -> tuple[Any
     """Return parameters and MACs of deploy forms without SE, at 224 px with 1000 classes.
 
     A unit with kernel size K, C input channels, D output channels and P output pixels has W weights:
-    K·K·D if depthwise, else K·K·C·D. It has W + D parameters and W·P MACs.
-
-    Args:
-        channels: Output channels of the stem and of the four stages: integers, or integer arrays to
-            count many networks at once.
-        num_blocks: Blocks of each stage.
+    K·K·D if depthwise, else K·K·C·D. It has W + D parameters and W·P MACs. ``channels`` are the outputs
+    of the stem and of the four stages: integers, or integer arrays to count many networks at once.
     """
     side, before = 112, channels[0]
     parameters, macs = 27 * before + before, 27 * before * side**2

@@ -129,14 +129,14 @@ def unit_differences(
     is not finite are left out: there the weights are at fault, not the counterpart.
     """
     found: dict[str, tuple[float, float]] = {}
-    given: list[tuple[Any, Any]] = []  # a stack: units may contain one another
+    given: dict[str, list[Any]] = {name: [] for name in others}  # a stack each: units may recur
 
-    def before(_: nn.Module, args: Any, kwargs: Any) -> None:
+    def before(name: str, _: nn.Module, args: Any, kwargs: Any) -> None:
         # Copies, because a unit that begins with an activation may write into its input.
-        given.append((_cloned(args), _cloned(kwargs)))
+        given[name].append((_cloned(args), _cloned(kwargs)))
 
     def after(name: str, _: nn.Module, __: Any, output: Any) -> None:
-        args, kwargs = given.pop()
+        args, kwargs = given[name].pop()
         if math.isinf(greatest(output)):
             return
         got = others[name](*_cloned(args), **_cloned(kwargs))
@@ -146,8 +146,8 @@ def unit_differences(
 
     with ExitStack() as hooks:
         for name in others:
-            unit = first.get_submodule(name)
-            hooks.enter_context(unit.register_forward_pre_hook(before, with_kwargs=True))
+            unit, start = first.get_submodule(name), partial(before, name)
+            hooks.enter_context(unit.register_forward_pre_hook(start, with_kwargs=True))
             hooks.enter_context(unit.register_forward_hook(partial(after, name)))
         yield found
 

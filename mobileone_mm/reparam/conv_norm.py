@@ -77,10 +77,7 @@ def fold_norm(layer: nn.Module, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Return kernel and bias (float64, CPU) of one layer equal to a layer and the BN after it.
 
     The layer is a convolution, a transposed convolution or a linear layer; the norm has running
-    statistics and is in eval mode.
-
-    Raises:
-        ValueError: The norm cannot be folded, or a weight contains NaN or Inf.
+    statistics and is in eval mode. What cannot be folded, or contains NaN or Inf, is a ValueError.
     """
     scale, shift = norm_to_affine(norm)
     weight: Tensor = layer.weight.detach().cpu().double()  # type: ignore[operator,union-attr,assignment]
@@ -105,10 +102,8 @@ def folded_tensors(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield names and values of the folded kernels and biases; the model is not changed.
 
-    The values have the dtype of the layer, or the given one; the arithmetic is always float64.
-
-    Raises:
-        ValueError: A pair cannot be folded, or a value overflows the dtype.
+    The values have the dtype of the layer, or the given one; the arithmetic is always float64. A pair
+    that cannot be folded, and a value that overflows the dtype, are a ValueError.
     """
     for pair in pairs:
         layer: Any = model.get_submodule(pair.layer)

@@ -233,7 +233,7 @@ def checks(cfg: Config, flags: Flags) -> None:
     hooks = [hook for hook in cfg.get('custom_hooks') or () if type_name(hook) not in own]
     if cfg.get('load_from'):
         whole = bool(cfg.get('resume') or flags.checkpoint)
-        hooks.append(dict(type=own[0], whole=whole, resume=bool(cfg.get('resume'))))
+        hooks.append(dict(type=own[0], whole=whole))
     if flags.checkpoint is None and cfg.model.get('outputs'):
         hooks.append(dict(type=own[1]))
     if hooks or cfg.get('custom_hooks'):

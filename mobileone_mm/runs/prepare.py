@@ -32,13 +32,15 @@ from ..weights.unwrap import read_weights
 from . import changes as steps
 from .changes import Flags
 
-_ORDER = (
-    steps.no_validate, steps.amp, steps.auto_scale_lr, steps.tensorboard, steps.tta, steps.workers,
-    steps.work_dir, steps.resume, steps.load_from, steps.broken_files, steps.stored_outputs,
-    steps.faster_transforms, steps.checks,
-)  # fmt: skip
 #: every change by its name, in the order in which the changes are made
-CHANGES: dict[str, Callable[[Config, Flags], None]] = {step.__name__: step for step in _ORDER}
+CHANGES: dict[str, Callable[[Config, Flags], None]] = {
+    step.__name__: step
+    for step in (
+        steps.no_validate, steps.amp, steps.auto_scale_lr, steps.tensorboard, steps.tta,
+        steps.workers, steps.work_dir, steps.resume, steps.load_from, steps.broken_files,
+        steps.stored_outputs, steps.faster_transforms, steps.checks,
+    )
+}  # fmt: skip
 #: changes without which a run has no folder or no weights
 _REQUIRED = ('work_dir', 'load_from')
 _SHOWN = 100  # letters of the first change in the table
@@ -179,20 +181,12 @@ def _switched_off(cfg: Config) -> list[str]:
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Return a line for each value that is new, other or gone."""
-    lines = []
+    lines, absent = [], '(not set)'
     for path in dict.fromkeys([*before, *after]):
-        old, new = before.get(path, _ABSENT), after.get(path, _ABSENT)
+        old, new = before.get(path, absent), after.get(path, absent)
         if old is not new and (type(old) is not type(new) or old != new):
             lines.append(f'{path}: {old} -> {new}')
     return lines
-
-
-class _Absent:
-    def __str__(self) -> str:
-        return '(not set)'
-
-
-_ABSENT = _Absent()
 
 
 def _short(done: list[str] | None) -> str:

@@ -14,20 +14,21 @@ from ..errors import InputError
 # GLIBC_TUNABLES of a training on the CPU: glibc's default maps and unmaps the large tensors of the
 # training form in each step.
 ALLOCATOR = 'glibc.malloc.mmap_threshold=4000000000:glibc.malloc.trim_threshold=16000000000'
-LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
-# Environment variables that each launcher sets for its processes.
-_ENVIRONMENT = {
-    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'),
-    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
-    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK',
-            'MASTER_ADDR'),
+# For each launcher: environment variables that it sets for its processes, and how to start it.
+_LAUNCHERS = {
+    'pytorch': (
+        ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'),
+        'start with: torchrun --nproc_per_node=N tools/... --launcher pytorch',
+    ),
+    'slurm': (('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'), 'start with srun'),
+    'mpi': (
+        ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK',
+         'MASTER_ADDR'),
+        'start with mpirun and set MASTER_ADDR',
+    ),
 }  # fmt: skip
-_START = {
-    'pytorch': 'start with: torchrun --nproc_per_node=N tools/... --launcher pytorch',
-    'slurm': 'start with srun',
-    'mpi': 'start with mpirun and set MASTER_ADDR',
-}
+LAUNCHERS = ('none', *_LAUNCHERS)
 
 
 def check_launcher(launcher: str) -> None:
@@ -43,11 +44,10 @@ def check_launcher(launcher: str) -> None:
                 'add --launcher pytorch'
             )
         return
-    missing = [name for name in _ENVIRONMENT[launcher] if name not in os.environ]
-    if missing:
+    variables, remedy = _LAUNCHERS[launcher]
+    if missing := [name for name in variables if name not in os.environ]:
         raise InputError(
-            f'--launcher {launcher}: {", ".join(missing)} not set in the environment; '
-            f'{_START[launcher]}'
+            f'--launcher {launcher}: {", ".join(missing)} not set in the environment; {remedy}'
         )
     if launcher == 'pytorch':
         for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT'):

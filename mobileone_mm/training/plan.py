@@ -157,11 +157,7 @@ def _macs(model: Any, size: tuple[int, int]) -> int | None:
 
 
 def parameter_groups(runner: Any) -> list[Group]:
-    """Merge the parameter groups of a run that have equal settings, in order of appearance.
-
-    Raises:
-        InputError: The model has several optimizers.
-    """
+    """Merge the parameter groups of a run that have equal settings, in order of appearance."""
     optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
     if optimizer is None:
         raise InputError('--dry-run: the run has several optimizers; expected a single one')

@@ -23,11 +23,7 @@ def report(plan: Plan, title: str) -> str:
 
 
 def draw(plan: Plan, path: str | Path, title: str) -> None:
-    """Draw the schedules over the run into a PNG file, one panel for each setting.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+    """Draw the schedules over the run into a PNG file, one panel for each setting."""
     from matplotlib.figure import Figure
 
     panels = _panels(plan)

@@ -26,9 +26,11 @@ class Model(nn.Module):
         randomize_(self, seed=seed)
 
 
-def checked(checkpoint: dict, model: nn.Module, hooks: tuple = (), **settings: bool) -> dict:
-    runner = SimpleNamespace(model=model, _load_from='x.pth', hooks=list(hooks))
-    CheckpointCheckHook(**settings).after_load_checkpoint(runner, checkpoint)
+def checked(
+    checkpoint: dict, model: nn.Module, hooks: tuple = (), resume: bool = False, whole: bool = True
+) -> dict:
+    runner = SimpleNamespace(model=model, _load_from='x.pth', _resume=resume, hooks=list(hooks))
+    CheckpointCheckHook(whole).after_load_checkpoint(runner, checkpoint)
     return checkpoint
 
 

@@ -19,10 +19,8 @@ from mobileone_mm import MobileOne
 from mobileone_mm.cli.run import call_tool
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import ARCHS, Arch
-from mobileone_mm.models.block import SqueezeExcite
 from mobileone_mm.models.count import count
 from mobileone_mm.models.micro_search import TARGETS, Criteria, closed_form, deviations, search
-from mobileone_mm.models.sizes import squeeze_channels
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = {  # fused, unfused, MACs
@@ -72,12 +70,6 @@ def test_counts_of_the_papers_sizes(name):
 def test_counts_are_those_of_the_built_network(arch, num_classes, size, in_channels):
     expected = built_counts(arch, num_classes, size, in_channels)
     assert count(arch, num_classes, size, in_channels) == expected
-
-
-def test_squeeze_width_is_that_of_the_module():
-    widths = [1, 8, 40, 100, 190, 320, 448, 896, 1000, 2048]
-    modules = [SqueezeExcite(width) for width in widths]
-    assert [squeeze_channels(w) for w in widths] == [m.conv1.conv.out_channels for m in modules]
 
 
 def test_the_closed_form_counts_what_is_built():

@@ -182,15 +182,15 @@ def test_tensorboard_adds_what_is_missing():
     ('cfg', 'flags', 'hook'),
     [
         (dict(), {}, None),
-        (dict(load_from='a'), {}, dict(whole=False, resume=False)),
-        (dict(load_from='a', resume=True), {}, dict(whole=True, resume=True)),
-        (dict(load_from='a', resume=False), dict(checkpoint='a'), dict(whole=True, resume=False)),
+        (dict(load_from='a'), {}, dict(whole=False)),
+        (dict(load_from='a', resume=True), {}, dict(whole=True)),
+        (dict(load_from='a', resume=False), dict(checkpoint='a'), dict(whole=True)),
     ],
 )
 def test_checks_of_the_checkpoint(cfg, flags, hook):
     """The hook of an earlier run, which a dumped config has, is replaced."""
     kind = 'mobileone_mm.CheckpointCheckHook'
     other = dict(type='EMAHook')
-    given = Config(dict(cfg, model={}, custom_hooks=[dict(type=kind, whole=0, resume=0), other]))
+    given = Config(dict(cfg, model={}, custom_hooks=[dict(type=kind, whole=0), other]))
     changes.checks(given, Flags(**flags))
     assert given.custom_hooks == [other, *([dict(hook, type=kind)] if hook else [])]
