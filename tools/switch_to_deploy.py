@@ -3,7 +3,7 @@
 
 python tools/switch_to_deploy.py CONFIG CHECKPOINT OUT.pth [--images PATH ...] [--data]
 
-Proves on data that the fused model is the same function, then writes OUT (weights, .pth or
+Proves on data that the fused model is the same function, then writes OUT (weights, .pth, .pt or
 .safetensors) and, with the same name, a config (.py) and a report (.json). Exit code 1: the proof
 failed, nothing is written.
 """
@@ -17,10 +17,11 @@ from mobileone_mm.cli.run import run_tool
 def main(argv: list[str] | None = None) -> None:
     parser = tool_parser(__doc__, device='cpu')
     add = parser.add_argument
-    add('out', metavar='OUT', help='checkpoint to write (.pth or .safetensors)')
+    add('out', metavar='OUT', help='checkpoint to write (.pth, .pt or .safetensors)')
     add('--images', nargs='+', default=[], metavar='PATH',
         help='images to compare on, besides random input')  # fmt: skip
-    add('--tolerance', type=float, help='greatest difference, relative to the scale of the output')
+    add('--tolerance', type=float, help="greatest difference in the model's dtype, relative to the "
+        'scale of the output (default: 1000 times the machine epsilon)')  # fmt: skip
     add('--backbone-only', action='store_true', help='do not fold the BNs of necks and heads')
     add('--data', action='store_true', help='also compare the metric on the test set of the config')
     args = vars(parser.parse_args(argv))

@@ -17,6 +17,7 @@ from ..training.launch import is_main_process
 from ..training.plan import Plan, make_plan
 from ..training.plan_report import draw, report
 from ..training.run_model import unwrapped
+from ..weights.fit import checkpoint_for
 from .train import prepare_training
 
 
@@ -51,7 +52,8 @@ def dry_run(
     cfg = prepared.cfg
     image = Path(out).expanduser() if out else Path(cfg.work_dir, 'plan.png')
     check_writable(image.parent, '--dry-run')
-    # A plan needs no weights, and its log would hide the tables.
+    source, whole = cfg.get('load_from'), cfg.get('resume')
+    # A plan needs no weights, and the log of the loader would hide the tables.
     cfg.load_from, cfg.resume, cfg.log_level = None, False, 'WARNING'
     cfg.visualizer = {**cfg.get('visualizer', dict(type='Visualizer')), 'vis_backends': None}
     hook = _PlanHook()
@@ -59,7 +61,10 @@ def dry_run(
         cfg.work_dir = folder
         try:
             with running(prepared, launcher) as runner:
-                check_channels(cfg.model, unwrapped(runner.model))
+                model = unwrapped(runner.model)
+                check_channels(cfg.model, model)
+                if source and prepared.changes.get('checks', ()) is not None:  # None: disabled
+                    checkpoint_for(model, source, 'model' if whole else 'backbone')
                 runner.register_hook(hook)
                 runner.train()
         except _Planned:

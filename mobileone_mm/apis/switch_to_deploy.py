@@ -36,8 +36,9 @@ def switch_to_deploy(
 ) -> dict[str, Any]:
     """Convert a model as :func:`~mobileone_mm.convert_to_deploy` does.
 
-    The config is executed once, and each of the two models is built once; with ``data``, the Runner
-    builds each once more.
+    This function executes the config once and usually builds each of the two models once. If an edit
+    of the config fails, it builds one model for each candidate. With ``data``, it also executes the
+    written config, and the Runner builds each model once more.
 
     Args:
         checkpoint: A file, an address or a name such as ``mobileone_mm://s0-apple``.

@@ -40,7 +40,10 @@ def tool_parser(
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a Runner: ``--work-dir``, ``--launcher`` and what launchers append."""
-    parser.add_argument('--work-dir', help='folder of the run (default: work_dirs/<config>)')
+    parser.add_argument(
+        '--work-dir',
+        help='folder of the run (default: work_dir of the config, or work_dirs/<config>)',
+    )
     parser.add_argument(
         '--launcher', choices=LAUNCHERS, default='none', help='what starts the processes'
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,6 +165,8 @@ def _from_storage(address: str) -> Path:
 
 
 if __name__ == '__main__':
+    if hasattr(signal, 'SIGPIPE'):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end without a traceback in `... | head`
     for label, row in NAMED.items():
         digest = row.sha256 or 'unknown'
         print(f'{PREFIX}{label}\n    {row.url}\n    form: {row.form}; SHA-256: {digest}')

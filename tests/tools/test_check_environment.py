@@ -39,3 +39,10 @@ def test_what_is_missing_is_named(hidden: str, line: str):
     assert line in result.stdout + result.stderr
     assert 'Traceback' not in result.stderr
     assert result.stderr.splitlines()[-1].startswith('error: environment: ')
+
+
+def test_a_wrong_argument_is_one_line():
+    command = [sys.executable, 'tools/misc/check_environment.py', '--all']
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == 'error: unrecognized arguments: --all; see --help\n'

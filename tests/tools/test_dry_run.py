@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from PIL import Image
 
+from mobileone_mm import MobileOne
 from mobileone_mm.apis.dry_run import dry_run
 
 SCHEDULES = """
@@ -123,6 +125,10 @@ def test_refusals(refused, tiny_config, tmp_path):
     line = refused(*run, '--dry-run', config / 'plan.png')
     assert line.startswith(f"error: --dry-run: '{config}' is a file; give a folder")
     hook = "dict(type='mobileone_mm.CurriculumHook', phases=[dict(begin=0, strength=0.5)])"
+    torch.save(MobileOne('s1').state_dict(), tmp_path / 's1.pth')
+    line = refused(*run, '--dry-run', '--cfg-options', f'load_from={tmp_path}/s1.pth')
+    assert 's1.pth' in line
+    assert 'size' in line
     broken = tiny_config('cls', f'custom_hooks = [{hook}]\n', 'broken')
     assert 'strength: the training pipeline has no transform that it would change' in refused(
         'train', broken, '--work-dir', 'run', '--dry-run'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import subprocess
 import sys
 
@@ -181,3 +182,8 @@ def test_table():
     assert printed.count('mobileone_mm://') == 21
     assert 'SHA-256: unknown' in printed
     assert 'SHA-256: 9c7ecb97' in printed
+    read, write = os.pipe()
+    os.close(read)  # as `| head` does
+    closed = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert 'BrokenPipe' not in closed.stderr

@@ -40,7 +40,9 @@ def state_of(host: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args(argv)
+    unknown = argparse.ArgumentParser(description=__doc__).parse_known_args(argv)[1]
+    if unknown:
+        raise InputError(f'unrecognized arguments: {" ".join(unknown)}; see --help')
     fork, original = installed(*FORK), installed(*ORIGINAL)
     if fork and original:
         mixed = ', '.join([*fork, *original])
