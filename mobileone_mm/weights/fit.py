@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .forms import EPS, fuse_state, lift_state
+from .layout import check_units
 from .mismatch import (
     Differences,
     common_problem,
@@ -188,6 +189,7 @@ def _in_form_of(
         return state
     if problem := unit_problem(state) or width_problem(state, target):
         raise InputError(problem)
+    check_units(state)
     eps = float(next((m.norm_eps for m in model.modules() if hasattr(m, 'norm_eps')), EPS))  # type: ignore[arg-type]
     try:
         if form == 'train':

@@ -19,10 +19,7 @@ _DAMAGED = 'the file is damaged, or of another implementation'
 
 
 def check_whole(state: Mapping[str, Tensor]) -> str | None:
-    """Check that every MobileOne of a state dict is complete, with shapes that fit one another.
-
-    The size is told from the file: any number of blocks, branches and channels is allowed, but a unit
-    that has less than its neighbours is an error. A model may lack all scale or identity branches.
+    """Check that the values, every MobileOne and the classifier of a state dict are sound.
 
     Args:
         state: Keys of mmpretrain's naming, below any prefixes; in any form.
@@ -35,11 +32,31 @@ def check_whole(state: Mapping[str, Tensor]) -> str | None:
     """
     if problem := unit_problem(state) or value_problem(state, state):
         raise InputError(problem)
-    sizes = [_check_backbone(state, place) for place in sorted(places(state, 'mmpretrain'))]
-    return sizes[0]
+    archs = check_units(state)
+    for place, (arch, _) in archs.items():
+        head = place.removesuffix('backbone.') + 'head.fc.'
+        classifier = {key: state[head + key] for key in ('weight', 'bias') if head + key in state}
+        if classifier:
+            classes = next(iter(classifier.values())).shape[:1]
+            with torch.device('meta'):
+                expected = torch.nn.Linear(arch.channels[-1], *classes).state_dict()
+            _compare(head, classifier, expected)
+    return next(iter(archs.values()))[1]
 
 
-def _check_backbone(state: Mapping[str, Tensor], place: str) -> str | None:
+def check_units(state: Mapping[str, Tensor]) -> dict[str, tuple[Arch, str | None]]:
+    """Check that every MobileOne of a state dict is complete, with shapes that fit one another.
+
+    The size is told from the file: any number of blocks, branches and channels is allowed, but a unit
+    that has less than its neighbours is an error. A model may lack all scale or identity branches.
+
+    Returns:
+        The size of each MobileOne by its prefix, and its public name, if it has one.
+    """
+    return {place: _checked(state, place) for place in sorted(places(state, 'mmpretrain'))}
+
+
+def _checked(state: Mapping[str, Tensor], place: str) -> tuple[Arch, str | None]:
     below = {k.removeprefix(place): v for k, v in state.items() if k.startswith(place)}
     tensors = {key: value for key, value in below.items() if is_unit_key(key, 'mmpretrain')}
     parsed = {key: parse(key, 'mmpretrain') for key in tensors}
@@ -55,20 +72,13 @@ def _check_backbone(state: Mapping[str, Tensor], place: str) -> str | None:
     with torch.device('meta'):
         model = MobileOne(arch, channels, use_scale=scale, use_identity=identity, deploy=deploy)
     _compare(place, tensors, model.state_dict())
-    head = place.removesuffix('backbone.') + 'head.fc.'
-    classifier = {key: state[head + key] for key in ('weight', 'bias') if head + key in state}
-    if classifier:
-        classes = next(iter(classifier.values())).shape[:1]
-        with torch.device('meta'):
-            expected = torch.nn.Linear(arch.channels[-1], *classes).state_dict()
-        _compare(head, classifier, expected)
-    if not deploy and not (scale and identity):  # the public sizes have both kinds of branches
-        return None
-    for name, known in ARCHS.items():
-        # A fused unit does not tell how many branches it had.
-        if arch == (replace(known, num_conv_branches=arch.num_conv_branches) if deploy else known):
-            return name
-    return None
+    if deploy or (scale and identity):  # the public sizes have both kinds of branches
+        for name, known in ARCHS.items():
+            # A fused unit does not tell how many branches it had.
+            branches = arch.num_conv_branches if deploy else known.num_conv_branches
+            if arch == replace(known, num_conv_branches=branches):
+                return arch, name
+    return arch, None
 
 
 def _arch(place: str, tensors: Mapping[str, Tensor], names: Mapping[str, TensorName]) -> Arch:

@@ -89,6 +89,16 @@ def test_a_fused_unit_without_a_part_is_damage(part):
             load_weights(MobileOne('mu0', deploy=deploy), state)
 
 
+def test_a_unit_that_lacks_a_whole_branch_is_not_fused():
+    """Its sum without the branch is another function."""
+    state = random_net('mu0').state_dict()
+    lost = 'stage2.1.branch_conv_list.1.'
+    state = {key: value for key, value in state.items() if not key.startswith(lost)}
+    for deploy in (False, True):
+        with pytest.raises(InputError, match=rf'{lost}'):
+            load_weights(MobileOne('mu0', deploy=deploy), state)
+
+
 def test_dead_channels_fuse_and_lift():
     """A channel whose input was always 0 has variance 0; eps alone scales it."""
     model = random_net('mu0')
