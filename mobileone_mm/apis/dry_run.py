@@ -63,7 +63,7 @@ def dry_run(
             with running(prepared, launcher) as runner:
                 model = unwrapped(runner.model)
                 check_channels(cfg.model, model)
-                if source and prepared.changes.get('checks', ()) is not None:  # None: disabled
+                if source:
                     checkpoint_for(model, source, 'model' if whole else 'backbone')
                 runner.register_hook(hook)
                 runner.train()

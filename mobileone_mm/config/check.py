@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -46,6 +47,12 @@ _MODEL_CFG_KEYS = (
     'max_per_img', 'min_bbox_size', 'mode', 'neg_pos_ratio', 'nms', 'nms_pre', 'pos_weight', 'probs',
     'rcnn', 'rpn', 'rpn_proposal', 'sampler', 'score_thr', 'smoothl1_beta', 'stride',
 )  # fmt: skip
+_NMS_KEYS = (
+    'class_agnostic', 'iou_threshold', 'max_num', 'method', 'min_score', 'offset', 'score_threshold',
+    'sigma', 'split_thr', 'type',
+)  # fmt: skip
+# Arguments of torch's two functions that clip gradients.
+_CLIP_KEYS = ('clip_value', 'error_if_nonfinite', 'foreach', 'max_norm', 'norm_type', 'type')
 #: packages of mmengine's visualizer back ends (AimVisBackend ...) that pip does not install with it
 _BACKEND_PACKAGES = ('aim', 'clearml', 'dvclive', 'mlflow', 'neptune', 'tensorboard', 'wandb')
 
@@ -109,7 +116,17 @@ def check_keys(cfg: Config, training: bool = True) -> None:
         _check_near('default_hooks.', name, _DEFAULT_HOOKS)
     _check_closed('env_cfg', cfg.get('env_cfg'), _ENV_KEYS)
     _check_closed('auto_scale_lr', cfg.get('auto_scale_lr'), _AUTO_SCALE_KEYS)
+    if not isinstance(cfg.get('compile'), (bool, Mapping, type(None))):
+        raise InputError(f'compile: got {cfg.compile!r}; expected True, False or a dict')
+    level = cfg.get('log_level', 'INFO')
+    if not isinstance(level, int) and not isinstance(logging.getLevelName(level), int):
+        raise InputError(f'log_level: got {level!r}; expected DEBUG, INFO, WARNING or ERROR')
     if training:
+        _check_closed(
+            'optim_wrapper.clip_grad',
+            mapping(cfg.get('optim_wrapper')).get('clip_grad'),
+            _CLIP_KEYS,
+        )
         _check_paramwise(mapping(cfg.get('optim_wrapper')))
         for index, hook in enumerate(cfg.get('custom_hooks') or ()):
             if type_name(hook).rpartition('.')[2] == 'SwitchRecipeHook':
@@ -119,6 +136,8 @@ def check_keys(cfg: Config, training: bool = True) -> None:
         if path.endswith(('.train_cfg', '.test_cfg')):
             for key in node:
                 _check_near(f'{path}.', key, _MODEL_CFG_KEYS)
+        elif path.endswith('.nms') and node.get('type', 'nms') in ('nms', 'soft_nms'):
+            _check_closed(path, node, _NMS_KEYS)
 
 
 def check_parts(cfg: Config, evaluator: str | None = None) -> None:
@@ -151,6 +170,9 @@ def _check_hook(path: str, hook: Any) -> None:
             '"[dict(type=\'X\')]"'
         )
     node = mapping(hook)
+    if node and 'type' not in node:
+        name = path.rpartition('.')[2]
+        raise InputError(f"{path}: has no 'type'{did_you_mean(name, _DEFAULT_HOOKS)}")
     try:
         get_priority(node.get('priority', 'NORMAL'))
     except (KeyError, TypeError, ValueError) as error:

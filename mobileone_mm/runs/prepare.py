@@ -41,8 +41,8 @@ CHANGES: dict[str, Callable[[Config, Flags], None]] = {
         steps.stored_outputs, steps.faster_transforms, steps.checks,
     )
 }  # fmt: skip
-#: changes without which a run has no folder or no weights
-_REQUIRED = ('work_dir', 'load_from')
+#: changes without which a run has no folder, no weights, or weights that were never fitted
+_REQUIRED = ('work_dir', 'load_from', 'checks')
 _SHOWN = 100  # letters of the first change in the table
 #: packages of the hosts, in both distributions
 _PACKAGES = {
@@ -165,7 +165,7 @@ def _use_scope(scope: str | None) -> None:
 
 
 def _switched_off(cfg: Config) -> list[str]:
-    given = cfg.get('changes') or {}
+    given = {} if cfg.get('changes') is None else cfg.changes
     if not isinstance(given, Mapping):
         raise InputError(f'changes: got {given!r}; expected a dict such as dict(workers=False)')
     for name, value in given.items():

@@ -16,7 +16,7 @@ from ..files import atomic_write, torch_bytes
 from ..models import MobileOne
 from .forms import fuse_state, lift_state
 from .layout import check_whole
-from .names import SCHEMES, form_of, scheme_of, to_classifier, to_scheme
+from .names import SCHEMES, form_of, places, scheme_of, to_classifier, to_scheme
 from .published import PREFIX, local_file
 from .unwrap import read_weights
 
@@ -64,6 +64,11 @@ def convert_weights(
     try:
         before = scheme_of(state), form_of(state)
         renamed = to_classifier(state)
+        if (found := places(renamed, 'mmpretrain')) != {'backbone.'}:
+            raise InputError(
+                f'holds a MobileOne below {", ".join(map(repr, sorted(found)))}; expected one '
+                "MobileOne, bare or below 'backbone.'"
+            )
         arch = check_whole(renamed)
         if form is not None and form != before[1]:
             renamed = fuse_state(renamed) if form == 'deploy' else _lifted(renamed, arch)

@@ -17,7 +17,7 @@ from .fit import checkpoint_for
 from .names import some_keys, to_classifier
 from .published import PREFIX, download, read_any
 from .reading import only_globals, read_checkpoint
-from .unwrap import CONTAINERS, is_of_mmengine, read_weights
+from .unwrap import CONTAINERS, is_average, is_of_mmengine, read_weights
 
 
 def for_host(checkpoint: dict[str, Any], filename: str) -> dict[str, Any]:
@@ -43,7 +43,8 @@ def for_host(checkpoint: dict[str, Any], filename: str) -> dict[str, Any]:
     others = {
         key: value
         for key, value in checkpoint.items()
-        if key in kept or not (key in CONTAINERS or isinstance(value, torch.Tensor))
+        if key in kept
+        or not (key in CONTAINERS or is_average(key) or isinstance(value, torch.Tensor))
     }
     return {'meta': {}, **others, 'state_dict': state}
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from mmengine.logging import print_log
@@ -13,15 +14,16 @@ from torch import Tensor
 
 from ..errors import InputError
 from .allowed import shown_name
-from .names import form_of, places, scheme_of
+from .names import form_of, parse, places, scheme_of
 from .published import read_any
 
-#: where training scripts store averaged weights (EMA)
-AVERAGES = ('model_ema', 'state_dict_ema', 'ema_state_dict', 'ema_model', 'ema')
-#: where they store weights, in order of preference
+#: where training scripts store weights, in order of preference
 CONTAINERS = (
-    *AVERAGES, 'state_dict', 'model_state_dict', 'model_state', 'model', 'net', 'module',
-)  # fmt: skip
+    *('state_dict', 'model_state_dict', 'model_state', 'model', 'net', 'module'),
+    *('checkpoint', 'weights', 'params', 'network'),
+)
+#: where they store averaged weights: ``model_ema``, ``ema_state_dict``, ``swa_model``, ``shadow``
+_AVERAGE = re.compile(r'(?:^|_)(?:ema|swa|avg|averaged?|shadow)(?:_|$)')
 #: components that DataParallel, torch.compile and training frameworks put before a key
 WRAPPERS = frozenset({'module', '_orig_mod', 'model'})
 #: names of a backbone inside a model; segmentation_models.pytorch calls it ``encoder``
@@ -32,6 +34,7 @@ _DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64),
     *(torch.complex128, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
 )
+T = TypeVar('T')
 _MAX_NAME = 200
 _MAX_DEPTH = 4
 #: elements that a tensor of stride 0 may show beyond its data
@@ -107,12 +110,12 @@ def _chosen(content: Mapping[str, Any], name: str) -> Weights:
     raw = next((each for each in sets if not each.averaged), sets[0])
     chosen = next((each for each in sets if each.averaged), raw)
     # mmengine's sets are whole.
-    if chosen is not raw and chosen.path.rpartition('.')[2] in AVERAGES:
+    if chosen is not raw and _AVERAGE.search(chosen.path.replace('.', '_')):
         message = (
             f"{name}: holds raw weights ('{raw.path}') and averaged ones ('{chosen.path}'); the "
             'averaged ones are used'
         )
-        if lacking := _keys(raw) - _keys(chosen):
+        if lacking := _lacking(raw, chosen):
             message = (
                 f"{name}: the averaged weights ('{chosen.path}') lack {len(lacking)} of the raw "
                 f"tensors ('{raw.path}'); the raw weights are used"
@@ -149,12 +152,13 @@ def _sets(
     content: Mapping[str, Any], path: tuple[str, ...] = (), average: bool = False
 ) -> Iterator[_Set]:
     """Yield each set of weights in a checkpoint, wherever it is nested."""
-    averages = ('state_dict',) if is_of_mmengine(content) else AVERAGES
-    for key in CONTAINERS:
+    exchanged = is_of_mmengine(content)
+    for key in (*filter(is_average, content), *CONTAINERS):
         inner = content.get(key)
         if isinstance(inner, Mapping) and len(path) < _MAX_DEPTH:
-            raw = key in AVERAGES and key not in averages  # raw weights of mmengine's EMAHook
-            found = _sets(inner, (*path, key), average or key in averages)
+            averaged = key == 'state_dict' if exchanged else is_average(key)
+            raw = exchanged and is_average(key)
+            found = _sets(inner, (*path, key), average or averaged)
             yield from (each._replace(averaged=False) if raw else each for each in found)
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if tensors.keys() - COUNTERS:
@@ -175,11 +179,46 @@ def _meta(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return meta if isinstance(meta, Mapping) else {}
 
 
-def _keys(weights: _Set) -> set[str]:
-    """Keys to compare two sets of one file by; old files lack the counter of BN."""
-    keys = {key for key in weights.tensors if isinstance(key, str) and key not in COUNTERS}
-    shared = len(shared_prefix(keys))
-    return {key[shared:] for key in keys if not key.endswith('num_batches_tracked')}
+def is_average(key: Any) -> bool:
+    """Return whether training scripts store averaged weights under this key of a checkpoint."""
+    return isinstance(key, str) and _AVERAGE.search(key) is not None
+
+
+def _lacking(raw: _Set, averaged: _Set) -> set[Any]:
+    """Return what the averaged weights lack of the raw ones, whatever their prefixes and naming.
+
+    Two sets in different forms have the same units, but not the same tensors.
+    """
+    keys = [_plain_keys(each.tensors) for each in (raw, averaged)]
+    try:
+        same_form = len({form_of(each) for each in keys}) == 1
+    except InputError:
+        same_form = True
+    one, other = (_common_names(each, same_form) for each in keys)
+    return one - other
+
+
+def _plain_keys(tensors: Mapping[Any, Tensor]) -> list[str]:
+    # Old files lack the counter of BN.
+    keys = [key for key in tensors if isinstance(key, str) and key not in COUNTERS]
+    keys = [key for key in keys if not key.endswith('num_batches_tracked')]
+    try:
+        return list(without_wrappers(dict.fromkeys(keys)))
+    except InputError:
+        return keys
+
+
+def _common_names(keys: list[str], same_form: bool) -> set[Any]:
+    scheme, names = scheme_of(keys), set[Any]()
+    for key in keys:
+        name = parse(key, scheme) if scheme else None
+        if name is None or name.prefix not in ('', 'backbone.'):
+            names.add(key)
+        elif same_form or name.stage is None:
+            names.add(replace(name, prefix=''))
+        else:
+            names.add((name.stage, name.unit))
+    return names
 
 
 def shared_prefix(keys: Any) -> str:
@@ -193,7 +232,7 @@ def shared_prefix(keys: Any) -> str:
     return prefix
 
 
-def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_wrappers(state: Mapping[str, T]) -> dict[str, T]:
     """The state without prefixes of wrappers; the only MobileOne becomes bare or ``backbone.``.
 
     Raises:

@@ -55,6 +55,44 @@ def test_variables_of_public_configs_are_allowed(name):
     check_keys(Config({name: dict(), 'model': dict(type='X', test_cfg=dict(my_own=1))}))
 
 
+@pytest.mark.parametrize(
+    ('part', 'said'),
+    [
+        (dict(log_level='INF'), "log_level: got 'INF'"),
+        (dict(compile='yes'), "compile: got 'yes'"),
+        (dict(optim_wrapper=dict(clip_grad=dict(max_nrm=1))), "clip_grad has no 'max_nrm'"),
+        (
+            dict(model=dict(test_cfg=dict(nms=dict(iou_thresh=0.5)))),
+            "test_cfg.nms has no 'iou_thresh'",
+        ),
+    ],
+)
+def test_what_would_fail_in_the_middle_of_a_run(part, said):
+    with pytest.raises(InputError, match=said):
+        check_keys(Config({'model': dict(type='X'), **part}))
+
+
+@pytest.mark.parametrize(
+    'part',
+    [
+        dict(log_level='DEBUG', compile=dict(mode='default')),
+        dict(log_level=20, compile=None),
+        dict(optim_wrapper=dict(clip_grad=dict(type='value', clip_value=1))),
+        dict(model=dict(test_cfg=dict(nms=dict(type='soft_nms', sigma=0.5)))),
+    ],
+)
+def test_what_the_hosts_take(part):
+    check_keys(Config({'model': dict(type='X'), **part}))
+
+
+def test_a_default_hook_under_an_unknown_name():
+    cfg = Config(dict(default_hooks=dict(logr=dict(interval=2))))
+    with pytest.raises(
+        InputError, match="default_hooks.logr: has no 'type'; allowed: checkpoint, logger"
+    ):
+        check_parts(cfg)
+
+
 def test_arguments_of_a_class():
     class Base:
         def __init__(self, a, *args, b=1, **kwargs):

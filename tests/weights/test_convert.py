@@ -208,6 +208,15 @@ def test_averages_are_taken_where_both_are_there(raw, average, tmp_path, monkeyp
     assert torch.equal(out['head.fc.weight'], state['head.fc.weight'])
 
 
+@pytest.mark.parametrize('places', [('net.backbone.',), ('student.', 'teacher.')])
+def test_one_mobileone_at_its_usual_place_is_needed(places, tmp_path):
+    state = {k.removeprefix('backbone.'): v for k, v in classifier_state('mu0').items()}
+    torch.save({f'{place}{k}': v for place in places for k, v in state.items()}, tmp_path / 'a.pth')
+    with pytest.raises(InputError, match=f"a MobileOne below '{places[0]}'"):
+        convert_weights(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    assert not (tmp_path / 'b.pth').exists()
+
+
 def test_other_sizes_cannot_be_lifted(tmp_path):
     tiny = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25, 0.125, 0.0625, 0.0625])
     state = reparameterize_model(randomize_(MobileOne(tiny)).eval()).state_dict()

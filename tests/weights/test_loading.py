@@ -10,6 +10,7 @@ from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.fit import checkpoint_for, load_weights
+from mobileone_mm.weights.forms import fuse_state
 from mobileone_mm.weights.names import SCHEMES, parse, render, to_scheme
 from mobileone_mm.weights.unwrap import read_weights
 
@@ -112,6 +113,50 @@ def test_incomplete_averages_are_not_used(trained, part, monkeypatch):
     report = load_weights(model, {'state_dict': state, 'state_dict_ema': whole, 'lr': 1})
     assert (report.averaged, report.dropped) == (True, ('lr', 'state_dict'))
     assert 'the averaged ones are used' in said[1]
+
+
+@pytest.mark.parametrize(
+    ('raw', 'average'),
+    [
+        (lambda s: {k.replace('backbone.', 'backbone._orig_mod.'): s[k] for k in s}, dict),
+        (dict, lambda s: {k.replace('backbone.', 'backbone.module.'): s[k] for k in s}),
+        (dict, fuse_state),
+        (fuse_state, dict),
+        (lambda s: to_scheme(s, 'apple'), dict),
+        (dict, lambda s: {k.replace('backbone.', 'encoder.'): s[k] for k in s}),
+    ],
+    ids=['wrapped raw', 'wrapped average', 'fused average', 'fused raw', 'naming', 'place'],
+)
+def test_averages_with_other_keys_than_the_raw_weights(trained, raw, average):
+    """Two sets of one file may differ in prefixes, naming and form; the averaged one counts."""
+    other = randomize_(Classifier()).eval().state_dict()
+    model = Classifier().eval()
+    file = {'state_dict': raw(other), 'state_dict_ema': average(trained.state_dict())}
+    assert load_weights(model, file).averaged
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.allclose(model.backbone(image)[-1], trained.backbone(image)[-1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'names',
+    [
+        ('model_state', 'ema_state'),
+        ('model_state_dict', 'model_state_dict_ema'),
+        ('model_state_dict', 'ema_model_state_dict'),
+        ('net', 'net_ema'),
+        ('model', 'swa_model'),
+        ('model', 'ema', 'shadow'),
+        ('model', 'averaged_model', 'state_dict'),
+    ],
+    ids='-'.join,
+)
+def test_names_of_averages(trained, names):
+    average: dict = trained.state_dict()
+    for name in reversed(names[1:]):
+        average = {name: average, 'decay': 0.99}
+    model = Classifier()
+    assert load_weights(model, {names[0]: Classifier().state_dict(), **average}).averaged
+    assert same(model, trained)
 
 
 def test_a_wrapped_model(trained):
