@@ -43,7 +43,7 @@ class Weights:
     """One set of weights of a checkpoint.
 
     Attributes:
-        name: What messages call the checkpoint.
+        name: Name of the checkpoint in messages.
         state: The tensors in the naming and form of the file. The keys have no wrapper prefix, and
             the backbone of a model is ``backbone.``. Counters of averaged models are left out.
         raw: The same tensors under the keys of the file.
@@ -69,7 +69,7 @@ class Weights:
 def read_weights(
     source: str | os.PathLike[str] | Mapping[str, Any] | Weights, name: str | None = None
 ) -> Weights:
-    """Read the weights of a checkpoint: every door of the package reads through this function.
+    """Read the weights of a checkpoint; all code of the package that reads weights calls this.
 
     Where a file holds raw and averaged weights, the averaged ones are returned, because they are
     what was evaluated; the log says so. mmengine's EMAHook stores the averaged weights as
@@ -78,7 +78,7 @@ def read_weights(
     Args:
         source: A path, an address, ``mobileone_mm://NAME``, a checkpoint or state dict in memory, or
             the result of an earlier call.
-        name: What messages call the checkpoint; by default its path.
+        name: Name of the checkpoint in messages; by default its path.
 
     Raises:
         InputError: The file cannot be read or holds no weights.
@@ -163,7 +163,7 @@ def _sets(
 
 
 def is_of_mmengine(content: Mapping[str, Any]) -> bool:
-    """Whether mmengine's EMAHook wrote it: it exchanges the two sets before a checkpoint is saved."""
+    """Tell if mmengine's EMAHook wrote it: it exchanges the two sets before a checkpoint is saved."""
     average = content.get('ema_state_dict')
     return isinstance(average, Mapping) and (
         'steps' in average or 'message_hub' in content or 'mmengine_version' in _meta(content)
@@ -176,14 +176,14 @@ def _meta(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _keys(weights: _Set) -> set[str]:
-    """Keys to compare two sets of one file by; old files lack the counter of BN."""
+    """Return the keys to compare two sets of one file by; old files lack the counter of BN."""
     keys = {key for key in weights.tensors if isinstance(key, str) and key not in COUNTERS}
     shared = len(shared_prefix(keys))
     return {key[shared:] for key in keys if not key.endswith('num_batches_tracked')}
 
 
 def shared_prefix(keys: Any) -> str:
-    """The wrapper components that all keys begin with, such as ``module._orig_mod.``."""
+    """Return the wrapper components that all keys begin with, such as ``module._orig_mod.``."""
     prefix, first = '', next(iter(keys), '')
     while (component := first[len(prefix) :].partition('.')[0]) in WRAPPERS:
         longer = f'{prefix}{component}.'
@@ -194,7 +194,7 @@ def shared_prefix(keys: Any) -> str:
 
 
 def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state without prefixes of wrappers; the only MobileOne becomes bare or ``backbone.``.
+    """Remove the prefixes of wrappers; the only MobileOne becomes bare or ``backbone.``.
 
     Raises:
         InputError: Two keys differ only in their prefixes.
@@ -211,7 +211,7 @@ def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _canonical(key: str, place: str) -> str:
-    """The key of a model whose only MobileOne is below the prefix ``place``."""
+    """Return the key of a model whose only MobileOne is below the prefix ``place``."""
     parts = place.split('.')[:-1]
     cut = next((index for index, part in enumerate(parts) if part in BACKBONES), len(parts))
     if key.startswith(place):
