@@ -1,4 +1,4 @@
-"""Builds the package; metadata is in pyproject.toml.
+"""Build the package; metadata is in pyproject.toml.
 
 Its one duty is the folder ``mobileone_mm/.mim``, where ``mim`` looks for a package's configs, tools
 and model index: copied into wheels, linked in editable installs so that edits are seen.

@@ -55,7 +55,7 @@ MODELS = LazyRegistry(
         'DistillLoss': 'mobileone_mm.distill.losses',
     },
 )
-#: transforms of mmpretrain that have a faster twin of the same name here, with the same pixels
+#: transforms of mmpretrain that have a faster version of the same name here, with the same pixels
 FASTER = ('RandAugment', 'RandomResizedCrop')
 WEIGHT_INITIALIZERS = LazyRegistry(
     'weight initializer',

@@ -148,7 +148,7 @@ def roots(
 
 @pytest.fixture
 def tiny_config(tmp_path: Path, roots: dict[str, Path]) -> Callable[..., Path]:
-    """Writes a config that trains a tiny net on tiny data: by task, with lines of one's own."""
+    """Write a config that trains a tiny net on tiny data: by task, with extra lines."""
 
     def write(task: str, extra: str = '', name: str | None = None) -> Path:
         text = TINY_CONFIGS[task].format(configs=ROOT / 'configs', arch=TINY_ARCH, init=SCRATCH)
@@ -163,7 +163,7 @@ def tiny_config(tmp_path: Path, roots: dict[str, Path]) -> Callable[..., Path]:
 def trained(
     tiny_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[Path, Path]]:
-    """Makes a config and a checkpoint with random weights, as a run leaves them: by task.
+    """Make a config and a checkpoint with random weights, as a run leaves them: by task.
 
     Reports of conversions measure latencies in three turns only.
     """
@@ -186,7 +186,7 @@ def trained(
 
 @pytest.fixture
 def tool(fresh_mmengine: None) -> Callable[..., int]:
-    """Runs a tool of ``tools/`` in this process and returns its exit code."""
+    """Run a tool of ``tools/`` in this process and return its exit code."""
     from mobileone_mm.cli.run import call_tool
 
     def run(name: str, *argv: object) -> int:

@@ -94,7 +94,7 @@ def load(roots, teacher, monkeypatch):
 
 
 def steps_of(dataset):
-    """Pipelines of a dataset config, through the wrappers."""
+    """Return the pipelines of a dataset config, through the wrappers."""
     for inner in dataset.get('datasets', [dataset.get('dataset')]):
         if inner is not None:
             yield from steps_of(inner)
@@ -155,7 +155,7 @@ def check_prediction(cfg, sample):
 
 @functools.cache
 def metafile():
-    """Models of the index that mim reads, by name."""
+    """Return the models of the index that mim reads, by name."""
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     files = [yaml.safe_load((ROOT / path).read_text()) for path in index['Import']]
     return {model['Name']: model for file in files for model in file['Models']}
@@ -214,7 +214,7 @@ def test_loads_its_data(name, load):
 
 @pytest.mark.parametrize('size', SIZES)
 def test_distilling_leaves_name_public_weights(size):
-    """Of the teachers, and of the student that the training starts from."""
+    """Public weights exist for the teachers and for the initial student."""
     timm = pytest.importorskip('timm')
     cfg = Config.fromfile(CONFIGS / f'mobileone_{size}_meal_in1k.py')
     for spec in cfg.model.teachers:

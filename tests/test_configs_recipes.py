@@ -36,7 +36,7 @@ def _scope(monkeypatch):
 
 
 def table(title):
-    """Rows of the table below a heading: key, value as it stands there, marks, reason."""
+    """Return the rows of the table below a heading: key, value as written, marks, reason."""
     text = PAGE.partition(f'\n## {title}\n')[2].partition('\n## ')[0]
     return ROW.findall(text)
 
@@ -59,7 +59,7 @@ def look_up(node, key):
 
 
 def flat(node, path):
-    """Paths and values of all numbers and names in a part of a config."""
+    """Return paths and values of all numbers and names in a part of a config."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield from flat(value, f'{path}.{key}')

@@ -25,7 +25,7 @@ def host_config(host: str, name: str) -> Config:
 
 
 def shrink(node, scale):
-    """Set image sizes and worker counts, wherever they stand."""
+    """Set image sizes and worker counts, wherever they are."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key in ('scale', 'crop_size', 'size') and isinstance(value, (tuple, list, int)):

@@ -266,7 +266,7 @@ def test_a_second_name_that_does_not_fit(tmp_path, monkeypatch):
 
 @pytest.fixture
 def killed():
-    """Runs a function in a child, kills it when it says so or after some time, returns its status."""
+    """Run a function in a child, kill it on its signal or after some time, return its status."""
 
     def run(work, seconds=None):
         told, tell = os.pipe()

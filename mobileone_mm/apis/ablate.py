@@ -235,7 +235,7 @@ class _Trainer:
                 process.terminate()
 
     def _last_value(self, folder: Path) -> float:
-        """The last value of the metric in the log of mmengine's local back end."""
+        """Return the last value of the metric in the log of mmengine's local back end."""
         files = sorted(folder.glob('*/vis_data/scalars.json'))
         lines = map(json.loads, files[-1].read_text().splitlines()) if files else ()
         found = [line[self.metric] for line in lines if self.metric in line]

@@ -1,4 +1,4 @@
-"""Draws contact sheets of the training images as the pipeline outputs them, with their labels."""
+"""Draw contact sheets of the training images as the pipeline outputs them, with their labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure the training pipeline of a config, and the training step that it feeds."""
+"""Measure the training pipeline of a config, and its training step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packs the images of a folder or of a config into few large files."""
+"""Pack the images of a folder or of a config into few large files."""
 
 from __future__ import annotations
 

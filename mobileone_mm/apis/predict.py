@@ -1,4 +1,4 @@
-"""Predicts images: drawings, label maps and a JSON file."""
+"""Predict images: drawings, label maps and a JSON file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Converts a trained model to a deploy pair, if wanted with the metric before and after."""
+"""Convert a trained model to a deploy pair, if wanted with the metric before and after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluates a classifier, detector or segmentor on the test set of its config."""
+"""Evaluate a classifier, detector or segmentor on the test set of its config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains a classifier, detector or segmentor from a config."""
+"""Train a classifier, detector or segmentor from a config."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def train(
 
     Args:
         resume: Checkpoint to continue from; ``auto`` for the latest of the work dir. On the CPU the
-            continued run has the weights of an unbroken one, bit by bit.
+            continued run has the weights of an uninterrupted one, bit by bit.
         amp: Mixed precision; needs a GPU.
         auto_scale_lr: Scale the learning rate with the batch size.
         no_validate: Do not evaluate during training.
@@ -71,7 +71,7 @@ def train(
     with running(prepared, launcher) as runner:
         check_channels(prepared.cfg.model, unwrapped(runner.model))
         if resume and not prepared.cfg.resume:
-            runner.logger.info(f'No checkpoint in {runner.work_dir}: the run starts anew.')
+            runner.logger.info(f'No checkpoint in {runner.work_dir}: starting from the beginning.')
         runner.train()
     return runner
 

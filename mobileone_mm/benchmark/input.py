@@ -132,7 +132,7 @@ def measure_stages(pipelines: Sequence[StagedPipeline], repeats: int) -> None:
 
 
 def _stage_pass(pipelines: Sequence[StagedPipeline]) -> list[dict[str, float]]:
-    """Seconds per image of each stage, by pipeline."""
+    """Return the seconds per image of each stage, by pipeline."""
     sums: list[dict[str, float]] = [{} for _ in pipelines]
     rounds = list(zip(*(pipeline.batches for pipeline in pipelines), strict=False))
     for batches in rounds:
@@ -166,7 +166,7 @@ def measure_workers(
 def input_report(
     speeds: Sequence[InputSpeed], step_rate: float | None = None, target_rate: float | None = None
 ) -> str:
-    """Format tables of stages and workers, and the number of cores that feed the model.
+    """Format tables of stages and workers, and the number of cores that the model needs.
 
     Args:
         speeds: The pipeline, and the one that it is compared with, if any.
@@ -186,7 +186,7 @@ def input_report(
         if rate is not None:
             cores = rate / speed.rate
             parts.append(
-                f'{name}: {_rate(rate)} images/s; {cores:.2f} cores feed it: '
+                f'{name}: {_rate(rate)} images/s; needs {cores:.2f} cores: '
                 f'num_workers={math.ceil(cores)} or more.'
             )
     return '\n'.join(parts)

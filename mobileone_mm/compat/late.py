@@ -33,7 +33,7 @@ def complete_mmcv() -> None:
 
 
 def warn_of_placeholders() -> None:
-    """Warn if a host has replaced operators by placeholders; name the operators and the cure."""
+    """Warn if a host has replaced operators by placeholders; name the operators and the fix."""
     found = placeholders()
     if found:
         warnings.warn(

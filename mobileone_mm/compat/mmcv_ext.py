@@ -35,8 +35,8 @@ def missing(name: str) -> Callable[..., NoReturn]:
 
     def operator(*args: Any, **kwargs: Any) -> NoReturn:
         raise NotImplementedError(
-            f'{name}: this operator of mmcv._ext needs compiled mmcv, mobileone_mm has no '
-            f'stand-in for it; with a C++ compiler, install it by: {install_hint()}'
+            f'{name}: this operator of mmcv._ext needs compiled mmcv. mobileone_mm has no '
+            f'stand-in for it. With a C++ compiler, install it by: {install_hint()}'
         )
 
     return operator

@@ -29,7 +29,7 @@ _UNREGISTERED = re.compile(r'^\'?"?(\S+) is not in the (\S+) registry')
 def config_faults(cfg: Config, built: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turn a refusal while something is built from the config into one line with its path.
 
-    ``built`` says whether everything is built. From then on only the refusal of a dict that stands in
+    ``built`` says whether everything is built. From then on only the refusal of a dict that is in
     the config becomes a line, such as a pipeline that a hook builds at a later epoch.
     """
     try:
@@ -107,7 +107,7 @@ def _path_of(cfg: Config, node: Mapping) -> str | None:
 def _path_of_key(cfg: Config, node: Mapping, path: str | None, key: str) -> str:
     if path is not None and key in node:
         return path
-    # The argument can stand in a part that the constructor passes on, such as norm_cfg, or in the
+    # The argument can be in a part that the constructor passes on, such as norm_cfg, or in the
     # config of what builds this node, such as a hook.
     start = (cfg._cfg_dict, '') if path is None else (node, path)
     return next((inside for inside, part in walk(*start) if key in part), path) or 'config'

@@ -1,4 +1,4 @@
-"""Reads a config with its overrides from the command line, strictly."""
+"""Read a config with its overrides from the command line, strictly."""
 
 from __future__ import annotations
 

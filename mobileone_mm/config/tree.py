@@ -1,4 +1,4 @@
-"""Walks over configs: dicts with their paths, datasets inside wrappers, classes behind types."""
+"""Walk over configs: dicts with their paths, datasets inside wrappers, classes behind types."""
 
 from __future__ import annotations
 

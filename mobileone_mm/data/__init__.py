@@ -1,1 +1,1 @@
-"""Data: loading that survives broken files, checks before a run, converters, packed datasets."""
+"""Data: loading that continues after broken files, checks before a run, converters, packed datasets."""

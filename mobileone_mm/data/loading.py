@@ -150,7 +150,7 @@ def _annotated_size(results: dict, path: str) -> tuple[int, int]:
 
 @cache
 def _reports() -> torch.Tensor:
-    """Checksums of the reported names, shared with the workers to avoid repeated reports."""
+    """Return checksums of the reported names, shared with the workers to avoid repeated reports."""
     return torch.zeros(4096, dtype=torch.int64).share_memory_()
 
 

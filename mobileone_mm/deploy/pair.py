@@ -121,7 +121,7 @@ def pair_meta(
 
 
 def _plain(value: Any) -> Any:
-    """Lists, tuples, numbers and strings, which any reader takes, instead of NumPy's and mmengine's."""
+    """Convert NumPy's and mmengine's types to lists, tuples, numbers and strings of Python."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

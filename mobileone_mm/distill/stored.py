@@ -164,7 +164,7 @@ def image_key(name: str | PurePath) -> int:
 
 
 def digest_of(keys: np.ndarray) -> str:
-    """SHA-256 of sorted keys (uint64)."""
+    """Return the SHA-256 of sorted keys (uint64)."""
     return hashlib.sha256(np.ascontiguousarray(keys, '<u8').tobytes()).hexdigest()
 
 
@@ -190,7 +190,7 @@ def plain_config(node: Any) -> Any:
 
 
 def view_path(folder: str | Path, view: int) -> Path:
-    """The file of a view; views count from 0."""
+    """Return the file of a view; views count from 0."""
     return Path(folder, f'view_{view:04d}.safetensors')
 
 

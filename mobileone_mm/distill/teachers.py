@@ -265,7 +265,7 @@ def _load(
 def _published_normalization(
     name: str, preprocessor: Mapping[str, Any] | None, published: Mapping[str, Any] | None
 ) -> Normalization | None:
-    """The normalisation in the config of a teacher, else in timm's table, else None."""
+    """Return the normalisation in the config of a teacher, else in timm's table, else None."""
     if preprocessor is not None:
         check_normalization(f'{name}: data_preprocessor', preprocessor, open_ended=True)
         return Normalization.of(preprocessor)

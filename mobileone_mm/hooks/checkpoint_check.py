@@ -45,7 +45,7 @@ class CheckpointCheckHook(Hook):
                 names = dict(train='training', deploy='deploy')
                 raise InputError(
                     f"--resume: '{source}' is in {names[file]} form, the model in {names[own]} form; "
-                    'a run continues in the form that it began in (start anew from the weights with '
+                    'a run continues in the form that it began in (start a new run from weights with '
                     '--cfg-options load_from=...)'
                 )
             if isinstance(checkpoint.get('ema_state_dict'), Mapping) and ema_hooks(runner):

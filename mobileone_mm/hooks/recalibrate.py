@@ -100,15 +100,15 @@ def _separate_loader(loader: Any, seed: int) -> DataLoader:
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Forward | None = None) -> int:
-    """Give the BN layers of all branches the statistics of data, and keep the function in eval mode.
+    """Set the BN statistics of all branches to those of the data; keep the function in eval mode.
 
     Scale and shift of each BN compensate its new mean and variance. In training mode, where BN
     normalises with the batch, the function is then close to that of eval mode. With statistics that
     were never measured (branches lifted from a fused kernel) it is another function.
 
     A few hundred images are enough. ``forward`` runs the model on a batch; ``model(batch)`` by default.
-    Returns the number of measured BN layers. Unchanged are those without scale and shift, frozen ones
-    (no gradient of the scale) and those with fewer than two values per channel.
+    Returns the number of measured BN layers. Layers without scale and shift, frozen ones (no gradient
+    of the scale) and those with fewer than two values per channel do not change.
     """
     norms: list[Any] = [
         branch.norm

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-#: part of the greatest surrounding magnitude below which an output counts as nearly dead
+#: part of the greatest surrounding magnitude below which an output counts as close to 0
 FLOOR = 1e-3
 #: smallest divisor of a difference
 TINY = 1e-30
@@ -111,8 +111,8 @@ def max_difference(first: Any, second: Any, floor: float = 0.0) -> tuple[float, 
 def scale_floor(*values: Any) -> float:
     """Return the smallest scale by which a difference is divided, from what surrounds the output.
 
-    That is the inputs of a unit, or all outputs of a model. A nearly dead output (a unit whose scale is
-    close to 0) has no digits of its own to compare.
+    That is the inputs of a unit, or all outputs of a model. An output close to 0 has no digits of its
+    own to compare.
     """
     return FLOOR * greatest(values)
 

@@ -152,7 +152,7 @@ def _find_sets(root: Path) -> dict[str, Path]:
 
 
 def _corruption_folder(root: Path, corruption: str, severity: int) -> Path:
-    """The folder of ImageNet-C, with or without the group of the corruption."""
+    """Return the folder of ImageNet-C, with or without the group of the corruption."""
     group = next(group for group, names in GROUPS.items() if corruption in names)
     part = Path(corruption, str(severity))
     for folder in (root / group / part, root / part):
@@ -200,7 +200,7 @@ def own_images(dataset: Any) -> Images:
 
 
 def _class_folders(key: str, folder: Path) -> tuple[Path, dict[str, int]]:
-    """The folder that holds the class folders, and the label of each."""
+    """Return the folder that holds the class folders, and the label of each."""
     layout = LAYOUTS[key]
     if not folder.is_dir():
         raise InputError(f"{layout.title}: '{folder}' is not a folder; check the path")
@@ -233,5 +233,5 @@ def _label(layout: Layout, folder: Path, name: str, numbered: bool) -> int:
 
 @cache
 def wnids() -> tuple[str, ...]:
-    """WordNet numbers of the 1000 classes of ImageNet in the order of their labels."""
+    """Return the WordNet numbers of the 1000 classes of ImageNet in the order of their labels."""
     return tuple(Path(__file__).with_name('wnids.txt').read_text(encoding='ascii').split())

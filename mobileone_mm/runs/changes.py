@@ -141,16 +141,16 @@ def load_from(cfg: Config, flags: Flags) -> None:
 def resume(cfg: Config, flags: Flags) -> None:
     """Continue a run: from a file, or from the latest checkpoint of the work dir.
 
-    mmengine finds the latest checkpoint by a small file that holds an absolute path; in a moved
-    folder, or after a kill at the wrong moment, it starts anew. Here the checkpoint with the highest
-    number counts then. A run without a fixed seed continues with the seed that it drew.
+    mmengine finds the latest checkpoint by a small file that holds an absolute path. In a moved
+    folder, or after a kill at the wrong moment, it starts from the beginning. This function then takes
+    the checkpoint with the highest number. A run without a fixed seed continues with its seed.
     """
     asked, given = '--resume', flags.resume
     if given is None:
         if not cfg.get('resume'):
             return
         given = cfg.get('load_from') or 'auto'
-        asked = 'resume=True in the config (set resume=False to start anew)'
+        asked = 'resume=True in the config (set resume=False to start from the beginning)'
     found = latest_checkpoint(cfg.work_dir) if given == 'auto' else str(given)
     cfg.load_from, cfg.resume = found, found is not None
     if found is None:
@@ -174,7 +174,7 @@ def resume(cfg: Config, flags: Flags) -> None:
 
 
 def broken_files(cfg: Config, flags: Flags) -> None:
-    """Replace the hosts' loading transforms by ones that survive a broken file.
+    """Replace the hosts' loading transforms by ones that continue after a broken file.
 
     See :class:`~mobileone_mm.data.loading.LoadImage` for images and
     :class:`~mobileone_mm.data.masks.LoadSegAnnotations` for mmseg's masks. Where the config names

@@ -3,7 +3,7 @@
 The changes have one order and one name each. A user switches a change off by its name, in the config
 (``changes = dict(faster_transforms=False)``) or on the command line
 (``--cfg-options changes.faster_transforms=False``). What was changed is logged when a run starts, and
-stands under the same key in the config that the run writes.
+is under the same key in the config that the run writes.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
     """Build the Runner of a config, and clean up after it.
 
     Until the first loop starts, an error of a constructor becomes an InputError of one line with its
-    path in the config; from then on only an error of a part that stands in the config does.
+    path in the config; from then on only an error of a part that is in the config does.
     """
     cfg = prepared.cfg
     cfg.launcher = launcher

@@ -76,7 +76,7 @@ class Plan:
     device: str
 
     def phase_at(self, iteration: int) -> Any:
-        """The phase in force at an iteration; None without a curriculum."""
+        """Return the phase in force at an iteration; None without a curriculum."""
         return next((phase for first, phase in reversed(self.phases) if first <= iteration), None)
 
 
@@ -123,7 +123,7 @@ def make_plan(runner: Any, curriculum: Any = None) -> Plan:
 
 
 def _points(runner: Any, unit: int, firsts: list[int]) -> tuple[list[Point], list[Point]]:
-    """Settings for the table (quarters, phases, peak, end) and for the drawing."""
+    """Return the settings for the table (quarters, phases, peak, end) and for the drawing."""
     last = runner.max_iters - 1
     quarters = {runner.max_iters * part // 4 // unit * unit for part in range(4)}
     chosen = {*quarters, *firsts, last}

@@ -50,7 +50,7 @@ def draw(plan: Plan, path: str | Path, title: str) -> None:
 
 
 def _panels(plan: Plan) -> dict[str, dict[str, list[Any]]]:
-    """The lines of each panel by label; a panel with one line of steps has no label."""
+    """Return the lines of each panel by label; a panel with one line of steps has no label."""
     shown = _shown(plan)
     names = {i: f'group {i + 1}: {_kinds(plan.groups[i])}' for i in shown}
     panels: dict[str, dict[str, list[Any]]] = {
@@ -157,7 +157,7 @@ def _shown(plan: Plan) -> list[int]:
 
 
 def _distinct_rates(plan: Plan) -> list[int]:
-    """The shown groups without those whose learning rate repeats that of an earlier group."""
+    """Return the shown groups whose learning rate differs from those of all earlier groups."""
     found: dict[tuple, int] = {}
     for index in _shown(plan):
         found.setdefault(tuple(point.lr[index] for point in plan.curve), index)

@@ -208,7 +208,7 @@ def checked_resume(runner: MMEngineRunner) -> Iterator[None]:
 
 
 def _schedules(runner: MMEngineRunner) -> list[tuple[str, dict[str, Any]]]:
-    """Class and settings of each parameter scheduler, in order; none before they are built."""
+    """Return class and settings of each parameter scheduler, in order; none before they are built."""
     found = runner.param_schedulers
     groups = found.values() if isinstance(found, dict) else [found]
     return [

@@ -28,7 +28,7 @@ SAMPLES, ITERATIONS = 0, 1
 
 
 def derived_seed(*numbers: int) -> int:
-    """Return a 63-bit seed for non-negative integers; others of the same count give unrelated seeds."""
+    """Return a 63-bit seed for non-negative integers. Other numbers give an independent seed."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return int(state[0]) >> 1
 

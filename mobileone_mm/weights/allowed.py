@@ -103,13 +103,13 @@ class Namespace:
 
 
 def attribute(owner: Any, name: Any) -> None:
-    """Stand-in for ``getattr``: accepts the statistics of a history, gives None for them."""
+    """Replace ``getattr``: accept the statistics of a history and return None for them."""
     if owner is not History or name not in _STATISTICS:
         raise UnpicklingError(f'Unsupported global: GLOBAL getattr of {shown_name(name)}')
 
 
 def scalar(dtype: Any, raw: Any = b'') -> Any:
-    """Stand-in for NumPy's ``scalar``: one number from its bytes."""
+    """Replace NumPy's ``scalar``: return one number from its bytes."""
     if not isinstance(dtype, DType) or not isinstance(raw, bytes):
         raise UnpicklingError('Unsupported numpy scalar')
     real = dtype.real()
@@ -119,7 +119,7 @@ def scalar(dtype: Any, raw: Any = b'') -> Any:
 
 
 def no_bytes(*args: Any) -> bytes:
-    """Stand-in for ``bytes``, which an empty array needs: no bytes at all."""
+    """Replace ``bytes``, which an empty array needs: return no bytes at all."""
     if args:
         raise UnpicklingError('Unsupported call of bytes')
     return b''

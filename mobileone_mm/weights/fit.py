@@ -65,9 +65,9 @@ def checkpoint_for(
 ) -> FittedState:
     """Read a checkpoint and fit it to a model; the model itself does not change.
 
-    Every door that loads weights calls this function, so one file means one network everywhere. It
-    takes the weights out of containers and wrapper prefixes, prefers averaged weights, renames them,
-    and fuses or lifts them where file and model differ in form.
+    All code that loads weights calls this function, so one file means one network everywhere. It
+    removes containers and wrapper prefixes, prefers averaged weights, renames them, and fuses or
+    lifts them where file and model differ in form.
 
     Args:
         model: A :class:`~mobileone_mm.MobileOne`, or any model with one; wrappers for several devices
@@ -151,7 +151,7 @@ def _part(weights: Weights, prefix: str) -> dict[str, Tensor]:
 
 
 def _named_for(target: Mapping[str, Any], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state under the names of the target, with its MobileOne where that of the target is."""
+    """Rename the state to the names of the target, with the MobileOne at the same place."""
     scheme, own = scheme_of(state), scheme_of(target) or 'mmpretrain'
     if scheme not in (None, 'mmpretrain', own):  # a model of timm's own keeps timm's names
         state = to_mmpretrain(state, keep_others=True)
@@ -175,7 +175,7 @@ def _named_for(target: Mapping[str, Any], state: dict[str, Tensor]) -> dict[str,
 
 
 def _backbone_place(keys: Mapping[str, Any], scheme: str | None = None) -> str | None:
-    """Prefix of the MobileOne among the keys; of several, that of the backbone; None if unclear."""
+    """Return the prefix of the MobileOne, of several that of the backbone; None if unclear."""
     found = places(keys, scheme)
     return 'backbone.' if 'backbone.' in found else found.pop() if len(found) == 1 else None
 
@@ -234,7 +234,7 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _without_se(
     model: nn.Module, target: Mapping[str, Tensor], state: dict[str, Tensor], name: str
 ) -> dict[str, Tensor]:
-    """The weights without squeeze-and-excitation, for a backbone built with use_se=False."""
+    """Drop squeeze-and-excitation from the weights, for a backbone built with use_se=False."""
     if all(getattr(module, 'use_se', True) for module in model.modules()):
         return state
     place = _backbone_place(target) or ''

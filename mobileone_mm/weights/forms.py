@@ -21,7 +21,7 @@ from .names import FORM_PARTS, TensorName, parse, render
 EPS = 1e-5  # of every public MobileOne
 _NORM_OF = {'conv': 'conv_norm', 'scale': 'scale_norm', 'identity': 'identity'}
 
-#: prefix, stage and unit: where a unit stands in a state dict
+#: prefix, stage and unit: where a unit is in a state dict
 Place = tuple[str, int, int | None]
 #: tensors of a unit by part, branch and name
 Unit = dict[tuple[str, int | None, str], Tensor]

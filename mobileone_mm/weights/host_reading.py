@@ -1,7 +1,7 @@
-"""Importing this lets the hosts' own scripts read the Runner's checkpoints, and weights by name.
+"""Let the hosts' own scripts read the Runner's checkpoints, and weights by name.
 
-``registry.py`` names it among the locations of the models: a model is always built before its
-checkpoint is read, and so ``import mobileone_mm`` need not load torch.
+The import does this. ``registry.py`` names the module among the locations of the models: a model is
+always built before its checkpoint is read, and so ``import mobileone_mm`` need not load torch.
 """
 
 from __future__ import annotations

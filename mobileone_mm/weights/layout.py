@@ -106,7 +106,7 @@ def _arch(place: str, tensors: Mapping[str, Tensor], names: Mapping[str, TensorN
 
 
 def _count(what: str, numbers: Iterable[int | None]) -> int:
-    """How many there are; they must be numbered from 0 without a gap."""
+    """Count the numbers, which must begin at 0 and have no gap."""
     found = {number for number in numbers if number is not None}
     missing = next(number for number in range(len(found) + 1) if number not in found)
     if missing < len(found) or not found:

@@ -1,4 +1,4 @@
-"""Making mmengine read checkpoints safely: local files, downloads, its own Runner's."""
+"""Make mmengine read checkpoints safely: local files, downloads, its own Runner's."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .unwrap import CONTAINERS, is_average, is_of_mmengine, read_weights
 
 
 def for_host(checkpoint: dict[str, Any], filename: str) -> dict[str, Any]:
-    """The checkpoint as the hosts take it: its weights as ``state_dict``, under their names.
+    """Return the checkpoint as the hosts take it: its weights as ``state_dict``, in their naming.
 
-    The averaged weights are preferred, wrappers come off, and a MobileOne of Apple's, timm's or
+    This prefers the averaged weights and removes wrapper prefixes. A MobileOne of Apple's, timm's or
     CoreNet's naming gets ``backbone.`` and ``head.fc.``. A checkpoint without a MobileOne keeps its
     keys. ``meta['config']`` is left out: on resuming, mmengine runs that string as a config file,
     which is a program, to compare a number that its Runner does not even write.

@@ -104,7 +104,7 @@ def download(
 ) -> Path:
     """Return the path of a downloaded file in the cache, see :func:`cache_path`.
 
-    A file that mmengine or ``torch.hub`` downloaded lies under its base name, which several addresses
+    A file that mmengine or ``torch.hub`` downloaded is under its base name, which several addresses
     share. It is used only if its SHA-256 is the known one, or the one that its name ends in. A given
     beginning of the SHA-256 is checked each time.
 
@@ -146,7 +146,7 @@ def cache_path(address: str, folder: str | None = None) -> Path:
 
 
 def _from_storage(address: str) -> Path:
-    """Fetch a file from a cluster's storage, anew each time: such files may change."""
+    """Fetch a file from a cluster's storage again each time: such files may change."""
     from mmengine import fileio
 
     try:

@@ -104,7 +104,7 @@ def _check_zip(file: BinaryIO) -> None:
 
 @contextmanager
 def only_globals(allowed: tuple[tuple[Any, str], ...]) -> Iterator[None]:
-    """Within it, torch's allow-list holds these names and no others.
+    """Limit torch's allow-list to these names inside the block.
 
     A list that another library has added to (a real ``getattr``, say) must not be mixed in.
     """
@@ -137,7 +137,7 @@ def _reason(error: Exception) -> str:
         return f'cannot be loaded to the device: {first_line(text)}'
     return (
         f'is cut off, damaged or no checkpoint ({type(error).__name__}: {first_line(text)}); copy or '
-        'download it again, or save it anew by torch.save(model.state_dict(), ...)'
+        'download it again, or save it again by torch.save(model.state_dict(), ...)'
     )
 
 

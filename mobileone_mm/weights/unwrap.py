@@ -46,7 +46,7 @@ class Weights:
     """One set of weights of a checkpoint.
 
     Attributes:
-        name: What messages call the checkpoint.
+        name: Name of the checkpoint in messages.
         state: The tensors in the naming and form of the file. The keys have no wrapper prefix, and
             the backbone of a model is ``backbone.``. Counters of averaged models are left out.
         raw: The same tensors under the keys of the file.
@@ -72,7 +72,7 @@ class Weights:
 def read_weights(
     source: str | os.PathLike[str] | Mapping[str, Any] | Weights, name: str | None = None
 ) -> Weights:
-    """Read the weights of a checkpoint: every door of the package reads through this function.
+    """Read the weights of a checkpoint; all code of the package that reads weights calls this.
 
     Where a file holds raw and averaged weights, the averaged ones are returned, because they are
     what was evaluated; the log says so. mmengine's EMAHook stores the averaged weights as
@@ -81,7 +81,7 @@ def read_weights(
     Args:
         source: A path, an address, ``mobileone_mm://NAME``, a checkpoint or state dict in memory, or
             the result of an earlier call.
-        name: What messages call the checkpoint; by default its path.
+        name: Name of the checkpoint in messages; by default its path.
 
     Raises:
         InputError: The file cannot be read or holds no weights.
@@ -167,7 +167,7 @@ def _sets(
 
 
 def is_of_mmengine(content: Mapping[str, Any]) -> bool:
-    """Whether mmengine's EMAHook wrote it: it exchanges the two sets before a checkpoint is saved."""
+    """Tell if mmengine's EMAHook wrote it: it exchanges the two sets before a checkpoint is saved."""
     average = content.get('ema_state_dict')
     return isinstance(average, Mapping) and (
         'steps' in average or 'message_hub' in content or 'mmengine_version' in _meta(content)
@@ -222,7 +222,7 @@ def _common_names(keys: list[str], same_form: bool) -> set[Any]:
 
 
 def shared_prefix(keys: Any) -> str:
-    """The wrapper components that all keys begin with, such as ``module._orig_mod.``."""
+    """Return the wrapper components that all keys begin with, such as ``module._orig_mod.``."""
     prefix, first = '', next(iter(keys), '')
     while (component := first[len(prefix) :].partition('.')[0]) in WRAPPERS:
         longer = f'{prefix}{component}.'
@@ -233,7 +233,7 @@ def shared_prefix(keys: Any) -> str:
 
 
 def without_wrappers(state: Mapping[str, T]) -> dict[str, T]:
-    """The state without prefixes of wrappers; the only MobileOne becomes bare or ``backbone.``.
+    """Remove the prefixes of wrappers; the only MobileOne becomes bare or ``backbone.``.
 
     Raises:
         InputError: Two keys differ only in their prefixes.
@@ -250,7 +250,7 @@ def without_wrappers(state: Mapping[str, T]) -> dict[str, T]:
 
 
 def _canonical(key: str, place: str) -> str:
-    """The key of a model whose only MobileOne is below the prefix ``place``."""
+    """Return the key of a model whose only MobileOne is below the prefix ``place``."""
     parts = place.split('.')[:-1]
     cut = next((index for index, part in enumerate(parts) if part in BACKBONES), len(parts))
     if key.startswith(place):

@@ -22,8 +22,8 @@ def test_input_report():
     assert 'read an image in 20.000 ms' in lines[-4]
     assert lines[-3:] == [
         'One core prepares 200 images/s (batches of 32).',
-        'The training step here: 50 images/s; 0.25 cores feed it: num_workers=1 or more.',
-        '--target-rate: 2500 images/s; 12.50 cores feed it: num_workers=13 or more.',
+        'The training step here: 50 images/s; needs 0.25 cores: num_workers=1 or more.',
+        '--target-rate: 2500 images/s; needs 12.50 cores: num_workers=13 or more.',
     ]
     alone = input_report([InputSpeed(8, {'read': 0.01})])
     assert alone.endswith('\nOne core prepares 100 images/s (batches of 8).')

@@ -1,4 +1,4 @@
-"""Runs code in a fresh interpreter: what is imported first cannot be tried twice in one."""
+"""Run code in a fresh interpreter, because the first import happens once per process."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ BOTH = ('train_dataloader', 'val_dataloader')
 
 @pytest.fixture
 def data(tmp_path, fresh_mmengine):
-    """Makes folders of classes, or packs of their names; gives the config of both loaders."""
+    """Make folders of classes, or packs of their names; return the config of both loaders."""
     init_default_scope('mmpretrain')
 
     def make(train, val, kind='CustomDataset', heads=None, **more):
@@ -160,7 +160,7 @@ def test_packed_classes_and_the_head(names, labels, heads, line, tmp_path, fresh
 
 
 def test_a_test_beside_other_training_data(data, capsys):
-    """The training may have been another one: a line in the log, no refusal."""
+    """The checkpoint may come from another training, so the tool logs a line and continues."""
     cfg = data(ABC, OTHER, heads=3)
     cfg['test_dataloader'] = cfg.pop('val_dataloader')
     MMLogger.get_instance('of_the_test', logger_name='of_the_test')

@@ -50,7 +50,7 @@ def test_names_are_those_of_mmseg():
 
 @pytest.mark.parametrize('reverse', [False, True])
 def test_overlaps(reverse):
-    """Of two classes: ignored, in any order; of one class: that class; other categories: nothing."""
+    """An overlap of two classes is ignored, that of one class keeps it; others do not count."""
     rows = [
         row(7, box(0, 0, 6, 4)),
         row(7, box(4, 0, 8, 4)),

@@ -54,7 +54,7 @@ def jpegs(request, real_data):
 
 
 def decoders():
-    """To height x width x BGR."""
+    """Return decoders to height x width x BGR."""
     found = {
         'this project (cv2)': lambda content: decode(content, 'a.jpg'),
         'Pillow': lambda content: np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))[
@@ -207,7 +207,7 @@ def test_augmentations(kind, jpegs):
 
 
 def test_training_pipeline(jpegs, tmp_path):
-    """From files to what the loader collates, ImageNet's pipeline for S0, with either crop."""
+    """Run ImageNet's pipeline for S0 from files to collated batches, with either crop."""
     paths = []
     for number, content in enumerate(jpegs):
         paths.append(tmp_path / f'{number}.jpg')

@@ -143,7 +143,7 @@ def test_many_reports():
 
 @pytest.mark.parametrize('extra', [{'height': 30, 'width': 50}, 'mask', 'header', 'nothing'])
 def test_blank_has_the_annotated_size(extra, image, tmp_path):
-    """So that boxes and masks of the annotation fit the grey image, and count as missed."""
+    """Boxes and masks of the annotation fit the gray image and count as missed."""
     path = tmp_path / 'broken.jpg'
     content = encoded(image, 'JPEG')
     path.write_bytes(b'x' if extra == 'nothing' else content[: len(content) // 2])

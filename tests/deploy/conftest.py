@@ -18,7 +18,7 @@ def short_latencies():
 
 @pytest.fixture(autouse=True)
 def strict_nms(monkeypatch):
-    """mmcv's compiled NMS reads float32 alone; its stand-in is kinder."""
+    """mmcv's compiled NMS reads only float32; its stand-in reads more types."""
     nms = pytest.importorskip('mmcv.ops.nms')
     plain = nms.ext_module.nms
 

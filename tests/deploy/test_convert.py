@@ -200,7 +200,7 @@ def data(tiny_imagenet, tiny_coco, tiny_voc, monkeypatch) -> None:
 
 
 def run_test(cfg: Config, checkpoint: Path, folder: Path) -> tuple[dict, list[torch.Tensor]]:
-    """Metrics and scores (labels, for masks) of the host's own test loop."""
+    """Return metrics and scores (labels, for masks) of the host's own test loop."""
     cfg = copy.deepcopy(cfg)
     cfg.work_dir = str(folder)
     cfg.load_from = str(checkpoint)

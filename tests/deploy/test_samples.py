@@ -71,7 +71,7 @@ def test_size_of_wrapped_datasets_and_missing_parts():
 
 
 def test_round_up():
-    """To what the preprocessor pads to, where necks join upsampled maps."""
+    """The size is the one that the preprocessor pads to, because necks join upsampled maps."""
     assert round_up((312, 416), 32) == (320, 416)
     assert round_up((312, 416), 1) == (312, 416)
 

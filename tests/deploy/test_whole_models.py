@@ -44,7 +44,7 @@ def base(host: str, name: str) -> str:
 
 @pytest.fixture
 def convert(tmp_path: Path) -> Callable[..., tuple[dict, Any, Any]]:
-    """Converts the randomised model of a config; returns the report, the original and the result."""
+    """Convert the randomised model of a config; return the report, the original and the result."""
 
     def run(text: str, change: Callable[[Any], Any] = lambda state: state, **kwargs: Any):
         config = tmp_path / 'model.py'
@@ -388,7 +388,7 @@ class Unnormed(BaseModule):
 
 
 class Mixed(BaseModule):
-    """Without ``norm_cfg``, a norm goes that stands before its layer, too."""
+    """Without ``norm_cfg``, a norm before its layer is removed, too."""
 
     def __init__(self, channels: int, norm_cfg: Any = BN) -> None:
         super().__init__()

@@ -82,7 +82,7 @@ def timm_teacher(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def make_student() -> Callable[..., Any]:
-    """Builds the distilling classifier; its weights are random."""
+    """Build the distilling classifier; its weights are random."""
 
     def make(*teachers: dict[str, Any], seed: int = 0, **settings: Any) -> Any:
         config = dict(
@@ -123,7 +123,7 @@ def teacher(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def config(tiny_config: Callable[..., Path], teacher: dict[str, Any]) -> Callable[..., Path]:
-    """Writes the config of a tiny student; keywords are keys of its teacher."""
+    """Write the config of a tiny student; keywords are keys of its teacher."""
 
     def write(extra: str = '', name: str = 'distill', **changes: Any) -> Path:
         text = DISTILL.format(teacher={**teacher, **changes})

@@ -114,7 +114,7 @@ def test_the_plain_classifier_takes_its_weights(make_student, resnet_teacher, ba
 
 
 def test_teachers_are_not_needed_to_predict(make_student, batch):
-    """Nor to be built: their files are not there."""
+    """Teachers need not be built; their files do not exist."""
     model = make_student(dict(timm='no_such_net', checkpoint='/nowhere.pth')).eval()
     with torch.no_grad():
         samples = model.val_step(batch)

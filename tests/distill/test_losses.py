@@ -11,7 +11,7 @@ from mobileone_mm.errors import InputError
 
 
 def softmax(logits):
-    """By its definition."""
+    """Compute the softmax by its definition."""
     e = (logits - logits.max(1, keepdim=True).values).exp()
     return e / e.sum(1, keepdim=True)
 

@@ -20,7 +20,7 @@ NAME = 'view_000{}.safetensors'
 
 @pytest.fixture
 def run(tool, tmp_path, capsys):
-    """Runs a tool; its exit code, and what it printed."""
+    """Run a tool; return its exit code and output."""
 
     def call(*arguments):
         capsys.readouterr()
@@ -33,7 +33,7 @@ def run(tool, tmp_path, capsys):
 
 @pytest.fixture
 def train(run, tmp_path):
-    """Trains on stored outputs; exit code, output and log."""
+    """Train on stored outputs; return exit code, output and log."""
 
     def call(config, outputs, *options):
         folder = tmp_path / f'run{len(list(tmp_path.glob("run*")))}'
@@ -92,7 +92,7 @@ def test_another_teacher_of_the_same_name(config, run, train, tmp_path, teacher)
     code, said = train(moved, out)
     assert code == 2
     assert 'were made with other weights, normalisation or size of model.teachers.0' in said
-    # The same weights, saved anew, under the same name.
+    # The same weights, saved again under the same name.
     torch.save({'state_dict': torch.load(teacher['checkpoint']), 'meta': {}}, other)
     begin(moved, out)
     # The teacher's normalisation is the student's, and that is another one.

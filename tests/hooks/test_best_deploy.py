@@ -54,7 +54,7 @@ custom_imports = dict(imports=['mobileone_mm', 'given_metric'], allow_failed_imp
 
 @pytest.fixture
 def valued(tiny_config, tmp_path, monkeypatch):
-    """Writes a config whose epochs have the given values."""
+    """Write a config whose epochs have the given values."""
     (tmp_path / 'given_metric.py').write_text(GIVEN)
     monkeypatch.syspath_prepend(tmp_path)
 

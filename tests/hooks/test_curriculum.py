@@ -110,7 +110,7 @@ def test_it_switches(loader, tiny_config, tool, probe, tmp_path, capfd):
 
 
 def test_in_proportion_and_with_accumulation(tiny_config, tool, probe, tmp_path):
-    """Of a run of 40 epochs 4 are trained; the optimizer steps once in four iterations."""
+    """The run trains 4 of 40 epochs; the optimizer steps once in four iterations."""
     phases = [dict(begin=b, resolution=r) for b, r in ((0, 32), (10, 48), (30, 64))]
     config = tiny_config(
         'cls',
@@ -147,7 +147,7 @@ class KillInPhase(Hook):
 
 
 def test_resume_in_the_middle_of_a_phase(tiny_config, tool, tmp_path, monkeypatch, capfd):
-    """Killed in the second epoch of the second phase: resumed, it ends like the unbroken run."""
+    """A run that is killed in the second phase and resumed ends like the uninterrupted run."""
     (tmp_path / 'kill_in_phase.py').write_text(KILL)
     monkeypatch.syspath_prepend(tmp_path)
     ema = "dict(type='mmengine.EMAHook', momentum=0.1), dict(type='KillInPhase')"

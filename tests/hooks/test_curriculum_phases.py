@@ -114,7 +114,7 @@ def test_malformed_total(total):
 
 @pytest.mark.parametrize(('begin', 'total', 'number'), [(400, 300, 2), (300, 300, 2), (113, 20, 1)])
 def test_a_phase_behind_the_total(begin, total, number):
-    """The phase is named that lies outside, not the length that all the others fit."""
+    """The message names the phase outside, not the length that all the others fit."""
     phases = changed(2, begin=begin)
     begin = phases[number]['begin']
     line = f'phases.{number}.begin: got {begin}; expected less than total \\({total}\\)'

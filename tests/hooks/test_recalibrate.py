@@ -191,7 +191,7 @@ def test_an_endless_sampler_is_left_as_it_was(tiny_config, tool, tmp_path):
 
 @pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
 def test_in_a_run(task, tiny_config, tool, tmp_path):
-    """From fused weights, with the hook: the log says so, and EMA has the same weights."""
+    """A run from fused weights logs the measurement, and EMA has the same weights."""
     config = tiny_config(task)
     run = tmp_path / 'run'
     assert tool('train', config, '--work-dir', run, '--no-validate') == 0

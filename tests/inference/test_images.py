@@ -1,4 +1,4 @@
-"""Which images are meant, and unique names for what comes of them."""
+"""Images that the arguments select, and unique names for their outputs."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_squeeze_excite_against_its_formula():
     ],
 )
 def test_checkpointing_runs_the_branches_again(with_cp, training, grad, forwards):
-    """Only in training with gradients: the backward pass repeats the forward pass."""
+    """Only in training with gradients, the backward pass repeats the forward pass."""
     block = MobileOneBlock(4, 4, 3, with_identity=True, with_cp=with_cp).train(training)
     count = 0
 

@@ -222,7 +222,7 @@ def test_neck_is_mmdets():
 
 
 def test_channels_may_be_lists():
-    """As ``--cfg-options`` gives them; mmdet's neck refuses a list beside a tuple."""
+    """``--cfg-options`` gives lists; mmdet's neck refuses a list beside a tuple."""
     neck = SSDNeck(**{**NECK, 'in_channels': [8, 12]})
     assert len(neck.extra_layers) == 2
 

@@ -1,4 +1,4 @@
-"""The tools of the proofs: a proof is worth as much as they are."""
+"""Test the tools that the proofs of equality use."""
 
 from __future__ import annotations
 

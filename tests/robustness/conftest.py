@@ -48,7 +48,7 @@ def reads_colour():
 
 @pytest.fixture
 def paint():
-    """Writes class folders with images of their class's colour: (folder, {name: label}, count)."""
+    """Write class folders with images of their class's colour: (folder, {name: label}, count)."""
 
     def write(folder: Path, labels: dict[str, int], count: int = 1, size: int = 48) -> Path:
         for name, label in labels.items():

@@ -65,8 +65,8 @@ def test_random_numbers_depend_on_seed_corruption_severity_and_image():
     assert len(draws) == 5
 
 
-# Where the published strengths themselves do not rise; AlexNet's errors fall there as well, but for
-# glass_blur, which exchanges more pixels from nearer by.
+# The published strengths themselves do not rise here. AlexNet's errors fall here as well, except for
+# glass_blur, which exchanges more pixels at smaller distances.
 FALLS = {'glass_blur': [(1, 2), (3, 4)], 'snow': [(2, 3)], 'elastic_transform': [(1, 2), (2, 3)],
          'frost': SEVERITIES, 'fog': SEVERITIES}  # fmt: skip
 
@@ -277,7 +277,7 @@ def test_elastic_against_scipy(severity, sample_image):
      ('jpeg_compression', 0)],
 )  # fmt: skip
 def test_what_is_not_random_equals_another_implementation(name, tolerance, sample_image):
-    """imagecorruptions-imaug comes with one of the two distributions; its elder fails."""
+    """imagecorruptions-imaug comes with one of the two distributions. imagecorruptions fails."""
     peer = pytest.importorskip('imagecorruptions', exc_type=ImportError)
     for severity in SEVERITIES:
         other = peer.corrupt(sample_image, severity=severity, corruption_name=name)

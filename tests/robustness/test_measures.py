@@ -38,7 +38,7 @@ def test_by_hand():
     assert found['ce']['fog'] == pytest.approx(50 / 0.819324, rel=1e-5)
     assert found['relative_ce']['fog'] == pytest.approx(25 / (0.819324 - 0.43478), rel=1e-5)
     assert found['mce'] == pytest.approx(sum(50 / error for error in AUGMIX) / 15, rel=1e-5)
-    # Not the mean error over AlexNet's mean error.
+    # This is not the mean error over AlexNet's mean error.
     assert abs(found['mce'] - 100 * found['unnormalised_mce'] * 15 / 100 / sum(AUGMIX)) > 0.5
 
 

@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def refused(tool, capsys, tmp_path, monkeypatch):
-    """Runs a tool that must refuse and write nothing, and returns its one line."""
+    """Run a tool that must refuse and write nothing, and return its one line."""
     monkeypatch.chdir(tmp_path)
 
     def run(*argv, got_somewhere=False):

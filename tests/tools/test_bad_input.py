@@ -283,7 +283,7 @@ def test_unwritable_output_of_test(tiny_config, checkpoint, refused, tmp_path):
 
 
 def fill_disk(monkeypatch, after):
-    """From now on files of more than so many bytes do not fit on the disk."""
+    """Refuse files of more than ``after`` bytes, as a full disk does."""
     sync = os.fsync
 
     def fsync(handle):
@@ -362,7 +362,7 @@ def test_auto_scale_lr_without_a_batch_size(tiny_config, refused):
 
 
 def test_bug_keeps_its_traceback(tiny_config, tool, monkeypatch):
-    """Only what the user can mend becomes one line."""
+    """Only an error that the user can fix becomes one line."""
     config = tiny_config('cls')
     monkeypatch.setattr('mobileone_mm.MobileOne.forward', lambda self, x: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -380,7 +380,7 @@ def test_bug_keeps_its_traceback(tiny_config, tool, monkeypatch):
     ],
 )
 def test_state_of_a_run_that_does_not_fit(name, value, tiny_config, checkpoint, refused, tmp_path):
-    """Of another optimizer, or damaged: torch's and mmengine's own errors name no file."""
+    """The state is of another optimizer or damaged; errors of torch and mmengine name no file."""
     content = {**torch.load(checkpoint, weights_only=False), name: value}
     torch.save(content, tmp_path / 'other.pth')
     line = refused('train', tiny_config('cls'), '--resume', tmp_path / 'other.pth')

@@ -16,7 +16,7 @@ EVALUATION = {'cls': 'val/*/*.JPEG', 'det': 'val2017/*.jpg', 'seg': 'JPEGImages/
 
 @pytest.fixture
 def break_one(roots, tmp_path, monkeypatch):
-    """Cuts an image of the training or evaluation part in half, and names it."""
+    """Cut an image of the training or evaluation part in half, and return its name."""
 
     def change(task, where):
         root = tmp_path / 'data'
@@ -83,7 +83,7 @@ def test_evaluation_counts_the_image(break_one, tiny_config, tool, tmp_path):
 
 @pytest.fixture
 def change_mask(roots, tmp_path, monkeypatch):
-    """Writes another mask over the first one of the training or evaluation part, and names it."""
+    """Overwrite the first mask of the training or evaluation part, and return its name."""
     root = tmp_path / 'data'
     shutil.copytree(roots['VOC_ROOT'], root)
     monkeypatch.setenv('VOC_ROOT', str(root))

@@ -83,7 +83,7 @@ def own(tiny_imagenet, tmp_path, monkeypatch):
 
 
 def test_splits_with_other_folders(own, tool, tmp_path, capsys):
-    """As many folders, one of another name: every label behind it would be another class."""
+    """One folder has another name, so every later label would be another class."""
     root, names, options = own
     (root / 'val' / names[1]).rename(root / 'val' / 'zebra')
     assert tool('train', CONFIG, '--work-dir', tmp_path / 'run', '--cfg-options', *options) == 2

@@ -39,7 +39,7 @@ def packs(tiny_imagenet, tmp_path_factory):
 
 @pytest.fixture
 def packed(packs, tmp_path, monkeypatch):
-    """Makes a copy of the packed data, one that may be spoilt, and the root of the configs."""
+    """Copy the packed data, so that a test may damage it; return also the root of the configs."""
 
     def make(form='shards'):
         monkeypatch.setenv('IMAGENET_ROOT', str(tmp_path / form))
@@ -79,7 +79,7 @@ SHARDS = ('train_dataloader.sampler.type=mobileone_mm.ShardSampler',
 
 
 def test_resume_shard_by_shard(packed, tiny_config, tool, tmp_path):
-    """A run that is continued after its first epoch ends with the weights of an unbroken one."""
+    """A run that is continued after its first epoch ends with the weights of an uninterrupted one."""
     lines = """
 randomness = dict(seed=1)
 train_cfg = dict(max_epochs=2)

@@ -1,4 +1,4 @@
-"""A killed run, resumed, ends with the weights of an unbroken one, bit by bit."""
+"""A killed run, resumed, ends with the weights of an uninterrupted one, bit by bit."""
 
 from __future__ import annotations
 

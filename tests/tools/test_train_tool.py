@@ -113,7 +113,7 @@ def test_fine_tuning_takes_the_backbone(tiny_config, tool, tmp_path):
 
 
 def test_a_test_leaves_the_config_of_the_training(tiny_config, tool, tmp_path):
-    """In the work dir of the training; its own goes beside its log."""
+    """The config in the work dir does not change; that of the test is beside its log."""
     run = tmp_path / 'run'
     assert tool('train', tiny_config('cls'), '--work-dir', run, '--no-validate') == 0
     before = (run / 'cls.py').read_bytes()

@@ -92,7 +92,7 @@ def loader(shuffle: bool) -> dict:
 
 @pytest.fixture
 def make_runner(tmp_path: Path, fresh_mmengine: None) -> Callable[..., Any]:
-    """Makes a Runner of the tiny classifier, by default mmengine's own."""
+    """Make a Runner of the tiny classifier, by default mmengine's own."""
     count = 0
 
     def make(

@@ -56,7 +56,7 @@ def raw(folder):
 
 
 def assert_equal_training(start, one, other):
-    """Differences are rounding errors of float32 beside the way that the weights have gone."""
+    """Check that differences are float32 rounding errors, compared with the change of the weights."""
     assert one.keys() == other.keys()
     way = max(float((one[key] - start[key]).abs().max()) for key in one)
     apart = max(float((one[key] - other[key]).abs().max()) for key in one)

@@ -38,7 +38,7 @@ def is_last(tensor):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Of each call of the backbone: mode, deploy form or not, layout of input, weight and output."""
+    """Record for each backbone call: mode, deploy form or not, layout of input, weight and output."""
     found = []
     forward = mobileone.MobileOne.forward
 
@@ -324,7 +324,7 @@ def test_what_torch_computes_wrongly():
     ('arch', 'deploy'), [('s0', False), ('s0', True)], ids=['step', 'deploy form']
 )
 def test_time(arch, deploy):
-    """In turns, 8 images of 160 px: prints what is in docs/imagenet.md, and promises nothing."""
+    """Time 8 images of 160 px in turns and print the numbers of docs/imagenet.md; assert none."""
     models = [
         nn.ModuleDict(dict(backbone=mobileone.MobileOne(arch, deploy=deploy))).train(not deploy)
     ]

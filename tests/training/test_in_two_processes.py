@@ -42,7 +42,7 @@ HOOKS = (
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
-    """Trains in two processes and gives the states of both, and the log."""
+    """Train in two processes and return the states of both, and the log."""
     (tmp_path / 'dump_rank.py').write_text(DUMP)
     monkeypatch.syspath_prepend(tmp_path)  # the pair's config imports it, too
 

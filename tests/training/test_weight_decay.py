@@ -75,7 +75,7 @@ def run(make_runner, **more):
 def check(seen, first=0):
     for step, decays in enumerate(seen, first):
         for name, value in decays.items():
-            if '.se' not in name:  # its biases and weights stand apart from the names above
+            if '.se' not in name:  # its biases and weights are apart from the names above
                 assert value == pytest.approx(expected(name, step), rel=1e-4), (step, name)
 
 

@@ -80,7 +80,7 @@ def contents(folder: Path) -> dict[str, bytes | str]:
 
 @pytest.fixture
 def run(tool, config, image, tmp_path, monkeypatch):
-    """Runs a tool on a checkpoint; earlier output stands in the folder ``results``."""
+    """Run a tool on a checkpoint; earlier output is in the folder ``results``."""
     monkeypatch.chdir(tmp_path)
     # As in run_tool: loggers of fixtures keep a stream that pytest has closed.
     monkeypatch.setattr(logging, 'raiseExceptions', False)

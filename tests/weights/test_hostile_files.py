@@ -275,7 +275,7 @@ TINY = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.0625] * 4)
 
 
 def damaged(rng: random.Random, data: bytes) -> bytes:
-    """Flipped, cut, inserted, or wiped bytes, half of them near an end, where headers stand."""
+    """Flip, cut, insert or wipe bytes, half of the time near an end, where the headers are."""
     out = bytearray(data)
     spot = rng.choice((rng.randrange(len(out)), rng.randrange(400), -1 - rng.randrange(400)))
     spot, length = spot % len(out), rng.choice((1, 2, 8, 64, 1000))

@@ -1,8 +1,8 @@
-"""One file means one network: every wrapping, naming and form gives the same outputs at every door.
+"""One file means one network: every wrapping, naming and form gives the same outputs in every loader.
 
 Weights and BN statistics are random. The outputs on one image are compared in float64 with those of
-the source network. A decoy, another random network, stands wherever a file holds a second set of
-weights; a door that takes it, or leaves the model at its random start, is far outside the tolerance.
+the source network. A decoy, another random network, is wherever a file holds a second set of
+weights; a loader that takes it, or leaves the model at its random start, is far outside the tolerance.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def built(form: str, seed: int | None = None) -> nn.Module:
 
 
 class Doors:
-    """Each method loads a file as one door of the package does, and returns the model."""
+    """Each method loads a file as one tool or function of the package does, and returns the model."""
 
     def __init__(self, config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.config, self.folder = config, folder
@@ -217,7 +217,7 @@ class Doors:
 DOORS = [
     name for name in vars(Doors) if not name.startswith('_') and name not in ('build', 'model_of')
 ]
-# Doors that execute a config and check its data take more than a second; by default each of them
+# Loaders that execute a config and check its data take more than a second; by default each of them
 # gets some of the wrappings, in the hosts' own naming.
 SLOW_DOORS = {
     'test': (
@@ -258,7 +258,7 @@ def outputs_of(seed: int) -> list[Tensor]:
 
 
 def default_mix() -> list[tuple[str, str, str, str]]:
-    """Every wrapping at every fast door; forms and namings take turns."""
+    """Combine every wrapping with every fast loader; forms and namings take turns."""
     schemes = list(SCHEMES)
     return [
         (

@@ -132,7 +132,7 @@ def test_resume_continues_the_message_hub(run, tmp_path, safe_loader):
 
 
 def test_hosts_own_loader_after_import(run):
-    """As in the hosts' own test scripts, which know nothing of the safe loader."""
+    """The hosts' own test scripts do not use the safe loader."""
     before = torch.serialization.get_safe_globals()
     try:
         allow_mmengine_globals()

@@ -31,7 +31,7 @@ def classifier_state(seed=1):
 
 @pytest.fixture
 def said(monkeypatch):
-    """Lines that loading logs."""
+    """Return the lines that loading logs."""
     lines = []
     monkeypatch.setattr('mobileone_mm.weights.fit.print_log', lambda text, *_: lines.append(text))
     return lines

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     add('--no-train-step', dest='train_step', action='store_false',
         help='do not time the training step of the model')  # fmt: skip
     add('--target-rate', type=float, metavar='R',
-        help='images/s of a GPU, to compute the cores that feed it')  # fmt: skip
+        help='images/s of a GPU, to compute how many cores it needs')  # fmt: skip
     args = parser.parse_args(argv)
 
     from mobileone_mm.apis.measure_input import measure_input

@@ -38,7 +38,11 @@ class Pack(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """Return the bytes of an image. FileNotFoundError: there is none of that name."""
+        """Return the bytes of an image.
+
+        Raises:
+            FileNotFoundError: No image has that name.
+        """
 
     @abstractmethod
     def samples(self) -> Iterator[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""The config lines of docs/data.md are read as they stand."""
+"""The config lines of docs/data.md are read unchanged."""
 
 from __future__ import annotations
 

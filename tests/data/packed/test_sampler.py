@@ -1,4 +1,4 @@
-"""ShardSampler: each image once, for any number of processes, shard by shard, reproducibly."""
+"""ShardSampler gives each image once, shard by shard, reproducibly, to any number of processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZES = (5, 9, 1, 7, 11, 4)
 
 
 class Samples:
-    """A dataset of tar shards whose order is another than that of the shards."""
+    """A dataset of tar shards with another order than the shards."""
 
     def __init__(self, folder, write_tar):
         for number, size in enumerate(SIZES):
@@ -163,7 +163,7 @@ def test_read_ahead(dataset, monkeypatch):
 
 
 def merged(pieces):
-    """Pieces that follow each other in one file as one piece."""
+    """Join pieces that follow each other in one file."""
     found = []
     for path, start, end in list(pieces):
         if found and found[-1][0] == path and found[-1][2] == start:
