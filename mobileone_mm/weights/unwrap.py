@@ -107,21 +107,7 @@ def _chosen(content: Mapping[str, Any], name: str) -> Weights:
             f'{name}: holds no weights (found: {shown}); expected a state dict, or a dict with one as '
             "'state_dict'"
         )
-    raw = next((each for each in sets if not each.averaged), sets[0])
-    chosen = next((each for each in sets if each.averaged), raw)
-    # mmengine's sets are whole.
-    if chosen is not raw and _AVERAGE.search(chosen.path.replace('.', '_')):
-        message = (
-            f"{name}: holds raw weights ('{raw.path}') and averaged ones ('{chosen.path}'); the "
-            'averaged ones are used'
-        )
-        if lacking := _lacking(raw, chosen):
-            message = (
-                f"{name}: the averaged weights ('{chosen.path}') lack {len(lacking)} of the raw "
-                f"tensors ('{raw.path}'); the raw weights are used"
-            )
-            chosen = raw
-        print_log(message, 'current')
+    chosen = _preferred(sets, name)
     try:
         tensors = _plain(chosen.tensors)
         state = without_wrappers(tensors)
@@ -146,6 +132,26 @@ def _chosen(content: Mapping[str, Any], name: str) -> Weights:
         dtypes=tuple(sorted(dtypes)),
         meta=_meta(content),
     )
+
+
+def _preferred(sets: list[_Set], name: str) -> _Set:
+    """Return the averaged weights if there are any and they are complete; log the choice."""
+    raw = next((each for each in sets if not each.averaged), sets[0])
+    chosen = next((each for each in sets if each.averaged), raw)
+    # mmengine's sets are whole.
+    if chosen is not raw and _AVERAGE.search(chosen.path.replace('.', '_')):
+        message = (
+            f"{name}: holds raw weights ('{raw.path}') and averaged ones ('{chosen.path}'); the "
+            'averaged ones are used'
+        )
+        if lacking := _lacking(raw, chosen):
+            message = (
+                f"{name}: the averaged weights ('{chosen.path}') lack {len(lacking)} of the raw "
+                f"tensors ('{raw.path}'); the raw weights are used"
+            )
+            chosen = raw
+        print_log(message, 'current')
+    return chosen
 
 
 def _sets(

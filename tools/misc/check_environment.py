@@ -7,28 +7,22 @@ import mobileone_mm  # first: it puts the stand-ins in place
 import argparse
 import platform
 import sys
-from contextlib import suppress
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from importlib.util import find_spec
 
 from mobileone_mm import compat
 from mobileone_mm.errors import InputError
 
-FORK = tuple(
-    f'onedl-{n}' for n in ('mmengine', 'mmcv', 'mmpretrain', 'mmdetection', 'mmsegmentation')
-)
+FORK = tuple(f'onedl-mm{n}' for n in ('engine', 'cv', 'pretrain', 'detection', 'segmentation'))
 ORIGINAL = ('mmengine', 'mmcv-lite', 'mmcv', 'mmpretrain', 'mmdet', 'mmsegmentation')
 HOSTS = ('mmpretrain.models', 'mmdet.models', 'mmseg.models')
-CURE = 'install requirements/onedl.txt or requirements/openmmlab.txt in a new environment'
+ADVICE = 'install requirements/onedl.txt or requirements/openmmlab.txt in a new environment'
 
 
 def installed(*names: str) -> dict[str, str]:
-    found = {}
-    for name in names:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+    found = {each.name.replace('_', '-').lower(): each.version for each in distributions()}
+    return {name: found[name] for name in names if name in found}
 
 
 def state_of(host: str) -> str:
@@ -46,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     fork, original = installed(*FORK), installed(*ORIGINAL)
     if fork and original:
         mixed = ', '.join([*fork, *original])
-        raise InputError(f"environment: {mixed} overwrite each other's files; {CURE}")
+        raise InputError(f"environment: {mixed} overwrite each other's files; {ADVICE}")
     print(f'mobileone_mm {mobileone_mm.__version__}, Python {platform.python_version()}')
     for name, number in {**installed('torch', 'torchvision'), **fork, **original}.items():
         print(f'  {name} {number}')
@@ -54,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, state in {**hosts, **compat.status()}.items():
         print(f'  {name}: {state}')
     if not hosts or set(hosts.values()) != {'imports'}:
-        raise InputError(f'environment: no host is installed, or one does not import; {CURE}')
+        raise InputError(f'environment: no host is installed, or one does not import; {ADVICE}')
 
 
 if __name__ == '__main__':
