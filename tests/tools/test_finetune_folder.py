@@ -89,8 +89,8 @@ def test_splits_with_other_folders(own, tool, tmp_path, capsys):
     assert tool('train', CONFIG, '--work-dir', tmp_path / 'run', '--cfg-options', *options) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
-    assert f"'{names[1]}' is in train_dataloader.dataset ('{root / 'train'}') alone" in lines[0]
-    assert f"'zebra' is in val_dataloader.dataset ('{root / 'val'}') alone" in lines[0]
+    assert f"'{names[1]}' is only in train_dataloader.dataset ('{root / 'train'}')" in lines[0]
+    assert f"'zebra' is only in val_dataloader.dataset ('{root / 'val'}')" in lines[0]
     assert not (tmp_path / 'run').exists()
 
 
