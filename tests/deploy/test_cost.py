@@ -48,7 +48,7 @@ print(json.dumps(dict(bytes=peak - start, seconds=seconds, cpu=cpu)))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/status').is_file(), reason='reads memory from /proc')
-def test_s4_in_fifteen_seconds_and_twelve_times_the_file(tmp_path):
+def test_s4_in_ten_seconds_and_twelve_times_the_file(tmp_path):
     pytest.importorskip('mmpretrain')
     model = randomize_(build_model(load_config(CONFIG)))
     weights = tmp_path / 's4.pth'
@@ -67,4 +67,4 @@ def test_s4_in_fifteen_seconds_and_twelve_times_the_file(tmp_path):
     print(f'{cost["seconds"]:.1f} s, {cost["bytes"] / size:.2f} times the file of {size} bytes')
     assert cost['bytes'] < 12 * size
     # The shorter of wall and processor time: other processes of the machine do not count.
-    assert min(cost['seconds'], cost['cpu']) < 15
+    assert min(cost['seconds'], cost['cpu']) < 10
