@@ -14,7 +14,7 @@ class ProofError(RuntimeError):
     """Two forms of a model differ; the tools write nothing and exit with code 1."""
 
 
-def check_least(least: int, **numbers: int | None) -> None:
+def check_least(least: int, **numbers: float | None) -> None:
     """Raise an InputError for an argument of the command line that is below its least value."""
     for name, value in numbers.items():
         if value is not None and value < least:

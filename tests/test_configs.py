@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import itertools
 import re
 import shutil
@@ -36,8 +35,19 @@ LEAVES = [
     *(f'rtmdet_mobileone_{size}_coco' for size in SIZES[:3]),
     *(f'deeplabv3plus_mobileone_{size}_{data}' for size in SIZES[:3] for data in ('voc', 'ade20k')),
 ]
-SMALLEST = ('mobileone_s0_in1k', 'ssdlite_mobileone_s0_coco', 'deeplabv3_mobileone_s0_voc')
 BEYOND = ('rtmdet_mobileone_s0_coco', 'deeplabv3plus_mobileone_s0_voc')
+#: one leaf of each dataset
+DATA = (
+    'mobileone_s0_in1k', 'mobileone_s2_in1k', 'ssdlite_mobileone_s0_coco',
+    'deeplabv3_mobileone_s0_voc', 'deeplabv3_mobileone_s0_ade20k',
+)  # fmt: skip
+#: one leaf of each structure: family, squeeze-and-excitation, distillation, neck
+STRUCTURES = (
+    'mobileone_s0_in1k', 'mobileone_s4_in1k', 'mobileone_mu0_in1k', 'mobileone_s0_meal_in1k',
+    'ssdlite_mobileone_s0_coco', 'ssdlite_mobileone_s4_coco', 'deeplabv3_mobileone_s0_voc',
+    'deeplabv3_mobileone_s4_ade20k', 'rtmdet_mobileone_s0_coco', 'rtmdet_mobileone_s1_coco',
+    'deeplabv3plus_mobileone_s0_ade20k',
+)  # fmt: skip
 SCRATCH = dict(type='mobileone_mm.NearIdentityInit')
 #: smallest images that leave each net something to do
 SIDES = {'mmpretrain': 64, 'mmdet': 160, 'mmseg': 64}
@@ -153,12 +163,12 @@ def check_prediction(cfg, sample):
         assert abs(float(sample.pred_score.sum()) - 1) < 1e-4
 
 
-@functools.cache
-def metafile():
-    """Return the models of the index that mim reads, by name."""
+@pytest.fixture(scope='module')
+def parameters():
+    """Parameters of each model of the index that mim reads."""
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     files = [yaml.safe_load((ROOT / path).read_text()) for path in index['Import']]
-    return {model['Name']: model for file in files for model in file['Models']}
+    return {m['Name']: m['Metadata']['Parameters'] for file in files for m in file['Models']}
 
 
 def test_the_promised_leaves():
@@ -166,30 +176,29 @@ def test_the_promised_leaves():
     assert {path.stem for path in CONFIGS.glob('*.py')} == set(LEAVES) | own
 
 
-@pytest.mark.parametrize('path', sorted(CONFIGS.rglob('*.py')), ids=lambda path: path.stem)
-def test_declarative(path):
+def test_declarative():
     """Assignments of literals, ``dict(...)`` and base values only; leaves of at most 40 lines."""
-    text = path.read_text()
-    body = ast.parse(re.sub(r'\{\{_base_\.[\w.]+\}\}', "''", text)).body
-    if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-        body = body[1:]
-    allowed = (
-        ast.Assign, ast.Name, ast.Load, ast.Store, ast.Constant, ast.Call, ast.keyword, ast.List,
-        ast.Tuple, ast.UnaryOp, ast.USub,
-    )  # fmt: skip
-    if path.stem.endswith('_variants'):  # of a study: options by dotted key
-        allowed += (ast.Dict,)
-    for node in (inner for statement in body for inner in ast.walk(statement)):
-        assert isinstance(node, allowed), f'{ast.dump(node)} in line {node.lineno}'
-        if isinstance(node, ast.Call):
-            assert node.func.id == 'dict'
-            assert not node.args
-    assert '::' not in text
-    if path.parent == CONFIGS:
-        assert len(text.splitlines()) <= 40
+    for path in CONFIGS.rglob('*.py'):
+        text = path.read_text()
+        body = ast.parse(re.sub(r'\{\{_base_\.[\w.]+\}\}', "''", text)).body
+        if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            body = body[1:]
+        allowed = (
+            ast.Assign, ast.Name, ast.Load, ast.Store, ast.Constant, ast.Call, ast.keyword, ast.List,
+            ast.Tuple, ast.UnaryOp, ast.USub,
+        )  # fmt: skip
+        if path.stem.endswith('_variants'):  # of a study: options by dotted key
+            allowed += (ast.Dict,)
+        for node in (inner for statement in body for inner in ast.walk(statement)):
+            assert isinstance(node, allowed), f'{path}, line {node.lineno}: {ast.dump(node)}'
+            if isinstance(node, ast.Call):
+                assert node.func.id == 'dict', path
+                assert not node.args, path
+        assert '::' not in text, path
+        assert path.parent != CONFIGS or len(text.splitlines()) <= 40, path
 
 
-@pytest.mark.parametrize('name', LEAVES)
+@pytest.mark.parametrize('name', DATA)
 def test_loads_its_data(name, load):
     """Both pipelines at their real sizes, from files in the layout of the original dataset."""
     cfg = load(name)
@@ -210,6 +219,30 @@ def test_loads_its_data(name, load):
         assert labels - {255}
     else:
         assert 0 <= int(first.gt_label) < 1000
+    # ImageNet's mean color, in the order BGR of a loaded image, becomes zero.
+    image = torch.tensor([104, 116, 124], dtype=torch.uint8).view(3, 1, 1).expand(3, 64, 64)
+    data = dict(inputs=[image.contiguous()], data_samples=val['data_samples'][:1])
+    assert preprocess(data, training=False)['inputs'].abs().max() < 0.02
+
+
+def test_all_leaves_are_like_those_that_the_tests_run(load, parameters):
+    """Data as in ``DATA``; a forward without numbers shows that the channels fit."""
+    tested = [data_of(load(name)) for name in DATA]
+    for name in LEAVES:
+        cfg = load(name)
+        assert data_of(cfg) in tested, name
+        with torch.device('meta'):
+            model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+            model(torch.empty(1, 3, *2 * [SIDES[cfg.default_scope]]), mode='tensor')
+        assert parameters[name] == sum(parameter.numel() for parameter in model.parameters()), name
+
+
+def data_of(cfg):
+    """Return what decides how images reach the model."""
+    return [
+        cfg.model.data_preprocessor.to_dict(),
+        *(cfg[f'{part}_dataloader'].dataset.to_dict() for part in ('train', 'val', 'test')),
+    ]
 
 
 @pytest.mark.parametrize('size', SIZES)
@@ -226,24 +259,8 @@ def test_distilling_leaves_name_public_weights(size):
     assert f'mobileone-{size}_' in weights.url
 
 
-@pytest.mark.parametrize('name', SMALLEST)
-def test_normalises_rgb(name, load):
-    """ImageNet's mean colour, in the order BGR of a loaded image, becomes zero."""
-    cfg = load(name)
-    image = torch.tensor([104, 116, 124], dtype=torch.uint8).view(3, 1, 1).expand(3, 64, 64)
-    sample = batch_of(cfg.val_dataloader, 1)['data_samples']
-    data = dict(inputs=[image.contiguous()], data_samples=sample)
-    result = MODELS.build(cfg.model.data_preprocessor)(data, training=False)
-    assert result['inputs'].abs().max() < 0.02
-
-
-#: differ from the leaves for VOC in the number of classes alone
-TWINS = [f'deeplabv3plus_mobileone_{size}_ade20k' for size in ('s1', 's2')]
-
-
 @pytest.mark.parametrize(
-    'name',
-    [pytest.param(name, marks=pytest.mark.slow) if name in TWINS else name for name in LEAVES],
+    'name', [n if n in STRUCTURES else pytest.param(n, marks=pytest.mark.slow) for n in LEAVES]
 )
 def test_trains_predicts_and_fuses(name, load):
     cfg = load(name)
@@ -259,8 +276,6 @@ def test_trains_predicts_and_fuses(name, load):
             check_prediction(cfg, sample)
         _fuses_exactly(model, batch)
     assert not list(unfused_blocks(model))
-    count = sum(parameter.numel() for parameter in model.parameters())
-    assert metafile()[name]['Metadata']['Parameters'] == count
 
 
 def _train_step(cfg, model):
@@ -296,7 +311,7 @@ def _fuses_exactly(model, batch):
     assert max_difference(expected, run())[1] < 1e-9
 
 
-@pytest.mark.parametrize('name', [*SMALLEST, *BEYOND])
+@pytest.mark.parametrize('name', [DATA[0], *DATA[2:4], *BEYOND])
 def test_runs_an_epoch(name, load, tmp_path):
     """The Runner with all hooks of a config trains, validates, keeps the best; its test agrees."""
     cfg = load(name)

@@ -7,7 +7,7 @@ The latency ratios of docs/recipes.md:
 from __future__ import annotations
 
 import re
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 
@@ -48,23 +48,34 @@ def _scope(monkeypatch):
         yield
 
 
-def deployed(name: str, options: dict, device: str = 'cpu') -> tuple[nn.Module, dict[str, str]]:
-    """The deploy form of a config, without the head that only training has; and what did not fold."""
+def deployed(name: str, options: dict, device: str = 'cpu') -> nn.Module:
+    """The deploy form of a config, without the head that only training has; every norm folds."""
     config = load_config(ROOT / 'configs' / f'{name}.py', options)
     trained = build_model(config)
     folding = build_deploy_form(config, trained, foldable(trained))
     model = folding.model.to(device)
     if hasattr(model, 'auxiliary_head'):
         del model.auxiliary_head
-    return model.eval(), folding.left
+    if name.startswith(tuple(PEERS)):
+        assert not folding.left
+        assert not any(isinstance(module, _BatchNorm) for module in model.modules())
+    return model.eval()
 
 
-def pair(kind: str, size: str, options: dict, device: str = 'cpu') -> list[nn.Module]:
-    """The stronger model and its peer."""
+def names_of(kind: str, size: str) -> list[str]:
+    """The stronger config and its peer."""
     peer, data, _ = PEERS[kind]
+    return [f'{name}_mobileone_{size}_{data}' for name in (kind, peer)]
+
+
+@cache
+def cost(name: str, side: int, *options: tuple) -> list[float]:
+    """Parameters and MACs in millions and billions."""
+    model = deployed(name, dict(options), 'meta')
+    inputs = torch.empty(1, 3, side, side, device='meta')
     return [
-        deployed(f'{name}_mobileone_{size}_{data}', changed, device)[0]
-        for name, changed in ((kind, options), (peer, {}))
+        sum(p.numel() for p in model.parameters()) / 1e6,
+        count_macs(partial(RawForward(model), model, inputs)) / 1e9,
     ]
 
 
@@ -77,23 +88,10 @@ def documented(kind: str, size: str, options: dict) -> list[float]:
 @pytest.mark.parametrize(('kind', 'size', 'options'), CASES, ids=IDS)
 def test_cost(kind, size, options):
     """Parameters and MACs of the page, to the digits that it gives."""
-    figures = []
-    for model in pair(kind, size, options, 'meta'):
-        side = PEERS[kind][2]
-        inputs = torch.empty(1, 3, side, side, device='meta')
-        figures += [
-            sum(p.numel() for p in model.parameters()) / 1e6,
-            count_macs(partial(RawForward(model), model, inputs)) / 1e9,
-        ]
+    name, peer = names_of(kind, size)
+    side = PEERS[kind][2]
+    figures = cost(name, side, *options.items()) + cost(peer, side)
     assert figures == pytest.approx(documented(kind, size, options)[:4], abs=0.006)
-
-
-@pytest.mark.parametrize('kind', PEERS)
-def test_every_norm_folds(kind):
-    """Nothing stays: the deploy form has convolutions alone."""
-    model, left = deployed(f'{kind}_mobileone_s1_{PEERS[kind][1]}', {}, 'meta')
-    assert not left
-    assert not any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 @pytest.mark.slow
@@ -101,11 +99,12 @@ def test_every_norm_folds(kind):
 def test_latency(kind, size, options):
     """Network alone, medians in turns; the peer's time is 1."""
     torch.manual_seed(0)
-    stronger, peer = pair(kind, size, options)
     side = PEERS[kind][2]
     image = torch.randn(1, 3, side, side)
-    models = {'ours': stronger, 'peer': peer}
-    functions = {name: partial(RawForward(m), m, image) for name, m in models.items()}
+    functions = {}
+    for who, name in zip(('ours', 'peer'), names_of(kind, size), strict=True):
+        model = deployed(name, options if who == 'ours' else {})
+        functions[who] = partial(RawForward(model), model, image)
     with torch.no_grad():
         times = interleaved(functions, repeats=50, budget=20)
     ours, theirs = median(times['ours']), median(times['peer'])

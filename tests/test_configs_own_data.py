@@ -98,23 +98,18 @@ def test_detection(kind, coco, tool, tmp_path):
     assert 'coco/bbox_mAP' in rows[-1]
 
 
-@pytest.mark.parametrize(
-    ('option', 'said'),
-    [
-        ("{}.metainfo.classes=('nut','screw')", 'order of the classes'),
-        ("{}.metainfo.classes=('screw','bolt')", "does not have the classes 'bolt'"),
-        ('model.bbox_head.num_classes=3', 'num_classes'),
-    ],
-)
-def test_wrong_classes_of_a_detector(option, said, coco, tool, tmp_path, capsys):
+def test_wrong_classes_of_a_detector(coco, tool, tmp_path, capsys):
     config, *options = command('detection.md')
-    wrong = option.format('train_dataloader.dataset.dataset')
-    work = tmp_path / 'run'
-    assert (
-        tool('train', ROOT / config, '--work-dir', work, *options, *COMMON, *DETECTOR, wrong) == 2
-    )
-    assert said in capsys.readouterr().err
-    assert not work.exists()
+    dataset, work = 'train_dataloader.dataset.dataset', tmp_path / 'run'
+    for wrong, said in (
+        (f"{dataset}.metainfo.classes=('nut','screw')", 'order of the classes'),
+        (f"{dataset}.metainfo.classes=('screw','bolt')", "does not have the classes 'bolt'"),
+        ('model.bbox_head.num_classes=3', 'num_classes'),
+    ):
+        arguments = (*options, *COMMON, *DETECTOR, wrong)
+        assert tool('train', ROOT / config, '--work-dir', work, *arguments) == 2
+        assert said in capsys.readouterr().err
+        assert not work.exists()
 
 
 def renumbered(source: Path, target: Path, first: int) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 from ..config.explain import config_faults
 from ..config.read import SUFFIXES
 from ..config.tree import datasets
-from ..data.packed.sources import Item, Source, items_of_dataset, items_of_folder
-from ..data.packed.write import write_pack
+from ..data.packed.write import Item, Source, items_of_dataset, items_of_folder, write_pack
 from ..errors import InputError
 from ..runs.prepare import Purpose, prepare
 

@@ -46,7 +46,8 @@ class _ByTable(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Apply the host's transform to ``img``."""
         image = results['img']
-        if not _fits(image):
+        fits = image.dtype == np.uint8 and image.shape[2:] == (3,)
+        if not (fits and 0 < image.size < 3 * _MOST_PIXELS):
             return super().transform(results)
         table = self._table(image)
         if table is not None:
@@ -166,10 +167,9 @@ class RandAugment(host.RandAugment):
 class RandomResizedCrop(host.RandomResizedCrop):
     """mmpretrain's ``RandomResizedCrop``: the same crops and pixels in less time.
 
-    The host passes a crop to Pillow as a view of the image. NumPy then copies it element by
-    element, which takes as long as the resize. This class copies it by rows first (docs/data.md has
-    the ratios). With Pillow's ``box`` argument the filter reads pixels outside the crop, so the
-    edges differ.
+    The host passes a crop to Pillow as a view of the image. NumPy 2.2 copies a view element
+    by element, which takes as long as the resize. This class copies it by rows first (docs/data.md
+    has the ratios). With Pillow's ``box`` argument the filter reads pixels outside the crop.
     """
 
     def transform(self, results: dict) -> dict:
@@ -181,9 +181,3 @@ class RandomResizedCrop(host.RandomResizedCrop):
         )
         results['img_shape'] = results['img'].shape
         return results
-
-
-def _fits(image: Any) -> bool:
-    """Return whether it is an image of three channels of 8 bits."""
-    known = isinstance(image, np.ndarray) and image.dtype == np.uint8
-    return known and image.shape[2:] == (3,) and 0 < image.size < 3 * _MOST_PIXELS

@@ -17,13 +17,7 @@ HEADS = ('auxiliary_head', 'bbox_head', 'decode_head', 'head')
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """One dataset of a config, without its wrappers.
-
-    Attributes:
-        path: Dotted path in the config.
-        settings: Its arguments.
-        kind: Its class.
-    """
+    """One dataset of a config, without its wrappers: its dotted path, arguments and class."""
 
     path: str
     settings: Mapping

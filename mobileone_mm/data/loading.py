@@ -20,7 +20,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..registry import TRANSFORMS
-from .packed import backend as _packed  # noqa: F401  (registers the file backend)
+from .packed import packs as _packs  # noqa: F401  (registers the file backend)
 
 # What the decoders of mmcv raise for a file that is no image, or a damaged one.
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError)
@@ -33,18 +33,14 @@ _FALLBACK_SIZE = (256, 256)
 class LoadImage(LoadImageFromFile):
     """Load an image. Report a file that cannot be read by name, and continue.
 
-    mmcv's loader ends the run with the traceback of a worker, often without the file name. With its
-    ``ignore_empty``, mmengine fails in evaluation without the name. Some versions of OpenCV fill a
-    truncated JPEG with gray; this class reports it as broken.
+    mmcv's loader ends the run with a traceback, often without the file name. Some versions of OpenCV
+    fill a truncated JPEG with gray; this class reports it as broken.
 
     Args:
         on_error: The reaction to a file that cannot be read. ``skip``: the dataset returns another
             sample (training). ``blank``: a gray image of the annotated size, so that the metric
-            counts the missed objects (evaluation). ``raise``: the run ends.
+            counts the missed objects (evaluation). ``raise``: the run ends with an InputError.
         **kwargs: Arguments of mmcv's ``LoadImageFromFile``.
-
-    Raises:
-        ValueError: ``on_error`` has another value.
     """
 
     def __init__(self, *args: Any, on_error: str = 'skip', **kwargs: Any) -> None:
@@ -53,11 +49,7 @@ class LoadImage(LoadImageFromFile):
         _reports()  # before the workers start: they share it
 
     def transform(self, results: dict) -> dict | None:
-        """Add ``img``, ``img_shape`` and ``ori_shape`` to the results; None if the file is skipped.
-
-        Raises:
-            InputError: The file cannot be read and ``on_error`` is ``raise``.
-        """
+        """Add ``img``, ``img_shape`` and ``ori_shape`` to the results; None if the file is skipped."""
         path = str(results['img_path'])
         try:
             image = decode(self.content(path), path, self.color_type, self.imdecode_backend)
@@ -104,10 +96,7 @@ def decode(
 ) -> np.ndarray:
     """Decode an image to (height, width, 3) in BGR order, or (height, width) for ``grayscale``.
 
-    ``color_type`` and ``backend`` are those of ``mmcv.imfrombytes``, ``path`` is for messages.
-
-    Raises:
-        InputError: It is not an image, or is truncated.
+    ``color_type`` and ``backend`` are those of ``mmcv.imfrombytes``; ``path`` is for the InputError.
     """
     if not content:
         raise InputError(f"image '{path}' is empty (0 bytes)")

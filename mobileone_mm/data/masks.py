@@ -20,9 +20,9 @@ class _UnreadableMaskError(InputError):
 class LoadSegAnnotations(LoadAnnotations):
     """Load the mask of an image. Name a mask that cannot be read or does not fit.
 
-    mmseg's loader does not check masks: a class number out of range ends in an index error of the
-    loss (on a GPU in an assertion that makes it unusable), and a color mask or another size in a
-    shape error in a later transform. None of these errors names the file.
+    mmseg's loader does not check masks: a class number out of range ends in an error of the loss (on
+    a GPU one that makes it unusable), a color mask or another size in an error of a later transform.
+    None of these errors names the file.
 
     Args:
         num_classes: Number of classes of the model. A mask with a greater number, after the
@@ -31,9 +31,6 @@ class LoadSegAnnotations(LoadAnnotations):
         on_error: The reaction to a file that cannot be read. ``skip``: the dataset returns another
             sample (training). ``ignore``: no pixel counts (evaluation). ``raise``: the run ends.
         **kwargs: Arguments of mmseg's ``LoadAnnotations``.
-
-    Raises:
-        ValueError: ``on_error`` has another value.
     """
 
     def __init__(
@@ -49,12 +46,7 @@ class LoadSegAnnotations(LoadAnnotations):
         self.on_error = known_reaction(on_error, ('skip', 'ignore', 'raise'))
 
     def transform(self, results: dict) -> dict | None:
-        """Add ``gt_seg_map`` to the results; None if the sample is skipped.
-
-        Raises:
-            InputError: The mask does not fit the image or the classes; or it cannot be read and
-                ``on_error`` is ``raise``.
-        """
+        """Add ``gt_seg_map`` to the results; None if the sample is skipped."""
         try:
             return super().transform(results)
         except _UnreadableMaskError as error:

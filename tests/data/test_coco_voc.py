@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
+from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mobileone_mm.config.read import load_config
 from mobileone_mm.data.convert.coco_to_voc import COCO_NAMES, paint_voc_mask, write_voc_masks
-from mobileone_mm.errors import InputError
 
 LABELS = {7: 15, 9: 12}  # a person and a dog
 
@@ -120,6 +120,8 @@ def test_tool(coco, tmp_path, tool, capsys):
 )  # fmt: skip
 def test_bad_files(coco, tmp_path, tool, capsys, change, said):
     """One line, exit code 2, and no list that a training would take for whole."""
+    assert tool('coco_to_voc', coco, tmp_path / 'out', '--min-pixels', -1) == 2
+    assert '--min-pixels: got -1' in capsys.readouterr().err
     table = json.loads(coco.read_text())
     change(table)
     coco.write_text(json.dumps(table))
@@ -130,28 +132,28 @@ def test_bad_files(coco, tmp_path, tool, capsys, change, said):
     assert not (tmp_path / 'out.txt').exists()
 
 
-def test_negative_pixels(coco, tmp_path):
-    with pytest.raises(InputError, match='min-pixels'):
-        write_voc_masks(coco, tmp_path / 'out', min_pixels=-1)
+@pytest.fixture(scope='module')
+def painted(real_data, tmp_path_factory):
+    """A COCO root with masks of genuine images, and the counts that the writer returns."""
+    root = tmp_path_factory.mktemp('coco')
+    (root / 'train2017').symlink_to(real_data / 'coco' / 'train2017')
+    annotations = real_data / 'coco' / 'annotations' / 'instances_train2017.json'
+    return root, *write_voc_masks(annotations, root / 'voc21' / 'train2017')
 
 
-def test_real_images(real_data, tmp_path):
+def test_real_images(real_data, painted):
     """Against masks that another program painted from the same annotations, at another size."""
-    out = tmp_path / 'train2017'
-    written, total = write_voc_masks(
-        real_data / 'coco' / 'annotations' / 'instances_train2017.json', out
-    )
+    root, written, total = painted
     assert total == 80
-    names = (tmp_path / 'train2017.txt').read_text().split()
+    names = (root / 'voc21' / 'train2017.txt').read_text().split()
     assert len(names) == written
     compared, other = 0, real_data / 'coco_voc21' / 'SegmentationClass'
     for name in names:
         if not (other / f'{name}.png').exists():
             continue
         theirs = Image.open(other / f'{name}.png')
-        ours = np.array(
-            Image.open(out / f'{name}.png').resize(theirs.size, Image.Resampling.NEAREST)
-        )
+        ours = Image.open(root / 'voc21' / 'train2017' / f'{name}.png')
+        ours = np.array(ours.resize(theirs.size, Image.Resampling.NEAREST))
         theirs = np.array(theirs)
         known = (ours != 255) & (theirs != 255)
         assert np.mean(ours[known] == theirs[known]) > 0.999, name
@@ -161,32 +163,23 @@ def test_real_images(real_data, tmp_path):
 
 
 @pytest.mark.parametrize('choice', ['trainaug_coco', 'coco'])
-def test_configs_read_them(choice, real_data, tmp_path, monkeypatch):
+def test_configs_read_them(choice, real_data, painted, tmp_path, monkeypatch):
     """VOC and COCO in one dataset, with the 21 classes of VOC."""
-    from mmengine.registry import DATASETS, DefaultScope, init_default_scope
-
-    coco, voc = tmp_path / 'coco', tmp_path / 'voc'
-    coco.mkdir()
-    (coco / 'train2017').symlink_to(real_data / 'coco' / 'train2017')
-    annotations = real_data / 'coco' / 'annotations' / 'instances_train2017.json'
-    written, _ = write_voc_masks(annotations, coco / 'voc21' / 'train2017')
-    voc.mkdir()
-    source = real_data / 'VOCdevkit' / 'VOC2012'
+    voc, source = tmp_path / 'voc', real_data / 'VOCdevkit' / 'VOC2012'
+    lists = voc / 'ImageSets' / 'Segmentation'
+    lists.mkdir(parents=True)
     (voc / 'JPEGImages').symlink_to(source / 'JPEGImages')
     for name in ('SegmentationClass', 'SegmentationClassAug'):
         (voc / name).symlink_to(source / 'SegmentationClass')
-    lists = voc / 'ImageSets' / 'Segmentation'
-    lists.mkdir(parents=True)
     for name in ('train', 'val', 'aug'):
         (lists / f'{name}.txt').write_text('2011_000003\n')
-    monkeypatch.setenv('VOC_TRAIN', choice)
-    monkeypatch.setenv('VOC_ROOT', str(voc))
-    monkeypatch.setenv('COCO_ROOT', str(coco))
+    for name, value in (('VOC_TRAIN', choice), ('VOC_ROOT', voc), ('COCO_ROOT', painted[0])):
+        monkeypatch.setenv(name, str(value))
     cfg = load_config('configs/deeplabv3_mobileone_s0_voc.py', {}, needs=('train_dataloader',))
     with DefaultScope.overwrite_default_scope('mmengine'):
         init_default_scope(cfg.default_scope)
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
-        assert len(dataset) == written + (2 if choice == 'trainaug_coco' else 0)
+        assert len(dataset) == painted[1] + (2 if choice == 'trainaug_coco' else 0)
         sample = dataset[len(dataset) - 1]
     assert max(sample['inputs'].shape) <= 512
     assert sample['inputs'].shape[1:] == sample['data_samples'].gt_sem_seg.data.shape[1:]

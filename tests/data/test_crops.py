@@ -37,23 +37,19 @@ def coco(tmp_path):
     return path, tmp_path / 'images'
 
 
-def test_crops_show_their_object(coco, tmp_path):
+def test_crops_show_their_object(coco, tmp_path, monkeypatch):
+    """An image is decoded once for all of its objects."""
+    opened, original = [], coco_crops.Image.open
+    monkeypatch.setattr(
+        coco_crops.Image, 'open', lambda path: opened.append(path.name) or original(path)
+    )
     out = tmp_path / 'out'
     assert cut_objects(*coco, out, margin=0.0) == {'cat': 1, 'bus/coach': 1}
+    assert opened == ['a.png']
     cat, bus = (cv2.imread(str(out / name)) for name in ('cat/a_1.jpg', 'bus_coach/a_2.jpg'))
     assert (cat.shape, bus.shape) == ((60, 60, 3), (60, 80, 3))
     assert np.abs(cat.reshape(-1, 3).mean(0) - (0, 0, 255)).max() < 4
     assert np.abs(bus.reshape(-1, 3).mean(0) - (0, 255, 0)).max() < 4
-
-
-def test_an_image_is_decoded_once(coco, tmp_path, monkeypatch):
-    opened = []
-    original = coco_crops.Image.open
-    monkeypatch.setattr(
-        coco_crops.Image, 'open', lambda path: opened.append(path.name) or original(path)
-    )
-    assert sum(cut_objects(*coco, tmp_path / 'out').values()) == 2
-    assert opened == ['a.png']
 
 
 def test_a_failure_leaves_nothing(coco, tmp_path):
@@ -90,20 +86,18 @@ def test_wrong_arguments(arguments, message, coco, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
-def test_wrong_files(coco, tmp_path, tool, capsys):
-    annotations, images = coco
-    assert tool('coco_crops', annotations, images, images) == 2
-    assert 'is not empty' in capsys.readouterr().err
-    assert tool('coco_crops', images / 'a.png', images, tmp_path / 'out') == 2
-    assert 'is not JSON' in capsys.readouterr().err
-    assert tool('coco_crops', tmp_path / 'no.json', images, tmp_path / 'out') == 2
-    assert 'no.json' in capsys.readouterr().err
-    assert tool('coco_crops', annotations, tmp_path, tmp_path / 'out') == 2
-    assert "a.png' cannot be read" in capsys.readouterr().err
-    assert not (tmp_path / 'out').exists()
-
-
 def test_tool(coco, tmp_path, tool, capsys):
-    assert tool('coco_crops', *coco, tmp_path / 'out', '--classes', 'cat') == 0
+    annotations, images = coco
+    out = tmp_path / 'out'
+    for arguments, said in (
+        ((annotations, images, images), 'is not empty'),
+        ((images / 'a.png', images, out), 'is not JSON'),
+        ((tmp_path / 'no.json', images, out), 'no.json'),
+        ((annotations, tmp_path, out), "a.png' cannot be read"),
+    ):
+        assert tool('coco_crops', *arguments) == 2
+        assert said in capsys.readouterr().err
+        assert not out.exists()
+    assert tool('coco_crops', *coco, out, '--classes', 'cat') == 0
     assert '1 images' in capsys.readouterr().out
-    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['cat']
+    assert [path.name for path in out.iterdir()] == ['cat']

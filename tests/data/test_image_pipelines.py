@@ -9,6 +9,7 @@ out.
 from __future__ import annotations
 
 import io
+from functools import partial
 from importlib.util import find_spec
 from statistics import median
 
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
 from PIL import Image
 from torch.nn import functional as F
@@ -27,6 +29,8 @@ from mobileone_mm.data.loading import decode
 pytestmark = pytest.mark.slow
 SIZE = (224, 224)
 ROUNDS = 9
+#: NumPy 2.2 copies a view of an image for Pillow element by element.
+SLOW_VIEWS = np.lib.NumpyVersion(np.__version__) < '2.3.0'
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -55,27 +59,20 @@ def jpegs(request, real_data):
 
 def decoders():
     """Return decoders to height x width x BGR."""
-    found = {
-        'this project (cv2)': lambda content: decode(content, 'a.jpg'),
-        'Pillow': lambda content: np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))[
-            ..., ::-1
-        ],
-    }
+
+    def pillow(content):
+        return np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))[..., ::-1]
+
+    found = {'this project (cv2)': lambda content: decode(content, 'a.jpg'), 'Pillow': pillow}
     if find_spec('simplejpeg'):
         from simplejpeg import decode_jpeg
 
-        found['simplejpeg'] = lambda content: decode_jpeg(
-            content, 'BGR', fastdct=False, fastupsample=False
-        )
-        found['simplejpeg, fast'] = lambda content: decode_jpeg(
-            content, 'BGR', fastdct=True, fastupsample=True
-        )
+        for name, fast in (('simplejpeg', False), ('simplejpeg, fast', True)):
+            found[name] = partial(decode_jpeg, colorspace='BGR', fastdct=fast, fastupsample=fast)
     if find_spec('kornia_rs'):
-        from kornia_rs.io import decode_image_jpegturbo
+        from kornia_rs.io import decode_image_jpegturbo as turbo
 
-        found['kornia-rs, turbo'] = lambda content: decode_image_jpegturbo(content, 'rgb')[
-            ..., ::-1
-        ]
+        found['kornia-rs, turbo'] = lambda content: turbo(content, 'rgb')[..., ::-1]
     if find_spec('imagecodecs'):
         from imagecodecs import jpeg8_decode
 
@@ -84,24 +81,17 @@ def decoders():
 
 
 def compare(ways, inputs, reference):
-    """Equal images, greatest and mean difference, and time against the reference, by way."""
+    """Equal images, greatest difference, and time against the reference, by way."""
     expected = [ways[reference](item).astype(int) for item in inputs]
     runs = {name: lambda way=way: [way(item) for item in inputs] for name, way in ways.items()}
     times = interleaved(runs, ROUNDS)
     rows = {}
+    print(f'\n| way | equal of {len(inputs)} | greatest difference | time |')
     for name, way in ways.items():
-        off = [np.abs(way(item) - want) for item, want in zip(inputs, expected, strict=True)]
+        off = [np.abs(way(item) - want).max() for item, want in zip(inputs, expected, strict=True)]
         ratio = median(a / b for a, b in zip(times[name], times[reference], strict=True))
-        equal = sum(not each.any() for each in off)
-        rows[name] = (
-            equal,
-            max(each.max() for each in off),
-            np.mean([e.mean() for e in off]),
-            ratio,
-        )
-    print(f'\n| way | equal of {len(inputs)} | greatest | mean difference | time |')
-    for name, (equal, greatest, mean, ratio) in rows.items():
-        print(f'| {name} | {equal} | {greatest} | {mean:.4f} | {ratio:.2f} |')
+        rows[name] = off.count(0), max(off), ratio
+        print(f'| {name} | {off.count(0)} | {max(off)} | {ratio:.2f} |')
     return rows
 
 
@@ -160,12 +150,12 @@ KEEP = ('mmpretrain', 'this project', 'Pillow, reducing_gap')
 
 
 def test_crop_and_resize(jpegs):
-    """Ours has the host's pixels; what is faster still has others."""
+    """Ours has the host's pixels, and is faster with NumPy 2.2; what is faster still has others."""
     inputs = crops(jpegs)
     rows = compare(RESIZES, inputs, 'mmpretrain (Pillow, crop as a view)')
     for name, (equal, *_) in rows.items():
         assert (equal == len(inputs)) == name.startswith(KEEP), name
-    assert rows['this project (Pillow, crop copied first)'][-1] < 0.8
+    assert rows['this project (Pillow, crop copied first)'][-1] < (0.8 if SLOW_VIEWS else 1.2)
     assert rows['torch, antialias, 8 bits'][1] <= 2
 
 
@@ -207,34 +197,24 @@ def test_augmentations(kind, jpegs):
 
 
 def test_training_pipeline(jpegs, tmp_path):
-    """Run ImageNet's pipeline for S0 from files to collated batches, with either crop."""
-    paths = []
-    for number, content in enumerate(jpegs):
-        paths.append(tmp_path / f'{number}.jpg')
-        paths[-1].write_bytes(content)
-    head, *tail = [
-        TRANSFORMS.build(dict(type=f'{kind}', **options))
-        for kind, options in (
-            ('mobileone_mm.LoadImage', {}),
-            ('mmpretrain.RandomFlip', dict(prob=0.5)),
-            ('mmpretrain.PackInputs', {}),
-        )
-    ]
+    """Run ImageNet's pipeline for S0 from files to tensors, with either crop."""
     ways = {}
     for scope in ('mmpretrain', 'mobileone_mm'):
-        crop = TRANSFORMS.build(
-            dict(type=f'{scope}.RandomResizedCrop', scale=224, backend='pillow')
-        )
-        transforms = [head, crop, *tail]
+        pipeline = Compose([
+            dict(type='mobileone_mm.LoadImage'),
+            dict(type=f'{scope}.RandomResizedCrop', scale=224, backend='pillow'),
+            dict(type='mmpretrain.RandomFlip', prob=0.5),
+            dict(type='mmpretrain.PackInputs'),
+        ])  # fmt: skip
 
-        def run(path, transforms=transforms):
+        def run(path, pipeline=pipeline):
             np.random.seed(int(path.stem))
-            results = dict(img_path=str(path), gt_label=0)
-            for transform in transforms:
-                results = transform(results)
-            return results['inputs'].numpy()
+            return pipeline(dict(img_path=str(path), gt_label=0))['inputs'].numpy()
 
         ways[f'crop of {scope}'] = run
+    paths = [tmp_path / f'{number}.jpg' for number in range(len(jpegs))]
+    for path, content in zip(paths, jpegs, strict=True):
+        path.write_bytes(content)
     rows = compare(ways, paths, 'crop of mmpretrain')
     assert rows['crop of mobileone_mm'][0] == len(jpegs)
-    assert rows['crop of mobileone_mm'][-1] < 0.9
+    assert rows['crop of mobileone_mm'][-1] < (0.9 if SLOW_VIEWS else 1.1)

@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mobileone_mm.data.packed.sources import items_of_dataset
-from mobileone_mm.data.packed.write import write_pack
+from mobileone_mm.data.packed.write import items_of_dataset, write_pack
 from mobileone_mm.weights.reading import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,9 +164,11 @@ def test_refused_packing(refused, tiny_config, tmp_path):
     assert 'no such file' in refused('pack_dataset', tmp_path / 'none.py', out)
     assert '--no-labels' in refused('pack_dataset', tmp_path, out)
     assert 'is not a config' in refused('pack_dataset', tmp_path, out, '--split', 'val')
-    for size in ('0', '200K', '1.5', '-3'):
-        line = refused('pack_dataset', config, out, '--shard-size', size)
-        assert f"--shard-size: got '{size}'; expected a whole number of MB from 1" in line
+    for size, said in (
+        ('0', ': got 0; expected at least 1'),
+        ('200K', ": invalid int value: '200K'"),
+    ):
+        assert f'--shard-size{said}' in refused('pack_dataset', config, out, '--shard-size', size)
     assert f"OUT: '{tmp_path}' is not empty" in refused('pack_dataset', config, tmp_path)
     assert "has no 'val_dataloader'" in refused(
         'pack_dataset', config, out, '--split', 'val', '--cfg-options', 'val_dataloader=None'
@@ -179,13 +180,13 @@ def test_refused_packing(refused, tiny_config, tmp_path):
     [
         ('nothing there', 'IMAGENET_ROOT'),
         ('no shard', r'has no *.tar shards'),
-        ('no class', 'images without a class; pack the dataset with classes'),
+        ('no class', 'has no class; pack the dataset with classes'),
         ('large class', 'has an image of class 1000, but there are 1000 classes'),
         ('damaged', 'is not a tar file, is compressed or is damaged'),
         ('other list', "labels.txt' does not fit the shards"),
         ('other labels', "labels.txt': '"),
         ('few names', "classes.txt' names 2 classes, but there is an image of class"),
-        ('one name more', "classes.txt' names 1001 classes, 1000 classes are set"),
+        ('one name more', '(1001 in total), but 1000 classes are set'),
         ('other names', 'val_dataloader.dataset: its labels differ from those of train_dataloader'),
         ('sampler', 'got PackedDataset without tar shards'),
         ('ann_file', 'the packed dataset has the classes'),

@@ -9,23 +9,8 @@ The bytes of the images do not change. The tool reads everything back and compar
 
 from __future__ import annotations
 
-import argparse
-
 from mobileone_mm.cli.run import ToolParser, run_tool
 from mobileone_mm.config.options import ConfigOptions
-
-
-def megabytes(text: str) -> int:
-    """Return a size in MB.
-
-    Raises:
-        argparse.ArgumentTypeError: It is not a whole number from 1.
-    """
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(
-            f"got '{text}'; expected a whole number of MB from 1, without a unit"
-        )
-    return int(text)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
         help='images without classes, in any folders')  # fmt: skip
     add('--seed', type=int, default=0, help='seed of the order within the shards')
     add('--no-shuffle', action='store_true', help='keep the order (evaluation)')
-    add('--shard-size', type=megabytes, default=500, metavar='MB',
+    add('--shard-size', type=int, default=500, metavar='MB',
         help='size of a shard in MB, a whole number (default: 500)')  # fmt: skip
     add('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE',
         help='override settings of the config')  # fmt: skip

@@ -20,24 +20,23 @@ from ...config.tree import mapping
 from ...errors import InputError
 from ..datasets import DatasetConfig, datasets_of
 from ..packed.packs import CLASSES, read_classes
-from .labels import class_folders, images_and_list
-from .packed_data import pack_folder
+from .files import class_folders, images_and_list, pack_folder
 
 
 class Numbering(NamedTuple):
-    """Class names by number, as the data has them.
+    """The class names by number in the data of a dataset, with its path in the config.
 
-    Attributes:
-        path: Path of the dataset in the config.
-        source: Folder of class folders, or the class list of a packed dataset.
-        names: The names.
-        of_folders: Whether they are names of folders.
+    ``source`` is the folder of class folders, or the class list of a packed dataset.
     """
 
     path: str
     source: Path
     names: tuple[str, ...]
-    of_folders: bool
+
+    @property
+    def of_folders(self) -> bool:
+        """Whether the names are those of folders."""
+        return self.source.is_dir()
 
     def __str__(self) -> str:
         return f"{self.path} ('{self.source}')"
@@ -52,14 +51,14 @@ def find_numbering(dataset: DatasetConfig) -> Numbering | None:
             classes = read_classes(folder)
         except InputError as error:
             raise InputError(f'{path}: {error}') from error
-        return None if classes is None else Numbering(path, folder / CLASSES, classes, False)
+        return None if classes is None else Numbering(path, folder / CLASSES, classes)
     reader = getattr(dataset.kind, 'load_data_list', None)
     if getattr(reader, '__module__', None) != 'mmpretrain.datasets.custom':
         return None
     folder, ann_file, labelled = images_and_list(dataset)
     if ann_file is not None or not labelled or not folder.is_dir():
         return None
-    return Numbering(path, folder, tuple(class_folders(folder)), True)
+    return Numbering(path, folder, class_folders(folder))
 
 
 def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
@@ -93,13 +92,7 @@ def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
         )
 
 
-def check_same_classes(first: Numbering, second: Numbering) -> None:
-    """Check that two datasets have the same classes and numbers."""
-    if fault := _difference(first, second):
-        raise InputError(fault)
-
-
-def _difference(first: Numbering, second: Numbering) -> str:
+def difference(first: Numbering, second: Numbering) -> str:
     """Describe how the classes or numbers of two datasets differ; empty if they are the same.
 
     Class lists without a common name, such as wnids and readable names, cannot be compared.
@@ -132,6 +125,6 @@ def compare_with_training(cfg: Mapping, tested: Numbering) -> None:
         if dataset.is_local:
             with suppress(InputError, OSError):
                 trained = find_numbering(dataset)
-                if trained is not None and (fault := _difference(trained, tested)):
+                if trained is not None and (fault := difference(trained, tested)):
                     print_log(fault, 'current', logging.WARNING)
             return

@@ -18,14 +18,11 @@ from ..datasets import DatasetConfig, datasets_of, head_sizes
 from .classes import (
     Numbering,
     check_class_list,
-    check_same_classes,
     compare_with_training,
+    difference,
     find_numbering,
 )
-from .coco import check_coco
-from .labels import check_labels
-from .mask_files import check_masks
-from .packed_data import check_packed
+from .files import check_coco, check_labels, check_masks, check_packed, few
 
 # The check of the files of a dataset, by the name of its class or of a base class.
 FILE_CHECKS: dict[str, Callable[[DatasetConfig, int | None], None]] = {
@@ -55,14 +52,23 @@ def check_data(cfg: Mapping, loaders: Sequence[str]) -> None:
         numbering = find_numbering(dataset)
         if numbering is not None:
             numberings.append(numbering)
-            check_same_classes(numberings[0], numbering)
+            if fault := difference(numberings[0], numbering):
+                raise InputError(fault)
             check_class_list(numbering, dataset)
         _check_root(dataset)
         limits = [size for _, size in heads] + ([len(dataset.classes)] if dataset.classes else [])
+        limit = min(limits, default=None)
         for name, check_files in FILE_CHECKS.items():
             if name in dataset.bases:
-                check_files(dataset, min(limits, default=None))
+                check_files(dataset, limit)
                 break
+        if numbering is not None and limit not in (None, len(numbering.names)):
+            advice = 'label the images in a file (ann_file)' if numbering.of_folders else 'pack all'
+            raise InputError(
+                f"{dataset.path}: '{numbering.source}' has the classes {few(numbering.names)}, but "
+                f'{limit} classes are set (model.head.num_classes, metainfo.classes); set '
+                f'{len(numbering.names)}, or {advice}'
+            )
     if numberings and 'train_dataloader' not in loaders:
         compare_with_training(cfg, numberings[0])
 

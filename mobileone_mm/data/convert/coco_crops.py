@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from ...errors import InputError
+from ...errors import InputError, check_least
 from ...files import atomic_folder
 from ..coco import read_coco
 
@@ -24,65 +25,65 @@ def cut_objects(
     margin: float = 0.1,
     classes: tuple[str, ...] = (),
 ) -> dict[str, int]:
-    """Write every annotated object as an image ``out/<class>/<image>_<annotation>.jpg``.
+    """Write objects as images ``out/<class>/<image>_<annotation>.jpg`` (quality 95, not resized).
 
-    Crowds are left out. The pixels are not resized (JPEG, quality 95).
+    Crowds are left out.
 
     Args:
         annotations: COCO-format file with boxes.
         images: Folder of its images.
-        out: New or empty folder.
+        out: New or empty folder. After an error it is not written.
         by: The names of the folders, ``category`` or ``supercategory``.
         min_size: Least width and height of a box, in pixels.
         margin: Share of the box's size that is added on each side, from 0.
         classes: Names to keep; all if empty.
 
-    Returns:
-        Number of images by class, the most frequent first.
-
-    Raises:
-        InputError: A file is missing or malformed, a name is unknown, or ``out`` is not empty.
-            ``out`` is not written then.
+    Returns the number of images by class, the most frequent first.
     """
-    if by not in BY:
-        raise InputError(f"--by: got '{by}'; expected {' or '.join(BY)}")
-    if min_size < 1 or margin < 0:
-        raise InputError(
-            f'--min-size: got {min_size}, --margin: got {margin}; expected at least 1 and 0'
-        )
-    keys = {
-        'images': ('id', 'file_name'),
-        'annotations': ('id', 'image_id', 'category_id', 'bbox'),
-        'categories': ('id', BY[by]),
-    }
-    table = read_coco(Path(annotations), 'annotations', keys)
-    files = {row['id']: row['file_name'] for row in table['images']}
-    names = {row['id']: row[BY[by]] for row in table['categories']}
-    unknown = set(classes) - set(names.values())
-    if unknown:
-        raise InputError(
-            f'--classes: no {by} is named {", ".join(sorted(unknown))}; '
-            f'known: {", ".join(sorted(set(names.values())))}'
-        )
-    boxes: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in table['annotations']:
-        name = names.get(row['category_id'])
-        kept = name is not None and row['image_id'] in files and not row.get('iscrowd')
-        if kept and min(row['bbox'][2:]) >= min_size and (not classes or name in classes):
-            boxes[files[row['image_id']]].append(row)
-    if not boxes:
+    check_least(1, min_size=min_size)
+    check_least(0, margin=margin)
+    objects: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
+    for file, name, row in _annotated(Path(annotations), by, classes):
+        if min(row['bbox'][2:]) >= min_size:
+            objects[file].append((name, row))
+    if not objects:
         raise InputError(f"--min-size: no box of '{annotations}' is {min_size} px wide and high")
     counts: Counter[str] = Counter()
     with atomic_folder(out, 'out') as folder:
-        for file, rows in boxes.items():
+        for file, rows in objects.items():
             image = _read(Path(images, file))
-            for row in rows:
-                name = names[row['category_id']]
+            for name, row in rows:
                 target = folder / name.replace('/', '_') / f'{Path(file).stem}_{row["id"]}.jpg'
                 target.parent.mkdir(exist_ok=True)
                 _crop(image, row['bbox'], margin).save(target, 'JPEG', quality=95)
                 counts[name] += 1
     return dict(counts.most_common())
+
+
+def _annotated(
+    path: Path, by: str, classes: tuple[str, ...]
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield file name, class name and annotation of each object of some classes."""
+    if by not in BY:
+        raise InputError(f"--by: got '{by}'; expected {' or '.join(BY)}")
+    keys = {
+        'images': ('id', 'file_name'),
+        'annotations': ('id', 'image_id', 'category_id', 'bbox'),
+        'categories': ('id', BY[by]),
+    }
+    table = read_coco(path, 'annotations', keys)
+    files = {row['id']: row['file_name'] for row in table['images']}
+    names = {row['id']: row[BY[by]] for row in table['categories']}
+    known = sorted(set(names.values()))
+    unknown = sorted(set(classes) - set(known))
+    if unknown:
+        raise InputError(
+            f'--classes: no {by} is named {", ".join(unknown)}; known: {", ".join(known)}'
+        )
+    for row in table['annotations']:
+        name, file = names.get(row['category_id'], ''), files.get(row['image_id'])
+        if name in (classes or known) and file and not row.get('iscrowd'):
+            yield file, name, row
 
 
 def _read(path: Path) -> Image.Image:

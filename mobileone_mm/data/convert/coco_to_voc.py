@@ -7,7 +7,7 @@ mmseg's ``PascalVOCDataset`` reads and an image viewer shows.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...errors import InputError
+from ...errors import InputError, check_least
 from ...files import atomic_text, atomic_write
 from ..coco import check_references, read_coco
 
@@ -39,9 +39,7 @@ def voc_palette() -> list[int]:
 
 
 def write_voc_masks(
-    annotations: str | Path,
-    folder: str | Path,
-    min_pixels: int = 1000,
+    annotations: str | Path, folder: str | Path, min_pixels: int = 1000
 ) -> tuple[int, int]:
     """Write ``FOLDER/NAME.png`` for each image with enough of VOC's classes, and ``FOLDER.txt``.
 
@@ -53,43 +51,18 @@ def write_voc_masks(
         min_pixels: Images with at most this many pixels of VOC's 20 classes are left out; 1000 as
             in torchvision and CVNets.
 
-    Returns:
-        The number of masks, and the number of images in the file.
-
-    Raises:
-        InputError: The file is not in COCO's format, or has none of the classes.
+    Returns the number of masks, and the number of images in the file.
     """
+    check_least(0, min_pixels=min_pixels)
     source, out = Path(annotations), Path(folder)
-    if isinstance(min_pixels, bool) or min_pixels < 0:
-        raise InputError(f'--min-pixels: got {min_pixels}; expected at least 0')
     table = read_coco(source, 'annotations')
     check_references(table, f"annotations: '{source}'")
-    labels = {
-        row['id']: COCO_NAMES.index(row['name']) + 1
-        for row in table['categories']
-        if row['name'] in COCO_NAMES
-    }
-    if not labels:
-        raise InputError(f"annotations: '{source}' has none of COCO's names of VOC's classes")
-    rows = defaultdict(list)
-    for row in table['annotations']:
-        rows[row['image_id']].append(row)
-    names = []
-    for done, image in enumerate(table['images']):
-        if done and done % 1000 == 0:
-            print(f'{done}/{len(table["images"])} images', flush=True)
-        try:
-            shape = int(image['height']), int(image['width'])
-            mask = paint_voc_mask(shape, rows[image['id']], labels)
-        except Exception as error:  # pycocotools raises plain exceptions
-            raise InputError(
-                f"annotations: '{source}': the segmentations of image '{image['file_name']}' cannot be "
-                f'read ({type(error).__name__}: {error}); expected polygons or RLE'
-            ) from error
+    names, palette = [], voc_palette()
+    for name, mask in _masks(table, f"annotations: '{source}'"):
         if np.count_nonzero((mask > 0) & (mask != IGNORE)) > min_pixels:
-            names.append(Path(image['file_name']).with_suffix('').as_posix())
+            names.append(Path(name).with_suffix('').as_posix())
             png = Image.fromarray(mask)
-            png.putpalette(voc_palette())
+            png.putpalette(palette)
             atomic_write(out / f'{names[-1]}.png', partial(png.save, format='PNG', optimize=True))
     if not names:
         raise InputError(
@@ -100,14 +73,40 @@ def write_voc_masks(
     return len(names), len(table['images'])
 
 
+def _masks(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the file name and the mask of each image."""
+    labels = {
+        row['id']: COCO_NAMES.index(row['name']) + 1
+        for row in table['categories']
+        if row['name'] in COCO_NAMES
+    }
+    if not labels:
+        raise InputError(f"{where} has none of COCO's names of VOC's classes")
+    rows = defaultdict(list)
+    for row in table['annotations']:
+        rows[row['image_id']].append(row)
+    for done, image in enumerate(table['images']):
+        if done and done % 1000 == 0:
+            print(f'{done}/{len(table["images"])} images', flush=True)
+        name = image['file_name']
+        try:
+            shape = int(image['height']), int(image['width'])
+            mask = paint_voc_mask(shape, rows[image['id']], labels)
+        except Exception as error:  # pycocotools raises plain exceptions
+            raise InputError(
+                f"{where}: the segmentations of image '{name}' cannot be read "
+                f'({type(error).__name__}: {error}); expected polygons or RLE'
+            ) from error
+        yield name, mask
+
+
 def paint_voc_mask(
     shape: tuple[int, int], rows: Sequence[Mapping[str, Any]], labels: Mapping[int, int]
 ) -> np.ndarray:
     """Paint the instances of an image: (height, width) of uint8.
 
     Pixels in instances of two classes are ignored (255), because COCO does not tell which one is in
-    front. Crowds have rough outlines and are ignored where no instance is. Everything else, with
-    the other classes of COCO, is background.
+    front. Crowds have rough outlines and are ignored where no instance is. All else is background.
 
     Args:
         shape: Height and width in pixels.

@@ -1,11 +1,11 @@
-"""Open packed datasets and read images by name."""
+"""Open packed datasets, and read images by name; also through mmengine's file functions."""
 
 from __future__ import annotations
 
 import errno
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from io import FileIO
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.fileio import BaseStorageBackend, register_backend
 
 from ...errors import InputError
 from .shards import NO_LABEL, member_name, open_index
@@ -20,6 +21,8 @@ from .shards import NO_LABEL, member_name, open_index
 CLASSES = 'classes.txt'
 LABELS = 'labels.txt'
 LMDB_FILE = 'data.mdb'
+PREFIX = 'packed://'
+_INSIDE = '!/'
 # A process may open 1024 files by default, and a dataset may have more shards.
 _MAX_OPEN = 128
 
@@ -38,21 +41,33 @@ class Pack(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """Return the bytes of an image.
-
-        Raises:
-            FileNotFoundError: No image has that name.
-        """
+        """Return the bytes of an image; FileNotFoundError if no image has that name."""
 
     @abstractmethod
     def samples(self) -> Iterator[tuple[str, int]]:
-        """Yield the name and the class (-1 for none) of each image, in the order of the files."""
+        """Yield name and class (-1 for none) of each image, in the order of the files."""
 
-    @abstractmethod
-    def close(self) -> None:
-        """Close open files. The next read opens them again."""
+    def images(self, with_label: bool = True) -> dict[str, tuple[int, int]]:
+        """Map names to class and row in the files, in the order of ``labels.txt``, else of the names.
 
-    def listing(self) -> list[tuple[str, int]] | None:
+        Raises:
+            InputError: ``labels.txt`` lists other images; or, with ``with_label``, it has other
+                classes, or an image has no class.
+        """
+        found = {name: (label, row) for row, (name, label) in enumerate(self.samples())}
+        listing = self._listing()
+        if listing is not None:
+            self._check_listing(listing, found, with_label)
+        names = sorted(found, key=_as_folders) if listing is None else dict(listing)
+        for name, (label, _) in found.items():
+            if with_label and label == NO_LABEL:
+                raise InputError(
+                    f"'{self.folder}': '{name}' has no class; pack the dataset with classes, or set "
+                    'with_label=False'
+                )
+        return {name: found[name] for name in names}
+
+    def _listing(self) -> list[tuple[str, int]] | None:
         """Return the lines ``NAME LABEL`` of ``labels.txt``, in the order of the source dataset."""
         lines, found = _lines(self.folder / LABELS), []
         for number, line in enumerate(lines or (), 1):
@@ -64,36 +79,23 @@ class Pack(ABC):
             found.append((name, int(label)))
         return None if lines is None else found
 
-    def places(self, labels: Mapping[str, int], with_label: bool = True) -> dict[str, int] | None:
-        """Return the place of each image in ``labels.txt`` by name; None without that file.
-
-        Args:
-            labels: Class of each packed image by name, from :meth:`samples`.
-            with_label: Whether the classes are compared with those of the file.
-
-        Raises:
-            InputError: The file lists other images or classes.
-        """
-        listing = self.listing()
-        if listing is None:
-            return None
-        places = {name: place for place, (name, _) in enumerate(listing)}
+    def _check_listing(
+        self, listing: list[tuple[str, int]], found: dict[str, tuple[int, int]], with_label: bool
+    ) -> None:
         where, advice = f"'{self.folder / LABELS}'", 'remove it, or pack the dataset again'
-        if places.keys() != labels.keys():
-            extra = [n for n in places if n not in labels] or [n for n in labels if n not in places]
-            fault = f"'{extra[0]}' is not listed"
-            if extra[0] in places:
-                fault = f"line {places[extra[0]] + 1}: '{extra[0]}' is not in the shards"
-            raise InputError(f'{where} does not fit the shards: {fault}; {advice}')
-        other = [(n, label) for n, label in listing if label not in (NO_LABEL, labels[n])]
+        listed = dict(listing)
+        for name in (*listed, *found):
+            if name not in found or name not in listed:
+                fault = 'not listed' if name in found else 'not in the shards'
+                raise InputError(f"{where} does not fit the shards: '{name}' is {fault}; {advice}")
+        other = [(n, label) for n, label in listing if label not in (NO_LABEL, found[n][0])]
         if other and with_label:
             name, label = other[0]
             raise InputError(
                 f"{where}: '{name}' has class {label}, but its .cls or .json member in the shards has "
-                f'{labels[name]} ({len(other)} of {len(labels)} images differ); the shards define the '
-                f'classes and this file the order: {advice}'
+                f'{found[name][0]} ({len(other)} of {len(found)} images differ); the shards define '
+                f'the classes and this file the order: {advice}'
             )
-        return places
 
     def _missing(self, name: str) -> FileNotFoundError:
         return FileNotFoundError(errno.ENOENT, 'no image of that name', f'{self.folder}!/{name}')
@@ -132,9 +134,6 @@ class TarPack(Pack):
                 raise OSError(errno.EIO, 'the shard is shorter than its index says', name)
         return b''.join(parts)
 
-    def close(self) -> None:
-        self.file.cache_clear()
-
     def _open(self, shard: int) -> FileIO:
         return FileIO(self.folder / self.index.shards[shard])
 
@@ -154,7 +153,7 @@ class LmdbPack(Pack):
     _environment: Any = None
 
     def samples(self) -> Iterator[tuple[str, int]]:
-        listing = self.listing()
+        listing = self._listing()
         if listing is None:
             raise InputError(
                 f"'{self.folder}' has no {LABELS} with a line NAME LABEL for each image (label -1 for "
@@ -188,6 +187,7 @@ class LmdbPack(Pack):
             raise OSError(errno.EIO, f'LMDB: {error}', f'{self.folder}!/{name}') from error
 
     def close(self) -> None:
+        """Close the environment. The next read opens it again."""
         if self._environment is not None:
             self._environment.close()
         self._environment = None
@@ -212,13 +212,13 @@ def read_pack(path: Path) -> Pack:
     """Open a packed dataset again, by its absolute path; see :func:`open_pack`."""
     if not path.is_dir():
         raise InputError(f"'{path}' is not a folder; expected a folder of tar shards, or an LMDB")
-    if not (path / LMDB_FILE).exists():
-        try:
-            return TarPack(path)
-        except OSError as error:
-            raise InputError(f"'{path}' cannot be read: {error.strerror or error}") from error
-    require_lmdb(f"'{path}' is an LMDB")
-    return LmdbPack(path)
+    if (path / LMDB_FILE).exists():
+        require_lmdb(f"'{path}' is an LMDB")
+        return LmdbPack(path)
+    try:
+        return TarPack(path)
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read: {error.strerror or error}") from error
 
 
 def require_lmdb(reason: str) -> None:
@@ -255,3 +255,51 @@ def _lines(path: Path) -> list[str] | None:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"'{path}' is not a readable list: {error}") from error
     return [line for line in text.split('\n') if line]
+
+
+def _as_folders(name: str) -> tuple[str, str]:
+    folder, slash, rest = name.partition('/')
+    return (folder, rest) if slash else ('', name)
+
+
+def address(folder: str | os.PathLike[str], name: str = '') -> str:
+    """Return the address of an image for mmengine's file functions: ``packed://FOLDER!/NAME``."""
+    return f'{PREFIX}{os.fspath(folder)}{_INSIDE}{name}'
+
+
+# open_pack resolves symbolic links, which is too slow for each image.
+_opened = lru_cache(open_pack)
+
+
+@register_backend('mobileone_mm.packed', prefixes='packed')
+class PackedBackend(BaseStorageBackend):
+    """Read files from tar shards or an LMDB.
+
+    Addresses from :func:`address` need no arguments. A dataset that gives paths (COCO's, VOC's)
+    needs ``backend_args`` in its loading transform::
+
+        dict(type='mobileone_mm.LoadImage', backend_args=dict(
+            backend='mobileone_mm.packed', path='coco_train.lmdb', root='data/coco/train2017'))
+
+    Args:
+        path: Folder of the packed dataset; InputError if it is none.
+        root: The folder that was packed. Names are relative to it; it need not exist.
+    """
+
+    def __init__(self, path: str = '', root: str = '') -> None:
+        self.path, self.root = path, root
+        if path:
+            _opened(path)
+
+    def get(self, filepath: str | Path) -> bytes:
+        """Return the bytes of a file; FileNotFoundError if the packed dataset does not have it."""
+        text = str(filepath)
+        if text.startswith(PREFIX):
+            folder, _, name = text.removeprefix(PREFIX).partition(_INSIDE)
+        else:
+            folder, name = self.path, Path(os.path.relpath(text, self.root or '.')).as_posix()
+        return _opened(folder).read(name)
+
+    def get_text(self, filepath: str | Path, encoding: str = 'utf-8') -> str:
+        """Return the content of a text file; the errors are those of :meth:`get`."""
+        return self.get(filepath).decode(encoding)

@@ -26,30 +26,22 @@ class ShardSampler(Sampler):
     """Sample tar shards one after the other, for training.
 
     mmengine's ``DefaultSampler`` draws from all shards at once: the storage sees reads of 100 kB at
-    random places of hundreds of GB. This sampler
-
-    1. shuffles the shards in each epoch,
-    2. splits the sequence of all their images into one part for each process,
-    3. shuffles each part within windows of ``window`` images. The start of the first window is
-       random.
-
-    A batch comes from a few thousand neighbours, so neighbours must not be similar:
-    ``tools/dataset_converters/pack_dataset.py`` shuffles the images. Everything else is as with
-    ``DefaultSampler``: each image once in an epoch, equally many for each process, and an order
-    that depends on seed and epoch only, so that resuming is exact.
+    random places of hundreds of GB. This sampler shuffles the shards in each epoch, splits the
+    sequence of their images into one part for each process, and shuffles each part within windows.
+    The first window has a random length. A batch comes from a few thousand neighbours: pack shuffled
+    images. All else is as with ``DefaultSampler``: each image occurs once in an epoch, and the order
+    depends on seed and epoch only, so that resuming is exact.
 
     Args:
         dataset: A ``PackedDataset`` of tar shards.
         shuffle: Must be True. Evaluation uses ``DefaultSampler``: mmengine gathers results in its
             order.
         seed: Seed of the order, the same in all processes; None draws one.
-        round_up: Whether images of the start are repeated at the end, so that all processes have
+        round_up: Whether the images of the start are repeated at the end, so that all processes have
             equally many.
         window: Number of images that are shuffled together; 1 keeps the order within the shards.
-        read_ahead: Whether a thread reads the next window into the page cache, in pieces of 8 MB,
-            while the images of this window are used. A slow storage then sees one sequential reader
-            in each process. The page cache needs room for two windows (1 GB for 4096 images of
-            ImageNet).
+        read_ahead: Whether a thread reads the next window into the page cache, in pieces of 8 MB.
+            The cache needs room for two windows (1 GB for 4096 images of ImageNet).
 
     Raises:
         InputError: The dataset has no tar shards, or an argument is out of range.
@@ -102,12 +94,11 @@ class ShardSampler(Sampler):
             yield from window[order].tolist()
 
     def __len__(self) -> int:
-        """Return the number of samples of this process."""
         first, last = self._bounds()
         return last - first
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the next epoch; the order depends on it."""
+        """Set the next epoch."""
         self.epoch = epoch
 
     def _bounds(self) -> tuple[int, int]:
@@ -121,8 +112,7 @@ class ShardSampler(Sampler):
 class ReadAhead:
     """A thread that reads parts of tar shards into the page cache of the kernel.
 
-    ``posix_fadvise(WILLNEED)`` reads only the read-ahead size of the device, often 128 kB, and does
-    not report the rest.
+    ``posix_fadvise(WILLNEED)`` reads only the read-ahead size of the device, often 128 kB.
     """
 
     def __init__(self, pack: TarPack) -> None:
@@ -130,11 +120,8 @@ class ReadAhead:
         self._wanted: SimpleQueue[np.ndarray] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ReadAhead, (self.pack,)
-
     def want(self, rows: np.ndarray) -> None:
-        """Read the images of some rows in the background, after the rows of earlier calls."""
+        """Read the images of some rows after those of earlier calls."""
         self._wanted.put(rows)
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._work, name='read-ahead', daemon=True)

@@ -37,17 +37,11 @@ class Sample(NamedTuple):
 
 
 class ShardIndex(NamedTuple):
-    """The samples of all shards, in the order of the shards and of the members.
+    """The samples of all shards, in the order of the shards and of the members."""
 
-    Attributes:
-        shards: File name of each shard.
-        shard: Index into ``shards``, by sample.
-        rows: Structured array with the fields ``name`` (UTF-8), ``offset``, ``size`` and ``label``.
-    """
-
-    shards: tuple[str, ...]
-    shard: np.ndarray
-    rows: np.ndarray
+    shards: tuple[str, ...]  # file names
+    shard: np.ndarray  # by sample, an index into ``shards``
+    rows: np.ndarray  # structured: ``name`` (UTF-8), ``offset``, ``size`` and ``label``
 
 
 def member_name(name: str) -> str:
@@ -60,11 +54,8 @@ def member_name(name: str) -> str:
 def open_index(folder: Path) -> ShardIndex:
     """Return the index of the shards in a folder, and store it as ``index.npz``.
 
-    Size and modification time of each shard are stored too: only the headers of new and changed
-    shards are read. If the folder is read-only, each process reads all headers.
-
-    Raises:
-        InputError: There is no shard, or a shard cannot be read.
+    Only the headers of new and changed shards (by size and modification time) are read. If the folder
+    is read-only, each process reads all headers.
     """
     paths = sorted(folder.glob('*.tar'))
     if not paths:
@@ -116,7 +107,7 @@ def _dtype(name_bytes: int) -> np.dtype:
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
-    """Yield the samples of a tar file in its order. Only headers and labels are read, not images.
+    """Yield the samples of a tar file in its order; read headers and labels only.
 
     Raises:
         InputError: The file is not a tar file or is truncated, or a label cannot be read.
@@ -138,7 +129,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
 
 
 def _members(path: Path, file: BinaryIO) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
-    """Yield the key, the suffix and the header of each file in a tar file."""
+    """Yield key, suffix and header of each file in a tar file."""
     length = path.stat().st_size
     try:
         with tarfile.open(fileobj=file, mode='r:') as tar:

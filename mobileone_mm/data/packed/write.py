@@ -1,4 +1,4 @@
-"""Pack a dataset of single files into tar shards or an LMDB, completely or not at all."""
+"""Pack a folder or a dataset into tar shards or an LMDB, completely or not at all."""
 
 from __future__ import annotations
 
@@ -7,26 +7,86 @@ import os
 import random
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from mmengine import fileio
+from mmengine.registry import DATASETS
 
-from ...errors import InputError, ProofError
+from ...errors import InputError, ProofError, check_least
 from ...files import atomic_folder
-from .backend import PREFIX
-from .packs import CLASSES, LABELS, read_pack, require_lmdb
+from .packs import CLASSES, LABELS, PREFIX, read_pack, require_lmdb
 from .shards import IMAGES, NO_LABEL, member_name
-from .sources import Item
 
 FORMATS = ('shards', 'lmdb')
 # Reading from a network storage is mostly waiting, which several threads do at the same time.
 _THREADS, _BATCH = 8, 64
 _LMDB_KEY = 511
 _MB = 10**6
+# Size and CRC-32 by name.
 Sums = dict[str, tuple[int, int]]
+
+
+class Item(NamedTuple):
+    """An image to pack: its path or address, its name in the pack, and its class (-1 for none)."""
+
+    path: str
+    name: str
+    label: int = NO_LABEL
+
+
+Source = tuple[list[Item], tuple[str, ...] | None]
+
+
+def items_of_folder(folder: str | os.PathLike[str], with_label: bool = True) -> Source:
+    """List the images below a folder, in mmpretrain's order, and the class names.
+
+    With ``with_label``, the folders in it are classes, numbered in the order of their names.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(f"'{folder}' is not a folder")
+    if with_label and not any(entry.is_dir() for entry in os.scandir(folder)):
+        raise InputError(f"'{folder}' has no class folders; pass --no-labels, or a config")
+    settings = dict(type='mmpretrain.CustomDataset', data_root=str(folder), with_label=with_label)
+    try:
+        return items_of_dataset(settings)
+    except RuntimeError as error:  # mmpretrain's error for an empty folder
+        raise InputError(f"'{folder}' has no images in its folders") from error
+
+
+def items_of_dataset(settings: Mapping[str, Any]) -> Source:
+    """List the images of a dataset by its settings, in its order, and the class names if it has any.
+
+    The default scope must be set.
+    """
+    dataset = DATASETS.build({**settings, 'pipeline': []})
+    if not hasattr(dataset, 'get_data_info') or len(dataset) == 0:
+        raise InputError(f'{type(dataset).__name__} has no list of images')
+    items: list[Item] = []
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        path, label = str(info.get('img_path', '')), info.get('gt_label', NO_LABEL)
+        if not path:
+            raise InputError(f'{type(dataset).__name__}: sample {index} has no img_path')
+        if type(label) is not int:
+            raise InputError(
+                f"'{path}': got the class {label!r}; expected one number for each image"
+            )
+        items.append(Item(path, _name(path, dataset), label))
+    labelled = items[0].label != NO_LABEL
+    return items, tuple(dataset.metainfo.get('classes') or ()) or None if labelled else None
+
+
+def _name(path: str, dataset: Any) -> str:
+    """Return the name below the folder of images, or below the data root."""
+    for folder in (getattr(dataset, 'img_prefix', ''), getattr(dataset, 'data_root', '')):
+        name = os.path.relpath(path, folder) if folder else '..'
+        if not name.startswith('..'):
+            return Path(name).as_posix()
+    return Path(path).name
 
 
 def write_pack(
@@ -42,15 +102,13 @@ def write_pack(
     Args:
         items: The images.
         out: New or empty folder. After an error it does not exist.
-        form: ``shards`` or ``lmdb``.
+        form: ``shards`` or ``lmdb``. An LMDB is in the order of the names.
         classes: Names of the classes, by number.
-        seed: Seed of the order of the images in the shards; None keeps the order of ``items``. An
-            LMDB is in the order of the names.
+        seed: Seed of the order of the images in the shards; None keeps the order of ``items``.
         shard_size: Size in MB (10^6 bytes) from which on a shard is closed.
 
     Raises:
-        InputError: A name or an argument does not fit, an image cannot be read, or the folder
-            cannot be written.
+        InputError: The input does not fit, cannot be read, or the folder cannot be written.
         ProofError: The bytes or classes that are read back differ.
     """
     _check(items, form, shard_size)
@@ -76,10 +134,7 @@ def _check(items: Sequence[Item], form: str, shard_size: int) -> None:
         raise InputError(f"--format: got '{form}'; expected one of {', '.join(FORMATS)}")
     if form == 'lmdb':
         require_lmdb('--format lmdb')
-    if shard_size < 1:
-        raise InputError(f'--shard-size: got {shard_size}; expected at least 1 (MB)')
-    if not items:
-        raise InputError('the dataset is empty: there is nothing to pack')
+    check_least(1, shard_size=shard_size)
     seen: dict[str, str] = {}
     for item in items:
         key = item.name
@@ -163,20 +218,15 @@ def _read(item: Item) -> bytes:
 def _compare(folder: Path, items: dict[str, Item], sums: Sums) -> None:
     """Read everything back and compare sizes, checksums and classes."""
     pack = read_pack(folder)
-    try:
-        labels = dict(pack.samples())
-        for name, item in items.items():
-            try:
-                content = pack.read(name)
-            except OSError as error:
-                raise ProofError(f"'{item.path}' cannot be read back: {error}") from error
-            if (len(content), zlib.crc32(content)) != sums[name]:
-                raise ProofError(f"'{item.path}': other bytes were read back; nothing is written")
-            if labels.get(name) != item.label:
-                raise ProofError(
-                    f"'{item.path}' has class {item.label}, read back: {labels.get(name)}"
-                )
-        if len(labels) != len(items):
-            raise ProofError(f'{len(items)} images were packed, {len(labels)} were read back')
-    finally:
-        pack.close()
+    labels = dict(pack.samples())
+    for name, item in items.items():
+        try:
+            content = pack.read(name)
+        except OSError as error:
+            raise ProofError(f"'{item.path}' cannot be read back: {error}") from error
+        if (len(content), zlib.crc32(content)) != sums[name]:
+            raise ProofError(f"'{item.path}': other bytes were read back; nothing is written")
+        if labels.get(name) != item.label:
+            raise ProofError(f"'{item.path}' has class {item.label}, read back: {labels.get(name)}")
+    if len(labels) != len(items):
+        raise ProofError(f'{len(items)} images were packed, {len(labels)} were read back')

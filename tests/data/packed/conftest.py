@@ -9,8 +9,7 @@ from importlib.util import find_spec
 import pytest
 from mmengine.registry import DATASETS
 
-from mobileone_mm.data.packed.sources import items_of_dataset
-from mobileone_mm.data.packed.write import write_pack
+from mobileone_mm.data.packed.write import items_of_dataset, write_pack
 
 PIPELINE = [
     dict(type='mobileone_mm.LoadImage', on_error='raise'),

@@ -6,6 +6,7 @@ import copy
 import multiprocessing
 import os
 import pickle
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from mmengine import fileio
+from mmengine.fileio import LmdbBackend
 
-from mobileone_mm.data.packed.backend import PackedBackend
+from mobileone_mm.config.read import load_config
 from mobileone_mm.data.packed.packs import open_pack, read_pack
 from mobileone_mm.inference.results import PredictionsCSV
 from mobileone_mm.training.runner import Runner
@@ -70,18 +72,24 @@ def test_same_bytes_and_labels(form, layouts, build):
         assert PredictionsCSV('a.csv', packed.img_prefix)._name(mine['img_path']) == name
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.fixture(scope='module')
+def expected(layouts):
+    return batches(layouts['folders'])
+
+
 @pytest.mark.parametrize('form', FORMS)
-def test_same_batches(form, workers, layouts):
-    options = dict(num_workers=workers, persistent_workers=workers > 0)
-    assert_same(batches(layouts[form], **options), batches(layouts['folders']))
+def test_same_batches(form, layouts, expected):
+    """Loaded by worker processes, and by this one."""
+    found = batches(layouts[form], num_workers=2, persistent_workers=True)
+    assert_same(found, expected)
+    assert_same(batches(layouts[form]), expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('form', FORMS)
-def test_same_batches_from_spawned_workers(form, layouts):
+def test_same_batches_from_spawned_workers(form, layouts, expected):
     options = dict(num_workers=1, multiprocessing_context='spawn')
-    assert_same(batches(layouts[form], **options), batches(layouts['folders']))
+    assert_same(batches(layouts[form], **options), expected)
 
 
 @pytest.mark.parametrize('form', FORMS)
@@ -114,61 +122,56 @@ def test_pickled_while_open(form, layouts, build):
 
 
 @pytest.mark.parametrize('form', FORMS)
-@pytest.mark.parametrize('indices', [3, [5, 1, 2]])
-def test_indices(form, indices, layouts, build):
-    packed = build({**layouts[form], 'indices': indices})
-    folders = build({**layouts['folders'], 'indices': indices})
-    assert len(packed) == 3
-    assert packed.get_gt_labels().tolist() == folders.get_gt_labels().tolist()
+def test_indices(form, layouts, build):
     every = build(layouts[form]).pack_rows()
-    expected = every[:3] if indices == 3 else every[indices]
-    assert packed.pack_rows().tolist() == expected.tolist()
     assert build(layouts[form]).get_subset([4, 6]).pack_rows().tolist() == every[[4, 6]].tolist()
+    for indices, rows in ((3, every[:3]), ([5, 1, 2], every[[5, 1, 2]])):
+        packed, folders = (build({**layouts[f], 'indices': indices}) for f in (form, 'folders'))
+        assert len(packed) == 3
+        assert packed.get_gt_labels().tolist() == folders.get_gt_labels().tolist()
+        assert packed.pack_rows().tolist() == rows.tolist()
 
 
 @pytest.mark.parametrize('form', FORMS)
 def test_names_of_another_root(form, layouts, source):
     """Detection and segmentation: the dataset knows paths, the loader finds them in the pack."""
-    settings = layouts[form]
-    backend = dict(
-        backend='mobileone_mm.packed',
-        path=str(Path(settings['data_root'], 'train')),
-        root='data/images',
-    )
-    for path in sorted(Path(source['data_root'], 'train').rglob('*.JPEG'))[:3]:
-        name = path.relative_to(Path(source['data_root'], 'train'))
+    pack, images = (Path(each['data_root'], 'train') for each in (layouts[form], source))
+    backend = dict(backend='mobileone_mm.packed', path=str(pack), root='data/images')
+    for path in sorted(images.rglob('*.JPEG'))[:3]:
+        name = path.relative_to(images)
         assert fileio.get(f'data/images/{name}', backend_args=backend) == path.read_bytes()
+        text = fileio.get_text(f'packed://{pack}!/{name}', 'latin-1')
+        assert text.encode('latin-1') == path.read_bytes()
+        if form == 'lmdb':  # mmengine's backend reads our LMDB: keys are names, values are files
+            open_pack(pack).close()
+            assert LmdbBackend(str(pack)).get(name.as_posix()) == path.read_bytes()
     with pytest.raises(FileNotFoundError, match='no image of that name'):
         fileio.get('data/images/none.jpg', backend_args=backend)
 
 
-@needs_lmdb
-def test_lmdb_of_mmengine(layouts, source):
-    """Its backend reads our LMDB: keys are names, values are files."""
-    from mmengine.fileio import LmdbBackend
-
-    settings = layouts['lmdb']
-    open_pack(Path(settings['data_root'], 'train')).close()
-    backend = LmdbBackend(str(Path(settings['data_root'], 'train')))
-    path = next(Path(source['data_root'], 'train').rglob('*.JPEG'))
-    name = path.relative_to(Path(source['data_root'], 'train'))
-    assert backend.get(name.as_posix()) == path.read_bytes()
-
-
 def test_few_open_files(layouts, monkeypatch):
     monkeypatch.setattr('mobileone_mm.data.packed.packs._MAX_OPEN', 1)
-    folder = Path(layouts['shards']['data_root'], 'train')
-    pack = read_pack(folder)
+    pack = read_pack(Path(layouts['shards']['data_root'], 'train'))
     before = len(os.listdir('/proc/self/fd'))
     for name, _ in pack.samples():
         pack.read(name)
     assert len(os.listdir('/proc/self/fd')) <= before + 1
 
 
-def test_text(layouts):
-    pack = Path(layouts['shards']['data_root'], 'train')
-    name, _ = next(open_pack(pack).samples())
-    backend = PackedBackend(str(pack))
-    assert backend.get_text(f'packed://{pack}!/{name}', 'latin-1').encode('latin-1') == backend.get(
-        f'packed://{pack}!/{name}'
+def test_snippets_of_the_page(tiny_config):
+    """docs/data.md: the config lines are read unchanged."""
+    page = (Path(__file__).resolve().parents[3] / 'docs' / 'data.md').read_text()
+    train, load = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+    path = tiny_config('cls')
+    mine = path.with_name('mine.py')
+    mine.write_text(f"_base_ = ['{path}']\n{train}")
+    cfg = load_config(mine)
+    for dataset in (cfg.train_dataloader.dataset, cfg.test_dataloader.dataset):
+        assert dataset.type == 'mobileone_mm.PackedDataset'
+    assert cfg.train_dataloader.dataset.split == 'train', 'the rest is kept'
+    assert cfg.train_dataloader.sampler == dict(
+        type='mobileone_mm.ShardSampler', shuffle=True, window=4096, read_ahead=True
     )
+    names: dict = {}
+    exec(load, names)
+    assert names['load']['backend_args']['backend'] == 'mobileone_mm.packed'

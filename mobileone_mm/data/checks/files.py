@@ -1,0 +1,306 @@
+"""Check the files of a dataset: a COCO file, lists of files, class folders, masks, packed data."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mmengine.logging import print_log
+
+from ...errors import InputError
+from ..coco import check_references, read_coco
+from ..datasets import DatasetConfig
+from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack, read_classes
+
+# A look-up of every file of a large dataset on a network drive would take minutes.
+MAX_LOOKUPS = 2000
+_T = TypeVar('_T')
+
+
+def check_coco(dataset: DatasetConfig, _: int | None = None) -> None:
+    """Check that an annotation file is complete, and fits the class list and the images."""
+    path, ann_file = dataset.path, dataset.joined(dataset.settings.get('ann_file'))
+    if ann_file is None or not _has_host_reader(dataset):
+        return
+    table = read_coco(ann_file, f'{path}.ann_file')
+    check_references(table, f"{path}.ann_file: '{ann_file}'")
+    classes = dataset.classes
+    if classes is not None:
+        _check_categories(table, classes, f"{path}: '{ann_file}'")
+    used = {row['id'] for row in table['categories'] if classes is None or row['name'] in classes}
+    if not table['images'] or not any(row['category_id'] in used for row in table['annotations']):
+        missing = 'annotations of the classes in use' if table['images'] else 'images'
+        raise InputError(f"{path}: the dataset is empty: '{ann_file}' has no {missing}")
+    if dataset.loads_local_images:
+        folder = Path(dataset.root, dataset.prefix('img'))
+        _require_folder(f'{path}.data_prefix.img', folder)
+        images = [folder / image['file_name'] for image in table['images']]
+        _require_files(path, images, f"'{ann_file}' lists the image")
+
+
+def _check_categories(table: Mapping[str, Any], classes: Sequence[str], where: str) -> None:
+    """Check a class list: it may omit categories, but mmdet numbers labels in the file's order."""
+    found = [row['name'] for row in table['categories']]
+    missing = [name for name in classes if name not in found]
+    if missing:
+        raise InputError(
+            f'{where} does not have the classes {few(missing)}; it has {few(found)}: set '
+            "metainfo=dict(classes=...) of every dataset, and the head's num_classes"
+        )
+    order = [name for name in found if name in set(classes)]
+    if order != list(classes):
+        pairs = zip(order, classes, strict=False)
+        place = next((i for i, (a, b) in enumerate(pairs) if a != b), len(classes))
+        raise InputError(
+            f'{where}: the order of the classes differs from metainfo.classes at number {place} '
+            f'({few(order[place:])} in the file); labels follow the file: use its order'
+        )
+
+
+def _has_host_reader(dataset: DatasetConfig) -> bool:
+    """Return whether mmdet's method reads the file; a derived class may replace it."""
+    base = next(base for base in dataset.kind.__mro__ if base.__name__ == 'CocoDataset')
+    return getattr(dataset.kind, 'load_data_list', None) is vars(base).get('load_data_list')
+
+
+def check_labels(dataset: DatasetConfig, num_classes: int | None) -> None:
+    """Check the list of a ``CustomDataset`` or ``ImageNet``, or its class folders."""
+    path = dataset.path
+    folder, ann_file, labelled = images_and_list(dataset)
+    if not folder.is_dir():
+        raise InputError(f"{path}: the folder of images '{folder}' does not exist")
+    if ann_file is not None:
+        names = _read_list(path, ann_file)
+        if labelled:
+            names = [
+                _listed_name(f"{path}: '{ann_file}', line {number}", line.strip(), num_classes)
+                for number, line in enumerate(names, 1)
+            ]
+        _require_files(path, [folder / name for name in names], f"'{ann_file}' lists the image")
+    elif labelled:
+        _check_class_folders(dataset, folder)
+
+
+def images_and_list(dataset: DatasetConfig) -> tuple[Path, Path | None, bool]:
+    """Return the folder of images, the list of labels if there is one, and whether there are labels."""
+    settings = dataset.settings
+    split = settings.get('split') or ''
+    prefix = settings.get('data_prefix') or split
+    prefix = prefix.get('img_path', '') if isinstance(prefix, Mapping) else prefix
+    ann_file = dataset.joined(settings.get('ann_file'))
+    listed = Path(dataset.root, 'meta', f'{split}.txt')
+    if ann_file is None and split and listed.is_file():
+        ann_file = listed
+    labelled = bool(settings.get('with_label', True)) and split != 'test'
+    return Path(dataset.root, prefix), ann_file, labelled
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """Return the names of the folders in a folder, in the order in which mmpretrain numbers them."""
+    return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
+
+
+def _listed_name(where: str, line: str, num_classes: int | None) -> str:
+    name, _, label = line.rpartition(' ')
+    if not name or not label.isdigit():
+        raise InputError(f"{where}: got '{line[:60]}'; expected FILE LABEL, with a number from 0")
+    if num_classes is not None and int(label) >= num_classes:
+        raise InputError(
+            f'{where}: label {label}, but there are {num_classes} classes (model.head.num_classes, '
+            'metainfo.classes); labels start at 0'
+        )
+    return name
+
+
+def _check_class_folders(dataset: DatasetConfig, folder: Path) -> None:
+    """Check that the class folders have images; log the empty ones, which keep their numbers."""
+    from mmpretrain.datasets import CustomDataset
+
+    path, names = dataset.path, class_folders(folder)
+    if not names:
+        raise InputError(f"{path}: '{folder}' has no class folders, and there is no ann_file")
+    default = inspect.signature(CustomDataset.__init__).parameters['extensions'].default
+    endings = tuple(end.lower() for end in dataset.settings.get('extensions') or default)
+    empty = [name for name in names if not _has_image(folder / name, endings)]
+    if len(empty) == len(names):
+        raise InputError(
+            f"{path}: the dataset is empty: no class folder of '{folder}' has an image "
+            f'({", ".join(endings)})'
+        )
+    if empty:
+        print_log(
+            f"{path}: class folders of '{folder}' without an image: {few(empty)}; they keep their "
+            'numbers.',
+            'current',
+            logging.WARNING,
+        )
+
+
+def _has_image(folder: str | Path, endings: tuple[str, ...]) -> bool:
+    """Return whether mmpretrain finds an image at any depth; it ignores hidden files."""
+    inner = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            # The first image ends the search: listing ImageNet on a network drive takes minutes.
+            if entry.name.lower().endswith(endings) and not entry.name.startswith('.'):
+                return True
+            if entry.is_dir():
+                inner.append(entry.path)
+    return any(_has_image(path, endings) for path in inner)
+
+
+def check_masks(dataset: DatasetConfig, _: int | None = None) -> None:
+    """Check that mmseg's images and masks exist, and log how class numbers are changed."""
+    _log_renumbering(dataset)
+    try:
+        if dataset.loads_local_images:
+            _check_pairs(dataset)
+    except InputError as error:
+        if Path(dataset.prefix('seg_map_path')).name == 'SegmentationClassAug':
+            raise InputError(
+                f'{error}; without the masks of SBD set VOC_TRAIN=train in the environment'
+            ) from error
+        raise
+
+
+def _check_pairs(dataset: DatasetConfig) -> None:
+    path = dataset.path
+    images, masks = (dataset.joined(dataset.prefix(key)) for key in ('img_path', 'seg_map_path'))
+    for name, folder in (('img_path', images), ('seg_map_path', masks)):
+        if folder is not None:
+            _require_folder(f'{path}.data_prefix.{name}', folder)
+    if images is None:
+        return
+    suffix = _suffix(dataset, 'img_suffix')
+    ann_file = dataset.joined(dataset.settings.get('ann_file'))
+    if ann_file is not None and not ann_file.is_dir():
+        names = [line.strip() for line in _read_list(path, ann_file)]
+        where = f"'{ann_file}' lists the"
+    else:
+        files = sorted(images.rglob(f'*{suffix}'))
+        names = [str(file.relative_to(images))[: -len(suffix)] for file in files]
+        where = 'the'
+        if not names:
+            raise InputError(f"{path}: the dataset is empty: no *{suffix} below '{images}'")
+    _require_files(path, [images / f'{name}{suffix}' for name in names], f'{where} image')
+    if masks is not None and not dataset.settings.get('test_mode'):
+        suffix = _suffix(dataset, 'seg_map_suffix')
+        _require_files(path, [masks / f'{name}{suffix}' for name in names], f'{where} mask')
+
+
+def _suffix(dataset: DatasetConfig, key: str) -> str:
+    """Return a suffix from the settings, else the default of the first class that has the argument."""
+    if dataset.settings.get(key):
+        return str(dataset.settings[key])
+    for base in inspect.getmro(dataset.kind):
+        init = vars(base).get('__init__')
+        parameters = inspect.signature(init).parameters if inspect.isfunction(init) else {}
+        if key in parameters:
+            return str(parameters[key].default)
+    return ''
+
+
+def _log_renumbering(dataset: DatasetConfig) -> None:
+    own, classes = getattr(dataset.kind, 'METAINFO', {}).get('classes'), dataset.classes
+    if own and classes is not None and tuple(own) != classes:
+        old, new = (
+            ', '.join(f'{i} {c}' for i, c in enumerate(names[:3])) for names in (own, classes)
+        )
+        print_log(
+            f'{dataset.path}: masks are read with the numbers of {dataset.kind.__name__} '
+            f'({old}, ...) and renumbered to metainfo.classes ({new}, ...). '
+            'If the masks already have the numbers of metainfo.classes, set type=BaseSegDataset.',
+            'current',
+        )
+
+
+def check_packed(dataset: DatasetConfig, num_classes: int | None) -> None:
+    """Check that a packed dataset can be opened, its lists, and its classes against the model's.
+
+    If the index of tar shards is missing, it is built here.
+    """
+    folder = pack_folder(dataset)
+    with_label = bool(dataset.settings.get('with_label', True))
+    try:
+        pack = open_pack(folder)
+        images = pack.images(with_label)
+        if isinstance(pack, LmdbPack):
+            missing = [name for name in _sparse(list(images)) if name not in pack]
+            if missing:
+                raise InputError(
+                    f"'{folder}': {LABELS} lists '{missing[0]}', which the LMDB does not have; pack "
+                    'the dataset again'
+                )
+        if not images:
+            raise InputError(f"the dataset is empty: '{folder}' has no image")
+        if with_label:
+            _check_greatest(folder, max(images.values())[0], num_classes)
+    except InputError as error:
+        raise InputError(f'{dataset.path}: {error}') from error
+    except OSError as error:
+        raise InputError(f"{dataset.path}: '{folder}' cannot be read: {error.strerror}") from error
+
+
+def pack_folder(dataset: DatasetConfig) -> Path:
+    """Return the folder of a packed dataset, by its settings."""
+    prefix = dataset.settings.get('data_prefix') or dataset.settings.get('split') or ''
+    return Path(dataset.root, str(prefix)).expanduser()
+
+
+def _check_greatest(folder: Path, greatest: int, num_classes: int | None) -> None:
+    if num_classes is not None and greatest >= num_classes:
+        raise InputError(
+            f"'{folder}' has an image of class {greatest}, but there are {num_classes} classes "
+            '(model.head.num_classes, metainfo.classes); classes start at 0'
+        )
+    classes = read_classes(folder)
+    if classes is not None and greatest >= len(classes):
+        raise InputError(
+            f"'{folder / CLASSES}' names {len(classes)} classes, but there is an image of class "
+            f'{greatest}; give a line for each class from 0, or pack the dataset again'
+        )
+
+
+def _read_list(path: str, file: Path) -> list[str]:
+    """Read the lines of a dataset's ``ann_file`` that are not empty."""
+    try:
+        text = file.read_text(encoding='utf-8')
+    except FileNotFoundError:
+        raise InputError(f"{path}.ann_file: '{file}' does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}.ann_file: '{file}' is not a readable list: {error}") from error
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise InputError(f"{path}: the dataset is empty: '{file}' lists no image")
+    return lines
+
+
+def _sparse(items: Sequence[_T]) -> Sequence[_T]:
+    """Return all items, or about ``MAX_LOOKUPS`` evenly spaced ones of a long list."""
+    return items[:: max(1, len(items) // MAX_LOOKUPS)]
+
+
+def _require_files(path: str, files: Sequence[Path], what: str) -> None:
+    """Check that files exist (of a long list, a part); InputError names the first missing one."""
+    files = _sparse(files)
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise InputError(
+            f"{path}: {what} '{missing[0]}' does not exist ({len(missing)} of {len(files)} checked "
+            'files are missing)'
+        )
+
+
+def _require_folder(key: str, folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"{key}: '{folder}' is not a folder")
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first three names, and how many there are."""
+    shown = ', '.join(f"'{name}'" for name in names[:3])
+    return f'{shown}, ... ({len(names)} in total)' if len(names) > 3 else shown or 'none'
