@@ -12,8 +12,6 @@ import mobileone_mm  # noqa: F401  (first: it installs the stand-ins)
 from demo.jobs import JOBS, Demo
 from mobileone_mm.cli.run import ToolParser, run_tool
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run one demo, and return the exit code of a tool that fails."""
@@ -22,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='output folder')
     args = parser.parse_args(argv)
     try:
-        Demo(args.task, ROOT, args.out_dir / args.task).run()
+        Demo(args.task, args.out_dir / args.task).run()
     except subprocess.CalledProcessError as error:
         return error.returncode
     return 0

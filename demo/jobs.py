@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mobileone_mm.apis.browse import contact_sheet
 from mobileone_mm.data.loading import read_image
@@ -23,12 +21,12 @@ from mobileone_mm.training.launch import ALLOCATOR
 
 from .generator import LAYOUTS, make
 
+ROOT = Path(__file__).resolve().parents[1]
 # Least share of the best metric that counts as learned.
 TARGET = 0.7
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One demo.
 
     Attributes:
@@ -46,11 +44,6 @@ class Job:
     best: float
     train_options: tuple[str, ...]
     test_options: tuple[str, ...] = ()
-
-    @property
-    def root_variable(self) -> str:
-        """Environment variable of its data root."""
-        return f'{self.layout.upper()}_ROOT'
 
 
 # No ImageNet weights: the demo needs no network.
@@ -132,32 +125,20 @@ JOBS = {
 
 
 class Demo:
-    """Run the steps of one task in a folder; a step that has succeeded is not repeated.
+    """Run the steps of one task in a folder; steps that have succeeded are not repeated.
 
     Args:
         task: ``det``, ``cls`` or ``seg``.
-        root: A folder with ``configs`` and ``tools``, such as the repository.
         folder: Where all files are written.
     """
 
-    def __init__(self, task: str, root: Path, folder: Path) -> None:
+    def __init__(self, task: str, folder: Path) -> None:
         if task not in JOBS:
             raise InputError(f"task: got '{task}'; expected one of {', '.join(JOBS)}")
-        if not (root / 'configs').is_dir() or not (root / 'tools').is_dir():
-            raise InputError(
-                f"root: '{root}' has no configs and tools; run the demo from a checkout"
-            )
-        self.job, self.root, self.folder = JOBS[task], root, folder.resolve()
-        self.config = root / 'configs' / f'{self.job.config}.py'
-        self.work_dir = self.folder / 'train'
-        self.deployed = self.folder / 'deploy.pth'
-        self.ran = False
-        self.environment = {
-            'GLIBC_TUNABLES': ALLOCATOR,
-            **os.environ,
-            self.job.root_variable: str(self.folder / 'data'),
-            'VOC_TRAIN': 'train',  # VOC as it is downloaded, without the masks of SBD
-        }
+        self.job, self.folder = JOBS[task], folder.resolve()
+        self.record = self.folder / 'steps_done.txt'
+        self.done = self.record.read_text().splitlines() if self.record.exists() else []
+        self.step = 0
 
     def run(self) -> dict[str, Any]:
         """Run all steps and return the summary.
@@ -166,21 +147,21 @@ class Demo:
             ProofError: The conversion changed a metric, or the metric is below the target.
             subprocess.CalledProcessError: A tool failed; it has printed the reason.
         """
-        start, job = time.monotonic(), self.job
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._make_data()
+        start, job, folder, earlier = time.monotonic(), self.job, self.folder, list(self.done)
+        config, deployed = ROOT / 'configs' / f'{job.config}.py', folder / 'deploy.pth'
+        deploy_config, images = deployed.with_suffix('.py'), folder / 'predictions'
         testing = ('--cfg-options', *job.test_options) if job.test_options else ()
         training = ('--cfg-options', *job.train_options, *job.test_options)
-        self._tool('train', self.config, '--work-dir', self.work_dir, *training)
-        checkpoint = Path(str(latest_checkpoint(self.work_dir)))
-        trained = self._metrics(self.config, checkpoint, 'before', *testing)
-        self._tool('switch_to_deploy', self.config, checkpoint, self.deployed, *testing)
-        deploy_config = self.deployed.with_suffix('.py')
-        converted = self._metrics(deploy_config, self.deployed, 'after')
-        source = self.folder / ('data/val' if job.layout == 'imagenet' else 'unseen')
-        images = self.folder / 'predictions'
-        self._tool('predict', deploy_config, self.deployed, source, '--out-dir', images)
-        report = json.loads(self.deployed.with_suffix('.json').read_text())
+        folder.mkdir(parents=True, exist_ok=True)
+        self._make_data()
+        self._tool('train', config, '--work-dir', folder / 'train', *training)
+        checkpoint = Path(str(latest_checkpoint(folder / 'train')))
+        trained = self._metrics(config, checkpoint, 'before', *testing)
+        self._tool('switch_to_deploy', config, checkpoint, deployed, *testing)
+        converted = self._metrics(deploy_config, deployed, 'after')
+        source = folder / ('data/val' if job.layout == 'imagenet' else 'unseen')
+        self._tool('predict', deploy_config, deployed, source, '--out-dir', images)
+        report = json.loads(deployed.with_suffix('.json').read_text())
         summary = {
             'metrics_before': trained,
             'metrics_after': converted,
@@ -191,11 +172,11 @@ class Demo:
             'seconds': round(time.monotonic() - start, 1),
         }
         _print_summary(job, summary)
-        if self.ran:
+        if self.done != earlier:
             print(f'{job.config}: {summary["seconds"]:.0f} s in total')
-            atomic_text(self.folder / 'summary.json', json.dumps(summary, indent=2) + '\n')
+            atomic_text(folder / 'summary.json', json.dumps(summary, indent=2) + '\n')
         else:
-            print(f'All steps were already done; remove {self.folder} to run them again.')
+            print(f'All steps were already done; remove {folder} to run them again.')
         _judge(job, trained, converted)
         return summary
 
@@ -213,29 +194,36 @@ class Demo:
         return json.loads(out.read_text())
 
     def _tool(self, tool: str, *arguments: str | Path) -> None:
-        """Run one of the project's tools, unless the same command has succeeded in this folder."""
-        words = [f'tools/{tool}.py', *(self._short(word) for word in arguments)]
-        data = self._short(self.folder / 'data')
-        line = f'{self.job.root_variable}={data} python {shlex.join(words)}'
-        stamp = self.folder / f'.done_{hashlib.sha256(line.encode()).hexdigest()[:16]}'
+        """Run one of the project's tools, unless this and all earlier steps were the same before."""
+        words = [f'tools/{tool}.py', *map(_short, arguments)]
+        variable, data = f'{self.job.layout.upper()}_ROOT', self.folder / 'data'
+        line = f'{variable}={_short(data)} python {shlex.join(words)}'
         print(f'\n==> {line}', flush=True)
-        if stamp.exists():
+        if self.done[self.step : self.step + 1] == [line]:
             print('    already done', flush=True)
-            return
-        self.ran = True
-        command = [sys.executable, *words]
-        subprocess.run(command, cwd=self.root, env=self.environment, check=True)
-        atomic_text(stamp, line)
+        else:
+            self._note(self.done[: self.step])
+            # VOC as it is downloaded, without the masks of SBD
+            given = {**os.environ, variable: str(data), 'VOC_TRAIN': 'train'}
+            environment = {'GLIBC_TUNABLES': ALLOCATOR, **given}
+            subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, check=True)
+            self._note([*self.done, line])
+        self.step += 1
 
-    def _short(self, word: str | Path) -> str:
-        path = Path(word)
-        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(word)
+    def _note(self, done: list[str]) -> None:
+        self.done = done
+        atomic_text(self.record, '\n'.join(done))
 
     def _overview(self, folder: Path) -> Path:
         """Write a sheet of about eight images; neighbors in the folder may be of one class."""
         paths = sorted(path for path in folder.rglob('*') if path.is_file())
         images = [read_image(str(path)) for path in paths[:: max(1, len(paths) // 8)][:8]]
         return save_image(contact_sheet(images, self.job.config), self.folder / 'overview.jpg')
+
+
+def _short(word: str | Path) -> str:
+    path = Path(word)
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(word)
 
 
 def _judge(job: Job, trained: dict[str, float], converted: dict[str, float]) -> None:

@@ -13,6 +13,7 @@ import mobileone_mm  # noqa: F401  isort: skip  (first: it puts the stand-ins in
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,25 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def quick_runs() -> Iterator[None]:
+    """mmengine without its two slow parts, which took half the time of a tiny run.
+
+    It formats the whole config with yapf five times in each run; the text means the same without. It
+    collects garbage for each dataset, and a process of many tests has much to look through. Runs in
+    processes of their own do both.
+    """
+    import mmengine.config.config
+    import mmengine.dataset.base_dataset
+    import yapf.yapflib.yapf_api
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (yapf.yapflib.yapf_api, mmengine.config.config):  # OneDL's imports it late
+            patch.setattr(module, 'FormatCode', lambda text, **_: (text, True), raising=False)
+        patch.setattr(mmengine.dataset.base_dataset, 'gc', SimpleNamespace(collect=lambda: 0))
+        yield
 
 
 @pytest.fixture(scope='session')

@@ -4,9 +4,6 @@ The demo and the tests use them: there is no download and no license, and the sa
 the same images on every machine with the same Pillow and NumPy.
 """
 
-from __future__ import annotations
-
-from .layouts import LAYOUTS, make
-from .vocabulary import CLASSES, IMAGENET_CLASSES, VOC_CLASSES
+from .layouts import CLASSES, IMAGENET_CLASSES, LAYOUTS, VOC_CLASSES, make
 
 __all__ = ['CLASSES', 'IMAGENET_CLASSES', 'LAYOUTS', 'VOC_CLASSES', 'make']

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-Color = tuple[int, int, int]
+Color = tuple[int, ...]
 Points = Sequence[tuple[float, float]] | np.ndarray
 
 # The canvas spans [-_REACH, _REACH] units, with room for rotated objects and outlines.
@@ -22,47 +22,35 @@ _NOTCH = 2.5
 
 
 def hsv(hue: float, saturation: float, value: float) -> Color:
-    """Return RGB (0 to 255) of a hue in turns, and a saturation and a value clipped to 0..1."""
-    saturation, value = (min(max(part, 0.0), 1.0) for part in (saturation, value))
-    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
-    return round(255 * red), round(255 * green), round(255 * blue)
+    """Return RGB (0 to 255) of a hue in turns, and of saturation and value from 0 to 1."""
+    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
 
 
 def mix(first: Color, second: Color, share: float) -> Color:
     """Mix two colors; ``share`` (0..1) is that of the second."""
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
-    return red, green, blue
+    return tuple(round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> np.ndarray:
     """Return the polygon of an ellipse around (x, y), rotated by ``turn`` degrees clockwise."""
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    ring = np.stack([rx * np.cos(angle), ry * np.sin(angle)], axis=1)
-    return shift(rotate(ring, turn), x, y)
+    return rotate(np.stack([rx * np.cos(angle), ry * np.sin(angle)], axis=1), turn, (x, y))
 
 
-def rotate(points: Points, degrees: float) -> np.ndarray:
-    """Rotate points around the origin, clockwise on the image (y points down)."""
+def rotate(points: Points, degrees: float, to: tuple[float, float] = (0, 0)) -> np.ndarray:
+    """Rotate points around the origin, clockwise on the image (y points down), then move it."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return np.asarray(points, dtype=float) @ np.array([[cos, sin], [-sin, cos]])
-
-
-def shift(points: Points, x: float, y: float) -> np.ndarray:
-    """Move points by (x, y)."""
-    return np.asarray(points, dtype=float) + np.array([x, y])
+    return np.asarray(points, dtype=float) @ np.array([[cos, sin], [-sin, cos]]) + np.array(to)
 
 
 def box(left: float, top: float, right: float, bottom: float, radius: float) -> np.ndarray:
     """Return the polygon of a rectangle with round corners."""
-    corners = [
-        (right - radius, top + radius, -90),
-        (right - radius, bottom - radius, 0),
-        (left + radius, bottom - radius, 90),
-        (left + radius, top + radius, 180),
-    ]
     angle = np.radians(np.linspace(0, 90, 7))
     arc = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return np.concatenate([shift(rotate(arc, turn), x, y) for x, y, turn in corners])
+    left, top, right, bottom = left + radius, top + radius, right - radius, bottom - radius
+    corners = [(right, top), (right, bottom), (left, bottom), (left, top)]
+    turns = (-90, 0, 90, 180)
+    return np.concatenate([rotate(arc, turn, to) for to, turn in zip(corners, turns, strict=True)])
 
 
 def smooth(points: Points, closed: bool = True) -> np.ndarray:
@@ -130,8 +118,7 @@ class Canvas:
         self._pen.polygon(flat, fill=fill)
         self._mask_pen.polygon(flat, fill=255)
         if outline:
-            ring = np.concatenate([corners, corners[:1]])
-            self._trace(ring, round(self._line * outline), self._ink)
+            self._trace([*corners, corners[0]], round(self._line * outline), self._ink)
         if light:
             self.volume(points, light)
 
@@ -143,15 +130,15 @@ class Canvas:
             self._trace(corners, inner + round(self._line * outline), self._ink)
         self._trace(corners, inner, fill)
 
-    def _trace(self, corners: np.ndarray, width: int, fill: Color) -> None:
+    def _trace(self, line: Points, width: int, fill: Color) -> None:
         # Pillow leaves notches where wide lines meet at an angle, and its own joints are slow on long
         # curves: round joints are drawn at ends and sharp corners only.
+        corners = np.asarray(line)
         step = np.diff(corners, axis=0)
         heading = np.arctan2(step[:, 1], step[:, 0])
         bend = np.abs((np.diff(heading) + np.pi) % (2 * np.pi) - np.pi)
         joints = np.concatenate([corners[1:-1][bend * width > _NOTCH], corners[[0, -1]]])
-        half = width / 2
-        discs = np.concatenate([joints - half, joints + half], axis=1).tolist()
+        discs = np.concatenate([joints - width / 2, joints + width / 2], axis=1).tolist()
         flat = corners.ravel().tolist()
         for pen, color in ((self._pen, fill), (self._mask_pen, 255)):
             pen.line(flat, fill=color, width=width)
@@ -162,17 +149,14 @@ class Canvas:
         """Draw light at the upper left and shade at the lower right of a polygon."""
         corners = np.asarray(within, dtype=float)
         low, high = corners.min(axis=0), corners.max(axis=0)
-        middle, span = (low + high) / 2, high - low
+        radius = 0.75 * float((high - low).max())
         # The light stays on the left of the image if the drawing is mirrored.
-        span_x = -span[0] if self._mirror else span[0]
-        radius = 0.75 * float(span.max())
-        dark = (middle[0] + 0.45 * span_x, middle[1] + 0.5 * span[1])
-        bright = (middle[0] - 0.25 * span_x, middle[1] - 0.3 * span[1])
-        self._glow(within, dark, radius, self._ink, power)
-        self._glow(within, bright, 0.8 * radius, (255, 255, 255), power)
+        middle, span = (low + high) / 2, (high - low) * ((-1, 1) if self._mirror else (1, 1))
+        self._glow(within, middle + span * (0.45, 0.5), radius, self._ink, power)
+        self._glow(within, middle - span * (0.25, 0.3), 0.8 * radius, (255, 255, 255), power)
 
     def _glow(
-        self, within: Points, center: tuple[float, float], radius: float, color: Color, power: float
+        self, within: Points, center: np.ndarray, radius: float, color: Color, power: float
     ) -> None:
         """Draw a soft disc of light inside a polygon; ``power`` is the opacity of its center."""
         corners = self._pixels(within)
@@ -189,12 +173,9 @@ class Canvas:
 
     def sprite(self) -> Sprite:
         """Return the drawing at its final size, cropped to the mask."""
-        alpha = np.asarray(self._mask.reduce(self._fine))
-        rgb = np.asarray(self._color.reduce(self._fine))
-        rows = np.flatnonzero(alpha.max(axis=1))
-        columns = np.flatnonzero(alpha.max(axis=0))
-        area = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        return Sprite(rgb[area].copy(), alpha[area].copy())
+        alpha = self._mask.reduce(self._fine)
+        rgb, area = self._color.reduce(self._fine), alpha.getbbox()
+        return Sprite(np.asarray(rgb.crop(area)), np.asarray(alpha.crop(area)))
 
 
 @lru_cache(maxsize=64)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
 from .canvas import Sprite
-from .drawings import DRAWINGS, draw
-from .scenes import PLACES, paint_scene
-from .texture import blend, disc
+from .drawings import THINGS, draw
+from .scenes import PLACES, blend, disc, paint_scene
 
+# A part of every image's seed, so that the splits share no random stream. COCO's image ids use it too.
+SPLITS = {'train': 0, 'val': 1, 'unseen': 2}
 # Two boxes may share this much of their union, and of the smaller box: every object stays visible.
 MAX_IOU = 0.12
 _MAX_COVER = 0.2
@@ -28,11 +30,29 @@ class Instance(NamedTuple):
     mask: np.ndarray
 
     @property
-    def box(self) -> tuple[int, int, int, int]:
+    def box(self) -> list[int]:
         """Left, top, width and height of the bounding box of the mask, in pixels."""
-        rows, columns = (np.flatnonzero(self.mask.any(axis=axis)) for axis in (1, 0))
-        left, top = int(columns[0]), int(rows[0])
-        return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
+        return list(cv2.boundingRect(self.mask.astype(np.uint8)))
+
+    def polygons(self) -> list[np.ndarray]:
+        """Return the corners (N, 2) of the outer borders; COCO's polygons have no holes.
+
+        The corners are between the pixels, so a polygon covers exactly the pixels of its part. Parts
+        that touch only at a corner are separate polygons.
+        """
+        count, parts = cv2.connectedComponents(self.mask.astype(np.uint8), connectivity=4)
+        # OpenCV's corners are pixels. With four pixels for each, one lies at each corner.
+        large = np.kron(parts, np.ones((2, 2), parts.dtype))
+        rings = []
+        for part in range(1, count):
+            found = cv2.findContours(
+                np.uint8(large == part), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+            )
+            corners = (np.roll(found[0][0][::-1, 0], 1, axis=0) + 1) // 2
+            corners = corners[np.diff(corners, axis=0, append=corners[:1]).any(axis=1)]
+            step = np.diff(corners, axis=0, append=corners[:1])
+            rings.append(corners[(step != np.roll(step, 1, axis=0)).any(axis=1)])
+        return rings
 
 
 class DrawnImage(NamedTuple):
@@ -40,20 +60,25 @@ class DrawnImage(NamedTuple):
 
     Attributes:
         image: RGB, uint8 (size, size, 3).
-        instances: Its objects, from back to front.
+        names: Classes of its objects, from back to front.
+        owner: Number of the object of each pixel from 1, and 0 for the background, uint8 (size, size).
         stuff: ADE20K's index of the background, uint8 (size, size).
     """
 
     image: np.ndarray
-    instances: list[Instance]
+    names: list[str]
+    owner: np.ndarray
     stuff: np.ndarray
 
-    def painted(self, indices: Mapping[str, int], background: int | None = None) -> np.ndarray:
-        """Return a mask with an index for each class, over ``stuff`` or over a constant."""
-        mask = self.stuff.copy() if background is None else np.full_like(self.stuff, background)
-        for instance in self.instances:
-            mask[instance.mask] = indices[instance.name]
-        return mask
+    @property
+    def instances(self) -> list[Instance]:
+        """The objects, from back to front."""
+        return [Instance(name, self.owner == number) for number, name in enumerate(self.names, 1)]
+
+    def painted(self, indices: Mapping[str, int], background: np.ndarray) -> np.ndarray:
+        """Return a mask with an index for each class, over a background."""
+        table = np.array([0, *(indices[name] for name in self.names)], np.uint8)
+        return np.where(self.owner == 0, background, table[self.owner])
 
 
 @dataclass
@@ -68,6 +93,19 @@ class _Placed:
     def corners(self) -> tuple[int, int, int, int]:
         height, width = self.sprite.alpha.shape
         return self.left, self.top, self.left + width, self.top + height
+
+
+def draw_images(
+    split: str, num: int, size: int, seed: int, classes: Sequence[str], **options: Any
+) -> Iterator[DrawnImage]:
+    """Yield ``num`` images of a split (a key of ``SPLITS``); ``options`` are those of ``compose``.
+
+    An image depends on seed, split and its own number only. The classes take turns as the first
+    object, so that every class occurs if there are as many images as classes.
+    """
+    for index in range(num):
+        rng = np.random.default_rng([seed, SPLITS[split], index])
+        yield compose(rng, size, classes[index % len(classes)], classes, **options)
 
 
 def compose(
@@ -94,7 +132,7 @@ def compose(
     placed: list[_Placed] = []
     for index in range(int(rng.integers(count[0], count[1] + 1))):
         name = _next_class(rng, kind, classes) if index else primary
-        places = sorted(DRAWINGS[name].places & {'sky', PLACES[kind]})
+        places = sorted(THINGS[name].places & {'sky', PLACES[kind]})
         longer = size * rng.uniform(*side)
         place = places[int(rng.integers(len(places)))]
         _place(rng, _Placed(name, place, draw(name, longer, rng)), size, scene.horizon, placed)
@@ -110,12 +148,12 @@ def compose(
         blend(scene.image[:, top:bottom, left:right], paint, item.sprite.alpha / np.float32(255))
         owner[top:bottom, left:right][item.sprite.alpha >= _OPAQUE] = number
     image = scene.image.round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
-    instances = [Instance(item.name, owner == number) for number, item in enumerate(placed, 1)]
-    return DrawnImage(np.ascontiguousarray(image), instances, scene.stuff)
+    names = [item.name for item in placed]
+    return DrawnImage(np.ascontiguousarray(image), names, owner, scene.stuff)
 
 
 def _scenes_for(name: str) -> list[str]:
-    return [kind for kind, place in PLACES.items() if DRAWINGS[name].places & {'sky', place}]
+    return [kind for kind, place in PLACES.items() if THINGS[name].places & {'sky', place}]
 
 
 def _next_class(rng: np.random.Generator, kind: str, classes: Sequence[str]) -> str:
@@ -166,9 +204,8 @@ def _ground_contact(image: np.ndarray, item: _Placed) -> None:
         mirrored = item.sprite.rgb[rows].transpose(2, 0, 1)
         blend(image[:, bottom : bottom + depth, left:right], mirrored, share.astype(np.float32))
     elif item.place != 'sky':
-        flat = 6.0
+        flat = 6
         start, stop = max(0, bottom - int(0.1 * width)), min(size, bottom + int(0.1 * width) + 1)
-        shape = (int((stop - start) * flat), width)
-        away = disc(shape, width / 2, (bottom - 0.02 * width - start) * flat, 0.52 * width)
-        share = 0.5 * np.clip(1 - away, 0, 1)[:: int(flat)][: stop - start]
-        blend(image[:, start : start + len(share), left:right], (20, 22, 34), share)
+        middle = (bottom - 0.02 * width - start) * flat
+        away = disc((flat * (stop - start), width), width / 2, middle, 0.52 * width)
+        blend(image[:, start:stop, left:right], (20, 22, 34), 0.5 * np.clip(1 - away, 0, 1)[::flat])

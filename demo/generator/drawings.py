@@ -1,4 +1,4 @@
-"""The drawn objects: animals, toys and plants; vehicles; things of cloth. They look to the right.
+"""The drawn classes: animals, toys and plants; vehicles; things of cloth. They look to the right.
 
 Coordinates are units of the canvas: x to the right, y down, the object within about [-1, 1].
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .canvas import Canvas, Color, Sprite, box, ellipse, hsv, mix, rotate, shift, smooth
+from .canvas import Canvas, Color, Sprite, box, ellipse, hsv, mix, rotate, smooth
 
 _WHITE, _PALE = (250, 250, 252), (252, 250, 246)
 _BLACK, _DARK, _INK = (30, 26, 34), (44, 46, 60), (40, 32, 52)
@@ -105,8 +105,8 @@ def _leaf(canvas: Canvas, turn: float, length: float, fill: Color) -> None:
     right = [(0.03, -0.97 * length), (0.15, -0.45 * length)]
     left = [(-x, y) for x, y in reversed(right)]
     outline = smooth([(0, 0), *left, (0, -length), *right])
-    canvas.shape(shift(rotate(outline, turn), 0, 0.3), fill, light=0.3)
-    vein = shift(rotate([(0, -0.1), (0, -0.85 * length)], turn), 0, 0.3)
+    canvas.shape(rotate(outline, turn, (0, 0.3)), fill, light=0.3)
+    vein = rotate([(0, -0.1), (0, -0.85 * length)], turn, (0, 0.3))
     canvas.stroke(vein, 0.03, mix(fill, (20, 60, 20), 0.4), 0)
 
 
@@ -235,30 +235,53 @@ def kite(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.shape(ellipse(0, -0.4, 0.11, 0.11), _PALE, 0.7)
 
 
-class Drawing(NamedTuple):
-    """How a class is drawn, where it can be, and its largest rotation in degrees."""
+class Thing(NamedTuple):
+    """A class of drawn objects.
 
+    Attributes:
+        name: COCO's category name.
+        draw: Draws it.
+        places: Where it can be.
+        tilt: Its largest rotation in degrees.
+        wnid: ImageNet's folder name; None if ImageNet-1k has no such class.
+        imagenet: ImageNet-1k's class index, 0 to 999.
+        voc: VOC's class index, 1 to 20; None if VOC has no such class.
+        ade: ADE20K's challenge index, 1 to 150; 0 is ADE20K's "other".
+    """
+
+    name: str
     draw: Callable[[Canvas, np.random.Generator], None]
     places: set[str]
     tilt: float
+    wnid: str | None = None
+    imagenet: int | None = None
+    voc: int | None = None
+    ade: int = 0
 
 
-DRAWINGS = {
-    'airplane': Drawing(airplane, {'sky'}, 22),
-    'bus': Drawing(bus, {'road'}, 3),
-    'boat': Drawing(boat, {'water'}, 8),
-    'bird': Drawing(bird, {'ground', 'road'}, 14),
-    'umbrella': Drawing(umbrella, {'ground', 'road'}, 24),
-    'kite': Drawing(kite, {'sky'}, 32),
-    'potted plant': Drawing(potted_plant, {'ground', 'road'}, 4),
-    'teddy bear': Drawing(teddy_bear, {'ground'}, 8),
+# The official configs (80, 1000, 21 and 150 classes) read the drawn images unchanged. The order is
+# COCO's: these classes alone and all 80 names give labels of the same order.
+THINGS = {
+    thing.name: thing
+    for thing in (
+        Thing('airplane', airplane, {'sky'}, 22, 'n02690373', 404, voc=1, ade=91),
+        Thing('bus', bus, {'road'}, 3, 'n04146614', 779, voc=6, ade=81),
+        Thing('boat', boat, {'water'}, 8, 'n04612504', 914, voc=4, ade=77),
+        Thing('bird', bird, {'ground', 'road'}, 14, 'n01580077', 17, voc=3, ade=127),
+        Thing('umbrella', umbrella, {'ground', 'road'}, 24, 'n04507155', 879),
+        Thing('kite', kite, {'sky'}, 32),
+        Thing(
+            'potted plant', potted_plant, {'ground', 'road'}, 4, 'n03991062', 738, voc=16, ade=18
+        ),
+        Thing('teddy bear', teddy_bear, {'ground'}, 8, 'n04399382', 850, ade=109),
+    )
 }
 
 
 def draw(name: str, side: float, rng: np.random.Generator) -> Sprite:
     """Draw an object with random pose and colors; its longer side is about ``side`` pixels."""
-    drawing = DRAWINGS[name]
-    turn, stretch = rng.uniform(-drawing.tilt, drawing.tilt), rng.uniform(0.88, 1.14)
+    thing = THINGS[name]
+    turn, stretch = rng.uniform(-thing.tilt, thing.tilt), rng.uniform(0.88, 1.14)
     canvas = Canvas(side, _INK, turn, stretch, mirror=rng.random() < 0.5)
-    drawing.draw(canvas, rng)
+    thing.draw(canvas, rng)
     return canvas.sprite()

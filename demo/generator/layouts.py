@@ -15,16 +15,15 @@ from mobileone_mm.data.convert.coco_to_voc import IGNORE, voc_palette
 from mobileone_mm.errors import InputError
 from mobileone_mm.files import atomic_folder
 
-from .compose import DrawnImage, compose
-from .outlines import polygon_area, polygons
-from .vocabulary import BY_NAME, CLASSES, IMAGENET_CLASSES, VOC_CLASSES, coco_categories
+from .compose import SPLITS, DrawnImage, draw_images
+from .drawings import THINGS
 
+CLASSES = tuple(THINGS)
+IMAGENET_CLASSES = tuple(name for name, thing in THINGS.items() if thing.wnid)
+VOC_CLASSES = tuple(name for name, thing in THINGS.items() if thing.voc)
 # Raise it when the same arguments give other images or files.
-VERSION = 1
+VERSION = 2
 STAMP = 'synthetic.json'
-# A part of every image's seed, so that the splits share no random stream. COCO's image ids use it too.
-SPLITS = {'train': 0, 'val': 1, 'unseen': 2}
-_IDS_PER_SPLIT = 1_000_000
 _COCO_HEAD = {
     'info': dict(
         description='Drawn images with exact boxes and masks', version='1.0', year=2026,
@@ -34,6 +33,7 @@ _COCO_HEAD = {
         id=1, name='Apache License 2.0', url='https://www.apache.org/licenses/LICENSE-2.0'
     )],
 }  # fmt: skip
+_IDS_PER_SPLIT = 1_000_000
 _COCO_IMAGE = dict(license=1, coco_url='', flickr_url='', date_captured='2026-01-01 00:00:00')
 # Folder of images and annotation file of each split.
 _COCO_FILES = {
@@ -41,7 +41,37 @@ _COCO_FILES = {
     'val': ('val2017', 'annotations/instances_val2017.json'),
     'unseen': ('', 'instances.json'),
 }
+_COCO_GROUPS = {
+    'person': 'person',
+    'vehicle': 'bicycle, car, motorcycle, airplane, bus, train, truck, boat',
+    'outdoor': 'traffic light, fire hydrant, stop sign, parking meter, bench',
+    'animal': 'bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe',
+    'accessory': 'backpack, umbrella, handbag, tie, suitcase',
+    'sports': 'frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, '
+    'skateboard, surfboard, tennis racket',
+    'kitchen': 'bottle, wine glass, cup, fork, knife, spoon, bowl',
+    'food': 'banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake',
+    'furniture': 'chair, couch, potted plant, bed, dining table, toilet',
+    'electronic': 'tv, laptop, mouse, remote, keyboard, cell phone',
+    'appliance': 'microwave, oven, toaster, sink, refrigerator',
+    'indoor': 'book, clock, vase, scissors, teddy bear, hair drier, toothbrush',
+}
+_COCO_UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 Images = Iterator[DrawnImage]
+
+
+def coco_categories() -> list[dict]:
+    """Return all 80 categories of COCO 2017 with their official ids (1 to 90 with gaps).
+
+    mmdet numbers labels by the categories in the annotation file: with the drawn categories only,
+    every label of an 80-class config would be shifted.
+    """
+    ids = (number for number in range(1, 91) if number not in _COCO_UNUSED_IDS)
+    return [
+        {'supercategory': group, 'id': next(ids), 'name': name}
+        for group, names in _COCO_GROUPS.items()
+        for name in names.split(', ')
+    ]
 
 
 def write_coco(root: Path, split: str, drawn_images: Images) -> None:
@@ -59,18 +89,18 @@ def write_coco(root: Path, split: str, drawn_images: Images) -> None:
     for image_id, drawn in enumerate(drawn_images, first_id):
         name = f'{image_id:012d}.jpg'
         save_jpeg(drawn.image, folder / name)
-        height, width = drawn.stuff.shape
+        height, width = drawn.owner.shape
         size = {'width': width, 'height': height}
         images.append({'id': image_id, 'file_name': name, **size, **_COCO_IMAGE})
         for instance in drawn.instances:
-            rings = polygons(instance.mask)
+            rings = instance.polygons()
             row = {
                 'id': len(annotations) + first_id,
                 'image_id': image_id,
                 'category_id': category_ids[instance.name],
-                'bbox': list(instance.box),
-                'area': sum(map(polygon_area, rings)),
-                'segmentation': rings,
+                'bbox': instance.box,
+                'area': int(sum(map(cv2.contourArea, rings))),
+                'segmentation': [ring.ravel().tolist() for ring in rings],
                 'iscrowd': 0,
             }
             annotations.append(row)
@@ -86,7 +116,7 @@ def write_imagenet(root: Path, split: str, drawn_images: Images) -> None:
     """
     lines = []
     for index, drawn in enumerate(drawn_images):
-        thing = BY_NAME[drawn.instances[0].name]
+        thing = THINGS[drawn.names[0]]
         file = f'{thing.wnid}/{thing.wnid}_{split}_{index:06d}.JPEG'
         save_jpeg(drawn.image, root / split / file)
         lines.append(f'{file} {thing.imagenet}')
@@ -115,38 +145,22 @@ def write_ade(root: Path, split: str, drawn_images: Images) -> None:
     The masks have the challenge's indices: 1 to 150 for objects, sky, sea, grass and other
     surfaces, and 0 for objects that ADE20K does not name.
     """
-    indices = {thing.name: thing.ade for thing in BY_NAME.values()}
+    indices = {name: thing.ade for name, thing in THINGS.items()}
     name = {'train': 'training', 'val': 'validation'}[split]
     (root / 'annotations' / name).mkdir(parents=True)
     for index, drawn in enumerate(drawn_images, 1):
         stem = f'ADE_{split}_{index:08d}'
         save_jpeg(drawn.image, root / 'images' / name / f'{stem}.jpg')
-        Image.fromarray(drawn.painted(indices)).save(root / 'annotations' / name / f'{stem}.png')
+        mask = Image.fromarray(drawn.painted(indices, drawn.stuff))
+        mask.save(root / 'annotations' / name / f'{stem}.png')
 
 
 def _voc_mask(drawn: DrawnImage) -> np.ndarray:
     """Return VOC's class indices; 255 where two regions meet, one pixel on each side."""
-    owner = np.zeros_like(drawn.stuff)
-    for number, instance in enumerate(drawn.instances, start=1):
-        owner[instance.mask] = number
     square = np.ones((3, 3), np.uint8)
-    classes = drawn.painted({t.name: t.voc or 0 for t in BY_NAME.values()}, background=0)
-    return np.where(
-        cv2.dilate(owner, square) != cv2.erode(owner, square), np.uint8(IGNORE), classes
-    )
-
-
-def draw_images(
-    split: str, num: int, size: int, seed: int, classes: tuple[str, ...], **options: Any
-) -> Images:
-    """Yield ``num`` images of a split (a key of ``SPLITS``); ``options`` are those of ``compose``.
-
-    An image depends on seed, split and its own number only. The classes take turns as the first
-    object, so that every class occurs if there are as many images as classes.
-    """
-    for index in range(num):
-        rng = np.random.default_rng([seed, SPLITS[split], index])
-        yield compose(rng, size, classes[index % len(classes)], classes, **options)
+    border = cv2.dilate(drawn.owner, square) != cv2.erode(drawn.owner, square)
+    indices = {name: thing.voc or 0 for name, thing in THINGS.items()}
+    return np.where(border, np.uint8(IGNORE), drawn.painted(indices, np.zeros_like(drawn.owner)))
 
 
 def save_jpeg(image: np.ndarray, path: Path) -> None:
@@ -210,58 +224,41 @@ def make(
         root: New or empty folder.
         size: Side of the square images in pixels.
         seed: Other seeds give other images.
-        classes: The classes to draw; all by default.
+        classes: The classes to draw, of the layout's; all by default.
         **counts: Numbers of images, by the names of ``Layout.counts``.
 
     Raises:
         InputError: An argument is out of range, or the folder holds something else.
     """
     kind = LAYOUTS[layout]
-    if not counts.keys() <= kind.counts.keys():
-        raise InputError(f'{layout}: got {list(counts)}; expected {list(kind.counts)}')
     counts = {**kind.counts, **counts}
     size = kind.size if size is None else size
-    classes = kind.classes if classes is None else classes
+    classes = classes or kind.classes
     ranges = {'size': (size, 32, 4096), 'seed': (seed, 0, 2**32 - 1)}
     ranges |= {name: (count, 1, 999_999) for name, count in counts.items()}
     for name, (value, low, high) in ranges.items():
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        if not low <= value <= high:
             raise InputError(f'{name}: got {value!r}; expected a whole number from {low} to {high}')
-    if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(kind.classes):
-        raise InputError(
-            f'classes: got {list(classes)}; expected different names of {list(kind.classes)}'
-        )
-
     stamp = {'generator': 'demo.generator', 'version': VERSION, 'layout': layout, **counts}
     stamp |= {'size': size, 'seed': seed, 'classes': list(classes)}
     root = Path(root).expanduser().resolve()
     if not _is_made(root, stamp):
-        try:
-            with atomic_folder(root, 'root') as folder:
-                for name, count in counts.items():
-                    split = 'unseen' if name == 'num' else name.removeprefix('num_')
-                    images = draw_images(split, count, size, seed, classes, **kind.options)
-                    kind.write(folder, split, images)
-                _write_text(folder / STAMP, json.dumps(stamp, indent=1))
-        except InputError:
-            if not _is_made(root, stamp):  # another process may have made it in the meantime
-                raise
+        with atomic_folder(root, 'root') as folder:
+            for name, count in counts.items():
+                split = 'unseen' if name == 'num' else name.removeprefix('num_')
+                images = draw_images(split, count, size, seed, classes, **kind.options)
+                kind.write(folder, split, images)
+            _write_text(folder / STAMP, json.dumps(stamp, indent=1))
     return root
 
 
 def _is_made(root: Path, stamp: dict[str, Any]) -> bool:
-    """Return whether the folder holds this dataset; False if it does not exist or is empty."""
-    if not root.is_dir() or not any(root.iterdir()):
-        return False
+    """Return whether the folder holds this dataset; False if nothing of this generator is there."""
     try:
         found = json.loads((root / STAMP).read_text(encoding='utf-8'))
     except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or found.get('generator') != stamp['generator']:
-        raise InputError(
-            f'root: {root} is not empty and not made by this generator; expected a new or empty folder'
-        )
-    differing = sorted(k for k in {*found, *stamp} if found.get(k) != stamp.get(k))
+        return False
+    differing = sorted(key for key in stamp if found.get(key) != stamp[key])
     if differing:
         raise InputError(
             f'root: {root} was made with other values of {", ".join(differing)}; delete it, or choose '

@@ -5,14 +5,18 @@ They are paler than the objects, so that a network learns the objects in minutes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from .canvas import Color, hsv, mix
-from .texture import blend, disc, gradient, grain, noise, ramp
-from .vocabulary import ADE_STUFF
+
+# ADE20K's indices of the surfaces.
+ADE_STUFF = dict(
+    building=2, sky=3, tree=5, road=7, grass=10, sidewalk=12, mountain=17, sea=27, sand=47
+)
 
 
 class Light(NamedTuple):
@@ -35,19 +39,19 @@ class Light(NamedTuple):
     stars: bool = False
 
 
-LIGHTS = {
-    'day': Light(0.5, ((108, 178, 232), (164, 212, 242), (222, 240, 248)), (255, 255, 255),
-                 (255, 250, 214), (1.0, 1.0, 1.0)),
-    'morning': Light(0.2, ((150, 190, 226), (214, 214, 232), (252, 226, 206)), (255, 240, 236),
-                     (255, 244, 206), (1.0, 0.97, 0.95)),
-    'dusk': Light(0.2, ((92, 88, 150), (214, 128, 146), (252, 192, 128)), (250, 176, 160),
-                  (255, 226, 150), (1.0, 0.86, 0.82)),
-    'night': Light(0.1, ((22, 26, 62), (42, 52, 104), (92, 100, 150)), (86, 94, 140),
-                   (246, 244, 220), (0.62, 0.66, 0.86), stars=True),
-}  # fmt: skip
+# Day, morning, dusk and night.
+LIGHTS = (
+    Light(0.5, ((108, 178, 232), (164, 212, 242), (222, 240, 248)), (255, 255, 255),
+          (255, 250, 214), (1.0, 1.0, 1.0)),
+    Light(0.2, ((150, 190, 226), (214, 214, 232), (252, 226, 206)), (255, 240, 236),
+          (255, 244, 206), (1.0, 0.97, 0.95)),
+    Light(0.2, ((92, 88, 150), (214, 128, 146), (252, 192, 128)), (250, 176, 160),
+          (255, 226, 150), (1.0, 0.86, 0.82)),
+    Light(0.1, ((22, 26, 62), (42, 52, 104), (92, 100, 150)), (86, 94, 140),
+          (246, 244, 220), (0.62, 0.66, 0.86), stars=True),
+)  # fmt: skip
 
 
-@dataclass
 class Scene:
     """A background without objects, which the painters change in place.
 
@@ -58,22 +62,22 @@ class Scene:
         stuff: ADE20K's index of the surface, uint8 (size, size).
         horizon: Its row.
         lamp: Column of sun or moon.
+        near: Nearness of each row: 0 down to the horizon, 1 at the lower edge.
+        haze: Color of distant things.
     """
 
-    rng: np.random.Generator
-    light: Light
-    image: np.ndarray
-    stuff: np.ndarray
-    horizon: int
-    lamp: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.size = self.stuff.shape[0]
-        self.depth = self.size - self.horizon
-        self.columns = np.arange(self.size, dtype=np.float32)
-        # Nearness of each row: 0 down to the horizon, 1 at the lower edge.
+    def __init__(self, size: int, rng: np.random.Generator) -> None:
+        self.rng, self.size = rng, size
+        shares = [light.share for light in LIGHTS]
+        self.light = LIGHTS[int(rng.choice(len(LIGHTS), p=shares))]
+        self.horizon = round(size * rng.uniform(0.42, 0.58))
+        self.depth = size - self.horizon
+        self.image = np.empty((3, size, size), np.float32)
+        self.stuff = np.full((size, size), ADE_STUFF['sky'], np.uint8)
+        self.columns = np.arange(size, dtype=np.float32)
         self.near = np.clip((self.columns - self.horizon) / max(1, self.depth), 0, 1)
-        self.haze = mix(self.light.sky[-1], self.light.cloud, 0.3)  # color of distant things
+        self.haze = mix(self.light.sky[-1], self.light.cloud, 0.3)
+        self.lamp = 0.0
 
     def fill(self, region: np.ndarray, color: np.ndarray | Color, name: str) -> None:
         """Paint and label a region; ``region`` is from 0 to 1."""
@@ -82,8 +86,13 @@ class Scene:
 
     def below(self, row: np.ndarray | float) -> np.ndarray:
         """Return the region (0 to 1) below a row, or below one row for each column."""
-        line = np.broadcast_to(np.asarray(row, np.float32), (self.size,))
-        return np.clip(self.columns[:, None] + 1 - line[None], 0, 1)
+        line = np.broadcast_to(np.float32(row), self.size)
+        return np.clip(self.columns[:, None] + 1 - line, 0, 1)
+
+    def rectangle(self, left: int, top: int, right: int, bottom: int, color: Color) -> None:
+        """Fill the part of a rectangle that is in the image."""
+        area = self.image[:, max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+        area[:] = np.reshape(color, (3, 1, 1))
 
     def receding(self, cells: tuple[float, float], octaves: int) -> np.ndarray:
         """Return noise in perspective: its rows are closer together at the horizon."""
@@ -106,14 +115,12 @@ class Scene:
 
 def paint_scene(kind: str, size: int, rng: np.random.Generator) -> Scene:
     """Paint a background of a kind (a key of ``PLACES``), ``size`` pixels square."""
-    light = LIGHTS[str(rng.choice(list(LIGHTS), p=[light.share for light in LIGHTS.values()]))]
-    horizon = round(size * rng.uniform(0.42, 0.58))
-    stuff = np.full((size, size), ADE_STUFF['sky'], np.uint8)
-    scene = Scene(rng, light, np.empty((3, size, size), np.float32), stuff, horizon)
+    scene = Scene(size, rng)
     _paint_sky(scene)
     _PAINTERS[kind](scene)
-    ground = stuff != ADE_STUFF['sky']
-    scene.image *= np.where(ground, np.reshape(light.tint, (3, 1, 1)), 1).astype(np.float32)
+    ground = scene.stuff != ADE_STUFF['sky']
+    tint = np.where(ground, np.reshape(scene.light.tint, (3, 1, 1)), 1)
+    scene.image *= tint.astype(np.float32)
     scene.image += grain(rng, (size, size), 4)
     return scene
 
@@ -196,7 +203,7 @@ def _paint_meadow(scene: Scene) -> None:
         row = int(horizon + (size - 1 - horizon) * rng.uniform(0.1, 1))
         column, reach = int(rng.integers(0, size)), 1 + (row - horizon) * 3 // size
         petal = petals[int(rng.integers(3))]
-        _rectangle(scene.image, column, row, column + reach, row + reach, petal)
+        scene.rectangle(column, row, column + reach, row + reach, petal)
 
 
 def _paint_street(scene: Scene) -> None:
@@ -224,28 +231,83 @@ def _paint_street(scene: Scene) -> None:
 
 
 def _paint_house(scene: Scene, left: int, right: int) -> None:
-    rng, image, size, horizon = scene.rng, scene.image, scene.size, scene.horizon
+    rng, size, horizon = scene.rng, scene.size, scene.horizon
     top = max(0, horizon - int(size * rng.uniform(0.12, 0.3)))
     wall = mix(hsv(rng.choice([0.03, 0.08, 0.12, 0.55, 0.62]), 0.22, 0.86), scene.haze, 0.35)
-    _rectangle(image, left, top, right, horizon, wall)
+    scene.rectangle(left, top, right, horizon, wall)
     scene.stuff[top:horizon, max(0, left) : max(0, right)] = ADE_STUFF['building']
-    _rectangle(image, left, top, right, top + max(1, size // 80), mix(wall, (110, 84, 80), 0.5))
-    _rectangle(image, right - max(1, size // 160), top, right, horizon, mix(wall, (0, 0, 0), 0.2))
+    scene.rectangle(left, top, right, top + max(1, size // 80), mix(wall, (110, 84, 80), 0.5))
+    scene.rectangle(right - max(1, size // 160), top, right, horizon, mix(wall, (0, 0, 0), 0.2))
     pitch, pane = max(4, round(size * 0.045)), max(2, round(size * 0.022))
     glass = mix(wall, (96, 124, 156), 0.55)
     for row in range(top + pitch // 2, horizon - pane, pitch):
         for column in range(left + pitch // 2, right - pane, pitch):
             color = (255, 232, 170) if rng.random() < 0.12 else glass
-            _rectangle(image, column, row, column + pane, row + round(1.3 * pane), color)
-
-
-def _rectangle(
-    image: np.ndarray, left: int, top: int, right: int, bottom: int, color: Color
-) -> None:
-    area = image[:, max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
-    area[:] = np.reshape(color, (3, 1, 1))
+            scene.rectangle(column, row, column + pane, row + round(1.3 * pane), color)
 
 
 _PAINTERS = dict(sea=_paint_sea, beach=_paint_beach, meadow=_paint_meadow, street=_paint_street)
 # The place for objects below the horizon. Every scene has a sky above it.
 PLACES = {'sea': 'water', 'beach': 'ground', 'meadow': 'ground', 'street': 'road'}
+
+
+def noise(
+    rng: np.random.Generator, shape: tuple[int, int], cells: tuple[float, float], octaves: int
+) -> np.ndarray:
+    """Return smooth noise, about -1 to 1, with ``cells`` grains along each side.
+
+    Every octave has twice the grains and half the height of the previous one.
+    """
+    total = np.zeros((2, 2), np.float32)
+    for octave in range(octaves):
+        wanted = np.round(np.multiply(cells, 2**octave)).astype(int)
+        grid = np.clip(wanted, 2, shape)
+        # Resizing step by step is faster than resizing each octave to the full size.
+        total = _grow(total, grid) + 0.5**octave * rng.uniform(-1, 1, grid).astype(np.float32)
+    return _grow(total, shape)
+
+
+def _grow(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(values).resize(shape[::-1], Image.Resampling.BICUBIC))
+
+
+def grain(rng: np.random.Generator, shape: tuple[int, int], height: float) -> np.ndarray:
+    """Return independent values for each pixel, uniform from -height to height."""
+    values = rng.integers(-127, 128, shape, dtype=np.int8)
+    return values * np.float32(height / 127)
+
+
+def ramp(value: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return a smooth step from 0 (up to ``low``) to 1 (from ``high``)."""
+    t = np.clip((value - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def gradient(colors: Sequence[Color], position: np.ndarray) -> np.ndarray:
+    """Return the colors at positions 0 to 1 of a gradient: (3, *position's shape)."""
+    stops = np.linspace(0, 1, len(colors))
+    channels = [np.interp(position, stops, channel) for channel in zip(*colors, strict=True)]
+    return np.array(channels, np.float32)
+
+
+def blend(image: np.ndarray, color: Color | np.ndarray, share: np.ndarray) -> None:
+    """Mix a color, or an array of the image's shape, into an image (3, rows, columns) in place.
+
+    ``share`` (rows, columns) is from 0 to 1.
+    """
+    touched = np.flatnonzero(share.max(axis=1) > 0)
+    if not len(touched):
+        return
+    rows = slice(int(touched[0]), int(touched[-1]) + 1)
+    paint = np.asarray(color, np.float32)
+    paint = paint.reshape(3, 1, 1) if paint.ndim == 1 else paint
+    if paint.shape[1] > 1:
+        paint = paint[:, rows]
+    image[:, rows] += (paint - image[:, rows]) * share[rows]
+
+
+def disc(shape: tuple[int, int], x: float, y: float, radius: float) -> np.ndarray:
+    """Return the distance from (x, y) divided by the radius, float32 (rows, columns)."""
+    down = (np.arange(shape[0], dtype=np.float32) + 0.5 - y) / radius
+    along = (np.arange(shape[1], dtype=np.float32) + 0.5 - x) / radius
+    return np.sqrt(down[:, None] ** 2 + along[None] ** 2)

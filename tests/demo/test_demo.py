@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from mmengine.config import Config
 from PIL import Image
 
 from demo import jobs as demo
 from mobileone_mm.config.options import parse_value
 from mobileone_mm.config.read import load_config
 from mobileone_mm.errors import InputError, ProofError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -30,14 +27,14 @@ def stage(tmp_path, monkeypatch):
         calls.append(command[1])
         words = [str(word) for word in command]
         if 'train' in words[1]:
-            (here.work_dir).mkdir(parents=True)
-            (here.work_dir / 'last_checkpoint').write_text('epoch_3.pth')
+            (tmp_path / 'train').mkdir(exist_ok=True)
+            (tmp_path / 'train' / 'last_checkpoint').write_text('epoch_3.pth')
         elif 'test' in words[1]:
             out = Path(words[words.index('--out') + 1])
             out.write_text(json.dumps({here.job.metric: metrics[out.stem.partition('_')[2]]}))
         elif 'switch' in words[1]:
             report = dict(parameters=dict(before=9, after=8), latency=dict(ratio=1.5))
-            here.deployed.with_suffix('.json').write_text(json.dumps(report))
+            (tmp_path / 'deploy.json').write_text(json.dumps(report))
         elif 'predict' in words[1]:
             folder = Path(words[words.index('--out-dir') + 1], 'vis', 'class')
             folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +43,7 @@ def stage(tmp_path, monkeypatch):
 
     monkeypatch.setattr(demo.subprocess, 'run', run)
     monkeypatch.setattr(demo.Demo, '_make_data', lambda self: None)
-    here = demo.Demo('det', ROOT, tmp_path / 'det')
+    here = demo.Demo('det', tmp_path)
     return here, calls, metrics
 
 
@@ -59,35 +56,51 @@ def test_runs_all_tools_once_and_skips_what_is_done(stage, capsys):
     reds = np.asarray(Image.open(summary['overview']))[..., 0]
     for index in range(0, 16, 2):  # every second image of the first sixteen
         assert (abs(reds.astype(int) - 15 * index) < 3).mean() > 0.05
-    here.run()
+    again = demo.Demo('det', here.folder)
+    again.run()
     assert calls == names
-    assert capsys.readouterr().out.count('already done') == 5
-    here.job = replace(here.job, train_options=('train_cfg.max_epochs=1',))
-    (here.work_dir / 'last_checkpoint').unlink()
-    here.work_dir.rmdir()
+    assert capsys.readouterr().out.count('already done') == 6
+
+
+def test_steps_after_a_changed_one_run_again(stage, monkeypatch):
+    """The checkpoint has the same name, but it is another one; also after an interruption."""
+    here, calls, _ = stage
     here.run()
-    assert calls == [*names, 'tools/train.py']  # another command line is another step
+    changed = here.job._replace(train_options=('train_cfg.max_epochs=1',))
+    run = demo.subprocess.run
+    for failing, expected in (('switch', 2), ('none', 3)):
+
+        def interrupted(command, failing=failing, **kwargs):
+            if failing in command[1]:
+                raise KeyboardInterrupt
+            run(command, **kwargs)
+
+        monkeypatch.setattr(demo.subprocess, 'run', interrupted)
+        calls.clear()
+        again = demo.Demo('det', here.folder)
+        again.job = changed
+        with suppress(KeyboardInterrupt):
+            again.run()
+        assert len(calls) == expected
 
 
-def test_judges(stage):
+@pytest.mark.parametrize(
+    ('before', 'after', 'message'),
+    [
+        (0.8, 0.7, r'0\.8 before the conversion, 0\.7 after'),
+        (0.5, 0.5, r'got 0\.5; expected at least 0\.7'),
+    ],
+)
+def test_judges(before, after, message, stage):
     here, _, metrics = stage
-    metrics['after'] = 0.7
-    with pytest.raises(ProofError, match=r'0\.8 before the conversion, 0\.7 after'):
+    metrics.update(before=before, after=after)
+    with pytest.raises(ProofError, match=message):
         here.run()
 
 
-def test_target(stage):
-    here, _, metrics = stage
-    metrics.update(before=0.5, after=0.5)
-    with pytest.raises(ProofError, match=r'got 0\.5; expected at least 0\.7'):
-        here.run()
-
-
-def test_bad_task_and_root(tmp_path):
+def test_bad_task(tmp_path):
     with pytest.raises(InputError, match="task: got 'pose'; expected one of det, cls, seg"):
-        demo.Demo('pose', ROOT, tmp_path)
-    with pytest.raises(InputError, match='has no configs and tools'):
-        demo.Demo('det', tmp_path, tmp_path)
+        demo.Demo('pose', tmp_path)
 
 
 @pytest.mark.parametrize('task', demo.JOBS)
@@ -98,8 +111,7 @@ def test_options_fit_the_config(task, monkeypatch):
     for option in (*job.train_options, *job.test_options):
         key, _, value = option.partition('=')
         options[key] = parse_value(value)
-    config = load_config(ROOT / 'configs' / f'{job.config}.py', options)
-    assert isinstance(config, Config)
+    config = load_config(demo.ROOT / 'configs' / f'{job.config}.py', options)
     assert config.optim_wrapper.optimizer.type == 'AdamW'
     assert config.train_cfg.max_epochs == config.param_scheduler[1].end
     assert 'momentum' not in config.optim_wrapper.optimizer

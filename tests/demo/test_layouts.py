@@ -14,12 +14,10 @@ from PIL import Image
 
 from demo import make_dataset
 from demo.generator import CLASSES, IMAGENET_CLASSES, LAYOUTS, VOC_CLASSES, make
-from demo.generator.vocabulary import BY_NAME
+from demo.generator.drawings import THINGS
 from mobileone_mm.cli.run import call_tool
-from mobileone_mm.data.convert.coco_to_voc import voc_palette
 from mobileone_mm.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[2]
 DATASETS = ('coco', 'imagenet', 'voc', 'ade')
 COUNTS = {'num_train': 16, 'num_val': 8}
 SIZE = 64
@@ -99,7 +97,7 @@ def test_imagenet_lists_name_every_image(roots: dict[str, Path]) -> None:
         table = dict(line.split(' ') for line in lines)
         assert set(table) == {str(path.relative_to(folder)) for path in folder.rglob('*.JPEG')}
         assert len(table) == count
-        index = {BY_NAME[name].wnid: BY_NAME[name].imagenet for name in IMAGENET_CLASSES}
+        index = {THINGS[name].wnid: THINGS[name].imagenet for name in IMAGENET_CLASSES}
         assert all(int(label) == index[file.split('/')[0]] for file, label in table.items())
         assert {int(label) for label in table.values()} == set(index.values())
 
@@ -114,7 +112,10 @@ def test_voc_masks(roots: dict[str, Path]) -> None:
             with Image.open(roots['voc'] / 'SegmentationClass' / f'{name}.png') as mask:
                 assert mask.mode == 'P'
                 palette, values = mask.getpalette(), np.asarray(mask)
-            assert palette == voc_palette()
+            assert len(palette) == 768
+            assert palette[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
+            assert palette[3 * 15 : 3 * 16] == [192, 128, 128]
+            assert palette[-3:] == [224, 224, 192]
             with Image.open(roots['voc'] / 'JPEGImages' / f'{name}.jpg') as opened:
                 assert opened.size == values.shape[::-1]
             seen |= set(np.unique(values).tolist())
@@ -123,7 +124,7 @@ def test_voc_masks(roots: dict[str, Path]) -> None:
                 one, two = np.delete(values, 0, axis), np.delete(values, -1, axis)
                 assert not ((one != two) & (one != 255) & (two != 255)).any()
             assert 0.01 < (values == 255).mean() < 0.25
-    assert seen == {0, 255} | {BY_NAME[name].voc for name in VOC_CLASSES}
+    assert seen == {0, 255} | {THINGS[name].voc for name in VOC_CLASSES}
 
 
 def test_ade_masks(roots: dict[str, Path]) -> None:
@@ -137,7 +138,7 @@ def test_ade_masks(roots: dict[str, Path]) -> None:
             with Image.open(path) as mask:
                 assert mask.mode == 'L'
                 seen |= set(np.unique(np.asarray(mask)).tolist())
-    assert {thing.ade for thing in BY_NAME.values()} <= seen
+    assert {thing.ade for thing in THINGS.values()} <= seen
     assert max(seen) <= 150
 
 
@@ -180,7 +181,7 @@ def test_mmpretrain_reads_imagenet(arguments: dict, roots: dict[str, Path]) -> N
     assert len(data.CLASSES) == 1000
     for index in range(16):
         info = data.get_data_info(index)
-        (thing,) = (t for t in BY_NAME.values() if t.wnid == Path(info['img_path']).parent.name)
+        (thing,) = (t for t in THINGS.values() if t.wnid == Path(info['img_path']).parent.name)
         assert info['gt_label'] == thing.imagenet
         assert Path(info['img_path']).is_file()
 
@@ -236,19 +237,12 @@ def test_second_call_changes_nothing(layout: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ['data']
 
 
-def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+def test_an_empty_folder_is_filled_and_others_left_alone(tmp_path: Path) -> None:
     (tmp_path / 'data').mkdir()
     assert (make('images', tmp_path / 'data', 32, num=1) / 'instances.json').is_file()
-
-
-def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / 'notes.txt').write_text('mine')
-    with pytest.raises(InputError, match='not made by this generator'):
+    with pytest.raises(InputError, match='^root: .* is not empty'):
         make('coco', tmp_path, 32)
-    with pytest.raises(InputError, match='is a file'):
-        make('coco', tmp_path / 'notes.txt', 32)
-    assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
-    assert (tmp_path / 'notes.txt').read_text() == 'mine'
+    assert [path.name for path in tmp_path.iterdir()] == ['data']
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,46 +258,33 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ({'num': 3}, r'\w+: got .*num.*; expected .*num_train'),
         ({'num_train': 0}, 'num_train: got 0; expected a whole number from 1'),
-        ({'num_val': 2.5}, 'num_val: got 2.5'),
-        ({'size': 0}, 'size: got 0'),
         ({'size': 31}, 'size: got 31; expected a whole number from 32 to 4096'),
         ({'seed': -1}, 'seed: got -1'),
-        ({'seed': True}, 'seed: got True'),
-        ({'classes': ('bus', 'dog')}, 'classes: got .*dog.*; expected different names of'),
-        ({'classes': ()}, 'classes: got '),
-        ({'classes': ('bus', 'bus')}, 'classes: got '),
     ],
 )
 def test_bad_arguments(arguments: dict, message: str, tmp_path: Path) -> None:
-    for layout in DATASETS:
-        with pytest.raises(InputError, match=f'^{message}') as caught:
-            make(layout, tmp_path / 'data', **arguments)
-        assert '\n' not in str(caught.value)
+    with pytest.raises(InputError, match=f'^{message}'):
+        make('voc', tmp_path / 'data', **arguments)
     assert not list(tmp_path.iterdir())
 
 
-def _tool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, '-m', 'demo.make_dataset', *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
 def test_tool(tmp_path: Path) -> None:
-    done = _tool('images', tmp_path / 'unseen', '--num', '2', '--size', '32', '--seed', '4')
+    options = ['images', tmp_path / 'unseen', '--num', '2', '--size', '32', '--seed', '4']
+    command = [sys.executable, '-m', 'demo.make_dataset', *map(str, options)]
+    root = Path(make_dataset.__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, '')
     assert _hashes(tmp_path / 'unseen') == _hashes(make('images', tmp_path / 'own', 32, 4, num=2))
-    failed = _tool('ade', tmp_path / 'x', '--num-val', '0')
-    assert (failed.returncode, failed.stdout) == (2, '')
-    assert failed.stderr.startswith('error: num_val: got 0')
-    assert failed.stderr.count('\n') == 1
 
 
 @pytest.mark.parametrize(
     'arguments',
     [
         ('voc', 'notes.txt'),
+        ('ade', 'x', '--num-val', '0'),
         ('coco', 'x', '--size', 'big'),
+        ('coco', 'x', '--num', '3'),
         ('cub', 'x'),
         ('coco', 'notes.txt/data'),
     ],
@@ -320,3 +301,4 @@ def test_tool_refuses(arguments: tuple[str, ...], tmp_path: Path, capsys) -> Non
     assert said.err.startswith('error: ')
     assert (said.err.count('\n'), said.out) == (1, '')
     assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
+    assert (tmp_path / 'notes.txt').read_text() == 'mine'

@@ -19,12 +19,6 @@ PIPELINE = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def no_collection(monkeypatch):
-    """mmengine collects garbage whenever a dataset is built, half a second each time."""
-    monkeypatch.setattr('mmengine.dataset.base_dataset.gc.collect', lambda: 0)
-
-
 @pytest.fixture(scope='session')
 def source(tiny_imagenet):
     return dict(type='mmpretrain.ImageNet', data_root=str(tiny_imagenet), split='train')
