@@ -56,7 +56,6 @@ def dry_run(
     # A plan needs no weights, and the log of the loader would hide the tables.
     cfg.load_from, cfg.resume, cfg.log_level = None, False, 'WARNING'
     cfg.visualizer = {**cfg.get('visualizer', dict(type='Visualizer')), 'vis_backends': None}
-    hook = _PlanHook()
     with tempfile.TemporaryDirectory(prefix='mobileone_mm_plan_') as folder:
         cfg.work_dir = folder
         try:
@@ -65,30 +64,24 @@ def dry_run(
                 check_channels(cfg.model, model)
                 if source:
                     checkpoint_for(model, source, 'model' if whole else 'backbone')
-                runner.register_hook(hook)
+                runner.register_hook(_PlanHook())
                 runner.train()
-        except _Planned:
-            pass
-    if hook.plan is None:
-        raise RuntimeError('the run ended before its plan was made')
+        except _Planned as planned:
+            plan: Plan = planned.args[0]
     if is_main_process():
-        draw(hook.plan, image, Path(config).stem)
-        print(f'{prepared.table()}\n\n{report(hook.plan, str(config))}\n\nDrawn in {image}')
-    return hook.plan
+        draw(plan, image, Path(config).stem)
+        print(f'{prepared.table()}\n\n{report(plan, str(config))}\n\nDrawn in {image}')
+    return plan
 
 
 class _Planned(Exception):  # noqa: N818
-    """Ends a run when its plan is made."""
+    """Ends a run when its plan, the argument, is made."""
 
 
 class _PlanHook(Hook):
-    """Makes the plan when the run is prepared, and ends the run."""
-
     # After the hooks that prepare the training, before RecalibrateHook, which measures the weights.
     priority = 'LOW'
-    plan: Plan | None = None
 
     def before_train(self, runner: Any) -> None:
         hooks = (hook for hook in runner.hooks if isinstance(hook, CurriculumHook))
-        self.plan = make_plan(runner, next(hooks, None))
-        raise _Planned
+        raise _Planned(make_plan(runner, next(hooks, None)))

@@ -21,33 +21,23 @@ from ..weights.published import PREFIX, local_file
 
 def train(
     config: str | Path,
-    work_dir: str | None = None,
-    resume: str | None = None,
-    amp: bool = False,
-    auto_scale_lr: bool = False,
-    no_validate: bool = False,
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = 'none',
     device: str | None = None,
-    stop_at_broken_images: bool = False,
-    tensorboard: bool = False,
+    **flags: Any,
 ) -> Runner:
     """Train a model of any of the three hosts.
 
     Logs, config and checkpoints go to ``work_dirs/<config>`` or ``work_dir``, as with the hosts.
 
     Args:
-        resume: Checkpoint to continue from; ``auto`` for the latest of the work dir. On the CPU the
-            continued run has the weights of an uninterrupted one, bit by bit.
-        amp: Mixed precision; needs a GPU.
-        auto_scale_lr: Scale the learning rate with the batch size.
-        no_validate: Do not evaluate during training.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
-        stop_at_broken_images: End the run at a file that cannot be read, instead of continuing
-            without it.
-        tensorboard: Write curves, schedules and drawn predictions for TensorBoard, into
-            ``vis_data`` of the run's log folder.
+        **flags: ``work_dir``; ``resume``, a checkpoint to continue from, or ``auto`` for the latest of
+            the work dir (on the CPU the continued run has the weights of an uninterrupted one, bit by
+            bit); ``amp``, mixed precision on a GPU; ``auto_scale_lr``, with the batch size;
+            ``no_validate``; ``stop_at_broken_images``, instead of continuing without them;
+            ``tensorboard``, curves and drawn predictions in ``vis_data`` of the log folder.
 
     Returns:
         The Runner after training.
@@ -55,22 +45,10 @@ def train(
     Raises:
         InputError: Anything that the user gave does not fit; nothing is trained then.
     """
-    prepared = prepare_training(
-        config,
-        cfg_options,
-        launcher,
-        device,
-        work_dir=work_dir,
-        resume=resume,
-        amp=amp,
-        auto_scale_lr=auto_scale_lr,
-        no_validate=no_validate,
-        stop_at_broken_images=stop_at_broken_images,
-        tensorboard=tensorboard,
-    )
+    prepared = prepare_training(config, cfg_options, launcher, device, **flags)
     with running(prepared, launcher) as runner:
         check_channels(prepared.cfg.model, unwrapped(runner.model))
-        if resume and not prepared.cfg.resume:
+        if flags.get('resume') and not prepared.cfg.resume:
             runner.logger.info(f'No checkpoint in {runner.work_dir}: starting from the beginning.')
         runner.train()
     return runner

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import InputError
 from ..registry import HOOKS
@@ -28,16 +28,13 @@ class AverageCheckHook(Hook):
 
     The Runner of this package has the hook by default. It checks mmengine's EMAHook and mmdet's
     MeanTeacherHook before everything that touches both models: at the start, after every iteration,
-    before a validation, a test and a saved checkpoint, and when a checkpoint is loaded. A run that
-    resumes from a checkpoint with EMA but has no EMAHook gets a warning.
+    before a validation, a test and a saved checkpoint.
 
     Raises:
-        InputError: See :func:`check_averages`; or the checkpoint to resume from holds raw weights that
-            do not fit its averaged ones.
+        InputError: See :func:`check_averages`.
     """
 
-    # After CheckpointCheckHook, which corrects names, and before any EMAHook.
-    priority = 'HIGH'
+    priority = 'HIGH'  # before any EMAHook, which exchanges the two
 
     def __init__(self) -> None:
         self._forms: list[tuple[Any, bool]] = []
@@ -62,30 +59,6 @@ class AverageCheckHook(Hook):
 
     before_test_epoch = before_save_checkpoint = before_val_epoch
 
-    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        average = checkpoint.get('ema_state_dict')
-        if not isinstance(average, Mapping):
-            return
-        if not ema_hooks(runner):
-            if runner._resume:
-                runner.logger.warning(
-                    f"--resume: '{runner._load_from}' comes from a run with EMAHook, this run has "
-                    'none: it continues from the averaged weights, with the optimizer state of the '
-                    'raw ones; add EMAHook to custom_hooks to continue the same run'
-                )
-            return
-        problem = _mismatch(unwrapped(runner.model), checkpoint['state_dict'], average)
-        if problem is None:
-            return
-        if runner._resume:
-            raise InputError(
-                f"--resume: '{runner._load_from}': {problem}; use a checkpoint of a run with this "
-                'config, unchanged'
-            )
-        # A new run starts from the averaged weights, which are the file's `state_dict`.
-        del checkpoint['ema_state_dict']
-        runner.logger.info(f'The raw weights in the checkpoint are not loaded: {problem}')
-
 
 def check_averages(runner: Any) -> None:
     """Check that every averaged model of a Runner has the structure of its source.
@@ -101,14 +74,17 @@ def check_averages(runner: Any) -> None:
     for name, source, average in _averaged_models(runner):
         updated = getattr(average, 'avg_parameters', None)
         copied: Any = average.module if updated is not None else average
-        for pair in zip_longest(_shapes(source), _shapes(copied)):
-            if pair[0] != pair[1]:
-                forms = [_FORMS[form_of(model.state_dict())] for model in (source, copied)]
-                first = (pair[0] or pair[1])[0]  # type: ignore[index]
-                raise InputError(
-                    f'{name}: the model is in {forms[0]}, its average in {forms[1]} (the first '
-                    f"difference is '{first}'); one cannot be averaged into the other: {_REMEDY}"
-                )
+        own, other = (
+            [(key, t.shape) for key, t in (*model.named_parameters(), *model.named_buffers())]
+            for model in (source, copied)
+        )
+        if own != other:
+            forms = [_FORMS[form_of(model.state_dict())] for model in (source, copied)]
+            first = next((a or b)[0] for a, b in zip_longest(own, other) if a != b)
+            raise InputError(
+                f'{name}: the model is in {forms[0]}, its average in {forms[1]} (the first '
+                f"difference is '{first}'); one cannot be averaged into the other: {_REMEDY}"
+            )
         if updated is not None and not updated.keys() <= copied.state_dict().keys():
             raise InputError(
                 f'{name}: model and average were fused after the average was set up, so the average '
@@ -131,27 +107,3 @@ def _averaged_models(runner: Any) -> Iterator[tuple[str, nn.Module, nn.Module]]:
         kinds = {kind.__name__ for kind in type(hook).__mro__}
         if 'MeanTeacherHook' in kinds and hasattr(model, 'teacher'):
             yield type(hook).__name__, model.student, model.teacher
-
-
-def _mismatch(
-    model: nn.Module, state: Mapping[str, Tensor], average: Mapping[str, Tensor]
-) -> str | None:
-    """Return why the raw weights of a checkpoint (``average``) do not fit its averaged ones."""
-    raw = {k.removeprefix('module.'): v for k, v in average.items() if k.startswith('module.')}
-    form, raw_form, own = form_of(state), form_of(raw), form_of(model.state_dict())
-    if form != raw_form:
-        return f"its 'state_dict' is in {_FORMS[form]}, its 'ema_state_dict' in {_FORMS[raw_form]}"
-    if form != own:
-        return f'it is in {_FORMS[form]}, the model in {_FORMS[own]}'
-    for key, value in raw.items():
-        if getattr(state.get(key), 'shape', None) != value.shape:
-            return (
-                f"'{key}' of its 'ema_state_dict' is missing in its 'state_dict' or has another "
-                'shape there; use a checkpoint as a run wrote it'
-            )
-    return None
-
-
-def _shapes(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
-    named = [*model.named_parameters(), *model.named_buffers()]
-    return [(name, tuple(tensor.shape)) for name, tensor in named]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from mmengine.hooks import CheckpointHook, Hook
 
 from ..deploy.convert import prepare_conversion
 from ..errors import InputError, ProofError, one_line
+from ..models.arguments import check_number
 from ..registry import HOOKS
-from ..reparam.surgery import unfused_blocks
-from ..training.run_model import require_units, unwrapped
+from ..training.run_model import has_branches, unwrapped
 from ..training.seeding import seeded
 
 #: CheckpointHook's key of its files; with '_<metric>' if there are several metrics
 _KEY = 'best_ckpt'
-_SUFFIXES = ('.pth', '.py', '.json')
 
 
 @HOOKS.register_module()
@@ -27,11 +25,10 @@ class BestDeployHook(Hook):
     """Write the deploy pair and its report beside each new best checkpoint.
 
     ``best_accuracy_top1_epoch_9.pth`` gets ``best_accuracy_top1_epoch_9_deploy.pth``, ``.py`` and
-    ``.json``; see :func:`~mobileone_mm.convert_to_deploy`. The pair of the previous best is
-    removed when the new one is complete. Only the main process converts, on the CPU. If a conversion
-    fails (its proof, or a full disk), the log has an error, the training goes on, and the older pair
-    stays. If a killed run left a best checkpoint without its pair, the resumed run writes the pair
-    after its first validation.
+    ``.json``; see :func:`~mobileone_mm.convert_to_deploy`. The pair of the previous best is then
+    removed. Only the main process converts, on the CPU. If a conversion fails, the log has an error and
+    the older pair stays. A resumed run writes the pair that a killed run could not write, after its
+    first validation.
 
     Args:
         tolerance: As in :func:`~mobileone_mm.convert_to_deploy`.
@@ -44,48 +41,43 @@ class BestDeployHook(Hook):
     priority = 'LOWEST'  # after CheckpointHook, which saves the best at the end of a validation
 
     def __init__(self, tolerance: float | None = None) -> None:
-        number = isinstance(tolerance, (int, float))
-        if tolerance is not None and not (number and 0 < tolerance < 1):
-            raise ValueError(f'tolerance: got {tolerance!r}; expected a number between 0 and 1')
+        if tolerance is not None:
+            check_number('tolerance', tolerance, 0, 1, ends=False)
         self.tolerance = tolerance
         self._active = False
         self._done: dict[str, str] = {}  # by key: the best checkpoint that was handled
         self._pairs: dict[str, Path] = {}  # by key: the pair on the disk
 
     def before_train(self, runner: Any) -> None:
-        model = unwrapped(runner.model)
-        require_units(model, 'BestDeployHook')
-        self._active = next(unfused_blocks(model), None) is not None
+        self._active = has_branches(unwrapped(runner.model), 'BestDeployHook')
         if not self._active:
             runner.logger.info('The model is in deploy form, and so are its best checkpoints.')
             return
-        if not any(
-            isinstance(hook, CheckpointHook) and hook.save_best is not None for hook in runner.hooks
-        ):
+        savers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+        if all(hook.save_best is None for hook in savers):
             raise InputError(
                 'custom_hooks: BestDeployHook: no best checkpoint is saved; set '
                 'default_hooks.checkpoint.save_best to the name of a metric'
             )
-        if any('://' in str(getattr(hook, 'out_dir', '')) for hook in runner.hooks):
+        if any('://' in str(hook.out_dir) for hook in savers):
             raise InputError(
                 'custom_hooks: BestDeployHook writes to local disks only; remove the out_dir of '
                 'default_hooks.checkpoint, or remove the hook'
             )
-        for key, checkpoint in _best_checkpoints(runner):
-            pair = pair_of(checkpoint)
-            if pair.is_file():
+        for key, checkpoint in _best_checkpoints(runner).items():
+            if (pair := _pair_of(checkpoint)).is_file():
                 self._done[key], self._pairs[key] = checkpoint, pair
 
     def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:  # noqa: ARG002
         if not (self._active and is_main_process()):
             return
-        for key, checkpoint in _best_checkpoints(runner):
+        for key, checkpoint in _best_checkpoints(runner).items():
             if self._done.get(key) != checkpoint:
                 self._done[key] = checkpoint
                 self._renew(runner, key, checkpoint)
 
     def _renew(self, runner: Any, key: str, checkpoint: str) -> None:
-        pair = pair_of(checkpoint)
+        pair = _pair_of(checkpoint)
         try:
             with seeded(0):  # the course of the run must not depend on the conversion
                 prepare_conversion(
@@ -101,20 +93,22 @@ class BestDeployHook(Hook):
         previous = self._pairs.get(key)
         self._pairs[key] = pair
         if previous is not None and previous not in self._pairs.values():
-            for suffix in _SUFFIXES:
+            for suffix in ('.pth', '.py', '.json'):
                 with suppress(OSError):
                     previous.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def pair_of(checkpoint: str) -> Path:
-    """Return the checkpoint of the deploy pair that belongs to a best checkpoint."""
+def _pair_of(checkpoint: str) -> Path:
     path = Path(checkpoint)
     return path.with_name(f'{path.stem}_deploy.pth')
 
 
-def _best_checkpoints(runner: Any) -> Iterator[tuple[str, str]]:
-    """Yield key and path of each best checkpoint on the disk."""
-    for key, path in list(runner.message_hub.runtime_info.items()):
-        named = key == _KEY or key.startswith(f'{_KEY}_')
-        if named and isinstance(path, str) and Path(path).is_file():
-            yield key, path
+def _best_checkpoints(runner: Any) -> dict[str, str]:
+    """Return the best checkpoints on the disk by their keys."""
+    return {
+        key: path
+        for key, path in runner.message_hub.runtime_info.items()
+        if (key == _KEY or key.startswith(f'{_KEY}_'))
+        and isinstance(path, str)
+        and Path(path).is_file()
+    }

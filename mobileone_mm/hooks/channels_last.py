@@ -22,7 +22,6 @@ class ChannelsLastHook(Hook):
     priority = 'LOWEST'  # after EMAHook, which puts its average into the checkpoint
 
     def before_train(self, runner: Any) -> None:
-        """Give the optimizer state the memory format of its parameters."""
         state = getattr(getattr(runner.optim_wrapper, 'optimizer', None), 'state', {})
         for parameter, entries in state.items():
             for key, value in entries.items():
@@ -30,7 +29,6 @@ class ChannelsLastHook(Hook):
                     entries[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:  # noqa: ARG002
-        """Make the tensors of a checkpoint contiguous."""
         for key in ('state_dict', 'ema_state_dict', 'optimizer'):
             if key in checkpoint:
                 _make_contiguous(checkpoint[key])

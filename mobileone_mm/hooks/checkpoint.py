@@ -18,9 +18,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     """mmengine's hook, which removes an old checkpoint only after the new one is written.
 
     mmengine removes the oldest checkpoint first: with ``max_keep_ckpts=1`` and a full disk, no
-    checkpoint remains to resume from. It also accepts any argument and passes unknown ones to the
-    Runner with the first checkpoint, so that a mistyped key ends a run after its first epoch. Here an
-    unknown argument is a TypeError in the constructor.
+    checkpoint remains to resume from. It also accepts any argument, and a mistyped one ends a run after
+    its first epoch. Here it is a TypeError in the constructor.
     """
 
     max_keep_ckpts: int

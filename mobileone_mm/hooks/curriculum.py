@@ -15,58 +15,42 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
 
 from ..errors import InputError
+from ..models.arguments import check_integer, check_number
 from ..registry import HOOKS
 from ..training.run_model import datasets_inside, unwrapped
 from ..training.seeding import seeded
 
 _NAME = 'custom_hooks: CurriculumHook'
-_KEYS = ('begin', 'resolution', 'strength')
-#: The attribute that holds the magnitude of each augmentation of mmpretrain; None if it has none.
-_MAGNITUDES = {
-    'AutoContrast': None,
-    'Brightness': 'magnitude',
-    'ColorTransform': 'magnitude',
-    'Contrast': 'magnitude',
-    'Equalize': None,
-    'Invert': None,
-    'Posterize': 'bits',
-    'Rotate': 'angle',
-    'Sharpness': 'magnitude',
-    'Shear': 'magnitude',
-    'Solarize': 'thr',
-    'SolarizeAdd': 'magnitude',
-    'Translate': 'magnitude',
-}
-#: Values of these attributes at which the image does not change; 0 for all others.
-_NEUTRAL = {'bits': 8, 'thr': 256}
+#: attributes that are the magnitude of an augmentation, with the value that does not change an image;
+#: SolarizeAdd has two of them, of which the first is its magnitude
+_NEUTRAL = {'magnitude': 0, 'angle': 0, 'bits': 8, 'thr': 256}
+_WITHOUT_MAGNITUDE = ('AutoContrast', 'Equalize', 'Invert')
 
 
 @HOOKS.register_module()
 class CurriculumHook(Hook):
     """Train in phases, each with its own resolution and augmentation strength.
 
-    mmpretrain's ``SwitchRecipeHook`` replaces whole pipelines at fixed epochs, ignores unknown keys and
-    a phase after the end of the run, and knows no magnitudes. Here a phase is a few numbers:
+    mmpretrain's ``SwitchRecipeHook`` replaces whole pipelines at fixed epochs and knows no magnitudes.
+    Here a phase is a few numbers:
 
     - ``resolution`` sets ``scale`` of the training pipeline's ``RandomResizedCrop``, and of a
       ``Resize`` to a square without ``keep_ratio``. Nothing else changes.
     - ``strength`` multiplies the magnitudes of mmpretrain's ``AutoAugment`` and ``RandAugment``;
       see :func:`weakened`.
 
-    A switch writes one number in shared memory while no batch is loaded. All worker processes,
-    persistent or not, read it from the first image of the epoch on. The number depends only on the
-    epoch, so a resumed run and all ranks are in the right phase.
+    A switch writes one number in shared memory while no batch is loaded; all worker processes read it
+    at each image. It depends only on the epoch, so a resumed run and all ranks are in the right phase.
 
     Args:
         phases: Dicts of ``begin`` (first epoch of the phase, counted from 0), ``resolution`` (pixels)
             and ``strength`` (0 to 1). All phases may omit ``resolution``, or all ``strength``.
-        total: Number of epochs that ``begin`` refers to. In a run of another length
-            (``train_cfg.max_epochs``) all phases are scaled in proportion, rounded to whole epochs,
-            with at least one epoch each. None uses ``begin`` unchanged.
+        total: Number of epochs that ``begin`` refers to. In a run of another length all phases are
+            scaled in proportion, to whole epochs, at least one each. None uses ``begin`` unchanged.
 
     Raises:
-        ValueError: The phases are malformed or not sorted, a phase equals the one before, or begins
-            after ``total``.
+        TypeError, ValueError: The phases are malformed or not sorted, a phase equals the one before, or
+            begins after ``total``.
         InputError: At the start of a run: a phase would have no effect, because it begins after the
             end, the pipeline has nothing that it changes, or a later transform undoes it.
     """
@@ -75,16 +59,12 @@ class CurriculumHook(Hook):
 
     def __init__(self, phases: Sequence[Mapping[str, Any]], total: int | None = None) -> None:
         self.phases = read_phases(phases)
-        if total is not None and (type(total) is not int or total < 1):
-            raise ValueError(
-                f'total: got {total!r}; expected a number of epochs, an integer from 1'
-            )
+        self.total = None if total is None else check_integer('total', total, 1)
         for index, phase in enumerate(self.phases):
-            if total is not None and phase.begin >= total:
+            if self.total is not None and phase.begin >= self.total:
                 raise ValueError(
                     f'phases.{index}.begin: got {phase.begin}; expected less than total ({total})'
                 )
-        self.total = total
         self._begins: list[int] = []
         self._index = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._logged: int | None = None
@@ -106,24 +86,35 @@ class CurriculumHook(Hook):
         return begins
 
     def before_train(self, runner: Any) -> None:
-        """Check the phases against the run and put them into the pipeline."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise InputError(
                 f'{_NAME}: its phases are counted in epochs, and train_cfg.type is '
                 f'{type(runner.train_loop).__name__}; expected EpochBasedTrainLoop'
             )
+        for hook in filter(_replaces_pipelines, runner.hooks):
+            raise InputError(
+                f'{_NAME} and {type(hook).__name__} both change the training pipeline; remove one of '
+                'them'
+            )
         self._begins = self.begins(runner.max_epochs)
-        self._install(runner)
-        self._switch(runner)
+        try:
+            counts = install(runner.train_dataloader.dataset, self.phases, self._index)
+        except ValueError as error:
+            raise InputError(f'{_NAME}: strength: {error}') from error
+        for key, kinds in (
+            ('resolution', 'RandomResizedCrop, or a Resize to a square without keep_ratio'),
+            ('strength', "mmpretrain's AutoAugment or RandAugment"),
+        ):
+            if getattr(self.phases[0], key) is not None and not counts[key]:
+                raise InputError(
+                    f'{_NAME}: {key}: the training pipeline has no transform that it would change '
+                    f'({kinds}); remove it from the phases'
+                )
+        if self.phases[0].resolution is not None:
+            self._check_sizes(runner, runner.train_dataloader.dataset)
+        self.before_train_epoch(runner)
 
     def before_train_epoch(self, runner: Any) -> None:
-        self._switch(runner)
-
-    def use_phase(self, number: int) -> None:
-        """Use a phase, counted from 0, for all images that are loaded from now on."""
-        self._index.fill_(number)
-
-    def _switch(self, runner: Any) -> None:
         number = sum(begin <= runner.epoch for begin in self._begins) - 1
         self.use_phase(number)
         if number != self._logged:
@@ -133,29 +124,9 @@ class CurriculumHook(Hook):
                 f'{self._begins[number] + 1}: {self.phases[number]}'
             )
 
-    def _install(self, runner: Any) -> None:
-        for hook in filter(_replaces_pipelines, runner.hooks):
-            raise InputError(
-                f'{_NAME} and {type(hook).__name__} both change the training pipeline; remove one of '
-                'them'
-            )
-        dataset = runner.train_dataloader.dataset
-        try:
-            counts = install(dataset, self.phases, self._index)
-        except ValueError as error:
-            raise InputError(f'{_NAME}: strength: {error}') from error
-        wanted = (
-            ('resolution', 'RandomResizedCrop, or a Resize to a square without keep_ratio'),
-            ('strength', "mmpretrain's AutoAugment or RandAugment"),
-        )
-        for (key, kinds), count in zip(wanted, counts, strict=True):
-            if getattr(self.phases[0], key) is not None and count == 0:
-                raise InputError(
-                    f'{_NAME}: {key}: the training pipeline has no transform that it would change '
-                    f'({kinds}); remove it from the phases'
-                )
-        if self.phases[0].resolution is not None:
-            self._check_sizes(runner, dataset)
+    def use_phase(self, number: int) -> None:
+        """Use a phase, counted from 0, for all images that are loaded from now on."""
+        self._index.fill_(number)
 
     def _check_sizes(self, runner: Any, dataset: Any) -> None:
         """Load a sample in every phase: a later crop or padding could undo the resolution."""
@@ -211,7 +182,7 @@ def read_phases(phases: Sequence[Mapping[str, Any]]) -> tuple[Phase, ...]:
                 f'{where}.begin: got {after.begin}; expected more than in the phase before '
                 f'({before.begin})'
             )
-        for key in _KEYS[1:]:
+        for key in ('resolution', 'strength'):
             if (getattr(before, key) is None) != (getattr(after, key) is None):
                 raise ValueError(f'{where}.{key}: set it in all phases or in none')
         if after[1:] == before[1:]:
@@ -220,23 +191,18 @@ def read_phases(phases: Sequence[Mapping[str, Any]]) -> tuple[Phase, ...]:
 
 
 def _read_phase(where: str, phase: Any) -> Phase:
-    if not isinstance(phase, Mapping):
-        raise ValueError(f'{where}: got {phase!r}; expected a dict')
-    for key in phase:
-        if key not in _KEYS:
-            raise ValueError(f"{where}: unknown key '{key}'; expected {', '.join(_KEYS)}")
-    if 'begin' not in phase or len(phase) < 2:
+    keys = set(phase) if isinstance(phase, Mapping) else set()
+    if 'begin' not in keys or len(keys) < 2 or not keys.issubset(Phase._fields):
         raise ValueError(
-            f'{where}: got {phase!r}; expected begin, and resolution or strength or both'
+            f'{where}: got {phase!r}; expected a dict with begin, and resolution or strength or both'
         )
-    begin, resolution, strength = (phase.get(key) for key in _KEYS)
-    if type(begin) is not int or begin < 0:
-        raise ValueError(f'{where}.begin: got {begin!r}; expected an epoch, an integer from 0')
-    if resolution is not None and (type(resolution) is not int or resolution < 1):
-        raise ValueError(f'{where}.resolution: got {resolution!r}; expected a number of pixels')
-    if strength is not None and (type(strength) not in (int, float) or not 0 <= strength <= 1):
-        raise ValueError(f'{where}.strength: got {strength!r}; expected 0 to 1')
-    return Phase(begin, resolution, strength)
+    found = Phase(**phase)
+    check_integer(f'{where}.begin', found.begin, 0)
+    if found.resolution is not None:
+        check_integer(f'{where}.resolution', found.resolution, 1)
+    if found.strength is not None:
+        check_number(f'{where}.strength', found.strength, 0, 1)
+    return found
 
 
 def _replaces_pipelines(hook: Hook) -> bool:
@@ -248,11 +214,7 @@ def _replaces_pipelines(hook: Hook) -> bool:
 
 
 class Phased(BaseTransform):
-    """Apply one of several transforms, selected by a number in shared memory.
-
-    Data-loader workers have copies of the pipeline, and persistent workers keep them. They all read
-    ``index``, an integer tensor of one element, which the main process writes.
-    """
+    """Apply one of several transforms, selected by ``index``, one integer in shared memory."""
 
     def __init__(self, variants: Sequence[Any], index: Tensor) -> None:
         self.variants = tuple(variants)
@@ -262,14 +224,10 @@ class Phased(BaseTransform):
         return iter(self.variants)  # mmcv iterates over a transform to find random methods
 
     def transform(self, results: dict) -> dict | None:
-        """Apply the transform of the current phase."""
         return self.variants[int(self.index)](results)
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}({self.variants[int(self.index)]!r})'
 
-
-def install(dataset: Any, phases: Sequence[Phase], index: Tensor) -> tuple[int, int]:
+def install(dataset: Any, phases: Sequence[Phase], index: Tensor) -> dict[str, int]:
     """Replace transforms of a dataset, also of one inside wrappers, by ones that follow ``index``.
 
     Returns the number of transforms that change with the resolution, and with the strength. An
@@ -284,7 +242,7 @@ def install(dataset: Any, phases: Sequence[Phase], index: Tensor) -> tuple[int, 
             change: Any = _resized if key == 'resolution' else weakened
             owner[place] = Phased([change(transform, getattr(p, key)) for p in phases], index)
             counts[key] += 1
-    return counts['resolution'], counts['strength']
+    return counts
 
 
 def weakened(transform: Any, strength: float) -> Any:
@@ -296,16 +254,17 @@ def weakened(transform: Any, strength: float) -> Any:
     """
     copied = copy.deepcopy(transform)
     for _, _, part in _places(copied):
-        if hasattr(part, 'transforms'):
+        if hasattr(part, 'transforms') or type(part).__name__ in _WITHOUT_MAGNITUDE:
             continue
-        name = type(part).__name__
+        setting = next((key for key in _NEUTRAL if hasattr(part, key)), None)
         if getattr(part, 'magnitude_range', None) is not None:
             part.magnitude_level *= strength
-        elif name not in _MAGNITUDES:
+        elif setting is None:
+            name = type(part).__name__
             raise ValueError(f'{type(transform).__name__}: {name} has no known magnitude')
-        elif (setting := _MAGNITUDES[name]) is not None:
+        else:
             whole = getattr(part, setting)
-            value = whole + (1 - strength) * (_NEUTRAL.get(setting, 0) - whole)
+            value = whole + (1 - strength) * (_NEUTRAL[setting] - whole)
             setattr(part, setting, round(value) if setting == 'bits' else value)
     return copied
 

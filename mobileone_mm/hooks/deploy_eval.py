@@ -5,25 +5,23 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from numbers import Real
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from mmengine.dist import all_gather_object
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, autocast
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import InputError, ProofError
-from ..models.arguments import check_integer
+from ..models.arguments import check_integer, check_number
 from ..registry import HOOKS
 from ..reparam import reparameterize_model
 from ..reparam.compare import exact_arithmetic, unit_differences, value_difference
 from ..reparam.surgery import unfused_blocks
 from ..training.channels_last import restore_format
-from ..training.run_model import require_units, unwrapped
+from ..training.run_model import has_branches, unwrapped
 from .average_check import check_averages
 
 
@@ -32,27 +30,24 @@ class DeployEvalHook(Hook):
     """Validate a fused copy instead of the model, and prove that the metric is the same.
 
     The hook copies the model at the first batch of every validation, after EMAHook has put the averaged
-    weights into it. It puts the original back before any other hook sees the end of the validation,
-    and also when the validation raises. The trained model, its optimizer and the random state stay
-    those of a run without the hook, bit by bit. With DDP every process fuses its own model.
+    weights into it, and puts the original back before any other hook sees the end of the validation.
+    Model, optimizer and random state stay those of a run without the hook, bit by bit. With DDP every
+    process fuses its own model.
 
     Args:
         verify: Which validations also run the model in training form and compare: ``'first'`` of
-            this process, ``'always'``, or False. Such a validation takes longer than one without
-            the hook. The logged results are always those of the deploy form.
+            this process, ``'always'``, or False. The logged results are those of the deploy form.
         batches: Batches of a compared validation on which every fused unit is compared with its
             branches on its own input, in the model's dtype, without TF32 and autocast.
         tolerance: Greatest difference of a unit's output, relative to the output's scale.
-        metric_tolerance: Greatest difference of a metric, in its own unit. Hosts round to 0.001 of 1
-            or 0.01 percent, and a tie can be rounded either way. Raise it for half precision
-            (``val_cfg.fp16``).
+        metric_tolerance: Greatest difference of a metric, in its own unit (hosts round to 0.001 of 1
+            or 0.01 percent). Raise it for half precision (``val_cfg.fp16``).
 
     Raises:
         ValueError: An argument is not allowed.
         InputError: The model has no unit to fuse or cannot be copied, an average is in another form,
             or the hook runs after EMAHook or CheckpointHook.
-        ProofError: The forms differ by more than the tolerances. The run ends before it chooses a
-            checkpoint by that metric.
+        ProofError: The forms differ by more than the tolerances.
     """
 
     priority = 'HIGHEST'
@@ -66,37 +61,35 @@ class DeployEvalHook(Hook):
     ) -> None:
         if verify not in ('first', 'always') and verify is not False:
             raise ValueError(f"verify: got {verify!r}; expected 'first', 'always' or False")
-        check_integer('batches', batches, 1)
-        if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
-            raise ValueError(f'tolerance: got {tolerance!r}; expected a number between 0 and 1')
-        if not isinstance(metric_tolerance, (int, float)) or not metric_tolerance >= 0:
-            raise ValueError(
-                f'metric_tolerance: got {metric_tolerance!r}; expected a number of at least 0'
-            )
-        self.verify, self.batches = verify, batches
-        self.tolerance, self.metric_tolerance = tolerance, metric_tolerance
-        self._guarded: Any = None
-        self._original: nn.Module | None = None
+        self.verify = verify
+        self.batches = check_integer('batches', batches, 1)
+        self.tolerance = check_number('tolerance', tolerance, 0, 1, ends=False)
+        self.metric_tolerance = check_number('metric_tolerance', metric_tolerance, 0)
+        self._original: Any = None
         self._open = False
         self._reference: _Reference | None = None
 
     def before_run(self, runner: Any) -> None:
         loop = runner._val_loop
-        if not isinstance(loop, BaseLoop) or loop is self._guarded:  # testing, or no validation
+        if not isinstance(loop, BaseLoop):  # testing, or no validation
             return
-        hooks = list(runner.hooks)
-        for hook in hooks[: hooks.index(self)]:
+        for hook in runner.hooks[: runner.hooks.index(self)]:
             if isinstance(hook, (EMAHook, CheckpointHook)):
                 raise InputError(
                     f'custom_hooks: DeployEvalHook has the priority {self.priority}, behind '
                     f'{type(hook).__name__}, which would get the fused model; remove its priority'
                 )
-        _check_model(runner.model)
-        if next(unfused_blocks(runner.model), None) is None:
+        kind = type(runner.model)
+        if any(base.__name__ == 'FullyShardedDataParallel' for base in kind.__mro__):
+            raise InputError(
+                f'custom_hooks: DeployEvalHook cannot copy a model inside {kind.__name__}, whose '
+                'weights are split over processes; remove the hook'
+            )
+        if not has_branches(runner.model, 'DeployEvalHook'):
             runner.logger.info(
                 'The model is in deploy form already; validation has nothing to fuse.'
             )
-        run, self._guarded = loop.run, loop
+        run = loop.run
 
         def guarded(*args: Any, **kwargs: Any) -> Any:
             """Put the model back even if the validation raises."""
@@ -111,7 +104,7 @@ class DeployEvalHook(Hook):
     def before_val_epoch(self, runner: Any) -> None:
         check_averages(runner)
         self._open = True
-        if self.verify and next(unfused_blocks(runner.model), None) is not None:
+        if self.verify and has_branches(runner.model, 'DeployEvalHook'):
             self._reference = _Reference(runner.val_loop)
             if self.verify == 'first':
                 self.verify = False
@@ -127,9 +120,8 @@ class DeployEvalHook(Hook):
             if self._reference is not None:
                 self._reference.passes += 1
         if self._reference is not None and self._original is not None:
-            if batch_idx < self.batches:
-                self._reference.compare_units(self._original, runner.model, data_batch)
-            self._reference.run(self._original, data_batch)
+            fused = runner.model if batch_idx < self.batches else None
+            self._reference.run(self._original, fused, data_batch)
 
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, Any] | None = None) -> None:
         self._open = False
@@ -141,7 +133,7 @@ class DeployEvalHook(Hook):
 
     def _take_place(self, runner: Any) -> None:
         model = unwrapped(runner.model)
-        if next(unfused_blocks(model), None) is None:
+        if not has_branches(model, 'DeployEvalHook'):
             return
         fused = copy.deepcopy(model).eval()
         # torch.compile sets a step as an attribute, which is bound to the original.
@@ -200,10 +192,23 @@ class _Reference:
         self.evaluator = copy.deepcopy(loop.evaluator, {id(api): api for api in kept if api})
 
     @torch.no_grad()
-    def run(self, model: Any, data_batch: Any) -> None:
-        """Evaluate a batch; the random state stays unchanged."""
-        batch = copy.deepcopy(data_batch)  # the hosts write their predictions into it
-        with _random_state_kept(), autocast(enabled=getattr(self.loop, 'fp16', False)):
+    def run(self, model: Any, fused: nn.Module | None, data_batch: Any) -> None:
+        """Compare each unit with a fused one on its input in full precision, and evaluate a batch.
+
+        The random state stays unchanged. The hosts write their predictions into the batch: copies.
+        """
+        devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+        kept = partial(torch.random.fork_rng, devices)
+        if fused is not None:
+            plain = unwrapped(model)
+            units = {name: fused.get_submodule(name) for name, _ in unfused_blocks(plain)}
+            with kept(), exact_arithmetic(), unit_differences(plain, units) as found:
+                model.val_step(copy.deepcopy(data_batch))
+            for name, (_, relative) in found.items():
+                if self.worst is None or relative > self.worst[1]:
+                    self.worst = name, relative
+        batch = copy.deepcopy(data_batch)
+        with kept(), autocast(enabled=getattr(self.loop, 'fp16', False)):
             outputs = model.val_step(batch)
         last = outputs[-1]
         if hasattr(last, 'keys') and list(last.keys()) == ['loss']:  # as mmengine's loop does
@@ -211,48 +216,19 @@ class _Reference:
         self.evaluator.process(data_samples=outputs, data_batch=batch)
         self.used = True
 
-    @torch.no_grad()
-    def compare_units(self, model: Any, fused: nn.Module, data_batch: Any) -> None:
-        """Run a batch in full precision and compare each unit with the fused one on its input."""
-        batch = copy.deepcopy(data_batch)
-        plain = unwrapped(model)
-        units = {name: fused.get_submodule(name) for name, _ in unfused_blocks(plain)}
-        with _random_state_kept(), exact_arithmetic(), unit_differences(plain, units) as found:
-            model.val_step(batch)
-        for name, (_, relative) in found.items():
-            if self.worst is None or relative > self.worst[1]:
-                self.worst = name, relative
-
     def metric_difference(
         self, metrics: Mapping[str, Any]
     ) -> tuple[str, float, tuple[float, float]]:
         """Return name, difference and values (training, deploy) of the metric that differs most."""
         expected = self.evaluator.evaluate(len(self.loop.dataloader.dataset))
-        found = [('', 0.0, (0.0, 0.0))]
-        for name, value in expected.items():
-            pair = _number(value), _number(metrics.get(name))
-            found.append((name, value_difference(*pair), pair))
-        return max(found, key=lambda entry: entry[1])
-
-
-def _check_model(model: nn.Module) -> None:
-    inner = getattr(model, 'module', None) if is_model_wrapper(model) else model
-    kinds = {kind.__name__ for kind in type(model).__mro__}
-    if inner is None or 'FullyShardedDataParallel' in kinds:
-        raise InputError(
-            f'custom_hooks: DeployEvalHook cannot copy a model inside {type(model).__name__}, whose '
-            'weights are split over processes; remove the hook'
-        )
-    require_units(model, 'DeployEvalHook')
-
-
-def _random_state_kept() -> AbstractContextManager[None]:
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    return torch.random.fork_rng(devices=devices)
+        pairs = {name: (_number(v), _number(metrics.get(name))) for name, v in expected.items()}
+        found = [(name, value_difference(*pair), pair) for name, pair in pairs.items()]
+        return max(found, key=lambda entry: entry[1], default=('', 0.0, (0.0, 0.0)))
 
 
 def _number(value: Any) -> float:
-    """Return the value of a metric; NaN for tables and anything else that is not one number."""
-    if isinstance(value, Tensor) and value.numel() == 1:
+    """Return the value of a metric; NaN for a table."""
+    try:
         return float(value)
-    return float(value) if isinstance(value, Real) else math.nan
+    except (TypeError, ValueError):
+        return math.nan

@@ -14,11 +14,10 @@ from ..registry import HOOKS
 class LossScaleHook(Hook):
     """Report skipped steps of ``AmpOptimWrapper``, and keep their NaN out of the logged averages.
 
-    In float16 the scaler multiplies the loss, by 65536 at first, so that small gradients do not become
-    0. If a gradient overflows, the scaler skips the step and halves the scale; after 2000 good steps it
-    doubles the scale. So the first steps of a run, and single later ones, are skipped. Their
-    ``grad_norm`` is infinite or NaN, and mmengine logs the mean over a window (50 iterations in this
-    package's configs), so that one such step hides all others of the window. After the next good step
+    In float16 the scaler multiplies the loss, so that small gradients do not become 0. If a gradient
+    overflows, it skips the step and halves the scale; after 2000 good steps it doubles the scale. The
+    first steps of a run, and single later ones, are skipped. Their ``grad_norm`` is infinite or NaN and
+    would hide all others of the window over which mmengine logs the mean. After the next good step
     this hook takes them out of the window and logs how many steps the scaler skipped.
 
     Args:
@@ -32,7 +31,6 @@ class LossScaleHook(Hook):
         self._handle: Any = None
 
     def before_train(self, runner: Any) -> None:
-        """Watch the optimizer, if a loss scaler can skip its steps."""
         if hasattr(runner.optim_wrapper, 'loss_scaler'):
             optimizer = runner.optim_wrapper.optimizer
             self._handle = optimizer.register_step_post_hook(self._after_step)
@@ -42,7 +40,6 @@ class LossScaleHook(Hook):
         self._stepped = overflow is None or not bool(overflow)
 
     def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
-        """Count a skipped step, or report the skipped steps before a good one."""
         if self._handle is None or not runner.optim_wrapper.should_update():
             return
         scaler = runner.optim_wrapper.loss_scaler
@@ -69,7 +66,6 @@ class LossScaleHook(Hook):
         self._stepped = False
 
     def after_train(self, runner: Any) -> None:
-        """Stop watching the optimizer; warn if the run ends with skipped steps."""
         if self._handle is not None:
             self._handle.remove()
             self._handle = None

@@ -14,7 +14,7 @@ from ..data.loading import read_image
 from ..errors import InputError
 from ..inference.draw import Painter
 from ..inference.records import task_of
-from ..models.arguments import check_integer
+from ..models.arguments import check_integer, check_number
 from ..registry import HOOKS
 
 
@@ -37,9 +37,8 @@ class PredictionSamplesHook(Hook):
     priority = 'LOW'
 
     def __init__(self, num: int = 8, score_thr: float = 0.3) -> None:
-        if not 0 <= score_thr <= 1:
-            raise ValueError(f'score_thr: got {score_thr}; expected 0 to 1')
-        self.num, self.score_thr = check_integer('num', num, 1), score_thr
+        self.num = check_integer('num', num, 1)
+        self.score_thr = check_number('score_thr', score_thr, 0, 1)
         self._painter: Painter | None = None
         self._places: set[int] = set()
         self._seen = 0

@@ -20,7 +20,7 @@ from ..registry import HOOKS
 from ..reparam.algebra import norm_to_affine
 from ..reparam.compare import max_difference
 from ..reparam.surgery import unfused_blocks
-from ..training.run_model import require_units, unwrapped
+from ..training.run_model import has_branches, unwrapped
 from ..training.seeding import SeededSampler
 from .average_check import ema_hooks
 
@@ -33,9 +33,9 @@ class RecalibrateHook(Hook):
 
     For a run in training form that starts from fused weights (``load_from``, or ``init_cfg`` of type
     ``Pretrained``). Such weights are lifted into branches with mean 0 and variance 1, so in training
-    mode the network would compute another function than the loaded one. The log says how much the
-    features of training mode and eval mode differ before and after. An EMA model starts from the
-    measured weights. Resumed runs and frozen stages do not change.
+    mode the network would compute another function than the loaded one; the log has the difference
+    before and after. An EMA model starts from the measured weights. Resumed runs and frozen stages do
+    not change.
 
     Args:
         num_batches: Number of augmented training batches to measure on, at least 1.
@@ -54,8 +54,7 @@ class RecalibrateHook(Hook):
         if runner._resume:
             return
         model: Any = unwrapped(runner.model)
-        require_units(model, 'RecalibrateHook')
-        if next(unfused_blocks(model), None) is None:
+        if not has_branches(model, 'RecalibrateHook'):
             runner.logger.info('The model is in deploy form and has no BN statistics to measure.')
             return
 
@@ -79,11 +78,7 @@ class RecalibrateHook(Hook):
 
 
 def _separate_loader(loader: Any, seed: int) -> DataLoader:
-    """Return another loader of the same data.
-
-    An endless sampler (mmengine's InfiniteSampler) has one iterator, which would lose the batches that
-    are read here.
-    """
+    # An endless sampler (mmengine's InfiniteSampler) has one iterator, which would lose the batches.
     order = dict(type='mmengine.DefaultSampler', shuffle=True)
     sampler = SeededSampler(order, loader.dataset, seed, seed)
     size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None) or 1
@@ -103,12 +98,10 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Forward | Non
     """Set the BN statistics of all branches to those of the data; keep the function in eval mode.
 
     Scale and shift of each BN compensate its new mean and variance. In training mode, where BN
-    normalises with the batch, the function is then close to that of eval mode. With statistics that
-    were never measured (branches lifted from a fused kernel) it is another function.
-
-    A few hundred images are enough. ``forward`` runs the model on a batch; ``model(batch)`` by default.
-    Returns the number of measured BN layers. Layers without scale and shift, frozen ones (no gradient
-    of the scale) and those with fewer than two values per channel do not change.
+    normalises with the batch, the function is then close to that of eval mode. A few hundred images are
+    enough. ``forward`` runs the model on a batch. Returns the number of
+    measured BN layers. Layers without scale and shift, frozen ones (no gradient of the scale) and those
+    with fewer than two values per channel do not change.
     """
     norms: list[Any] = [
         branch.norm
@@ -152,10 +145,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Forward | Non
 
 @torch.no_grad()
 def training_jump(model: nn.Module, batch: Any, forward: Forward | None = None) -> float:
-    """Return the difference of the outputs in training and eval mode, relative to their scale.
-
-    Statistics, mode and random state of the model stay the same.
-    """
+    """Return the relative difference of the outputs in training and eval mode; change no state."""
     forward = forward or model
     with _eval_mode(model):
         expected = forward(batch)
@@ -169,7 +159,7 @@ def training_jump(model: nn.Module, batch: Any, forward: Forward | None = None) 
 
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode for a block; afterwards each module has its own mode again."""
+    """Put a model into eval mode for a block, and each module back into its own mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

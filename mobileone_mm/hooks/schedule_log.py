@@ -13,10 +13,9 @@ from ..registry import HOOKS
 class ScheduleLogHook(Hook):
     """Log the weight decay of every iteration beside the learning rate.
 
-    mmengine logs the learning rate and momentum only, so an annealed decay, or a decay of groups that
-    should have none, is not visible. This hook logs ``weight_decay``, the largest of all parameter
-    groups, and ``weight_decay_min``, the smallest, if the two differ. The smallest stays 0 if norms and
-    biases have no decay. Both appear where the learning rate appears: text log, JSON log, TensorBoard.
+    mmengine logs only learning rate and momentum. This hook logs ``weight_decay``, the largest of all
+    parameter groups, and ``weight_decay_min``, the smallest, if the two differ. The smallest stays 0 if
+    norms and biases have no decay. Both appear in the text log, JSON log and TensorBoard.
     """
 
     priority = 'VERY_LOW'

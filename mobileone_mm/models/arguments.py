@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from operator import index
 from typing import Any
@@ -23,6 +24,18 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None) -> i
     if number < low or (high is not None and number > high):
         raise ValueError(f'{name}: got {number}; expected {expected}')
     return number
+
+
+def check_number(
+    name: str, value: Any, low: float, high: float = math.inf, ends: bool = True
+) -> float:
+    """Return a number from ``low`` to ``high``, without ``ends`` between them; else a ValueError."""
+    allowed = f'from {low} to {high}' if ends else f'between {low} and {high}'
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value <= high or (not ends and value in (low, high)):
+        allowed = f'of at least {low}' if high == math.inf else allowed
+        raise ValueError(f'{name}: got {value!r}; expected a number {allowed}')
+    return value
 
 
 def check_sequence(name: str, value: Any, length: int) -> Sequence[Any]:

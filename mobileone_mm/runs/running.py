@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
             nothing_left_behind(cfg.work_dir) as progress,
             config_faults(cfg, built=lambda: progress.started),
         ):
-            runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+            runner = _build(prepared)
             runner.logger.info(prepared.table())
             runner.register_hook(progress)
             try:
@@ -50,3 +51,16 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
             barrier()  # a process that ends early closes the connections of those that still write
     finally:
         leave_group()
+
+
+def _build(prepared: Prepared) -> Runner:
+    """Build the Runner; the config that it writes starts a new run, from the weights that it names."""
+    cfg, written = copy.deepcopy(prepared.cfg), prepared.written
+    cfg.load_from = None if written.get('resume') else written.get('load_from')
+    cfg.resume = False
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner._load_from, runner._resume = (
+        prepared.cfg.get('load_from'),
+        bool(prepared.cfg.get('resume')),
+    )
+    return runner

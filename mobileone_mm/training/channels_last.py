@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from ..errors import InputError
 from ..models.block import SubsampledConv2d
@@ -35,7 +32,8 @@ def use_channels_last(model: nn.Module, device: str) -> None:
     backbones = [
         module
         for name, module in model.named_modules()
-        if name.rpartition('.')[2] == 'backbone' and any(_convolutions(module))
+        if name.rpartition('.')[2] == 'backbone'
+        and any(isinstance(part, nn.Conv2d) for part in module.modules())
     ]
     if not backbones:
         raise InputError(
@@ -46,27 +44,13 @@ def use_channels_last(model: nn.Module, device: str) -> None:
     for backbone in backbones:
         if not _converts(backbone):
             backbone.register_forward_pre_hook(_to_channels_last)
-    _convert(model, torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def restore_format(model: nn.Module) -> None:
     """Convert new weights of a model that uses channels_last; leave any other model unchanged."""
     if any(_converts(module) for module in model.modules()):
-        _convert(model, torch.channels_last)
-
-
-@contextmanager
-def contiguous_weights(model: nn.Module) -> Iterator[None]:
-    """Keep the weights contiguous inside the block, for their initialisation.
-
-    torch fills a weight with random numbers in memory order, so with another format the same seed
-    would give another network.
-    """
-    _convert(model, torch.contiguous_format)
-    try:
-        yield
-    finally:
-        restore_format(model)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _to_channels_last(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -82,33 +66,19 @@ def _converts(module: nn.Module) -> bool:
     return _to_channels_last in module._forward_pre_hooks.values()
 
 
-def _convolutions(module: nn.Module) -> Iterator[tuple[str, _ConvNd]]:
-    for name, part in module.named_modules():
-        if isinstance(part, _ConvNd) and part.weight.dim() == 4:
-            yield name, part
-
-
-def _convert(model: nn.Module, memory_format: torch.memory_format) -> None:
-    for _, convolution in _convolutions(model):
-        weight = convolution.weight
-        # In place: optimizers and averages hold the parameter.
-        weight.data = weight.data.to(memory_format=memory_format)
-        if weight.grad is not None:
-            weight.grad = weight.grad.to(memory_format=memory_format)
-
-
 def _check_strided(model: nn.Module) -> None:
     """Refuse what torch 2.13's CPU build computes incorrectly; see ``SubsampledConv2d``."""
-    for name, convolution in _convolutions(model):
+    for name, part in model.named_modules():
         if (
-            not isinstance(convolution, SubsampledConv2d)
-            and convolution.weight.requires_grad
-            and set(convolution.kernel_size) == {1}
-            and max(convolution.stride) > 1
-            and convolution.in_channels in (3, 4)
+            isinstance(part, nn.Conv2d)
+            and not isinstance(part, SubsampledConv2d)
+            and part.weight.requires_grad
+            and set(part.kernel_size) == {1}
+            and max(part.stride) > 1
+            and part.in_channels in (3, 4)
         ):
             raise InputError(
-                f"{KEY}: '{name}' is a strided 1x1 convolution of {convolution.in_channels} channels, "
-                'whose gradient torch computes incorrectly in this format on a CPU; remove the '
-                'setting, or use mobileone_mm.MobileOne'
+                f"{KEY}: '{name}' is a strided 1x1 convolution of {part.in_channels} channels, whose "
+                'gradient torch computes incorrectly in this format on a CPU; remove the setting, or '
+                'use mobileone_mm.MobileOne'
             )

@@ -77,9 +77,8 @@ class Progress(Hook):
 def nothing_left_behind(folder: str | Path) -> Iterator[Progress]:
     """Remove the log of a run that is refused before its first iteration.
 
-    mmengine's Runner starts a log before it builds the model and reads the checkpoint, so that a
-    mistyped name would leave a folder that looks like a run. Other files of the work dir stay, because
-    another run may write them at the same time. The yielded hook must be registered with the Runner.
+    mmengine's Runner starts a log before it builds the model and reads the checkpoint. Other files of
+    the work dir stay: another run may write them now. The yielded hook must be registered.
     """
     missing = _missing_folders(Path(folder).expanduser())
     known = len(Runner.log_dirs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor
@@ -10,9 +12,18 @@ from torch.nn import GroupNorm, LayerNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from ..config.tree import class_of
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _NORMS = (_BatchNorm, _InstanceNorm, GroupNorm, LayerNorm)
+
+
+def with_defaults(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of an optimizer with a missing ``lr`` or ``weight_decay`` from its class."""
+    cls = class_of(optimizer)
+    parameters = inspect.signature(cls).parameters if cls else {}
+    defaults = {k: parameters[k].default for k in ('lr', 'weight_decay') if k in parameters}
+    return {k: v for k, v in defaults.items() if isinstance(v, (int, float))} | dict(optimizer)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -23,8 +34,14 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
     matches (mmengine issue 846). With ``custom_keys=dict(head=dict(lr_mult=10))`` and
     ``norm_decay_mult=0``, the norms and biases of the head get full decay without a message. Here
     ``norm_decay_mult``, ``bias_decay_mult``, ``dwconv_decay_mult`` and ``flat_decay_mult`` apply to
-    them as well, unless the entry has its own ``decay_mult``. The arguments are mmengine's.
+    them as well, unless the entry has its own ``decay_mult``. The arguments are mmengine's. A learning
+    rate or weight decay that the config does not give is that of the optimizer.
     """
+
+    def _validate_cfg(self) -> None:
+        defaults = with_defaults(self.optimizer_cfg)
+        self.base_lr, self.base_wd = defaults.get('lr'), defaults.get('weight_decay', 0.0)
+        super()._validate_cfg()
 
     def add_params(
         self,

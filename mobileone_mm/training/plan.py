@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import EMAHook, Hook, ParamSchedulerHook
-from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
@@ -29,10 +27,9 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 @dataclass
 class Group:
-    """Parameters with the same settings; learning rate and weight decay before any schedule."""
+    """Parameters with the same settings of the optimizer before any schedule."""
 
-    lr: float
-    weight_decay: float
+    settings: dict[str, Any]
     kinds: dict[str, int] = field(default_factory=dict)  # number of weights, biases and norms
     parameters: int = 0
 
@@ -81,21 +78,27 @@ class Plan:
 
 
 def make_plan(runner: Any, curriculum: Any = None) -> Plan:
-    """Make the plan of a Runner that is about to train; the measured steps change its weights.
+    """Make the plan of a Runner that is about to train; it can train no more.
 
     ``curriculum`` is its CurriculumHook, if it has one.
     """
     model, loader = unwrapped(runner.model), runner.train_dataloader
     groups = parameter_groups(runner)
-    deployed = reparameterize_model(copy.deepcopy(model).eval(), inplace=True)
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
     length = len(loader) if by_epoch else runner.max_iters
     phases = []
     if curriculum:
         begins = (begin * length for begin in curriculum.begins(runner.max_epochs))
         phases = list(zip(begins, curriculum.phases, strict=True))
-    firsts = [first for first, _ in phases]
-    points, curve = _points(runner, length if by_epoch else 1, firsts)
+    deployed = reparameterize_model(copy.deepcopy(model).eval(), inplace=True)
+    measures = list(_measures(runner, curriculum, [first for first, _ in phases] or [0], deployed))
+    last = runner.max_iters - 1
+    unit = length if by_epoch else 1
+    quarters = {runner.max_iters * part // 4 // unit * unit for part in range(4)}
+    chosen = {*quarters, *(first for first, _ in phases), last}
+    steps = chosen | {last * step // _CURVE for step in range(_CURVE + 1)}
+    curve = follow(runner, groups, length, steps)
+    chosen.add(max(curve, key=lambda point: point.lr[0]).iteration)  # the end of a warm-up
     device = next(model.parameters()).device
     return Plan(
         parameters=sum(p.numel() for p in model.parameters()),
@@ -110,10 +113,10 @@ def make_plan(runner: Any, curriculum: Any = None) -> Plan:
         iterations=runner.max_iters,
         epochs=runner.max_epochs if by_epoch else None,
         groups=groups,
-        points=points,
+        points=[point for point in curve if point.iteration in chosen],
         curve=curve,
         phases=phases,
-        measures=list(_measures(runner, curriculum, firsts, deployed)),
+        measures=measures,
         device=(
             torch.cuda.get_device_name(device)
             if device.type == 'cuda'
@@ -122,25 +125,12 @@ def make_plan(runner: Any, curriculum: Any = None) -> Plan:
     )
 
 
-def _points(runner: Any, unit: int, firsts: list[int]) -> tuple[list[Point], list[Point]]:
-    """Return the settings for the table (quarters, phases, peak, end) and for the drawing."""
-    last = runner.max_iters - 1
-    quarters = {runner.max_iters * part // 4 // unit * unit for part in range(4)}
-    chosen = {*quarters, *firsts, last}
-    curve = follow(runner, chosen | {last * step // _CURVE for step in range(_CURVE + 1)})
-    chosen.add(max(curve, key=lambda point: point.lr[0]).iteration)  # the end of a warm-up
-    return [point for point in curve if point.iteration in chosen], curve
-
-
-def _measures(
-    runner: Any, curriculum: Any, firsts: Sequence[int], deployed: Any
-) -> Iterator[Measure]:
+def _measures(runner: Any, curriculum: Any, firsts: list[int], deployed: Any) -> Iterator[Measure]:
     averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
     updates = [partial(average.after_train_iter, runner) for average in averages]
     alone = copy.deepcopy(unwrapped(runner.model)).eval()
-    for number, (first, end) in enumerate(
-        zip(firsts or [0], [*firsts[1:], runner.max_iters], strict=True)
-    ):
+    for number, first in enumerate(firsts):
+        end = [*firsts, runner.max_iters][number + 1]
         if curriculum:
             curriculum.use_phase(number)
         batches = runner.train_dataloader
@@ -168,9 +158,10 @@ def parameter_groups(runner: Any) -> list[Group]:
             kinds[id(parameter)] = 'norms' if isinstance(module, _NORMS) else kind
     groups: dict[str, Group] = {}
     for raw in optimizer.param_groups:
-        settings = _initial_settings(raw)
-        new = Group(settings['lr'], settings.get('weight_decay', 0.0))
-        group = groups.setdefault(_key(settings), new)
+        settings = {key: value for key, value in raw.items() if key != 'params'}
+        for key in [key for key in settings if key.startswith(_INITIAL)]:  # set by the schedulers
+            settings[key.removeprefix(_INITIAL)] = settings.pop(key)
+        group = groups.setdefault(str(sorted(settings.items())), Group(settings))
         for parameter in raw['params']:
             kind = kinds.get(id(parameter), 'weights')
             group.kinds[kind] = group.kinds.get(kind, 0) + 1
@@ -178,81 +169,48 @@ def parameter_groups(runner: Any) -> list[Group]:
     return list(groups.values())
 
 
-def follow(runner: Any, iterations: Iterable[int]) -> list[Point]:
-    """Find the settings of a prepared run at some iterations, counted from 0; the run is unchanged.
+def follow(runner: Any, groups: list[Group], length: int, iterations: Iterable[int]) -> list[Point]:
+    """Step mmengine's schedulers through every iteration and every epoch of ``length`` iterations.
 
-    mmengine's hook steps new schedulers through every iteration and epoch. They act on one small
-    parameter for each group of :func:`parameter_groups`, because a step over a thousand tensors is
-    slow. A schedule that depends on the validation (ReduceOnPlateau) stays at its start.
+    Returns the settings at some iterations, counted from 0. A schedule that depends on the validation
+    (ReduceOnPlateau) stays at its start. The optimizer can train no more: a step over a thousand groups
+    is slow, so it gets those of :func:`parameter_groups`, without parameters.
     """
-    fake = _stand_in(runner)
+    settings: list[dict] = [dict(group.settings, params=[]) for group in groups]
+    runner.optim_wrapper.optimizer.param_groups = settings
+    if (config := runner.cfg.get('param_scheduler')) is not None:
+        runner.param_schedulers = runner.build_param_scheduler(copy.deepcopy(config))
     hook = next((h for h in runner.hooks if isinstance(h, ParamSchedulerHook)), Hook())
-    # A loop that counts iterations is one epoch to mmengine.
-    by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-    length = len(runner.train_dataloader) if by_epoch else runner.max_iters
     points, done = [], 0
-    for iteration in sorted({i for i in iterations if 0 <= i < runner.max_iters}):
+    for iteration in sorted(set(iterations)):
         for step in range(done, iteration):
-            hook.after_train_iter(fake, step)
+            hook.after_train_iter(runner, step)
             if (step + 1) % length == 0:
-                hook.after_train_epoch(fake)
+                hook.after_train_epoch(runner)
         done = iteration
-        groups = fake.optim_wrapper.optimizer.param_groups
-        rates = [float(group['lr']) for group in groups]
-        decays = [float(group.get('weight_decay', 0.0)) for group in groups]
+        rates = [float(group['lr']) for group in settings]
+        decays = [float(group.get('weight_decay', 0.0)) for group in settings]
         points.append(Point(iteration, rates, decays, ema_momentum(runner, iteration)))
     return points
 
 
 def ema_momentum(runner: Any, iteration: int) -> float | None:
-    """Ask the average of a run for the share of the new weights after an iteration."""
+    """Ask the average of a run for the share of the new weights after an iteration.
+
+    None stands for a run without EMA, and for the iterations before it starts.
+    """
     hook = next((hook for hook in runner.hooks if isinstance(hook, EMAHook)), None)
     if hook is None:
         return None
+    first = hook.begin_iter - 1  # the iteration of the first update, which copies the weights
     if hook.enabled_by_epoch:
-        started = iteration // max(1, len(runner.train_dataloader)) + 1 >= hook.begin_epoch
-    else:
-        started = iteration >= hook.begin_iter
-    if not started:
+        first = (hook.begin_epoch - 1) * len(runner.train_dataloader)
+    if iteration <= first:
         return None
     average: Any = hook.ema_model
     before = average.steps.clone()
     old, new = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-    try:
-        average.steps.fill_(max(1, iteration))
-        average.avg_func(old, new, int(average.steps))
-    finally:
-        average.steps.copy_(before)
+    average.steps.fill_(max(1, iteration - max(0, first)))
+    average.avg_func(old, new, int(average.steps))
+    average.steps.copy_(before)
     return float(old)
-
-
-def _stand_in(runner: Any) -> SimpleNamespace:
-    """Build what mmengine's hook steps: new schedulers on one small parameter for each group."""
-    optimizer = copy.copy(runner.optim_wrapper.optimizer)
-    settings = {_key(s): s for s in map(_initial_settings, optimizer.param_groups)}
-    optimizer.param_groups = [
-        dict(copy.deepcopy(group), params=[nn.Parameter(torch.zeros(1))])
-        for group in settings.values()
-    ]
-    wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers
-    fake = SimpleNamespace(optim_wrapper=OptimWrapper(optimizer), param_schedulers=None)
-    config = runner.cfg.get('param_scheduler')
-    if config is not None:
-        runner.optim_wrapper = fake.optim_wrapper
-        try:
-            fake.param_schedulers = runner.build_param_scheduler(copy.deepcopy(config))
-        finally:
-            runner.optim_wrapper, runner.param_schedulers = wrapper, schedulers
-        # Schedulers expect an update of the optimizer before each step, and warn without it.
-        fake.optim_wrapper.step()
-    return fake
-
-
-def _initial_settings(group: dict) -> dict:
-    settings = {k: v for k, v in group.items() if k != 'params' and not k.startswith(_INITIAL)}
-    initial = {k.removeprefix(_INITIAL): v for k, v in group.items() if k.startswith(_INITIAL)}
-    return settings | initial
-
-
-def _key(settings: dict) -> str:
-    return str(sorted(settings.items()))

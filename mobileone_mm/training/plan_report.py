@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from ..benchmark.tables import text_table
 from ..files import atomic_write
-from .plan import Group, Plan
+from .plan import Group, Plan, Point
 
 # The table has no room for more groups; the largest ones are shown.
 _MOST_GROUPS = 4
-_SINGULAR = {'weights': 'weight', 'biases': 'bias', 'norms': 'norm'}
 
 
 def report(plan: Plan, title: str) -> str:
@@ -23,18 +21,23 @@ def report(plan: Plan, title: str) -> str:
 
 
 def draw(plan: Plan, path: str | Path, title: str) -> None:
-    """Draw the schedules over the run into a PNG file, one panel for each setting."""
+    """Draw the schedules over the run into a PNG file, one panel for each kind of setting."""
     from matplotlib.figure import Figure
 
-    panels = _panels(plan)
+    panels: dict[str, dict[str, list[Any]]] = {}
+    for name, values in _series(plan, plan.curve).items():
+        if name != 'EMA momentum' or len(set(values)) > 1:
+            kind = name.rstrip(' 0123456789')
+            panels.setdefault(kind, {})[name] = [value or 0.0 for value in values]
     figure = Figure(figsize=(8, 0.8 + 1.7 * len(panels)), layout='constrained')
     figure.suptitle(title)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     per = plan.length if plan.epochs else 1
     xs = [point.iteration / per for point in plan.curve]
     for axis, (name, lines) in zip(axes, panels.items(), strict=True):
+        style = 'default' if name in ('lr', 'decay') else 'steps-post'
         for label, values in lines.items():
-            axis.plot(xs, values, label=label, drawstyle='steps-post' if not label else 'default')
+            axis.plot(xs, values, label=label, drawstyle=style)
         axis.set_ylabel(name)
         highest = max(max(values) for values in lines.values()) or 1
         axis.set_ylim(-0.05 * highest, 1.08 * highest)  # keeps lines at zero and at the top visible
@@ -49,41 +52,40 @@ def draw(plan: Plan, path: str | Path, title: str) -> None:
     atomic_write(path, lambda file: figure.savefig(file, format='png', dpi=100))
 
 
-def _panels(plan: Plan) -> dict[str, dict[str, list[Any]]]:
-    """Return the lines of each panel by label; a panel with one line of steps has no label."""
-    shown = _shown(plan)
-    names = {i: f'group {i + 1}: {_kinds(plan.groups[i])}' for i in shown}
-    panels: dict[str, dict[str, list[Any]]] = {
-        'learning rate': {
-            names[i]: [point.lr[i] for point in plan.curve] for i in _distinct_rates(plan)
-        },
-        'weight decay': {names[i]: [point.weight_decay[i] for point in plan.curve] for i in shown},
-    }
-    for key in _phase_keys(plan):
-        panels[key] = {'': [getattr(plan.phase_at(p.iteration), key) for p in plan.curve]}
-    momenta = [point.ema or 0.0 for point in plan.curve]
-    if len(set(momenta)) > 1:
-        panels['EMA momentum'] = {'': momenta}
-    return panels
+def _series(plan: Plan, points: list[Point]) -> dict[str, list[Any]]:
+    """Return the settings that the run has at some points; one for all groups with equal values."""
+    found: dict[str, list[Any]] = {}
+    largest = sorted(range(len(plan.groups)), key=lambda i: -plan.groups[i].parameters)
+    for name, attribute in (('lr', 'lr'), ('decay', 'weight_decay')):
+        curves: dict[tuple, int] = {}
+        for i in sorted(largest[:_MOST_GROUPS]):
+            curves.setdefault(tuple(getattr(point, attribute)[i] for point in plan.curve), i)
+        for i in curves.values():
+            label = f'{name} {i + 1}' if len(curves) > 1 else name
+            found[label] = [getattr(point, attribute)[i] for point in points]
+    phases = [plan.phase_at(point.iteration) for point in points]
+    for key in ('resolution', 'strength'):
+        if getattr(phases[0], key, None) is not None:
+            found[key] = [getattr(phase, key) for phase in phases]
+    if any(point.ema is not None for point in plan.curve):
+        found['EMA momentum'] = [point.ema for point in points]
+    return found
 
 
 def _facts(plan: Plan) -> str:
     processes, size, accumulated = plan.batch
-    batch = (
-        f'{processes * size * accumulated} images a step: {size} x {processes:,} '
-        f'{"process" if processes == 1 else "processes"}'
-    )
-    run = f'{plan.iterations:,} iterations'
-    if plan.epochs:
-        epochs = f'{plan.epochs:,} {"epoch" if plan.epochs == 1 else "epochs"}'
-        run = f'{epochs} of {plan.length:,} iterations, {run} in all'
+    run = f'{plan.epochs:,} x {plan.length:,} = ' if plan.epochs else ''
+    run += f'{plan.iterations:,} iterations'
     if accumulated > 1:
-        batch += f' x {accumulated} accumulated'
         run += f', {-(-plan.iterations // accumulated):,} steps of the optimizer'
     rows = [
         ('model', f'{plan.parameters:,} parameters, {plan.parameters_deploy:,} in deploy form'),
         ('data', f'{plan.samples:,} images'),
-        ('batch', batch),
+        (
+            'batch',
+            f'{processes * size * accumulated} images a step: batch_size {size}, processes '
+            f'{processes}, accumulative_counts {accumulated}',
+        ),
         ('run', run),
     ]
     return text_table(rows)
@@ -92,10 +94,12 @@ def _facts(plan: Plan) -> str:
 def _groups(plan: Plan) -> str:
     rows = [['group', 'parameters', 'lr', 'weight decay', 'tensors']]
     for index, group in enumerate(plan.groups, 1):
-        numbers = f'{group.parameters:,}', f'{group.lr:.4g}', f'{group.weight_decay:.4g}'
+        rate, decay = group.settings['lr'], group.settings.get('weight_decay', 0)
+        numbers = f'{group.parameters:,}', f'{rate:.4g}', f'{decay:.4g}'
         rows.append([str(index), *numbers, _kinds(group)])
     text = text_table(rows)
-    if len({group.weight_decay > 0 for group in plan.groups if 'norms' in group.kinds}) > 1:
+    of_norms = [group.settings for group in plan.groups if 'norms' in group.kinds]
+    if len({settings.get('weight_decay', 0) > 0 for settings in of_norms}) > 1:
         text += (
             '\nSome norms have weight decay, others have none: entries of paramwise_cfg.custom_keys '
             'switch norm_decay_mult off.'
@@ -104,23 +108,13 @@ def _groups(plan: Plan) -> str:
 
 
 def _points(plan: Plan) -> str:
-    rates = _distinct_rates(plan)
-    columns: dict[str, Callable[..., str]] = {}  # of a point
+    columns = {'iteration': [f'{point.iteration + 1:,}' for point in plan.points]}
     if plan.epochs:
-        columns['epoch'] = lambda point: str(point.iteration // plan.length + 1)
-    columns['iteration'] = lambda point: f'{point.iteration + 1:,}'
-    for i in rates:
-        name = f'lr {i + 1}' if len(rates) > 1 else 'lr'
-        columns[name] = lambda point, i=i: f'{point.lr[i]:.4g}'
-    for i in _shown(plan):
-        name = f'decay {i + 1}' if len(plan.groups) > 1 else 'decay'
-        columns[name] = lambda point, i=i: f'{point.weight_decay[i]:.4g}'
-    for key in _phase_keys(plan):
-        columns[key] = lambda point, key=key: str(getattr(plan.phase_at(point.iteration), key))
-    if any(point.ema is not None for point in plan.points):
-        columns['EMA momentum'] = lambda p: 'off' if p.ema is None else f'{p.ema:.4g}'
-    rows = [[cell(point) for cell in columns.values()] for point in plan.points]
-    return text_table([list(columns), *rows])
+        epochs = [str(point.iteration // plan.length + 1) for point in plan.points]
+        columns = {'epoch': epochs, **columns}
+    for name, values in _series(plan, plan.points).items():
+        columns[name] = ['off' if value is None else f'{value:.4g}' for value in values]
+    return text_table([list(columns), *zip(*columns.values(), strict=True)])
 
 
 def _measures(plan: Plan) -> str:
@@ -146,27 +140,8 @@ def _measures(plan: Plan) -> str:
     )
 
 
-def _phase_keys(plan: Plan) -> list[str]:
-    first = plan.phase_at(0)
-    return [key for key in ('resolution', 'strength') if getattr(first, key, None) is not None]
-
-
-def _shown(plan: Plan) -> list[int]:
-    largest = sorted(range(len(plan.groups)), key=lambda i: -plan.groups[i].parameters)
-    return sorted(largest[:_MOST_GROUPS])
-
-
-def _distinct_rates(plan: Plan) -> list[int]:
-    """Return the shown groups whose learning rate differs from those of all earlier groups."""
-    found: dict[tuple, int] = {}
-    for index in _shown(plan):
-        found.setdefault(tuple(point.lr[index] for point in plan.curve), index)
-    return list(found.values())
-
-
 def _kinds(group: Group) -> str:
-    counts = group.kinds.items()
-    return ', '.join(f'{n:,} {kind if n > 1 else _SINGULAR[kind]}' for kind, n in counts)
+    return ', '.join(f'{kind} {number:,}' for kind, number in group.kinds.items())
 
 
 def _duration(seconds: float) -> str:

@@ -26,10 +26,12 @@ def datasets_inside(dataset: Any) -> Iterator[Any]:
             yield from datasets_inside(part)
 
 
-def require_units(model: nn.Module, hook: str) -> None:
-    """Check that a model has a re-parameterisable unit in either form; an InputError names the hook."""
-    if not any(isinstance(module, Reparameterizable) for module in model.modules()):
+def has_branches(model: nn.Module, hook: str) -> bool:
+    """Return whether units of a model have branches; without units, an InputError names the hook."""
+    units = [module for module in model.modules() if isinstance(module, Reparameterizable)]
+    if not units:
         raise InputError(
             f'custom_hooks: {hook} expects a MobileOne of this package in the model; set '
             "type='mobileone_mm.MobileOne' in the backbone, or remove the hook"
         )
+    return not all(unit.deploy for unit in units)

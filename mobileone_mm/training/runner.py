@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 import torch.distributed as dist
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
@@ -18,16 +19,14 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ..config.tree import mapping
 from ..errors import InputError, one_line
 from ..files import atomic_text
 from . import channels_last
+from .param_groups import with_defaults
 from .run_model import unwrapped
 from .seeding import SeededSampler, seed_samples
 
-# What torch and mmengine raise when they load a state that belongs to another run.
-_MISFITS = (
-    AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
-)  # fmt: skip
 # Attributes of a scheduler that say how far it is, not what it does.
 _PROGRESS = ('last_step', 'base_values', 'verbose')
 
@@ -54,10 +53,12 @@ class Runner(MMEngineRunner):
     log_dirs: ClassVar[list[Path]] = []
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Join the process group through gloo if there is no GPU, then do what mmengine does."""
+        """Join the process group of torchrun through gloo if there is no GPU; then as mmengine."""
         if self.distributed and not dist.is_initialized() and get_device() == 'cpu':
-            timeout = dict(env_cfg.get('dist_cfg', {})).get('timeout')
-            join_cpu_group(timeout)
+            seconds = dict(env_cfg.get('dist_cfg', {})).get('timeout')
+            os.environ.setdefault('LOCAL_RANK', os.environ['RANK'])
+            limit = None if seconds is None else timedelta(seconds=seconds)
+            dist.init_process_group('gloo', timeout=limit)
         super().setup_env(env_cfg)
         self.log_dirs.append(Path(self._work_dir, self._timestamp))
 
@@ -88,11 +89,10 @@ class Runner(MMEngineRunner):
         return channels_last.is_enabled(self.cfg.get(channels_last.KEY))
 
     def _init_model_weights(self) -> None:
-        if not self._channels_last:
-            super()._init_model_weights()
-            return
-        with channels_last.contiguous_weights(self.model):
-            super()._init_model_weights()
+        # torch fills a weight with random numbers in the order of its memory.
+        self.model.to(memory_format=torch.contiguous_format)
+        super()._init_model_weights()
+        channels_last.restore_format(self.model)
 
     @staticmethod
     def build_dataloader(
@@ -117,8 +117,17 @@ class Runner(MMEngineRunner):
             )
         return loader
 
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """Build the optimizer; a missing learning rate or weight decay is that of its class.
+
+        mmengine's constructors multiply the numbers of the config, and fail if one is not given.
+        """
+        optimizer = mapping(mapping(optim_wrapper).get('optimizer'))
+        if optimizer:
+            optim_wrapper = {**optim_wrapper, 'optimizer': with_defaults(optimizer)}
+        return super().build_optim_wrapper(optim_wrapper)
+
     def load_or_resume(self) -> None:
-        """Load a checkpoint or resume from one; see :func:`checked_resume`."""
         with checked_resume(self):
             super().load_or_resume()
 
@@ -126,19 +135,27 @@ class Runner(MMEngineRunner):
         """Resume from a checkpoint; correct the iteration if an epoch has another length now.
 
         mmengine starts at the beginning of an epoch, with the iteration of the checkpoint. With another
-        batch size that is the iteration of another epoch, and the ETA can become negative.
+        batch size that is the iteration of another epoch, and the ETA can become negative. A warning
+        says that the run has already reached its end.
         """
         super().resume(*args, **kwargs)
-        loop = self.train_loop
-        if not isinstance(loop, EpochBasedTrainLoop):
-            return
-        first = loop.epoch * len(loop.dataloader)
-        if loop.iter != first:
+        loop, done, unit = self.train_loop, self.iter, 'iter'
+        if isinstance(loop, EpochBasedTrainLoop):
+            done, unit = loop.epoch, 'epoch'
+            first = loop.epoch * len(loop.dataloader)
+            if loop.iter != first:
+                self.logger.warning(
+                    f'--resume: an epoch has {len(loop.dataloader)} iterations; epoch {loop.epoch + 1} '
+                    f'starts at iteration {first + 1}, not at iteration {loop.iter + 1} of the '
+                    'checkpoint'
+                )
+                loop._iter = first
+        last = getattr(loop, f'max_{unit}s')
+        if done >= last:
             self.logger.warning(
-                f'--resume: an epoch has {len(loop.dataloader)} iterations; epoch {loop.epoch + 1} '
-                f'starts at iteration {first + 1}, not at iteration {loop.iter + 1} of the checkpoint'
+                f"--resume: '{self._load_from}' is the end of its run ({unit} {done} of {last}), so "
+                f'nothing is trained; to train longer, raise train_cfg.max_{unit}s'
             )
-            loop._iter = first
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Register mmengine's default hooks, with this package's CheckpointHook, and three more."""
@@ -168,7 +185,7 @@ class Runner(MMEngineRunner):
         self.logger.info('The backbone is compiled; its first iteration takes longer.')
 
     def dump_config(self) -> None:
-        """Do nothing: mmengine calls it in the constructor, before anything is checked."""
+        """Do nothing; mmengine calls it in the constructor. See :meth:`write_config`."""
 
     def write_config(self, folder: str) -> None:
         """Write the config into a folder atomically, in the main process."""
@@ -187,8 +204,8 @@ def checked_resume(runner: MMEngineRunner) -> Iterator[None]:
     planned = _schedules(runner)
     try:
         yield
-    except _MISFITS as error:
-        if isinstance(error, InputError) or not runner._resume:
+    except Exception as error:  # torch and mmengine raise many kinds for the state of another run
+        if isinstance(error, (InputError, OSError)) or not runner._resume:
             raise
         raise InputError(
             f"--resume: the state in '{runner._load_from}' does not fit this run "
@@ -209,28 +226,18 @@ def checked_resume(runner: MMEngineRunner) -> Iterator[None]:
 
 def _schedules(runner: MMEngineRunner) -> list[tuple[str, dict[str, Any]]]:
     """Return class and settings of each parameter scheduler, in order; none before they are built."""
-    found = runner.param_schedulers
-    groups = found.values() if isinstance(found, dict) else [found]
+    found: Any = runner.param_schedulers
     return [
         (
             type(scheduler).__name__,
             {
                 key: value
                 for key, value in vars(scheduler).items()
-                if isinstance(value, (int, float, list))
-                and not key.startswith('_')
-                and key not in _PROGRESS
+                if isinstance(value, (int, float, list)) and key[0] != '_' and key not in _PROGRESS
             },
         )
-        for group in groups
+        for group in (found.values() if isinstance(found, dict) else [found])
         if isinstance(group, list)
         for scheduler in group
         if isinstance(scheduler, _ParamScheduler)
     ]
-
-
-def join_cpu_group(timeout: float | None = None) -> None:
-    """Join the process group of torchrun with the gloo backend; the timeout is in seconds."""
-    limit = None if timeout is None else timedelta(seconds=timeout)
-    os.environ.setdefault('LOCAL_RANK', os.environ['RANK'])
-    dist.init_process_group('gloo', timeout=limit)

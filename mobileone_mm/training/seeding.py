@@ -1,18 +1,17 @@
 """Random numbers as a function of the seed and the position in the run, so that a resume is exact.
 
 mmengine stores no random state in its checkpoints and seeds its data-loader workers once, when they
-start. After a resume the workers start again, so the augmentation, and with it every weight, differs
-from the uninterrupted run. Without persistent workers every epoch repeats the augmentation of the
-first one. Stored states would be needed for each rank and each running worker, which torch cannot
-provide. Here nothing is stored: the generators of each sample and each iteration are seeded from
-(seed, rank, epoch, position), which a resumed run knows.
+start: after a resume the augmentation differs from the uninterrupted run, and without persistent
+workers every epoch repeats the augmentation of the first one. Here nothing is stored either: the
+generators of each sample and each iteration are seeded from (seed, rank, epoch, position), which a
+resumed run knows.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -119,17 +118,15 @@ class SeededItems:
         return [self._item(index) for index in indices]
 
     def _item(self, index: int) -> Any:
+        seed = getattr(index, 'seed', None)
         try:
-            if not isinstance(index, SeededIndex):
-                return self.dataset[index]
-            with seeded(index.seed):
-                return self.dataset[int(index)]
+            with nullcontext() if seed is None else seeded(seed):
+                return self.dataset[index if seed is None else int(index)]
         except (OSError, SyntaxError) as error:
             # Pillow's errors about a broken mask do not name the file.
-            known = hasattr(self.dataset, 'get_data_info')
-            info = self.dataset.get_data_info(int(index)) if known else {}
-            files = [info[key] for key in ('img_path', 'seg_map_path') if info.get(key)]
-            name = ' with '.join(f"'{file}'" for file in files) or f'sample {int(index)}'
+            info: dict = getattr(self.dataset, 'get_data_info', lambda _: {})(int(index))
+            files = [f"'{info[key]}'" for key in ('img_path', 'seg_map_path') if info.get(key)]
+            name = ' with '.join(files) or f'sample {int(index)}'
             raise InputError(f'{name} cannot be loaded: {error}') from error
         except Exception as error:
             # mmengine raises a plain Exception if it can load none of many samples.

@@ -24,6 +24,7 @@ HOOK = """
 custom_hooks = [
     dict(type='mmengine.EMAHook', momentum=0.3, update_buffers=True),
     dict(type='mobileone_mm.BestDeployHook'),
+    dict(type='mobileone_mm.DeployEvalHook'),
 ]
 """
 # A metric of the test's own: what the epochs are worth is given, so that each way can be made.
@@ -89,6 +90,7 @@ def test_the_pair_gives_the_metric_of_the_log(task, tiny_config, tool, tmp_path)
     report = json.loads(pair.with_suffix('.json').read_text())
     assert report['source']['file'] == f'best_{name}_epoch_1.pth'
 
+    assert 'Deploy form proved: units differ by at most' in log_of(run)
     scalars = next(run.glob('*/vis_data/scalars.json')).read_text().splitlines()
     logged = json.loads(scalars[-1])
     out = tmp_path / 'metrics.json'
@@ -99,14 +101,6 @@ def test_the_pair_gives_the_metric_of_the_log(task, tiny_config, tool, tmp_path)
     assert name in {key.replace('/', '_') for key in compared}
     for key in compared:
         assert metrics[key] == pytest.approx(logged[key], abs=0.01, nan_ok=True), key
-
-
-def test_older_pairs_go_when_the_new_one_is_there(valued, tool, tmp_path):
-    run = tmp_path / 'run'
-    assert tool('train', valued(10, 30, 20), '--work-dir', run) == 0
-    stem = 'best_given_epoch_2'
-    assert names(run) == [f'{stem}.pth', *(f'{stem}_deploy{s}' for s in ('.json', '.pth', '.py'))]
-    assert len(re.findall('The deploy pair of the best checkpoint is written', log_of(run))) == 2
 
 
 def test_the_random_state_is_left_alone(tmp_path, monkeypatch):
@@ -154,16 +148,20 @@ def test_a_failed_proof_is_logged_and_the_older_pair_stays(valued, tool, tmp_pat
     assert (run / 'epoch_3.pth').is_file()
 
 
-def test_a_resumed_run_writes_what_is_missing_and_removes_what_is_old(valued, tool, tmp_path):
+def test_older_pairs_go_when_the_new_one_is_there(valued, tool, tmp_path):
+    """A resumed run writes what is missing and removes what is old."""
     run = tmp_path / 'run'
-    assert tool('train', valued(10), '--work-dir', run) == 0
+    assert tool('train', valued(10, 30, 20), '--work-dir', run) == 0
+    pair = [f'best_given_epoch_2_deploy{s}' for s in ('.json', '.pth', '.py')]
+    assert names(run) == ['best_given_epoch_2.pth', *pair]
+    assert len(re.findall('The deploy pair of the best checkpoint is written', log_of(run))) == 2
     for path in run.glob('*_deploy*'):
         path.unlink()
     resumed = ('--work-dir', run, '--resume')
-    assert tool('train', valued(5, 5), *resumed) == 0
-    assert 'best_given_epoch_1_deploy.pth' in names(run)
-    assert tool('train', valued(20, 20, 20), *resumed) == 0
-    assert names(run, 'best_*.pth') == ['best_given_epoch_3.pth', 'best_given_epoch_3_deploy.pth']
+    assert tool('train', valued(*4 * [5]), *resumed) == 0
+    assert names(run) == ['best_given_epoch_2.pth', *pair]
+    assert tool('train', valued(*5 * [40]), *resumed) == 0
+    assert names(run, 'best_*.pth') == ['best_given_epoch_5.pth', 'best_given_epoch_5_deploy.pth']
     assert len(names(run, '*_deploy*')) == 3
 
 

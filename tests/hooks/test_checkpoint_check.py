@@ -14,6 +14,10 @@ from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.hooks.checkpoint_check import CheckpointCheckHook
 from mobileone_mm.reparam.compare import randomize_
+from mobileone_mm.training.runner import Runner
+from mobileone_mm.weights.forms import fuse_state
+from mobileone_mm.weights.mmengine_loader import use_safe_loader
+from mobileone_mm.weights.reading import read_checkpoint
 
 ARCH = dict(num_blocks=(1, 1, 1, 1), width_factor=(0.0625,) * 4)
 
@@ -26,10 +30,21 @@ class Model(nn.Module):
         randomize_(self, seed=seed)
 
 
+lines: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def no_lines():
+    lines.clear()
+
+
 def checked(
     checkpoint: dict, model: nn.Module, hooks: tuple = (), resume: bool = False, whole: bool = True
 ) -> dict:
-    runner = SimpleNamespace(model=model, _load_from='x.pth', _resume=resume, hooks=list(hooks))
+    logger = SimpleNamespace(info=lines.append, warning=lines.append)
+    runner = SimpleNamespace(
+        model=model, _load_from='x.pth', _resume=resume, hooks=list(hooks), logger=logger
+    )
     CheckpointCheckHook(whole).after_load_checkpoint(runner, checkpoint)
     return checkpoint
 
@@ -67,11 +82,66 @@ def test_resume_gives_both_sets_the_names_of_the_model(prefix):
     assert found['optimizer'] == {'state': {}}
 
 
-def test_without_an_average_the_raw_weights_stay_as_they_are():
+@pytest.mark.parametrize('resume', [True, False])
+def test_without_an_average_the_raw_weights_stay_as_they_are(resume):
     content, averaged, _ = checkpoint_of_a_run('module.')
     raw = content['ema_state_dict']
-    assert same(checked(content, Model(3), resume=True)['state_dict'], averaged)
+    assert same(checked(content, Model(3), resume=resume)['state_dict'], averaged)
     assert content['ema_state_dict'] is raw
+    assert ['this run has none: it continues from the averaged' in line for line in lines] == (
+        [True] * resume
+    )
+
+
+def fused_raw(content):
+    raw = {k: v for k, v in content['ema_state_dict'].items() if k != 'steps'}
+    content['ema_state_dict'] = fuse_state({k.removeprefix('module.'): v for k, v in raw.items()})
+
+
+def fused_average(content):
+    content['state_dict'] = fuse_state(content['state_dict'])
+
+
+def a_tensor_too_few(content):
+    del content['ema_state_dict']['module.head.bias']
+
+
+def other_numbers(content):
+    content['ema_state_dict']['module.head.bias'] = torch.full((3,), torch.nan)
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'line'),
+    [
+        (fused_raw, 'ema_state_dict.*: is in another form than the model'),
+        (fused_average, "'x.pth' is in deploy form, the model in training form"),
+        (a_tensor_too_few, 'ema_state_dict.* lacks'),
+        (other_numbers, 'ema_state_dict.* NaN'),
+    ],
+)
+def test_raw_and_averaged_weights_that_do_not_fit(spoil, line):
+    """An error in a resumed run; a new run starts from the averaged weights alone."""
+    content, averaged, _ = checkpoint_of_a_run('')
+    spoil(content)
+    with pytest.raises(InputError, match=f'^--resume: .*{line}'):
+        checked(copy.deepcopy(content), Model(3), (EMAHook(),), resume=True)
+    found = checked(content, Model(3), (EMAHook(),))
+    if spoil is fused_average:
+        return
+    assert 'ema_state_dict' not in found
+    assert same(found['state_dict'], averaged)
+    assert lines[0].startswith('Only the averaged weights are loaded')
+
+
+def test_resume_with_ema_goes_on(make_runner, tmp_path):
+    ema = dict(type='EMAHook', momentum=0.3, update_buffers=True)
+    make_runner(ema, kind=Runner, name='source').train()
+    use_safe_loader()  # as the tools do; mmengine 0.10.7 by itself cannot read its own files
+    start = dict(resume=True, load_from=str(tmp_path / 'source' / 'epoch_1.pth'))
+    make_runner(ema, CheckpointCheckHook(), kind=Runner, name='new', **start).train()
+    want, got = (read_checkpoint(tmp_path / name / 'epoch_2.pth') for name in ('source', 'new'))
+    for part in ('state_dict', 'ema_state_dict'):
+        assert all(torch.equal(value, got[part][key]) for key, value in want[part].items())
 
 
 @pytest.mark.parametrize('fused', ['file', 'model'])

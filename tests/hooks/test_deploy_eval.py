@@ -8,7 +8,7 @@ import statistics
 
 import pytest
 import torch
-from mmengine.hooks import CheckpointHook, EMAHook, Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import ValLoop
 from mmengine.structures import BaseDataElement
 from torch import nn
@@ -59,14 +59,21 @@ def same(a, b) -> bool:
     return a == b
 
 
-@pytest.mark.parametrize('verify', [False, 'first', 'always'])
-@pytest.mark.parametrize('hooks', [(EMA,), ()], ids=['ema', 'raw'])
-def test_training_is_the_same_bit_by_bit(make_runner, tmp_path, hooks, verify):
+def log_of(folder):
+    return next(folder.glob('*/*.log')).read_text()
+
+
+@pytest.mark.parametrize(
+    ('hooks', 'verify', 'proofs'),
+    [((EMA,), False, 0), ((), False, 0), ((EMA,), 'first', 1), ((EMA,), 'always', 2)],
+)
+def test_training_is_the_same_bit_by_bit(make_runner, tmp_path, hooks, verify, proofs):
     """Weights, averages, optimizer, modes and random state, under mmengine's own Runner."""
     seen = {}
-    for name, extra in (('without', ()), ('with', (dict(type=DeployEvalHook, verify=verify),))):
+    hook = dict(type=DeployEvalHook, verify=verify, batches=1)
+    for name, extra in (('without', ()), ('with', (hook,))):
         watch = Watch()
-        settings = dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01)))
+        settings = dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01)), table=True)
         make_runner(*hooks, *extra, watch, name=name, **settings).train()
         seen[name] = watch, read_checkpoint(tmp_path / name / 'epoch_2.pth')
     (plain, want), (watch, got) = seen['without'], seen['with']
@@ -79,10 +86,14 @@ def test_training_is_the_same_bit_by_bit(make_runner, tmp_path, hooks, verify):
     for a, b in zip(plain.metrics, watch.metrics, strict=True):
         assert b['top1'] == a['top1']
         assert b['logit'] == pytest.approx(a['logit'], rel=1e-4)
+    line = r'Deploy form proved: units differ by at most (\S+) .*metrics by .*'
+    found = re.findall(line, log_of(tmp_path / 'with'))
+    assert len(found) == proofs
+    assert all(0 < float(worst) < 1e-4 for worst in found)
 
 
-def test_what_is_evaluated_is_the_average(make_runner):
-    """The validation sees the fused average, whose metric is not that of the raw weights."""
+def test_what_is_evaluated_is_the_average(make_runner, tmp_path):
+    """The validation sees the fused average; the best checkpoint has the training form."""
 
     class Keep(Hook):
         priority = 'LOWEST'
@@ -91,27 +102,22 @@ def test_what_is_evaluated_is_the_average(make_runner):
             self.model = copy.deepcopy(runner.model)
 
     keep = Keep()
-    runner = make_runner(EMA, dict(type=DeployEvalHook), keep, epochs=1)
+    checkpoint = dict(save_best='top1', rule='greater')
+    runner = make_runner(EMA, dict(type=DeployEvalHook), keep, checkpoint=checkpoint, epochs=1)
     runner.train()
+    best = read_checkpoint(next((tmp_path / 'run').glob('best_*.pth')))
+    last = read_checkpoint(tmp_path / 'run' / 'epoch_1.pth')
+    assert form_of(best['state_dict']) == 'train'
+    assert same(best['state_dict'], last['state_dict'])
+    assert same(best['ema_state_dict'], last['ema_state_dict'])
     average = next(h for h in runner.hooks if isinstance(h, EMAHook)).ema_model.module
     wanted = reparameterize_model(average.eval()).state_dict()
     got = keep.model.state_dict()
     assert wanted.keys() == got.keys()
     assert all(torch.equal(wanted[key], got[key]) for key in wanted)
     raw = reparameterize_model(runner.model.eval()).state_dict()
-    assert not torch.equal(
-        raw['backbone.stage0.branch_reparam.weight'], got['backbone.stage0.branch_reparam.weight']
-    )
-
-
-def test_best_checkpoint_is_in_training_form(make_runner, tmp_path):
-    checkpoint = dict(save_best='top1', rule='greater')
-    make_runner(EMA, dict(type=DeployEvalHook), checkpoint=checkpoint, epochs=1).train()
-    best = read_checkpoint(next((tmp_path / 'run').glob('best_*.pth')))
-    last = read_checkpoint(tmp_path / 'run' / 'epoch_1.pth')
-    assert form_of(best['state_dict']) == 'train'
-    assert same(best['state_dict'], last['state_dict'])
-    assert same(best['ema_state_dict'], last['ema_state_dict'])
+    key = 'backbone.stage0.branch_reparam.weight'
+    assert not torch.equal(raw[key], got[key])
 
 
 def test_hosts_second_evaluation_is_left_alone(make_runner, tmp_path):
@@ -153,8 +159,7 @@ def test_a_loop_of_several_passes(make_runner, tmp_path):
     runner._val_loop = dict(type=TwoPasses)
     runner.train()
     assert watch.forms == ['deploy'] * 6
-    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
-    assert 'the loop gives no metrics to compare' in log
+    assert 'the loop gives no metrics to compare' in log_of(tmp_path / 'run')
 
 
 class Stop(Hook):
@@ -217,35 +222,32 @@ def test_a_wrong_metric_ends_the_run(make_runner, monkeypatch):
         make_runner(hook).train()
 
 
-@pytest.mark.parametrize(('verify', 'expected'), [(False, 0), ('first', 1), ('always', 2)])
-def test_how_often_it_proves(make_runner, tmp_path, verify, expected):
-    make_runner(dict(type=DeployEvalHook, verify=verify, batches=1), table=True).train()
-    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
-    lines = re.findall(r'Deploy form proved: units differ by at most (\S+) .*metrics by .*', log)
-    assert len(lines) == expected
-    assert all(0 < float(worst) < 1e-4 for worst in lines)
+class Set(Hook):
+    def __init__(self, part, value) -> None:
+        self.part, self.value = part, value
+
+    def after_train_epoch(self, runner):
+        runner.model.get_parameter(self.part).data.fill_(self.value)
 
 
-def test_broken_weights_do_not_end_the_run(make_runner, tmp_path):
-    class Break(Hook):
-        def after_train_epoch(self, runner):
-            runner.model.backbone.stage0.branch_scale.conv.weight.data.fill_(float('nan'))
-
+@pytest.mark.parametrize(
+    ('part', 'value', 'form', 'line'),
+    [
+        (
+            'conv.weight',
+            float('nan'),
+            'train',
+            'Validation is in training form: model: backbone.stage0',
+        ),
+        ('norm.weight', 3e38, 'deploy', 'Deploy form not proved: no output of a unit is finite.'),
+    ],
+)
+def test_broken_weights_do_not_end_the_run(make_runner, tmp_path, part, value, form, line):
     watch = Watch()
-    make_runner(Break(), dict(type=DeployEvalHook), watch, epochs=1).train()
-    assert set(watch.forms) == {'train'}
-    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
-    assert 'Validation is in training form: model: backbone.stage0 cannot be fused' in log
-
-
-def test_what_is_not_finite_proves_nothing(make_runner, tmp_path):
-    class Overflow(Hook):
-        def after_train_epoch(self, runner):
-            runner.model.backbone.stage0.branch_scale.norm.weight.data.fill_(3e38)
-
-    make_runner(Overflow(), dict(type=DeployEvalHook), epochs=1).train()
-    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
-    assert 'Deploy form not proved: no output of a unit is finite.' in log
+    spoil = Set(f'backbone.stage0.branch_scale.{part}', value)
+    make_runner(spoil, dict(type=DeployEvalHook), watch, epochs=1).train()
+    assert set(watch.forms) == {form}
+    assert line in log_of(tmp_path / 'run')
 
 
 def test_a_model_in_deploy_form_is_left_as_it_is(make_runner):
@@ -260,8 +262,8 @@ def test_units_are_compared_in_full_precision(make_runner, tmp_path):
     """A validation in half precision differs between the forms; the units must not."""
     hook = dict(type=DeployEvalHook, metric_tolerance=100)
     make_runner(hook, epochs=1, val_cfg=dict(fp16=True)).train()  # bfloat16 on the CPU
-    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
-    found = re.search(r'units differ by at most (\S+) .*metrics by at most (\S+) ', log)
+    line = r'units differ by at most (\S+) .*metrics by at most (\S+) '
+    found = re.search(line, log_of(tmp_path / 'run'))
     assert float(found[1]) < 1e-5
     assert float(found[2]) > 1e-5
 
@@ -277,8 +279,7 @@ def test_losses_of_a_validation(make_runner, tmp_path):
             return outputs
 
     make_runner(dict(type=DeployEvalHook), model=WithLoss(), name='loss', epochs=1).train()
-    log = next((tmp_path / 'loss').glob('*/*.log')).read_text()
-    assert 'Deploy form proved' in log
+    assert 'Deploy form proved' in log_of(tmp_path / 'loss')
 
 
 def test_a_step_that_is_bound_to_the_original(make_runner):
@@ -289,12 +290,6 @@ def test_a_step_that_is_bound_to_the_original(make_runner):
     runner.model.val_step = lambda data: (calls.append(1), step(data))[1]
     runner.train()
     assert not calls
-
-
-def test_models_in_pieces_are_refused():
-    wrapper = type('FullyShardedDataParallel', (nn.Module,), {})()
-    with pytest.raises(InputError, match='cannot copy a model inside FullyShardedDataParallel'):
-        deploy_eval._check_model(wrapper)
 
 
 @pytest.mark.parametrize(
@@ -317,24 +312,23 @@ def test_a_place_behind_other_hooks_is_refused(make_runner):
     runner = make_runner(dict(type=DeployEvalHook, priority='LOWEST'))
     with pytest.raises(InputError, match='has the priority LOWEST, behind CheckpointHook'):
         runner.train()
-    assert any(isinstance(hook, CheckpointHook) for hook in runner.hooks)
 
 
 def test_models_that_it_cannot_fuse_are_refused(make_runner):
-    model = make_runner().model
-    model.backbone = nn.Conv2d(3, 8, 1)
+    runner = make_runner(dict(type=DeployEvalHook))
+    runner.model.backbone = nn.Conv2d(3, 8, 1)
     with pytest.raises(InputError, match='expects a MobileOne of this package'):
-        make_runner(dict(type=DeployEvalHook), name='other', model=model).train()
+        runner.train()
+    runner.model.__class__ = type('FullyShardedDataParallel', (type(runner.model),), {})
+    with pytest.raises(InputError, match='cannot copy a model inside FullyShardedDataParallel'):
+        runner.train()
 
 
-@pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
-def test_the_three_hosts(task, tiny_config, tool, tmp_path):
-    config = tiny_config(
-        task, "custom_hooks = [dict(type='mobileone_mm.DeployEvalHook', verify='always')]\n"
-    )
+@pytest.mark.parametrize('task', ['det', 'seg'])  # cls: test_best_deploy.py
+def test_other_hosts(task, tiny_config, tool, tmp_path):
+    config = tiny_config(task, "custom_hooks = [dict(type='mobileone_mm.DeployEvalHook')]\n")
     assert tool('train', config, '--work-dir', tmp_path / 'run') == 0
-    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
-    assert 'Deploy form proved: units differ by at most' in log
+    assert 'Deploy form proved: units differ by at most' in log_of(tmp_path / 'run')
 
 
 def test_exit_codes(tiny_config, tool, tmp_path, monkeypatch, capsys):

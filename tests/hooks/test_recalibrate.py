@@ -19,7 +19,8 @@ from mobileone_mm.hooks.recalibrate import (
 )
 from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.reparam.compare import max_difference, randomize_
-from mobileone_mm.weights.forms import lift_state
+from mobileone_mm.weights.forms import fuse_state, lift_state
+from mobileone_mm.weights.reading import read_checkpoint
 
 
 @pytest.fixture
@@ -178,11 +179,10 @@ def test_an_endless_sampler_is_left_as_it_was(tiny_config, tool, tmp_path):
     for name, text in (('with', ENDLESS), ('without', plain)):
         config = tiny_config('cls', text, name)
         options = ('--cfg-options', 'optim_wrapper.optimizer.lr=0', 'model.backbone.norm_eval=True')
-        assert tool('train', config, '--work-dir', tmp_path / name, *options) == 0
+        assert tool('train', config, '--work-dir', tmp_path / name, '--no-validate', *options) == 0
         (log,) = (tmp_path / name).rglob('2*.log')
         if name == 'with':
             assert 'BN layers on 2 batches' in log.read_text()
-            assert ' 0 normalisations' not in log.read_text()
         (file,) = (tmp_path / name).rglob('scalars.json')
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         losses.append([row['loss'] for row in rows if 'loss' in row])
@@ -190,12 +190,11 @@ def test_an_endless_sampler_is_left_as_it_was(tiny_config, tool, tmp_path):
 
 
 @pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
-def test_in_a_run(task, tiny_config, tool, tmp_path):
+def test_in_a_run(task, trained, tiny_config, tool, tmp_path):
     """A run from fused weights logs the measurement, and EMA has the same weights."""
-    config = tiny_config(task)
-    run = tmp_path / 'run'
-    assert tool('train', config, '--work-dir', run, '--no-validate') == 0
-    assert tool('switch_to_deploy', config, run / 'epoch_1.pth', tmp_path / 'deploy.pth') == 0
+    _, checkpoint = trained(task)
+    content = read_checkpoint(checkpoint)
+    torch.save(dict(state_dict=fuse_state(content['state_dict'])), tmp_path / 'deploy.pth')
     extra = """
 custom_hooks = [
     dict(type='EMAHook', momentum=1e-9, update_buffers=True),

@@ -101,7 +101,7 @@ def test_contiguous_checkpoints_and_resumed_state():
     assert state['count'] == 3
 
 
-@pytest.mark.parametrize(('keep', 'files'), [(1, [4]), (2, [3, 4]), (-1, [1, 2, 3, 4])])
+@pytest.mark.parametrize(('keep', 'files'), [(2, [3, 4]), (-1, [1, 2, 3, 4])])
 def test_kept_checkpoints(keep, files, make_runner, tmp_path, monkeypatch):
     """Also in a resumed run; an old file is removed only after the new one is there."""
     counts = []

@@ -18,21 +18,32 @@ def work_dir(tmp_path):
     return tmp_path
 
 
-def test_latest_is_the_one_noted(work_dir):
-    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_9.pth'))
-    assert folders.latest_checkpoint(work_dir) == str(work_dir / 'epoch_9.pth')
-
-
-def test_latest_in_a_folder_that_was_moved(work_dir):
-    (work_dir / 'last_checkpoint').write_text('/elsewhere/epoch_9.pth')
-    assert folders.latest_checkpoint(work_dir) == str(work_dir / 'epoch_9.pth')
-
-
-@pytest.mark.parametrize('note', ['', '/elsewhere/epoch_50.pth', None])
-def test_latest_by_number(note, work_dir):
+@pytest.mark.parametrize(
+    ('note', 'latest'),
+    [
+        ('{folder}/epoch_9.pth', 'epoch_9.pth'),
+        ('/elsewhere/epoch_9.pth', 'epoch_9.pth'),  # the folder was moved
+        ('/elsewhere/epoch_50.pth', 'epoch_10.pth'),
+        ('C:/Jürgen/epoch_9.pth', 'epoch_9.pth'),  # in the encoding of the locale
+        ('', 'epoch_10.pth'),
+        (None, 'epoch_10.pth'),
+    ],
+)
+def test_latest(note, latest, work_dir):
     if note is not None:
-        (work_dir / 'last_checkpoint').write_text(note)
-    assert folders.latest_checkpoint(work_dir) == str(work_dir / 'epoch_10.pth')
+        text = note.format(folder=work_dir)
+        (work_dir / 'last_checkpoint').write_bytes(text.encode('cp1252'))
+    assert folders.latest_checkpoint(work_dir) == str(work_dir / latest)
+
+
+def test_latest_of_a_copied_run(work_dir, tmp_path):
+    original = tmp_path / 'original' / 'epoch_9.pth'
+    original.parent.mkdir()
+    original.touch()
+    (work_dir / 'last_checkpoint').write_text(str(original))
+    assert folders.latest_checkpoint(work_dir) == str(work_dir / 'epoch_9.pth')
+    (work_dir / 'epoch_9.pth').unlink()
+    assert folders.latest_checkpoint(work_dir) == str(original)
 
 
 def test_probe_leaves_no_trace(tmp_path):
@@ -40,10 +51,7 @@ def test_probe_leaves_no_trace(tmp_path):
     assert list(tmp_path.iterdir()) == []
     (tmp_path / 'mine').mkdir()
     folders.check_writable(tmp_path / 'mine', '--work-dir')
-    assert [path.name for path in tmp_path.iterdir()] == ['mine']
-
-
-def test_probe_of_a_file(tmp_path):
+    assert list(tmp_path.rglob('*')) == [tmp_path / 'mine']
     (tmp_path / 'file').write_text('mine')
     with pytest.raises(InputError, match="--out-dir: '.*file' is a file; give a folder"):
         folders.check_writable(tmp_path / 'file', '--out-dir')
@@ -92,17 +100,3 @@ def test_the_log_of_a_run_that_got_somewhere_stays(error, iterations, tmp_path):
     with pytest.raises(type(error)):
         refused_run(tmp_path, error, iterations)
     assert (tmp_path / '20260101' / 'run.log').exists()
-
-
-def test_latest_of_a_copied_run(tmp_path):
-    for name in ('a', 'b'):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / 'epoch_3.pth').touch()
-        (tmp_path / name / 'last_checkpoint').write_text(str(tmp_path / 'a' / 'epoch_3.pth'))
-    assert folders.latest_checkpoint(tmp_path / 'b') == str(tmp_path / 'b' / 'epoch_3.pth')
-
-
-def test_note_in_another_encoding(tmp_path):
-    (tmp_path / 'epoch_3.pth').touch()
-    (tmp_path / 'last_checkpoint').write_bytes('C:/Jürgen/epoch_3.pth'.encode('cp1252'))
-    assert folders.latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_3.pth')

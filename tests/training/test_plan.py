@@ -43,18 +43,18 @@ def test_averages_are_asked():
 def test_a_report_of_several_rates():
     """Layers with rates of their own, a trap of mmengine, accumulation, many processes."""
     groups = [
-        Group(0.1, 1e-4, {'weights': 3}, 1000),
-        Group(1.0, 1e-4, {'weights': 1, 'norms': 2}, 100),
-        Group(0.1, 0.0, {'norms': 5, 'biases': 1}, 50),
+        Group(dict(lr=0.1, weight_decay=1e-4), {'weights': 3}, 1000),
+        Group(dict(lr=1.0, weight_decay=1e-4), {'weights': 1, 'norms': 2}, 100),
+        Group(dict(lr=0.1), {'norms': 5, 'biases': 1}, 50),
     ]
     points = [Point(i, [0.1, 1.0, 0.1], [1e-4, 1e-4, 0.0], None) for i in (0, 99)]
     plan = Plan(
         1150, 1150, 25600, (8, 32, 2), 100, 100, None, groups, points, points, [], [], 'cpu'
     )
     text = report(plan, 'a title')
-    assert 'batch  512 images a step: 32 x 8 processes x 2 accumulated' in text
+    assert '512 images a step: batch_size 32, processes 8, accumulative_counts 2' in text
     assert 'run    100 iterations, 50 steps of the optimizer' in text
     assert 'Some norms have weight decay, others have none' in text
-    assert 'iteration  lr 1  lr 2  decay 1  decay 2  decay 3' in text
-    assert '1 weight, 2 norms' in text
-    assert '5 norms, 1 bias' in text
+    assert 'iteration  lr 1  lr 2  decay 1  decay 3' in text
+    assert 'weights 1, norms 2' in text
+    assert 'norms 5, biases 1' in text

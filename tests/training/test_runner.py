@@ -9,19 +9,21 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from mmengine.config import Config
 from mmengine.optim import CosineAnnealingLR
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
 from mobileone_mm.errors import InputError
-from mobileone_mm.training.run_model import require_units, unwrapped
-from mobileone_mm.training.runner import Runner, checked_resume, join_cpu_group
+from mobileone_mm.runs.prepare import Prepared
+from mobileone_mm.runs.running import _build
+from mobileone_mm.training.run_model import has_branches, unwrapped
+from mobileone_mm.training.runner import Runner, checked_resume
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
+from mobileone_mm.weights.reading import read_checkpoint
 
 from .conftest import loader
-
-EMA = dict(type='EMAHook', momentum=0.3)
 
 
 def names(runner):
@@ -106,15 +108,19 @@ def test_a_model_without_a_backbone_is_compiled_by_mmengine(value, make_runner, 
 
 
 @pytest.mark.parametrize('timeout', [None, 60])
-def test_a_process_group_on_the_cpu(timeout, monkeypatch):
+def test_a_process_group_on_the_cpu(timeout, make_runner, monkeypatch):
     given = []
+    runner = make_runner(kind=Runner)
+    runner._distributed = True
+    monkeypatch.setattr(MMEngineRunner, 'setup_env', lambda self, env_cfg: None)
     monkeypatch.setattr(dist, 'init_process_group', lambda *args, **kw: given.append((args, kw)))
     monkeypatch.setenv('RANK', '3')
-    monkeypatch.delenv('LOCAL_RANK', raising=False)
-    join_cpu_group(timeout)
+    monkeypatch.delenv('LOCAL_RANK')
+    runner.setup_env(dict(dist_cfg=dict(timeout=timeout)) if timeout else {})
     limit = timedelta(seconds=60) if timeout else None
     assert given == [(('gloo',), dict(timeout=limit))]
     assert os.environ.pop('LOCAL_RANK') == '3'
+    assert str(Runner.log_dirs[-1]) == runner.log_dir
 
 
 def test_the_wrapper_on_the_cpu(make_runner, monkeypatch):
@@ -134,11 +140,6 @@ def test_the_wrapper_on_the_cpu(make_runner, monkeypatch):
     )  # fmt: skip
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
     assert 'sync_bn' not in runner.cfg
-
-
-def test_log_folders_are_recorded(make_runner):
-    runner = make_runner(kind=Runner)
-    assert str(Runner.log_dirs[-1]) == runner.log_dir
 
 
 def resumed(make_runner, tmp_path, *hooks, epoch=2, **settings):
@@ -177,13 +178,72 @@ def test_resume_with_the_same_batch_size_changes_no_iteration(make_runner, tmp_p
     assert 'starts at iteration' not in ''.join(capfd.readouterr())
 
 
-def test_resume_of_an_average_without_its_hook(make_runner, tmp_path, capfd):
-    make_runner(EMA, kind=Runner, name='source').train()
+def test_the_config_of_a_resumed_run_starts_a_new_run(tiny_config, tool, tmp_path, capfd):
+    """And a run that has reached its end says so."""
+    run = tmp_path / 'run'
+    config = tiny_config('cls', 'default_hooks.update(checkpoint=dict(save_best=None))\n')
+    first = ('train', config, '--work-dir', run, '--no-validate')
+    assert tool(*first) == 0
+    weights = run / 'epoch_1.pth'
     capfd.readouterr()
-    resumed(make_runner, tmp_path, epochs=3).train()
-    assert 'this run has none: it continues from the averaged' in ''.join(capfd.readouterr())
-    resumed(make_runner, tmp_path, EMA, epochs=3).train()
-    assert 'this run has none' not in ''.join(capfd.readouterr())
+    resume = ('--resume', '--cfg-options', f'load_from={weights}')
+    assert tool(*first, *resume) == 0
+    end = (
+        f"'{weights}' is the end of its run (epoch 1 of 1), so nothing is trained; to train longer"
+    )
+    assert f'{end}, raise train_cfg.max_epochs' in ''.join(capfd.readouterr())
+    assert tool(*first, *resume, 'train_cfg.max_epochs=2') == 0
+    assert 'end of its run' not in ''.join(capfd.readouterr())
+    assert read_checkpoint(run / 'epoch_2.pth')['meta']['iter'] == 4
+    dumped = run / 'cls.py'
+    for path in (dumped, max(run.glob('*/vis_data/config.py'))):
+        found = Config.fromfile(path)
+        assert (found.load_from, found.resume) == (str(weights), False)
+    new = ('train', dumped, '--work-dir', tmp_path / 'new', '--no-validate')
+    assert tool(*new, '--cfg-options', 'train_cfg.max_epochs=1') == 0
+    assert read_checkpoint(tmp_path / 'new' / 'epoch_1.pth')['meta']['iter'] == 2
+
+
+@pytest.mark.parametrize(
+    ('written', 'kept'),
+    [
+        (dict(load_from='weights'), 'weights'),
+        (dict(load_from='run', resume=True), None),
+        (dict(resume=False), None),
+    ],
+)
+def test_what_the_written_config_keeps_of_the_start(written, kept, monkeypatch):
+    monkeypatch.setattr(Runner, 'from_cfg', lambda cfg: SimpleNamespace(cfg=cfg))
+    runner = _build(Prepared(Config(dict(load_from='last', resume=True)), Config(written)))
+    assert (runner.cfg.load_from, runner.cfg.resume) == (kept, False)
+    assert (runner._load_from, runner._resume) == ('last', True)
+
+
+@pytest.mark.parametrize('constructor', ['mobileone_mm.OptimWrapperConstructor', None])
+@pytest.mark.parametrize(
+    ('optimizer', 'lr', 'decay'),
+    [
+        (dict(type='AdamW', lr=0.5), 0.5, 0.01),
+        (dict(type='SGD', weight_decay=0.25), 1e-3, 0.25),
+        (dict(type='Adagrad'), 0.01, 0),
+    ],
+)
+def test_an_optimizer_without_rate_or_decay(make_runner, constructor, optimizer, lr, decay):
+    """What the config does not give is the default of the class, also for the multipliers."""
+    runner = make_runner(kind=Runner)
+    rules = dict(norm_decay_mult=0.0, bias_lr_mult=2.0, custom_keys=dict(head=dict(lr_mult=10.0)))
+    wrapper = dict(optimizer=optimizer, paramwise_cfg=rules)
+    if constructor:
+        wrapper['constructor'] = constructor
+    wrapper = runner.build_optim_wrapper(wrapper)
+    found = {id(g['params'][0]): (g['lr'], g['weight_decay']) for g in wrapper.param_groups}
+    named = {name: found[id(p)] for name, p in runner.model.named_parameters()}
+    stage = 'backbone.stage1.0.branch_scale'
+    assert named['head.weight'] == pytest.approx((10 * lr, decay))
+    assert named[f'{stage}.conv.weight'] == (lr, decay)
+    assert named[f'{stage}.norm.weight'] == (lr, 0)
+    plain = runner.build_optim_wrapper(dict(optimizer=optimizer))
+    assert (plain.param_groups[0]['lr'], plain.param_groups[0]['weight_decay']) == (lr, decay)
 
 
 class Fake:
@@ -255,10 +315,11 @@ def test_the_model_of_a_run():
     assert unwrapped(wrapper) is inner
     assert unwrapped(inner) is inner
     with pytest.raises(InputError, match=r'^custom_hooks: SomeHook expects a MobileOne'):
-        require_units(inner, 'SomeHook')
+        has_branches(inner, 'SomeHook')
 
 
-def test_iterations_are_not_corrected_in_loops_without_epochs(make_runner, tmp_path):
+def test_loops_without_epochs(make_runner, tmp_path, capfd):
+    """A resumed run keeps its iteration, and says that it is at its end."""
     cfg = dict(by_epoch=False, max_iters=4, val_interval=10)
     checkpoint = dict(by_epoch=False, interval=2)
     runner = make_runner(kind=Runner, name='source', checkpoint=checkpoint)
@@ -271,4 +332,11 @@ def test_iterations_are_not_corrected_in_loops_without_epochs(make_runner, tmp_p
     use_safe_loader()
     other.train()
     assert other.iter == 6
+    assert 'end of its run' not in ''.join(capfd.readouterr())
+    last = make_runner(kind=Runner, name='end', checkpoint=checkpoint, resume=True,
+                       load_from=str(tmp_path / 'new' / 'iter_6.pth'))  # fmt: skip
+    last._train_loop = dict(cfg, max_iters=6)
+    last.train()
+    line = '(iter 6 of 6), so nothing is trained; to train longer, raise train_cfg.max_iters'
+    assert line in ''.join(capfd.readouterr())
     assert torch.isfinite(next(other.model.parameters())).all()
