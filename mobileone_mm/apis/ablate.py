@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from ..benchmark.ablation import draw, summarise, table
-from ..errors import InputError, check_least
+from ..errors import InputError, check_least, one_line
 from ..files import atomic_text
 from ..training.folders import check_writable
 from ..training.launch import ALLOCATOR
@@ -25,17 +26,18 @@ from .train import prepare_training
 
 
 class Run(NamedTuple):
-    """One training: a variant with a seed, its whole config as Python, and its work dir."""
+    """One training: a variant with a seed, its whole config as Python, its metric and its work dir."""
 
     variant: str
     seed: int
     text: str
+    metric: str
     folder: Path
 
     @property
     def key(self) -> str:
         """A digest of everything that the result depends on."""
-        parts = json.dumps([self.variant, self.seed, self.text])
+        parts = json.dumps(self[:4])
         return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
@@ -86,8 +88,14 @@ def ablate(
     metric = metric or best
     if not isinstance(metric, str) or metric == 'auto':
         raise InputError('--metric: save_best of the config names no metric; give its name')
-    runs = [_plan(cfg, name, seed, folder) for seed in seeds for name, cfg in configs.items()]
-    values = _run_all(runs, folder, _Trainer(root, metric, jobs, keep_checkpoints, device))
+    runs = []
+    for seed in seeds:
+        for name, cfg in configs.items():
+            cfg.merge_from_dict({'randomness.seed': seed})
+            place = folder / _place(name) / f'seed_{seed}'
+            runs.append(Run(name, seed, cfg.pretty_text, metric, place))
+    train = _Trainer(root / 'tools' / 'train.py', jobs, keep_checkpoints, device)
+    values = _run_all(runs, folder, train)
     summary = summarise(values, metric)
     atomic_text(folder / 'ablation.json', json.dumps(summary, indent=2) + '\n')
     text = '\n'.join(table(summary))
@@ -105,10 +113,8 @@ def read_variants(path: str | Path) -> dict[str, dict[str, Any]]:
     """
     try:
         found = Config.fromfile(path).get('variants')
-    except FileNotFoundError as error:
-        raise InputError(f"variants '{path}': no such file; check the path") from error
     except Exception as error:  # the file is a program: it can raise anything
-        raise InputError(f"variants '{path}': cannot be read: {error}") from error
+        raise InputError(f"variants '{path}': cannot be read: {one_line(error)}") from error
     if not isinstance(found, Mapping) or len(found) < 2:
         raise InputError(
             f"variants '{path}': expected a dict 'variants' with two or more names, each with a dict "
@@ -139,19 +145,20 @@ def _configure(config: str | Path, name: str, options: dict[str, Any]) -> Config
     return prepared.written  # each run adapts the config to its machine
 
 
-def _plan(cfg: Config, name: str, seed: int, folder: Path) -> Run:
-    cfg = cfg.copy()
-    cfg.merge_from_dict({'randomness.seed': seed})
-    return Run(name, seed, cfg.pretty_text, folder / _place(name) / f'seed_{seed}')
-
-
 def _place(name: Any) -> str:
     return ''.join(c if c.isalnum() or c in '.-' else '_' for c in str(name))
 
 
 def _run_all(runs: list[Run], folder: Path, train: _Trainer) -> dict[str, dict[int, float]]:
     record = folder / 'runs.json'
-    done = _recorded(record)
+    try:
+        found = json.loads(record.read_text()) if record.is_file() else {}
+        done = {str(key): float(value) for key, value in found.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"--work-dir: '{record}' is not a record of runs ({error}); remove it, or choose another "
+            'folder'
+        ) from error
     left = [run for run in runs if run.key not in done]
     print(f'{len(runs)} runs, {len(runs) - len(left)} of them done before', flush=True)
     with ThreadPoolExecutor(train.jobs) as pool:
@@ -161,7 +168,7 @@ def _run_all(runs: list[Run], folder: Path, train: _Trainer) -> dict[str, dict[i
                 run, value = tasks[task], task.result()
                 done[run.key] = value
                 atomic_text(record, json.dumps(done, indent=2) + '\n')
-                result = f'{run.variant}, seed {run.seed}: {train.metric} {value:g}'
+                result = f'{run.variant}, seed {run.seed}: {run.metric} {value:g}'
                 print(f'[{number}/{len(left)}] {result}', flush=True)
         except BaseException:
             train.stop()
@@ -172,45 +179,33 @@ def _run_all(runs: list[Run], folder: Path, train: _Trainer) -> dict[str, dict[i
     return values
 
 
-def _recorded(path: Path) -> dict[str, float]:
-    try:
-        found = json.loads(path.read_text()) if path.is_file() else {}
-        return {str(key): float(value) for key, value in found.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"--work-dir: '{path}' is not a record of runs ({error}); remove it, or choose another "
-            'folder'
-        ) from error
-
-
+@dataclass
 class _Trainer:
     """Trains one run in a process of its own and returns its metric; several threads call it."""
 
-    def __init__(
-        self, root: Path, metric: str, jobs: int, keep_checkpoints: bool, device: str | None
-    ) -> None:
-        self.tool, self.metric, self.jobs = str(root / 'tools' / 'train.py'), metric, jobs
-        self.keep_checkpoints, self.device = keep_checkpoints, device
-        # A process starts and is registered under the lock, so that stop() sees every process.
-        self._lock = Lock()
-        self._stopped = False
-        self._running: set[subprocess.Popen] = set()
-        threads = max(1, (os.cpu_count() or 1) // jobs)
-        limits = {'OMP_NUM_THREADS': str(threads)} if jobs > 1 else {}
-        self.environment = {'GLIBC_TUNABLES': ALLOCATOR, **limits, **os.environ}
+    tool: Path
+    jobs: int
+    keep_checkpoints: bool
+    device: str | None
+    # A process starts and is registered under the lock, so that stop() sees every process.
+    _lock: Lock = field(default_factory=Lock)
+    _stopped: bool = False
+    _running: set[subprocess.Popen] = field(default_factory=set)
 
     def __call__(self, run: Run) -> float:
-        run.folder.mkdir(parents=True, exist_ok=True)
         config, log = run.folder / 'config.py', run.folder / 'log.txt'
         atomic_text(config, run.text)
-        command = [sys.executable, self.tool, str(config), '--work-dir', str(run.folder)]
+        command = [sys.executable, str(self.tool), str(config), '--work-dir', str(run.folder)]
         command += ['--device', self.device] if self.device is not None else []
+        threads = max(1, (os.cpu_count() or 1) // self.jobs)
+        limits = {'OMP_NUM_THREADS': str(threads)} if self.jobs > 1 else {}
+        environment = {'GLIBC_TUNABLES': ALLOCATOR, **limits, **os.environ}
         with log.open('w') as file:
             with self._lock:
                 if self._stopped:
                     raise InputError('stopped')
                 process = subprocess.Popen(
-                    command, stdout=file, stderr=subprocess.STDOUT, env=self.environment
+                    command, stdout=file, stderr=subprocess.STDOUT, env=environment
                 )
                 self._running.add(process)
             code = process.wait()
@@ -225,7 +220,7 @@ class _Trainer:
                 f"variant '{run.variant}', seed {run.seed}: exit code {code}: {lines[-1][:300]}; the "
                 f"whole log is '{log}'"
             )
-        return self._last_value(run.folder)
+        return _last_value(run)
 
     def stop(self) -> None:
         """End all runs in progress, and start no other."""
@@ -234,14 +229,15 @@ class _Trainer:
             for process in self._running:
                 process.terminate()
 
-    def _last_value(self, folder: Path) -> float:
-        """Return the last value of the metric in the log of mmengine's local back end."""
-        files = sorted(folder.glob('*/vis_data/scalars.json'))
-        lines = map(json.loads, files[-1].read_text().splitlines()) if files else ()
-        found = [line[self.metric] for line in lines if self.metric in line]
-        if not found:
-            raise InputError(
-                f"--metric: '{self.metric}' is not in the log '{folder / 'log.txt'}'; does the run "
-                'validate after its last epoch?'
-            )
-        return float(found[-1])
+
+def _last_value(run: Run) -> float:
+    """Return the last value of the metric in the log of mmengine's local back end."""
+    files = sorted(run.folder.glob('*/vis_data/scalars.json'))
+    lines = map(json.loads, files[-1].read_text().splitlines()) if files else ()
+    found = [line[run.metric] for line in lines if run.metric in line]
+    if not found:
+        raise InputError(
+            f"--metric: '{run.metric}' is not in the log '{run.folder / 'log.txt'}'; does the run "
+            'validate after its last epoch?'
+        )
+    return float(found[-1])

@@ -14,13 +14,7 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 
-from ..benchmark.input import (
-    InputSpeed,
-    StagedPipeline,
-    input_report,
-    measure_stages,
-    measure_workers,
-)
+from ..benchmark.input import InputSpeed, StagedPipeline, input_report, measure
 from ..benchmark.train_step import measure_train_step
 from ..config.explain import config_faults
 from ..errors import InputError, check_least
@@ -67,10 +61,8 @@ def measure_input(
     changes = [options, {**options, **against}] if against else [options]
     configs = [prepare(config, overrides, TRAIN_IMAGES).cfg for overrides in changes]
     pipelines = [_pipeline(cfg, num) for cfg in configs]
-    measure_stages(pipelines, repeats)
-    measure_workers(pipelines, workers, repeats)
+    speeds = measure(pipelines, workers, repeats)
     rate = _step_rate(configs[0], pipelines[0]) if train_step else None
-    speeds = [pipeline.speed for pipeline in pipelines]
     print(input_report(speeds, rate, target_rate))
     return speeds, rate
 
@@ -97,4 +89,4 @@ def _step_rate(cfg: Config, pipeline: StagedPipeline) -> float:
     finally:
         logger.setLevel(level)
     cost = measure_train_step(model, optimizer, [pipeline.example])
-    return pipeline.speed.batch_size / cost.seconds
+    return pipeline.batch_size / cost.seconds

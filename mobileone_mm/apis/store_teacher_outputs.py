@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from mmengine.registry import DATASETS, MODELS
 from ..config.explain import config_faults
 from ..config.tree import datasets
 from ..distill import stored
-from ..distill.teachers import describe
-from ..distill.views import SIGNATURE, FixedView, wrap_pipeline
+from ..distill.views import FixedView, wrap_pipeline
 from ..errors import InputError, check_least
 from ..inference.images import with_progress
 from ..runs.prepare import TEACHERS, prepare
@@ -54,6 +54,48 @@ def store_teacher_outputs(
     check_least(0, first_view=first_view, topk=topk, seed=seed)
     chosen = select_device(device)
     cfg = prepare(config, cfg_options, TEACHERS).cfg
+    model = _model(cfg)
+    if topk > model.num_classes:
+        raise InputError(f'--topk: got {topk}; the teachers have {model.num_classes} classes')
+    check_writable(out_dir, 'out_dir')
+    model.data_preprocessor.to(chosen)
+    dataset, transforms = _dataset(cfg, seed)
+    (fixed,) = (step for step in dataset.pipeline.transforms if isinstance(step, FixedView))
+    paths = (dataset.get_data_info(index)['img_path'] for index in range(len(dataset)))
+    keys = np.array(sorted({fixed.key_of(path) for path in paths}), np.uint64)
+    meta = stored.OutputsMeta(
+        num_classes=model.num_classes,
+        topk=topk or model.num_classes,
+        temperature=model.distill_loss.temperature,
+        teachers=[stored.describe(spec) for spec in model.teacher_specs],
+        fingerprints=[teacher.fingerprint() for teacher in model.teachers.members],
+        transforms=stored.plain_config(transforms),
+        seed=seed,
+        images=sha256(keys.tobytes()).hexdigest(),
+    )
+    settings = dict(
+        dataset=dataset,
+        batch_size=batch_size or cfg.train_dataloader.batch_size,
+        num_workers=cfg.train_dataloader.get('num_workers', 0),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'),
+    )
+    folder, wanted = Path(out_dir).expanduser(), range(first_view, first_view + views)
+    kept = _check_existing(folder, wanted, meta)
+    for view in wanted:
+        path = stored.view_path(folder, view)
+        if view in kept:
+            print(f'{path}: exists already')
+            continue
+        fixed.view = view
+        loader: Any = Runner.build_dataloader(settings)
+        rows = meta.rows(keys)
+        _fill(rows, with_progress(loader, f'View {view}'), model, meta)
+        stored.write_view(path, rows, meta)
+        print(f'{path}: {_summary(rows)}')
+
+
+def _model(cfg: Config) -> Any:
     if 'outputs' in cfg.model:
         cfg.model.outputs = None
     with config_faults(cfg):
@@ -64,132 +106,61 @@ def store_teacher_outputs(
                 'with mobileone_mm.DistillClassifier'
             )
         model.load_teachers()
-    if topk > model.num_classes:
-        raise InputError(f'--topk: got {topk}; the teachers have {model.num_classes} classes')
-    check_writable(out_dir, 'out_dir')
-    model.data_preprocessor.to(chosen)
-    storing = _Storing(cfg, model, topk or model.num_classes, seed, batch_size)
-    storing.run(Path(out_dir).expanduser(), range(first_view, first_view + views))
+    return model
 
 
-class _Storing:
-    """Makes views one after the other: dataset, teachers, and what all views have in common."""
-
-    def __init__(
-        self, cfg: Config, model: Any, topk: int, seed: int, batch_size: int | None
-    ) -> None:
-        found = list(datasets(cfg, 'train_dataloader'))
-        if len(found) != 1:
-            raise InputError(
-                f'train_dataloader.dataset: joins {len(found)} datasets; store the outputs of one'
-            )
-        ((path, dataset),) = found
-        root = str(Path(dataset.get('data_root') or ''))
-        wrapper = dict(type='mobileone_mm.FixedView', root=root, seed=seed)
-        fields = 'teacher_name', 'teacher_signature'
-        steps = wrap_pipeline(dataset['pipeline'], f'{path}.pipeline', wrapper, *fields)
-        with config_faults(cfg):
-            self.dataset = DATASETS.build({**dataset, 'pipeline': steps})
-        (self.fixed,) = (t for t in self.dataset.pipeline.transforms if isinstance(t, FixedView))
-        self.model = model
-        self.loader = dict(
-            batch_size=batch_size or cfg.train_dataloader.batch_size,
-            num_workers=cfg.train_dataloader.get('num_workers', 0),
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            collate_fn=dict(type='default_collate'),
+def _dataset(cfg: Config, seed: int) -> tuple[Any, Any]:
+    """Build the training set with views of its images; return it with their transforms."""
+    found = list(datasets(cfg, 'train_dataloader'))
+    if len(found) != 1:
+        raise InputError(
+            f'train_dataloader.dataset: joins {len(found)} datasets; store the outputs of one'
         )
-        paths = (self.dataset.get_data_info(i)['img_path'] for i in range(len(self.dataset)))
-        names = [self.fixed.name_of(path) for path in paths]
-        self.keys = self._keys(names)
-        self.meta = stored.OutputsMeta(
-            num_classes=model.num_classes,
-            topk=topk,
-            temperature=model.distill_loss.temperature,
-            teachers=[describe(spec) for spec in model.teacher_specs],
-            fingerprints=[teacher.fingerprint() for teacher in model.teachers.members],
-            transforms=stored.plain_config(steps[1]['transforms']),
-            seed=seed,
-            images=stored.digest_of(self.keys),
-            depths=sorted({name.count('/') + 1 for name in names}, reverse=True),
-        )
+    ((path, dataset),) = found
+    root = str(Path(dataset.get('data_root') or ''))
+    wrapper = dict(type='mobileone_mm.FixedView', root=root, seed=seed)
+    fields = 'teacher_key', 'teacher_signature'
+    steps = wrap_pipeline(dataset['pipeline'], f'{path}.pipeline', wrapper, *fields)
+    with config_faults(cfg):
+        return DATASETS.build({**dataset, 'pipeline': steps}), steps[1]['transforms']
 
-    @staticmethod
-    def _keys(names: Iterable[str]) -> np.ndarray:
-        """Return the sorted keys of the images."""
-        found: dict[int, str] = {}
-        for name in names:
-            other = found.setdefault(stored.image_key(name), name)
-            if other != name:
-                raise InputError(f"images '{name}' and '{other}' have one key; rename one")
-        return np.array(sorted(found), np.uint64)
 
-    def run(self, folder: Path, wanted: range) -> None:
-        damaged = self._check_existing(folder)
-        existing = set(stored.views_in(folder)) - set(damaged)
-        missing = [view for view in wanted if view not in existing]
-        rests, unreadable = [], 0
-        for view in missing:
-            tensors = self._view(view)
-            path = stored.write_view(folder, view, tensors, self.meta)
-            print(f'{path}: {path.stat().st_size} bytes')
-            sums = tensors['scores'].sum(1, dtype=np.float64)
-            readable = np.count_nonzero(sums)
-            unreadable = len(sums) - readable
-            rests.append(1 - sums.sum() / max(1, readable))
-        for what, views in (
-            ('exist already', [view for view in wanted if view in existing]),
-            ('were damaged and are written again', [view for view in damaged if view in wanted]),
-        ):
-            if views:
-                print(f'views that {what}: {", ".join(map(str, views))}')
-        for view in damaged:
-            if view not in wanted:
-                print(f'view {view} is damaged; write it again with --first-view {view} --views 1')
-        if missing:
-            print(
-                f'{readable} images in each view; the stored classes leave {np.mean(rests):.4f} of '
-                'the probability to the others'
-            )
-        if unreadable:
-            print(f'{unreadable} images could not be read and have no outputs')
+def _check_existing(folder: Path, wanted: range, meta: stored.OutputsMeta) -> set[int]:
+    """Check the settings of the views in the folder, and return those that are not damaged."""
+    kept = set()
+    for view in stored.views_in(folder):
+        path = stored.view_path(folder, view)
+        try:
+            _, there = stored.open_view(path, verify=True)
+        except stored.DamagedViewError:
+            again = 'is written' if view in wanted else f'write it with --first-view {view}'
+            print(f'{path}: is damaged; {again} again')
+            continue
+        there.check(path, **asdict(meta))
+        kept.add(view)
+    return kept
 
-    def _check_existing(self, folder: Path) -> list[int]:
-        """Compare the views of the folder with the settings of this call; return the damaged ones."""
-        damaged = []
-        for view in stored.views_in(folder):
-            path = stored.view_path(folder, view)
-            try:
-                _, there = stored.open_view(path, verify=True)
-            except stored.DamagedViewError:
-                damaged.append(view)
-                continue
-            for name, now in asdict(self.meta).items():
-                own = stored.plain_config(getattr(there, name))
-                if own != now:
-                    raise InputError(
-                        f"out_dir: '{path}' has other {name} ({own}; now: {now}); give another folder"
-                    )
-        return damaged
 
-    def _view(self, view: int) -> dict[str, np.ndarray]:
-        """Make the tensors of a view; the row of an unreadable image stays 0."""
-        self.fixed.view = view
-        loader: Any = Runner.build_dataloader(dict(self.loader, dataset=self.dataset))
-        scores = np.zeros((len(self.keys), self.meta.topk), np.float16)
-        classes_type = np.uint16 if self.meta.num_classes <= 1 << 16 else np.uint32
-        classes = np.zeros(scores.shape, classes_type)
-        signatures = np.zeros((len(self.keys), SIGNATURE), np.uint8)
-        for batch in with_progress(loader, f'View {view}'):
-            data = self.model.data_preprocessor(batch, training=False)
-            names = [stored.image_key(sample.teacher_name) for sample in data['data_samples']]
-            rows = np.searchsorted(self.keys, np.array(names, np.uint64))
-            found = self.model.teachers.scores(data['inputs'], self.meta.temperature).cpu()
-            if self.meta.topk < self.meta.num_classes:
-                found, greatest = found.topk(self.meta.topk, dim=1)
-                classes[rows] = greatest
-            scores[rows] = found
-            signatures[rows] = [sample.teacher_signature for sample in data['data_samples']]
-        tensors: dict[str, np.ndarray] = dict(keys=self.keys, scores=scores, signatures=signatures)
-        if self.meta.topk < self.meta.num_classes:
-            tensors['classes'] = classes
-        return tensors
+def _fill(rows: np.ndarray, batches: Any, model: Any, meta: stored.OutputsMeta) -> None:
+    """Fill the rows of a view; that of an unreadable image stays 0."""
+    all_keys = rows['key'].copy()
+    for batch in batches:
+        data = model.data_preprocessor(batch, training=False)
+        samples = data['data_samples']
+        keys = np.array([sample.teacher_key for sample in samples], np.uint64)
+        places = np.searchsorted(all_keys, keys)
+        scores = model.teachers.scores(data['inputs'], meta.temperature).cpu()
+        if meta.topk < meta.num_classes:
+            scores, rows['classes'][places] = scores.topk(meta.topk, dim=1)
+        rows['scores'][places] = scores
+        rows['signature'][places] = [sample.teacher_signature for sample in samples]
+
+
+def _summary(rows: np.ndarray) -> str:
+    sums = rows['scores'].sum(1, dtype=np.float64)
+    readable = np.count_nonzero(sums)
+    return (
+        f'{readable} images, {rows.nbytes} bytes; the stored classes leave '
+        f'{1 - sums.sum() / max(1, readable):.4f} of the probability to the others; '
+        f'{len(rows) - readable} images could not be read and have no outputs'
+    )

@@ -44,13 +44,10 @@ class InputSpeed:
 
 
 class StagedPipeline:
-    """A loader whose transforms can be timed one by one.
+    """A loader without workers whose transforms can be timed one by one.
 
-    The loader has no workers. Its dataset, or the one inside its wrappers, has a ``pipeline`` of
-    transforms. A pass over :attr:`batches` has ``num`` images.
-
-    Raises:
-        InputError: The dataset has no list of transforms.
+    A pass over :attr:`batches` has ``num`` images. An InputError says that the dataset, or the one
+    inside its wrappers, has no list of transforms.
     """
 
     def __init__(self, loader: DataLoader, num: int) -> None:
@@ -65,102 +62,92 @@ class StagedPipeline:
                 f'train_dataloader.dataset: {type(inner).__name__} has no list of transforms of its '
                 'own; measure the dataset inside it'
             )
-        size = loader.batch_size or 1
+        self.batch_size = loader.batch_size or 1
         order = np.random.default_rng(0).permutation(len(self.dataset))
-        self.batches = np.resize(order, (max(1, num // size), size)).tolist()
-        self.speed = InputSpeed(size)
+        shape = max(1, num // self.batch_size), self.batch_size
+        self.batches = np.resize(order, shape).tolist()
         self.example: Any = None
         self._reading = 0.0
         self._stages: dict[str, Any] = {}
         for transform in transforms:
             kind = type(transform).__name__
             if hasattr(transform, 'content'):  # LoadImage: reading and decoding are two stages
-                transform.content = self._timed_read(transform.content)
+                transform.content = partial(self._timed_read, transform.content)
                 kind = 'decode'
             same = sum(name.partition(' ')[0] == kind for name in self._stages)
             self._stages[f'{kind} #{same + 1}' if same else kind] = transform
 
-    def _timed_read(self, read: Any) -> Any:
-        def call(*args: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return read(*args)
-            finally:
-                self._reading += time.perf_counter() - start
-
-        return call
-
-    def prepare(self, indices: Sequence[int]) -> dict[str, float]:
-        """Prepare a batch and return the seconds of each stage, summed over its images."""
-        spent = dict.fromkeys([READ, *self._stages, COLLATE], 0.0)
-        samples = []
-        for index in indices:
-            set_random_seed(index)  # two pipelines draw the same random numbers for an image
-            results = self.dataset.get_data_info(index)
-            for name, transform in self._stages.items():
-                self._reading, start = 0.0, time.perf_counter()
-                results = transform(results)
-                spent[name] += time.perf_counter() - start - self._reading
-                spent[READ] += self._reading
-                if results is None:
-                    break
-            else:
-                samples.append(results)
-        if not samples:
-            raise InputError(f'train_dataloader: none of {len(indices)} images could be loaded')
+    def _timed_read(self, read: Any, path: str) -> bytes:
         start = time.perf_counter()
-        self.example = self.loader.collate_fn(samples)
-        spent[COLLATE] = time.perf_counter() - start
-        return spent
+        try:
+            return read(path)
+        finally:
+            self._reading += time.perf_counter() - start
+
+    def with_workers(self, number: int) -> DataLoader:
+        """Make a loader of the same batches with worker processes."""
+        return DataLoader(
+            self.dataset,
+            batch_sampler=self.batches,
+            num_workers=number,
+            collate_fn=self.loader.collate_fn,
+            worker_init_fn=self.loader.worker_init_fn,
+            persistent_workers=number > 0,
+        )
+
+    def run(self) -> dict[str, float]:
+        """Prepare all batches and return the seconds of each stage, per image."""
+        spent = dict.fromkeys([READ, *self._stages, COLLATE], 0.0)
+        for indices in self.batches:
+            samples = [self._sample(index, spent) for index in indices]
+            samples = [sample for sample in samples if sample is not None]
+            if not samples:
+                raise InputError(f'train_dataloader: none of {len(indices)} images could be loaded')
+            start = time.perf_counter()
+            self.example = self.loader.collate_fn(samples)
+            spent[COLLATE] += time.perf_counter() - start
+        images = sum(map(len, self.batches))
+        return {name: seconds / images for name, seconds in spent.items()}
+
+    def _sample(self, index: int, spent: dict[str, float]) -> Any:
+        set_random_seed(index)  # two pipelines draw the same random numbers for an image
+        results = self.dataset.get_data_info(index)
+        for name, transform in self._stages.items():
+            self._reading, start = 0.0, time.perf_counter()
+            results = transform(results)
+            spent[name] += time.perf_counter() - start - self._reading
+            spent[READ] += self._reading
+            if results is None:
+                break
+        return results
 
 
-def measure_stages(pipelines: Sequence[StagedPipeline], repeats: int) -> None:
-    """Time the stages on one thread, as in a worker; the batches of several pipelines take turns.
+def measure(
+    pipelines: Sequence[StagedPipeline], num_workers: Sequence[int], repeats: int
+) -> list[InputSpeed]:
+    """Measure the stages of some pipelines, and their loaders with some numbers of workers.
 
-    One pass more than ``repeats``, before them, fills the caches; it reads from the storage. The
-    :attr:`~StagedPipeline.speed` of each pipeline gets ``stages`` and ``first_read``.
+    The passes of the pipelines take turns. The stages run on one thread, as in a worker. One pass
+    more than ``repeats``, before them, fills the caches; it reads from the storage.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        passes = [_stage_pass(pipelines) for _ in range(repeats + 1)]
+        turns = [[pipeline.run() for pipeline in pipelines] for _ in range(repeats + 1)]
     finally:
         torch.set_num_threads(threads)
-    for pipeline, (first, *counted) in zip(pipelines, zip(*passes, strict=True), strict=True):
-        pipeline.speed.first_read = first[READ]
-        pipeline.speed.stages = {name: median(run[name] for run in counted) for name in first}
-
-
-def _stage_pass(pipelines: Sequence[StagedPipeline]) -> list[dict[str, float]]:
-    """Return the seconds per image of each stage, by pipeline."""
-    sums: list[dict[str, float]] = [{} for _ in pipelines]
-    rounds = list(zip(*(pipeline.batches for pipeline in pipelines), strict=False))
-    for batches in rounds:
-        for pipeline, batch, total in zip(pipelines, batches, sums, strict=True):
-            for name, spent in pipeline.prepare(batch).items():
-                total[name] = total.get(name, 0.0) + spent / len(batch) / len(rounds)
-    return sums
-
-
-def measure_workers(
-    pipelines: Sequence[StagedPipeline], num_workers: Sequence[int], repeats: int
-) -> None:
-    """Measure the rate of the loader with some numbers of workers; several loaders take turns."""
+    speeds = []
+    for pipeline, (first, *counted) in zip(pipelines, zip(*turns, strict=True), strict=True):
+        stages = {name: median(run[name] for run in counted) for name in first}
+        speeds.append(InputSpeed(pipeline.batch_size, stages, first_read=first[READ]))
     for number in num_workers:
         passes: dict[str, Any] = {}
         for index, pipeline in enumerate(pipelines):
-            loader: DataLoader = DataLoader(
-                pipeline.dataset,
-                batch_sampler=pipeline.batches,
-                num_workers=number,
-                collate_fn=pipeline.loader.collate_fn,
-                worker_init_fn=pipeline.loader.worker_init_fn,
-                persistent_workers=number > 0,
-            )
-            passes[str(index)] = partial(deque, loader, maxlen=0)
+            passes[str(index)] = partial(deque, pipeline.with_workers(number), maxlen=0)
         times = interleaved(passes, repeats)
-        for pipeline, seconds in zip(pipelines, times.values(), strict=True):
-            pipeline.speed.workers[number] = sum(map(len, pipeline.batches)) / median(seconds)
+        for pipeline, speed, seconds in zip(pipelines, speeds, times.values(), strict=True):
+            speed.workers[number] = sum(map(len, pipeline.batches)) / median(seconds)
+    return speeds
 
 
 def input_report(
@@ -168,52 +155,38 @@ def input_report(
 ) -> str:
     """Format tables of stages and workers, and the number of cores that the model needs.
 
-    Args:
-        speeds: The pipeline, and the one that it is compared with, if any.
-        step_rate: Images per second of the training step.
-        target_rate: Images per second of the training step on another machine.
+    ``speeds`` are the pipeline and the one that it is compared with, if any. The rates are images per
+    second of the training step, here and on another machine.
     """
-    speed, against = speeds[0], speeds[1] if len(speeds) > 1 else None
-    parts = ['Stages, on one core', _stages(speed, against)]
-    parts += ['', 'Loader, with worker processes', _workers(speed, against), '']
+    speed, other = speeds[0], speeds[1] if len(speeds) > 1 else InputSpeed(0)
+    stages, others = ({**s.stages, 'all': sum(s.stages.values())} for s in (speed, other))
+    rows = [['stage', 'ms / image', 'share', 'images/s', 'time / against']]
+    for name, seconds in stages.items():
+        ratio = f'{seconds / others[name]:.2f}' if others.get(name) else '-'
+        share, rate = f'{seconds / stages["all"]:.0%}', _rate(1 / seconds) if seconds else '-'
+        rows.append([name, f'{seconds * 1e3:.3f}', share, rate, ratio])
+    counts = [['num_workers', 'images/s', 'per worker', 'time / against']]
+    for number, found in speed.workers.items():
+        ratio = f'{other.workers.get(number, 0) / found:.2f}'
+        counts.append([str(number), _rate(found), _rate(found / max(1, number)), ratio])
+    parts = []
+    for title, table in (('Stages, on one core', rows), ('Loader, with worker processes', counts)):
+        shown = table if len(speeds) > 1 else [row[:-1] for row in table]
+        parts += [title, text_table(shown, numbers_from=1), '']
     if speed.first_read:
         parts.append(
             f'The first pass read an image in {speed.first_read * 1e3:.3f} ms. That is the time of '
             'the storage, unless the files were in the page cache before.'
         )
     parts.append(f'One core prepares {_rate(speed.rate)} images/s (batches of {speed.batch_size}).')
-    for rate, name in ((step_rate, 'The training step here'), (target_rate, '--target-rate')):
-        if rate is not None:
-            cores = rate / speed.rate
+    for wanted, name in ((step_rate, 'The training step here'), (target_rate, '--target-rate')):
+        if wanted is not None:
+            cores = wanted / speed.rate
             parts.append(
-                f'{name}: {_rate(rate)} images/s; needs {cores:.2f} cores: '
+                f'{name}: {_rate(wanted)} images/s; needs {cores:.2f} cores: '
                 f'num_workers={math.ceil(cores)} or more.'
             )
     return '\n'.join(parts)
-
-
-def _stages(speed: InputSpeed, against: InputSpeed | None) -> str:
-    rows = [['stage', 'ms / image', 'share', 'images/s']]
-    total = sum(speed.stages.values())
-    other = against.stages | {'all': sum(against.stages.values())} if against else {}
-    for name, seconds in (speed.stages | {'all': total}).items():
-        row = [name, f'{seconds * 1e3:.3f}', f'{seconds / total:.0%}']
-        row.append(_rate(1 / seconds) if seconds else '-')
-        rows.append([*row, f'{seconds / other[name]:.2f}' if other.get(name) else '-'])
-    return _compared(rows, against)
-
-
-def _workers(speed: InputSpeed, against: InputSpeed | None) -> str:
-    rows = [['num_workers', 'images/s', 'per worker']]
-    for number, rate in speed.workers.items():
-        row = [str(number), _rate(rate), _rate(rate / max(1, number))]
-        rows.append([*row, f'{against.workers[number] / rate:.2f}' if against else ''])
-    return _compared(rows, against)
-
-
-def _compared(rows: list[list[str]], against: InputSpeed | None) -> str:
-    rows[0].append('time / against')
-    return text_table(rows if against else [row[:-1] for row in rows], numbers_from=1)
 
 
 def _rate(rate: float) -> str:

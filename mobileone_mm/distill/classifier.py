@@ -16,11 +16,8 @@ from ..errors import InputError
 from ..registry import MODELS
 from .losses import DistillLoss
 from .normalization import Normalization
-from .stored import TeacherOutputs
+from .stored import TeacherOutputs, describe
 from .teachers import Teachers, check_specs, fingerprints_at_hand
-
-#: arguments that the plain classifier does not have
-DISTILL_KEYS = ('teachers', 'distill_loss', 'outputs')
 
 
 @MODELS.register_module()
@@ -71,18 +68,21 @@ class DistillClassifier(ImageClassifier):
         )
         self.outputs = outputs or None
         self.teachers: Teachers | None = None
-        self._ready = False
 
     @staticmethod
     def student_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
         """Return the config of the student as a plain classifier of mmpretrain."""
-        student = {key: value for key, value in cfg.items() if key not in DISTILL_KEYS}
+        own = 'teachers', 'distill_loss', 'outputs'
+        student = {key: value for key, value in cfg.items() if key not in own}
         return {**student, 'type': 'mmpretrain.ImageClassifier'}
 
     def init_weights(self) -> None:
         """Initialise the student, and prepare the teachers or their stored outputs."""
         super().init_weights()
-        self._prepare()
+        if self.outputs is None:
+            self.load_teachers()
+        else:
+            self._check_outputs(TeacherOutputs(self.outputs, verify=True))
 
     def loss(self, inputs: Tensor, data_samples: list[Any]) -> dict[str, Tensor]:
         """Compute the losses of a batch.
@@ -98,7 +98,6 @@ class DistillClassifier(ImageClassifier):
         Raises:
             InputError: Stored outputs are used, and the batch has none.
         """
-        self._prepare()
         logits = self.head(self.extract_feat(inputs))
         scores = self._scores(inputs, data_samples)
         if not isinstance(logits, Tensor) or logits.shape != scores.shape:
@@ -126,26 +125,23 @@ class DistillClassifier(ImageClassifier):
                 print_log(f'Teacher: {teacher.name}', 'current')
         return self.teachers
 
-    def _prepare(self) -> None:
-        if self.outputs is None:
-            self.load_teachers()
-        elif not self._ready:
-            self._check_outputs(TeacherOutputs(self.outputs))
-            self._ready = True
-
     def _check_outputs(self, stored: TeacherOutputs) -> None:
-        stored.check(self.teacher_specs, self.distill_loss.temperature, self.num_classes)
+        stored.meta.check(
+            stored.folder,
+            num_classes=self.num_classes,
+            temperature=self.distill_loss.temperature,
+            teachers=[describe(spec) for spec in self.teacher_specs],
+        )
         if is_main_process():
             student = Normalization.of(self.data_preprocessor)
             found = fingerprints_at_hand(self.teacher_specs, student, self.num_classes)
             stored.check_weights(found)
-            for index, fingerprint in enumerate(found):
-                if fingerprint is None:
-                    print_log(
-                        f'model.teachers.{index}: there is no local checkpoint, so only its name is '
-                        'compared with that of the stored outputs',
-                        'current',
-                    )
+            for index in (index for index, known in enumerate(found) if known is None):
+                print_log(
+                    f'model.teachers.{index}: there is no local checkpoint, so only its name is '
+                    'compared with that of the stored outputs',
+                    'current',
+                )
         if self.distill_loss.alpha < 1 and getattr(self.data_preprocessor, 'batch_augments', None):
             raise InputError(
                 'model.outputs: batch augments mix stored outputs in the place of hard labels, so '

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
-
-KEYS = ('mean', 'std', 'to_rgb')
 
 
 @dataclass(frozen=True)
@@ -22,15 +20,28 @@ class Normalization:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # by channel, in the order after to_rgb
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     to_rgb: bool = False  # whether BGR becomes RGB
+    KEYS: ClassVar = ('mean', 'std', 'to_rgb')
 
     @classmethod
-    def of(cls, preprocessor: Any, default: Normalization | None = None) -> Normalization:
-        """Read a built preprocessor or the config of one; what it lacks is that of the default."""
-        config = isinstance(preprocessor, Mapping)
-        given = {k: preprocessor.get(k) if config else getattr(preprocessor, k, None) for k in KEYS}
-        if getattr(preprocessor, '_channel_conversion', False):
-            given['to_rgb'] = True
-        for key in KEYS[:2]:
+    def of(
+        cls,
+        preprocessor: Any,
+        default: Normalization | None = None,
+        path: str = 'data_preprocessor',
+    ) -> Normalization:
+        """Read a built preprocessor or the config of one; what it lacks is that of the default.
+
+        Raises:
+            InputError: A value of the config is wrong; the message begins with ``path``.
+        """
+        if isinstance(preprocessor, nn.Module):
+            given = {key: getattr(preprocessor, key, None) for key in cls.KEYS}
+            if getattr(preprocessor, '_channel_conversion', False):
+                given['to_rgb'] = True
+        else:
+            _check(path, preprocessor)
+            given = {key: preprocessor.get(key) for key in cls.KEYS}
+        for key in ('mean', 'std'):
             if given[key] is not None:
                 given[key] = tuple(torch.as_tensor(given[key]).double().flatten().tolist())
         return replace(default or cls(), **{k: v for k, v in given.items() if v is not None})
@@ -46,34 +57,21 @@ class Normalization:
         return (raw - new_mean) / new_std
 
 
-def check_normalization(path: str, settings: Any, open_ended: bool = False) -> None:
-    """Check ``mean`` and ``std`` (both or neither, three channels) and ``to_rgb``.
-
-    With ``open_ended`` other keys are allowed, as in the data preprocessor of a host.
-
-    Raises:
-        InputError: A key is unknown or its value is wrong.
-    """
+def _check(path: str, settings: Any) -> None:
+    """Check ``mean`` and ``std`` (both or neither, three channels) and ``to_rgb``."""
     if not isinstance(settings, Mapping):
-        raise InputError(f'{path}: got {settings!r}; expected a dict with {", ".join(KEYS)}')
-    for key in () if open_ended else settings:
-        if key not in KEYS:
-            raise InputError(f"{path}: has no '{key}'; {', '.join(KEYS)} are allowed")
-    mean, std, to_rgb = (settings.get(key) for key in KEYS)
-    for key, value, above, what in (('mean', mean, -math.inf, ''), ('std', std, 0, ' above 0')):
-        if value is not None and not _is_triple(value, above):
+        expected = ', '.join(Normalization.KEYS)
+        raise InputError(f'{path}: got {settings!r}; expected a dict with {expected}')
+    for key, above, what in (('mean', -math.inf, ''), ('std', 0, ' above 0')):
+        value: Any = settings.get(key)
+        triple = isinstance(value, Sequence) and len(value) == 3
+        numbers = triple and all(type(n) in (int, float) and above < n < math.inf for n in value)
+        if value is not None and not numbers:
             raise InputError(f'{path}.{key}: got {value!r}; expected a list of 3 numbers{what}')
-    if (mean is None) != (std is None):
-        given, absent = ('mean', 'std') if std is None else ('std', 'mean')
-        raise InputError(f'{path}: has {given} without {absent}; set both, or neither')
+    given = [key for key in ('mean', 'std') if settings.get(key) is not None]
+    if len(given) == 1:
+        absent = 'std' if given == ['mean'] else 'mean'
+        raise InputError(f'{path}: has {given[0]} without {absent}; set both, or neither')
+    to_rgb = settings.get('to_rgb')
     if to_rgb is not None and not isinstance(to_rgb, bool):
         raise InputError(f'{path}.to_rgb: got {to_rgb!r}; expected True or False')
-
-
-def _is_triple(value: Any, above: float) -> bool:
-    return (
-        isinstance(value, Sequence)
-        and len(value) == 3
-        and all(isinstance(n, (int, float)) and type(n) is not bool for n in value)
-        and all(above < n < math.inf for n in value)
-    )

@@ -1,17 +1,18 @@
-"""Stored outputs of teachers: a folder with one safetensors file for each view of the dataset.
+"""Stored outputs of teachers: a folder with two files for each view of the dataset.
 
 A view is one pass over the images with the training transforms. Each image has a seed that depends
 on its name and on the number of the view. FKD (arXiv 2112.01528) stores the coordinates of crops
-instead; a seed works for any transform. A file holds the K greatest probabilities of each image.
-The other classes share the rest equally. An image that could not be read has probabilities of 0.
-A checksum covers everything in the file.
+instead; a seed works for any transform. ``view_NNNN.npy`` has a row for each image: its key, the K
+greatest probabilities with their classes, and the signature of the view. The other classes share
+the rest equally. An image that could not be read has probabilities of 0. ``view_NNNN.json`` says
+what the rows were made from, and has a checksum of both files.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
@@ -19,61 +20,75 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..files import atomic_write
+from ..errors import InputError, one_line
+from ..files import atomic_write_all, reason_of
 from ..registry import FASTER
-from ..weights.reading import first_line
-from .teachers import describe
 
-_FILE = re.compile(r'view_(\d{4,})\.safetensors')
-_ENTRY = 'teacher_outputs'
-#: files of version 1 have no checksum
-_VERSION = 2
+# The mean colours of a coarse grid identify a view: decoders differ by a level or two, another crop
+# of the same image differs by tens of levels.
+GRID = 4
 
 
 class DamagedViewError(InputError):
-    """The file of a view is not as it was written; storing writes it again."""
+    """The files of a view are not as they were written; storing writes them again."""
 
 
 @dataclass(frozen=True)
 class OutputsMeta:
-    """What all views of a folder have in common."""
+    """What all views of a folder have in common; only types of JSON."""
 
     num_classes: int
     topk: int  # number of stored probabilities of an image
     temperature: float  # divisor of the logits
-    teachers: list[dict[str, Any]]  # descriptions without folders
+    teachers: list[dict[str, Any]]  # see describe
     fingerprints: list[str]  # see Teacher.fingerprint
-    transforms: list[dict[str, Any]]  # between loading and packing
+    transforms: list[dict[str, Any]]  # between loading and packing, see plain_config
     seed: int  # source of the seeds of the views
     images: str  # SHA-256 of the sorted keys of the images
-    depths: list[int]  # numbers of path components in the names of the images
+
+    def check(self, place: str | Path, **wanted: Any) -> None:
+        """Raise an InputError if a value differs from that of a config or of other outputs."""
+        for name, now in wanted.items():
+            own = getattr(self, name)
+            if own != now:
+                raise InputError(
+                    f"outputs '{place}': have other {name} ({own}; now: {now}); store them in another "
+                    'folder, or change the config'
+                )
+
+    def rows(self, keys: np.ndarray) -> np.ndarray:
+        """Make the rows of the images with these sorted keys; all other values are 0."""
+        fields: list[tuple] = [('key', '<u8'), ('scores', '<f2', self.topk)]
+        if self.topk < self.num_classes:
+            fields.append(('classes', '<u2' if self.num_classes <= 1 << 16 else '<u4', self.topk))
+        rows = np.zeros(len(keys), [*fields, ('signature', 'u1', 3 * GRID**2)])
+        rows['key'] = keys
+        return rows
 
 
 class TeacherOutputs:
-    """The views of a folder; files are mapped and read row by row.
+    """The views of a folder; the files are mapped and read row by row.
 
-    Raises:
-        InputError: There is no view, a file is damaged, or the views differ in their settings.
+    ``verify`` reads the files for their checksums. An InputError says that there is no view, that
+    a file is damaged, or that the views differ in their settings.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, verify: bool = False) -> None:
         self.folder = Path(folder).expanduser()
         self.views = views_in(self.folder)
         if not self.views:
             raise InputError(
-                f"outputs '{self.folder}': has no view_NNNN.safetensors; make it with "
+                f"outputs '{self.folder}': has no view_NNNN.json; make it with "
                 'tools/misc/store_teacher_outputs.py'
             )
-        self._files: dict[int, Any] = {}
-        first, self.meta = open_view(view_path(self.folder, self.views[0]))
-        self.keys = first.get_tensor('keys')
-        for view in self.views[1:]:
-            if open_view(view_path(self.folder, view))[1] != self.meta:
-                raise InputError(
-                    f"outputs '{self.folder}': views {self.views[0]} and {view} are of different "
-                    'teachers, transforms or images; use one folder for each'
-                )
+        self._rows: dict[int, np.ndarray] = {}
+        for view in self.views:
+            path = view_path(self.folder, view)
+            self._rows[view], meta = open_view(path, verify)
+            if view == self.views[0]:
+                self.meta = meta
+            meta.check(path, **asdict(self.meta))
+        self.keys = np.ascontiguousarray(self._rows[self.views[0]]['key'])
 
     def __str__(self) -> str:
         return (
@@ -81,22 +96,8 @@ class TeacherOutputs:
             f"{self.meta.num_classes} classes, from '{self.folder}'"
         )
 
-    def check(
-        self, teachers: Sequence[Mapping[str, Any]], temperature: float, num_classes: int
-    ) -> None:
-        """Raise an InputError if a file is damaged, or a setting differs from that of a config."""
-        for view in self.views:
-            open_view(view_path(self.folder, view), verify=True)
-        for name, own, asked in (
-            ('model.head.num_classes', self.meta.num_classes, num_classes),
-            ('model.distill_loss.temperature', self.meta.temperature, temperature),
-            ('model.teachers', self.meta.teachers, [describe(spec) for spec in teachers]),
-        ):
-            if own != asked:
-                raise InputError(
-                    f"outputs '{self.folder}': were made with {name}={own}, the config has {asked}; "
-                    'store them again or change the config'
-                )
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TeacherOutputs, (self.folder,)  # a pickled map would be a copy of the file
 
     def check_weights(self, found: Sequence[str | None]) -> None:
         """Raise an InputError if a fingerprint of a teacher differs; None stands for any."""
@@ -108,23 +109,14 @@ class TeacherOutputs:
                     'teacher'
                 )
 
-    def check_transforms(self, transforms: Any) -> None:
-        """Raise an InputError if the views were made by other transforms."""
-        own, wanted = plain_config(transforms), plain_config(self.meta.transforms)
-        if own != wanted:
-            raise InputError(
-                f"outputs '{self.folder}': the views were made by the transforms {wanted}, the "
-                f'training pipeline has {own}; store them again or change the pipeline'
-            )
-
-    def find(self, path: str | PurePath) -> tuple[int, int]:
-        """Return row and key of an image; raise an InputError if it has no stored outputs."""
+    def find(self, path: str | PurePath) -> int:
+        """Return the row of an image; raise an InputError if it has no stored outputs."""
         parts = PurePath(path).parts
-        for depth in self.meta.depths:
-            key = image_key(PurePath(*parts[-depth:]))
-            row = int(np.searchsorted(self.keys, np.uint64(key)))
-            if row < len(self.keys) and int(self.keys[row]) == key:
-                return row, key
+        for start in range(len(parts)):  # the folder of the dataset can have another place here
+            key = np.uint64(image_key(PurePath(*parts[start:])))
+            row = int(np.searchsorted(self.keys, key))
+            if row < len(self.keys) and self.keys[row] == key:
+                return row
         raise InputError(
             f"outputs '{self.folder}': have nothing for the image '{path}'; store them for this "
             'dataset'
@@ -135,26 +127,16 @@ class TeacherOutputs:
 
         Returns None for an image that could not be read when the view was stored.
         """
-        file = self._file(view)
-        scores = file.get_slice('scores')[row].astype(np.float32)
+        found = self._rows[view][row]
+        scores = found['scores'].astype(np.float32)
         if not scores.any():
             return None
-        signature = file.get_slice('signatures')[row]
         rest = self.meta.num_classes - len(scores)
         if rest:
-            classes = file.get_slice('classes')[row].astype(np.int64)
             share = max(0.0, 1 - float(scores.sum())) / rest
             stored, scores = scores, np.full(self.meta.num_classes, share, np.float32)
-            scores[classes] = stored
-        return scores / scores.sum(), signature
-
-    def _file(self, view: int) -> Any:
-        if view not in self._files:
-            self._files[view] = open_view(view_path(self.folder, view))[0]
-        return self._files[view]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_files': {}}  # a mapped file cannot go to another process
+            scores[found['classes']] = stored
+        return scores / scores.sum(), found['signature']
 
 
 def image_key(name: str | PurePath) -> int:
@@ -163,13 +145,17 @@ def image_key(name: str | PurePath) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'big')
 
 
-def digest_of(keys: np.ndarray) -> str:
-    """Return the SHA-256 of sorted keys (uint64)."""
-    return hashlib.sha256(np.ascontiguousarray(keys, '<u8').tobytes()).hexdigest()
+def describe(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the description of a teacher without folders of its files; addresses stay whole."""
+    plain = plain_config(spec)
+    for key in ('checkpoint', 'config'):
+        if plain.get(key) and '://' not in plain[key]:
+            plain[key] = plain[key].rpartition('/')[2]
+    return {key: value for key, value in plain.items() if value is not None}
 
 
 def plain_config(node: Any) -> Any:
-    """Convert a part of a config to JSON's types, with one name for each transform.
+    """Convert a part of a config to JSON's types, with one name for each type.
 
     The scope of a host is left out, and a faster transform has the name of the transform that it
     replaces (``faster_transforms`` of the config pass): both make the same pixels.
@@ -190,94 +176,53 @@ def plain_config(node: Any) -> Any:
 
 
 def view_path(folder: str | Path, view: int) -> Path:
-    """Return the file of a view; views count from 0."""
-    return Path(folder, f'view_{view:04d}.safetensors')
+    """Return the file with the rows of a view; views count from 0."""
+    return Path(folder, f'view_{view:04d}.npy')
 
 
 def views_in(folder: Path) -> list[int]:
     """List the numbers of the views in a folder, which need not exist."""
-    found = (_FILE.fullmatch(path.name) for path in (folder.iterdir() if folder.is_dir() else ()))
-    return sorted(int(match[1]) for match in found if match)
+    numbers = (path.stem.removeprefix('view_') for path in folder.glob('view_*.json'))
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
-def write_view(
-    folder: str | Path, view: int, tensors: Mapping[str, np.ndarray], meta: OutputsMeta
-) -> Path:
-    """Write the file of a view in one step.
-
-    The tensors are ``keys`` (uint64, sorted; N), ``signatures`` (uint8; N x S), ``scores`` (float16;
-    N x K) and, unless all classes are stored, ``classes`` (uint16 or uint32; N x K).
-    """
-    library = _library(folder)
-    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    entry = {'version': _VERSION, **asdict(meta)}
-    entry['checksum'] = _checksum(entry, arrays)
-    data = library.numpy.save(arrays, {_ENTRY: json.dumps(entry, sort_keys=True)})
-    path = view_path(folder, view)
-    atomic_write(path, lambda file: file.write(data))
-    return path
+def write_view(path: Path, rows: np.ndarray, meta: OutputsMeta) -> None:
+    """Write both files of a view, or none; ``rows`` are filled :meth:`OutputsMeta.rows`."""
+    # Into memory first: np.save hides the reason when its file fails, such as a full disk.
+    data = io.BytesIO()
+    np.save(data, rows)
+    text = json.dumps({**asdict(meta), 'checksum': _checksum(meta, rows)}, indent=2) + '\n'
+    # Readers look for the second file.
+    atomic_write_all({path: data.getvalue(), path.with_suffix('.json'): text.encode()})
 
 
-def open_view(path: Path, verify: bool = False) -> tuple[Any, OutputsMeta]:
-    """Map the file of a view and read its settings; ``verify`` reads all of it for the checksum.
+def open_view(path: Path, verify: bool = False) -> tuple[np.ndarray, OutputsMeta]:
+    """Map the rows of a view and read its settings; ``verify`` reads all of it for the checksum.
 
     Raises:
-        DamagedViewError: The file is not as it was written.
-        InputError: It cannot be read, or is of another kind or version.
+        DamagedViewError: The files are not as they were written.
+        InputError: They cannot be read.
     """
-    library = _library(path)
     try:
-        file = library.safe_open(path, framework='numpy').__enter__()
-    except library.SafetensorError as error:
-        raise _damaged(path, first_line(str(error))) from error
-    except OSError as error:
-        raise InputError(f"outputs '{path}': cannot be read ({first_line(str(error))})") from error
-    text = (file.metadata() or {}).get(_ENTRY)
-    if text is None:
-        raise InputError(f"outputs '{path}': holds no outputs of teachers; remove it")
-    try:
-        entry = dict(json.loads(text))
-        version = entry['version']
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path) from error
-    if version != _VERSION:
-        raise InputError(
-            f"outputs '{path}': has version {version} of the format, expected {_VERSION}; remove it "
-            'and store it again'
-        )
-    checksum = entry.pop('checksum', None)
-    try:
-        meta = OutputsMeta(**{key: entry[key] for key in OutputsMeta.__dataclass_fields__})
-        arrays = {name: file.get_tensor(name) for name in (file.keys() if verify else ())}
-    except Exception as error:  # safetensors has a class of its own for each fault
-        raise _damaged(path, first_line(str(error))) from error
-    keys = arrays.get('keys', np.empty(0, np.uint64))
-    if verify and (checksum != _checksum(entry, arrays) or digest_of(keys) != meta.images):
-        raise _damaged(path, 'its content does not have its checksum')
-    return file, meta
+        entry = json.loads(path.with_suffix('.json').read_bytes())
+        checksum = entry.pop('checksum')
+        meta = OutputsMeta(**entry)
+        rows = np.load(path, mmap_mode='r')
+        if rows.dtype != meta.rows(np.empty(0)).dtype:
+            raise ValueError('its rows are of another type')
+        if verify and checksum != _checksum(meta, rows):
+            raise ValueError('its content does not have its checksum')
+    except Exception as error:  # NumPy and json have a class of error for each fault
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise InputError(f"outputs '{path}': cannot be read: {reason_of(error)}") from error
+        raise DamagedViewError(
+            f"outputs '{path}': is damaged ({one_line(error)}); repeat the call of "
+            'tools/misc/store_teacher_outputs.py that made it, which writes damaged views again'
+        ) from error
+    return rows, meta
 
 
-def _damaged(path: Path, reason: str = '') -> DamagedViewError:
-    return DamagedViewError(
-        f"outputs '{path}': is damaged{reason and f' ({reason})'}; repeat the call of "
-        'tools/misc/store_teacher_outputs.py that made it, which writes damaged views again'
-    )
-
-
-def _checksum(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(json.dumps(entry, sort_keys=True).encode())
-    for name, array in sorted(arrays.items()):
-        digest.update(f'{name} {array.dtype} {array.shape}'.encode())
-        digest.update(array.tobytes())
+def _checksum(meta: OutputsMeta, rows: np.ndarray) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(meta), sort_keys=True).encode())
+    digest.update(rows.view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _library(path: str | Path) -> Any:
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError:
-        raise InputError(
-            f"outputs '{path}': need a library; run `pip install safetensors`"
-        ) from None
-    return safetensors

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..config.read import load_config
 from ..config.tree import mapping
 from ..errors import InputError
 from ..reparam.surgery import reparameterize_model, unfused_blocks
@@ -20,12 +19,18 @@ from ..training.seeding import seeded
 from ..weights.fit import checkpoint_for
 from ..weights.reading import first_line
 from ..weights.unwrap import read_weights
-from .normalization import Normalization, check_normalization
+from .normalization import Normalization
 
 #: exactly one of these selects the network
 SOURCES = ('model', 'config', 'timm')
 KEYS = (*SOURCES, 'checkpoint', 'pretrained', 'data_preprocessor', 'input_size')
 _LISTS = 'on the command line "model.teachers=[dict(timm=\'resnet50\',pretrained=True)]"'
+_STRING = (str, os.PathLike), 'a string'
+_KINDS: dict[str, tuple[Any, str]] = {
+    'model': (Mapping, 'the config of a classifier'),
+    **dict.fromkeys(('config', 'timm', 'checkpoint'), _STRING),
+    'input_size': (int, 'a number of pixels above 0'),
+}
 
 
 class Teacher:
@@ -47,14 +52,19 @@ class Teacher:
     """
 
     def __init__(self, spec: Mapping[str, Any], student: Normalization, num_classes: int) -> None:
-        self.name = name_of(spec)
+        self.name = _name_of(spec)
         self._student = student
         model, preprocessor = _build(spec, self.name, num_classes)
         # What timm publishes about a network: normalisation, sizes, classes.
         published = getattr(getattr(model, 'model', None), 'pretrained_cfg', None)
         self.model = model.requires_grad_(False).eval()
         _load(self.model, spec, self.name, published)
-        default = _published_normalization(self.name, preprocessor, published) or student
+        if preprocessor is None and published:
+            scaled = {key: [255 * number for number in published[key]] for key in ('mean', 'std')}
+            preprocessor = {**scaled, 'to_rgb': True}
+        default = student
+        if preprocessor is not None:
+            default = Normalization.of(preprocessor, path=f'{self.name}: data_preprocessor')
         self.normalization = Normalization.of(spec.get('data_preprocessor') or {}, default)
         self.input_size = spec.get('input_size')
         if self.input_size is None and published and published.get('fixed_input_size'):
@@ -122,16 +132,15 @@ def fingerprints_at_hand(
     """Fingerprint the teachers whose files are on this machine; None stands for the others."""
     found: list[str | None] = []
     for spec in specs:
-        fingerprint = None
+        found.append(None)
         files = [spec[key] for key in ('checkpoint', 'config') if spec.get(key)]
         if not _is_pretrained(spec) and all(os.path.isfile(file) for file in files):
             try:
                 with seeded(0):  # a network starts at random, and the run must not change
-                    fingerprint = Teacher(spec, student, num_classes).fingerprint()
+                    found[-1] = Teacher(spec, student, num_classes).fingerprint()
             except InputError as error:
                 if not isinstance(error.__cause__, ImportError):
                     raise
-        found.append(fingerprint)
     return found
 
 
@@ -141,53 +150,23 @@ def check_specs(specs: Any) -> list[dict[str, Any]]:
         raise InputError(
             f'model.teachers: got {specs!r}; expected a list of at least one dict ({_LISTS})'
         )
-    return [_checked(f'model.teachers.{index}', spec) for index, spec in enumerate(specs)]
+    for index, spec in enumerate(specs):
+        _check(f'model.teachers.{index}', spec)
+    return [dict(spec) for spec in specs]
 
 
-def describe(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the description of a teacher without folders of its files; addresses stay whole."""
-    plain = json.loads(json.dumps(spec, sort_keys=True, default=_name))
-    for key in ('checkpoint', 'config'):
-        if plain.get(key) and '://' not in plain[key]:
-            plain[key] = plain[key].rpartition('/')[2]
-    return {key: value for key, value in plain.items() if value is not None}
-
-
-def name_of(spec: Mapping[str, Any]) -> str:
-    """Return the name of a teacher for messages."""
-    if spec.get('timm'):
-        return f"teacher '{spec['timm']}' of timm"
-    if spec.get('config'):
-        return f"teacher of '{spec['config']}'"
-    model = spec['model']
-    kind = (model.get('backbone') or {}).get('type') or model.get('model_name') or model.get('type')
-    return f"teacher '{_name(kind)}'"
-
-
-def _name(value: Any) -> str:
-    return getattr(value, '__name__', None) or str(value)
-
-
-def _checked(path: str, spec: Any) -> dict[str, Any]:
+def _check(path: str, spec: Any) -> None:
     if not isinstance(spec, Mapping):
         raise InputError(
             f'{path}: got {spec!r}; expected a dict with one of {", ".join(SOURCES)} ({_LISTS})'
         )
-    for key in spec:
-        if key not in KEYS:
-            raise InputError(f"{path}: has no '{key}'; {', '.join(KEYS)} are allowed")
+    _check_keys(path, spec, KEYS)
     given = [key for key in SOURCES if spec.get(key)]
     if len(given) != 1:
         raise InputError(
             f'{path}: got {", ".join(given) or "none"} of {", ".join(SOURCES)}; expected exactly one'
         )
-    text = (str, os.PathLike), 'a string'
-    kinds: dict[str, tuple[Any, str]] = {
-        given[0]: (Mapping, 'the config of a classifier') if given[0] == 'model' else text,
-        'checkpoint': text,
-        'input_size': (int, 'a number of pixels above 0'),
-    }
-    for key, (kind, expected) in kinds.items():
+    for key, (kind, expected) in _KINDS.items():
         value = spec.get(key)
         wrong = type(value) is bool or not isinstance(value, kind) or (kind is int and value <= 0)
         if value is not None and wrong:
@@ -199,48 +178,52 @@ def _checked(path: str, spec: Any) -> dict[str, Any]:
             f"{path}: {problem}; set either checkpoint, or pretrained=True for timm's own weights"
         )
     if spec.get('data_preprocessor') is not None:
-        check_normalization(f'{path}.data_preprocessor', spec['data_preprocessor'])
-    return dict(spec)
+        Normalization.of(spec['data_preprocessor'], path=f'{path}.data_preprocessor')
+        _check_keys(f'{path}.data_preprocessor', spec['data_preprocessor'], Normalization.KEYS)
+
+
+def _check_keys(path: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise InputError(f"{path}: has no '{key}'; {', '.join(known)} are allowed")
 
 
 def _is_pretrained(spec: Mapping[str, Any]) -> bool:
     return bool(spec.get('pretrained')) or mapping(spec.get('model')).get('pretrained') is True
 
 
-def _build(
-    spec: Mapping[str, Any], name: str, num_classes: int
-) -> tuple[nn.Module, Mapping[str, Any] | None]:
+def _name_of(spec: Mapping[str, Any]) -> str:
+    """Return the name of a teacher for messages."""
+    if spec.get('timm'):
+        return f"teacher '{spec['timm']}' of timm"
+    if spec.get('config'):
+        return f"teacher of '{spec['config']}'"
+    model = spec['model']
+    kind = (model.get('backbone') or {}).get('type') or model.get('model_name') or model.get('type')
+    return f"teacher '{getattr(kind, '__name__', kind)}'"
+
+
+def _build(spec: Mapping[str, Any], name: str, num_classes: int) -> tuple[nn.Module, Any]:
     """Build the network; return it with the config of its data preprocessor."""
     from mmpretrain.registry import MODELS
 
     settings: Any = spec.get('model')
     preprocessor = None
-    if spec.get('timm'):
-        # With its own weights, timm replaces a classifier of another size by a random one.
-        classes = dict(pretrained=True) if spec.get('pretrained') else dict(num_classes=num_classes)
-        settings = dict(type='TimmClassifier', model_name=spec['timm'], **classes)
-    elif spec.get('config'):
-        config = _read_config(spec['config'], name)
-        settings, preprocessor = config.get('model'), config.get('data_preprocessor')
-        if not isinstance(settings, Mapping):
-            raise InputError(f'{name}: the config has no model; give that of a classifier')
-    preprocessor = settings.get('data_preprocessor') or preprocessor
     try:
+        if spec.get('timm'):
+            # With its own weights, timm replaces a classifier of another size by a random one.
+            own = dict(pretrained=True) if spec.get('pretrained') else dict(num_classes=num_classes)
+            settings = dict(type='TimmClassifier', model_name=spec['timm'], **own)
+        elif spec.get('config'):
+            config = load_config(spec['config'])
+            settings, preprocessor = config.model, config.get('data_preprocessor')
+        preprocessor = settings.get('data_preprocessor') or preprocessor
         return MODELS.build({'_scope_': 'mmpretrain', **settings}), preprocessor
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f'{name}: {error}') from error.__cause__
     except Exception as error:  # constructors and downloads of a library can raise anything
         raise InputError(
             f'{name}: cannot be built ({type(error).__name__}: {first_line(str(error))})'
-        ) from error
-
-
-def _read_config(path: str, name: str) -> Config:
-    try:
-        return Config.fromfile(path)
-    except Exception as error:  # a config is a program: it can raise anything
-        raise InputError(
-            f'{name}: the config cannot be read ({type(error).__name__}: {first_line(str(error))})'
         ) from error
 
 
@@ -260,19 +243,6 @@ def _load(
             f'{name}: its own weights have {published.get("num_classes")} classes, so its classifier '
             'would be random; leave num_classes out'
         )
-
-
-def _published_normalization(
-    name: str, preprocessor: Mapping[str, Any] | None, published: Mapping[str, Any] | None
-) -> Normalization | None:
-    """Return the normalisation in the config of a teacher, else in timm's table, else None."""
-    if preprocessor is not None:
-        check_normalization(f'{name}: data_preprocessor', preprocessor, open_ended=True)
-        return Normalization.of(preprocessor)
-    if published is None:
-        return None
-    scaled = {key: [255 * number for number in published[key]] for key in ('mean', 'std')}
-    return Normalization.of({**scaled, 'to_rgb': True})
 
 
 def _classes_of(model: nn.Module) -> int | None:

@@ -18,12 +18,9 @@ from ..data.loading import report_file
 from ..errors import InputError
 from ..registry import TRANSFORMS
 from ..training.seeding import derived_seed, seeded
-from .stored import TeacherOutputs, image_key
+from .stored import GRID, TeacherOutputs, image_key, plain_config
 
-# The mean colours of a coarse grid identify a view: decoders differ by a level or two, another crop
-# of the same image differs by tens of levels.
-_GRID = 4
-SIGNATURE = 3 * _GRID**2  #: length of a signature
+#: greatest difference of a mean colour for which two views are the same
 _LEVELS = 6
 
 
@@ -36,32 +33,24 @@ class StoredView(BaseTransform):
 
     Args:
         transforms: The transforms between loading and packing, as when the outputs were stored.
-        outputs: Folder of the stored outputs; the first image opens it.
+        outputs: Folder of the stored outputs.
 
     Raises:
-        InputError: At an image: it has no stored outputs, or its view differs.
+        InputError: The outputs cannot be read or are of other transforms. At an image: it has no
+            stored outputs, or its view differs.
     """
 
     def __init__(self, transforms: Sequence[Mapping[str, Any]], outputs: str) -> None:
+        self.stored = TeacherOutputs(outputs)
+        self.stored.meta.check(self.stored.folder, transforms=plain_config(transforms))
         self.transforms = Compose(transforms)
-        self.outputs = outputs
-        self._configs = transforms
-        self._stored: TeacherOutputs | None = None
-
-    @property
-    def stored(self) -> TeacherOutputs:
-        """The outputs, opened at the first call after a check of their transforms."""
-        if self._stored is None:
-            self._stored = TeacherOutputs(self.outputs)
-            self._stored.check_transforms(self._configs)
-        return self._stored
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Add the view and its ``gt_score``; None without a result, or without stored outputs."""
-        path = results['img_path']
-        row, key = self.stored.find(path)
-        view = self.stored.views[np.random.randint(len(self.stored.views))]
-        found = self.stored.read(row, view)
+        path, stored = results['img_path'], self.stored
+        row = stored.find(path)
+        view = stored.views[np.random.randint(len(stored.views))]
+        found = stored.read(row, view)
         if found is None:  # the file has been repaired since
             report_file(
                 path,
@@ -69,7 +58,7 @@ class StoredView(BaseTransform):
                 'made; it is left out',
             )
             return None
-        with seeded(derived_seed(self.stored.meta.seed, view, key)):
+        with seeded(derived_seed(stored.meta.seed, view, int(stored.keys[row]))):
             changed = self.transforms(results)
         if changed is None:
             return None
@@ -77,7 +66,7 @@ class StoredView(BaseTransform):
         seen = signature_of(changed['img']).astype(int)
         if seen.shape != expected.shape or np.abs(seen - expected).max() > _LEVELS:
             raise InputError(
-                f"outputs '{self.outputs}': view {view} of the image '{path}' is not the one that "
+                f"outputs '{stored.folder}': view {view} of the image '{path}' is not the one that "
                 'the teachers saw; the image or the version of a transform has changed: store the '
                 'outputs again'
             )
@@ -103,24 +92,24 @@ class FixedView(BaseTransform):
         self.root, self.seed, self.view = os.path.expanduser(root), seed, view
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """Add the view, ``teacher_name`` and ``teacher_signature``."""
-        name = self.name_of(results['img_path'])
-        with seeded(derived_seed(self.seed, self.view, image_key(name))):
+        """Add the view, ``teacher_key`` and ``teacher_signature``."""
+        key = self.key_of(results['img_path'])
+        with seeded(derived_seed(self.seed, self.view, key)):
             changed = self.transforms(results)
         if changed is not None:
-            changed.update(teacher_name=name, teacher_signature=signature_of(changed['img']))
+            changed.update(teacher_key=key, teacher_signature=signature_of(changed['img']))
         return changed
 
-    def name_of(self, path: str | PurePath) -> str:
-        """Return the path of an image below the root."""
+    def key_of(self, path: str | PurePath) -> int:
+        """Return the key of an image: that of its path below the root."""
         path = PurePath(path)
         inside = self.root and path.is_relative_to(self.root)
-        return (path.relative_to(self.root) if inside else path).as_posix()
+        return image_key(path.relative_to(self.root) if inside else path)
 
 
 def signature_of(image: np.ndarray) -> np.ndarray:
     """Compute the mean colours of a grid over an image: uint8, flat."""
-    small = cv2.resize(np.ascontiguousarray(image), (_GRID, _GRID), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(np.ascontiguousarray(image), (GRID, GRID), interpolation=cv2.INTER_AREA)
     return np.clip(np.rint(small), 0, 255).astype(np.uint8).reshape(-1)
 
 
@@ -129,13 +118,8 @@ def wrap_pipeline(
 ) -> list[Any]:
     """Put a view in the place of the transforms between loading and packing.
 
-    Args:
-        path: Name of the pipeline in messages.
-        wrapper: Config of the view without its ``transforms``.
-        *fields: What ``PackInputs`` packs in addition.
-
-    Raises:
-        InputError: The pipeline does not begin with loading and end with ``PackInputs``.
+    ``path`` names the pipeline in the InputError for one that has no such transforms. ``wrapper`` is
+    the config of the view without them. ``PackInputs`` also packs the ``fields``.
     """
     kinds = [type_name(step) for step in pipeline]
     loads = [index for index, kind in enumerate(kinds) if '.Load' in f'.{kind}']
@@ -152,8 +136,7 @@ def wrap_pipeline(
 def use_stored_outputs(cfg: Config) -> None:
     """Make the training data of a config read the outputs that its model names, if any.
 
-    Raises:
-        InputError: A pipeline cannot be wrapped, or a hook changes it during the run.
+    An InputError says that a pipeline cannot be wrapped, or that a hook changes it during the run.
     """
     outputs = cfg.model.get('outputs')
     if not outputs:

@@ -32,8 +32,7 @@ class TeacherOutputsCheckHook(Hook):
             for transform in dataset.pipeline.transforms
             if isinstance(transform, StoredView)
             for path in (dataset.get_data_info(i)['img_path'] for i in range(len(dataset)))
-            if transform.stored.read(transform.stored.find(path)[0], transform.stored.views[0])
-            is None
+            if transform.stored.read(transform.stored.find(path), transform.stored.views[0]) is None
         ]
         if left_out:
             runner.logger.warning(

@@ -50,15 +50,23 @@ def randomized(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     return model
 
 
+def save(teacher: dict[str, Any], path: Path | str, seed: int) -> None:
+    """Save random weights of a teacher of mmpretrain."""
+    model = MODELS.build({**teacher['model'], '_scope_': 'mmpretrain'})
+    torch.save(randomized(model, seed).state_dict(), path)
+
+
 @pytest.fixture
 def tiny() -> SimpleNamespace:
-    """The constants of this file."""
+    """The constants and functions of this file."""
     return SimpleNamespace(
         arch=ARCH,
         classes=CLASSES,
         preprocessor=PREPROCESSOR,
         randomized=randomized,
         resnet=RESNET,
+        save=save,
+        student=student,
         timm=TIMM,
     )
 
@@ -66,9 +74,9 @@ def tiny() -> SimpleNamespace:
 @pytest.fixture
 def resnet_teacher(tmp_path: Path) -> dict[str, Any]:
     """A teacher of mmpretrain with its weights in a checkpoint."""
-    path = tmp_path / 'resnet.pth'
-    torch.save({'state_dict': randomized(MODELS.build(RESNET), 1).state_dict()}, path)
-    return dict(model=RESNET, checkpoint=str(path))
+    found = dict(model=RESNET, checkpoint=str(tmp_path / 'resnet.pth'))
+    save(found, tmp_path / 'resnet.pth', seed=1)
+    return found
 
 
 @pytest.fixture
@@ -80,21 +88,26 @@ def timm_teacher(tmp_path: Path) -> dict[str, Any]:
     return dict(timm=TIMM, checkpoint=str(path))
 
 
+def student(*teachers: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """Return the config of the distilling classifier."""
+    config = dict(
+        type='mobileone_mm.DistillClassifier',
+        data_preprocessor=dict(PREPROCESSOR, num_classes=CLASSES),
+        backbone=dict(type='mobileone_mm.MobileOne', arch=ARCH, out_indices=(3,)),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=CLASSES, in_channels=64),
+        teachers=list(teachers),
+    )
+    return {**config, **settings}
+
+
 @pytest.fixture
 def make_student() -> Callable[..., Any]:
     """Build the distilling classifier; its weights are random."""
 
-    def make(*teachers: dict[str, Any], seed: int = 0, **settings: Any) -> Any:
-        config = dict(
-            type='mobileone_mm.DistillClassifier',
-            data_preprocessor=dict(PREPROCESSOR, num_classes=CLASSES),
-            backbone=dict(type='mobileone_mm.MobileOne', arch=ARCH, out_indices=(3,)),
-            neck=dict(type='GlobalAveragePooling'),
-            head=dict(type='LinearClsHead', num_classes=CLASSES, in_channels=64),
-            teachers=list(teachers),
-        )
-        torch.manual_seed(seed)
-        return MODELS.build({**config, **settings})
+    def make(*teachers: dict[str, Any], **settings: Any) -> Any:
+        torch.manual_seed(0)
+        return MODELS.build(student(*teachers, **settings))
 
     return make
 
@@ -116,9 +129,9 @@ def batch() -> dict[str, Any]:
 def teacher(tmp_path: Path) -> dict[str, Any]:
     """A teacher of a thousand classes."""
     settings = {**RESNET, 'head': {**RESNET['head'], 'num_classes': 1000}}
-    path = tmp_path / 'teacher.pth'
-    torch.save(randomized(MODELS.build(settings), 1).state_dict(), path)
-    return dict(model=settings, checkpoint=str(path))
+    found = dict(model=settings, checkpoint=str(tmp_path / 'teacher.pth'))
+    save(found, tmp_path / 'teacher.pth', seed=1)
+    return found
 
 
 @pytest.fixture

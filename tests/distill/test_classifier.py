@@ -84,31 +84,24 @@ def test_state_and_parameters_are_the_students(make_student, resnet_teacher, bat
     assert set(average.module.state_dict()) == keys
     assert average.module.teachers is model.teachers
     model.train()
-    assert not model.teachers.members[0].model.training
-    losses_of(model, batch)
-    assert not any(module.training for module in model.teachers.members[0].model.modules())
+    total, _ = model.parse_losses(losses_of(model, batch))
+    total.backward()
+    teacher = model.teachers.members[0].model
+    assert not any(module.training for module in teacher.modules())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+    assert float(model.head.fc.weight.grad.abs().sum()) > 0
 
 
 def test_the_plain_classifier_takes_its_weights(make_student, resnet_teacher, batch, tiny):
     from mmpretrain.models import ImageClassifier
 
-    model = make_student(resnet_teacher).eval()
-    settings = dict(
-        type='mobileone_mm.DistillClassifier',
-        backbone=dict(
-            type='mobileone_mm.MobileOne',
-            arch=tiny.arch,
-            out_indices=(3,),
-        ),
-        neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=tiny.classes, in_channels=64),
-        teachers=[resnet_teacher],
-        distill_loss=dict(alpha=0.5),
-        outputs=None,
-    )
-    plain = MODELS.build(DistillClassifier.student_config(settings)).eval()
+    own = dict(distill_loss=dict(alpha=0.5), outputs=None)
+    model = make_student(resnet_teacher, **own).eval()
+    plain = MODELS.build(DistillClassifier.student_config(tiny.student(resnet_teacher, **own)))
     assert type(plain) is ImageClassifier
-    plain.load_state_dict(model.state_dict(), strict=True)
+    plain.eval().load_state_dict(model.state_dict(), strict=True)
     inputs = model.data_preprocessor(copy.deepcopy(batch))['inputs']
     assert torch.equal(plain(inputs), model(inputs))
 
@@ -123,24 +116,17 @@ def test_teachers_are_not_needed_to_predict(make_student, batch):
         model.init_weights()
 
 
-def test_gradients_reach_the_student_alone(make_student, resnet_teacher, batch):
-    model = make_student(resnet_teacher)
-    total, _ = model.parse_losses(losses_of(model, batch))
-    total.backward()
-    for key, parameter in model.named_parameters():
-        assert parameter.grad is not None, key
-    assert float(model.head.fc.weight.grad.abs().sum()) > 0
-    teacher = model.teachers.members[0].model
-    assert all(parameter.grad is None for parameter in teacher.parameters())
-
-
-def test_mixed_precision(make_student, resnet_teacher, batch):
+def test_precisions(make_student, resnet_teacher, batch):
+    """Autocast, and a student in float64 with a teacher in float32."""
     model = make_student(resnet_teacher).eval()
     plain = losses_of(model, batch)['loss_soft']
     with torch.autocast('cpu', torch.bfloat16):
         half = losses_of(model, batch)['loss_soft']
     assert half.dtype == torch.float32
     assert half.item() == pytest.approx(plain.item(), rel=0.1)
+    data = model.double().data_preprocessor(copy.deepcopy(batch))
+    double = model(data['inputs'].double(), data['data_samples'], mode='loss')['loss_soft']
+    assert double.item() == pytest.approx(plain.item(), rel=1e-4)
 
 
 def test_the_loss_falls(make_student, resnet_teacher, batch):
@@ -156,15 +142,22 @@ def test_the_loss_falls(make_student, resnet_teacher, batch):
     assert sum(history[-5:]) < 0.3 * sum(history[:5])
 
 
-def test_double_precision(make_student, resnet_teacher, batch):
-    """Students in float64 get soft labels of a teacher in float32."""
-    model = make_student(resnet_teacher).double()
-    data = model.data_preprocessor(copy.deepcopy(batch))
-    losses = model(data['inputs'].double(), data['data_samples'], mode='loss')
-    assert torch.isfinite(losses['loss_soft'])
-
-
 def test_heads_without_classes_are_refused(make_student, resnet_teacher):
     model = make_student(resnet_teacher, head=None)
     with pytest.raises(InputError, match='num_classes'):
         model.init_weights()
+
+
+def test_pipelines_that_do_not_read_the_outputs(make_student, resnet_teacher, batch):
+    """A host's own script does not wrap the pipeline: an error, not hard labels in disguise."""
+    mixup = dict(augments=dict(type='Mixup', alpha=0.5))
+    model = make_student(resnet_teacher, outputs='out', train_cfg=mixup)
+    with pytest.raises(InputError, match='the training pipeline does not read them'):
+        losses_of(model, batch)
+
+
+def test_heads_with_other_outputs_are_refused(make_student, resnet_teacher, batch):
+    model = make_student(resnet_teacher)
+    model.head.fc = torch.nn.Linear(64, 7)
+    with pytest.raises(InputError, match=r'shape \(6, 5\), the student \(6, 7\)'):
+        losses_of(model, batch)

@@ -1,27 +1,111 @@
-"""Whole runs by the tools: training, storing, resuming, testing, converting."""
+"""Whole runs by the tools: training, storing, resuming, testing, converting, and what is refused."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 
+from mobileone_mm.apis.store_teacher_outputs import store_teacher_outputs
+from mobileone_mm.cli.arguments import tool_parser
+from mobileone_mm.config.read import load_config
+from mobileone_mm.distill.teachers import Teachers
+from mobileone_mm.distill.views import use_stored_outputs
+from mobileone_mm.errors import InputError
 from mobileone_mm.weights.reading import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
+VIEWS = ['view_0000.npy', 'view_0001.npy']
+
+
+@pytest.fixture(scope='module')
+def stored_once(tmp_path_factory):
+    return tmp_path_factory.mktemp('stored') / 'outputs'
+
+
+@pytest.fixture
+def outputs(config, stored_once, tmp_path):
+    """Two views as the tool stores them, which a test may change."""
+    if not stored_once.is_dir():
+        store_teacher_outputs(config(), stored_once, views=2)
+    return shutil.copytree(stored_once, tmp_path / 'outputs')
+
+
+@pytest.fixture
+def run(tool, capsys):
+    """Run a tool; return its exit code and output."""
+
+    def call(*arguments):
+        capsys.readouterr()
+        code = tool(*arguments)
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return call
+
+
+@pytest.fixture
+def train(run, tmp_path):
+    """Train with these options; return the folder, or the line of a refusal."""
+
+    def call(config, *options):
+        folder = tmp_path / f'run{len(list(tmp_path.glob("run*")))}'
+        code, said = run('train', config, '--work-dir', folder, '--no-validate', '--cfg-options',
+                         *options)  # fmt: skip
+        assert folder.exists() == (code == 0)
+        if code == 0:
+            return folder
+        assert code == 2
+        assert 'Traceback' not in said
+        return said.strip().splitlines()[-1]
+
+    return call
+
+
+def begin(config, *options):
+    """Make a model ready to train; return the line of a refusal."""
+    arguments = tool_parser('', checkpoint=False).parse_args(
+        [str(config), '--cfg-options', *options]
+    )
+    init_default_scope('mmpretrain')
+    try:
+        MODELS.build(load_config(config, arguments.cfg_options).model).init_weights()
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def logged(folder, name):
     text = next(Path(folder).rglob('*.log')).read_text()
     return [float(value) for value in re.findall(rf'{name}: ([\d.]+)', text)]
+
+
+def check_pair(config, weights):
+    """An unmodified mmpretrain builds the plain student from a pair, without a teacher."""
+    from mmpretrain import get_model
+    from mmpretrain.models import ImageClassifier
+
+    assert not re.search('istill|teacher|StoredView', config.read_text())
+    model = get_model(str(config), pretrained=str(weights))
+    assert type(model) is ImageClassifier
+    assert model.backbone.deploy
+
+
+def flip(path):
+    """Change one bit."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
 
 
 def test_run_resume_test_predict_convert(config, tool, tmp_path, teacher, roots):
@@ -60,47 +144,30 @@ train_cfg = dict(max_epochs=2)
         check_pair(pair, pair.with_suffix('.pth'))
 
 
-def check_pair(config, weights):
-    """An unmodified mmpretrain builds the plain student from a pair, without a teacher."""
-    from mmpretrain import get_model
-    from mmpretrain.models import ImageClassifier
-
-    text = config.read_text()
-    assert not re.search('istill|teacher|StoredView', text)
-    model = get_model(str(config), pretrained=str(weights))
-    assert type(model) is ImageClassifier
-    assert model.backbone.deploy
-
-
-def test_stored_outputs(config, tool, tmp_path, teacher, capsys):
-    """Stored once, read instead of running the teacher, which is no longer there."""
-    path = config('train_cfg = dict(max_epochs=2)\n')
-    outputs = tmp_path / 'outputs'
-    assert tool('store_teacher_outputs', path, outputs, '--views', 2, '--topk', 0) == 0
-    assert '8 images in each view' in capsys.readouterr().out
-    Path(teacher['checkpoint']).unlink()
-    run = tmp_path / 'run'
-    options = ('--cfg-options', f'model.outputs={outputs}', 'train_dataloader.num_workers=1')
-    assert tool('train', path, '--work-dir', run, *options) == 0
-    assert len(logged(run, 'loss_soft')) == 4
+def test_stored_outputs_replace_the_teacher(config, train, tool, tmp_path, teacher, outputs):
+    """Runs with and without the file of the teacher end at the same weights."""
+    path = config("randomness = dict(seed=3)\nmodel['backbone'].update(init_cfg=None)\n")
+    states = []
+    for workers in (1, 0):
+        run = train(path, f'model.outputs={outputs}', f'train_dataloader.num_workers={workers}')
+        assert len(logged(run, 'loss_soft')) == 2
+        text = next(run.rglob('*.log')).read_text()
+        assert ('model.teachers.0: there is no local checkpoint' in text) == bool(states)
+        states.append(read_checkpoint(run / 'epoch_1.pth')['state_dict'])
+        Path(teacher['checkpoint']).unlink(missing_ok=True)
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     # The config of such a run has stored views in it; its deploy pair has not.
     written = run / 'distill.py'
     assert 'StoredView' in written.read_text()
     converted = tmp_path / 'out.pth'
-    assert tool('switch_to_deploy', written, run / 'epoch_2.pth', converted) == 0
+    assert tool('switch_to_deploy', written, run / 'epoch_1.pth', converted) == 0
     check_pair(tmp_path / 'out.py', converted)
 
 
-def test_stored_outputs_give_the_losses_of_the_teacher(config, tmp_path, tool):
+def test_stored_outputs_give_the_losses_of_the_teacher(config, tmp_path):
     """The same views, all classes: the batch's loss is that of running the teacher on it."""
-    from mmengine.dataset import pseudo_collate
-    from mmengine.registry import DATASETS, init_default_scope
-
-    from mobileone_mm.distill.views import use_stored_outputs
-
-    path = config()
-    outputs = tmp_path / 'outputs'
-    assert tool('store_teacher_outputs', path, outputs, '--topk', 0) == 0
+    path, outputs = config(), tmp_path / 'outputs'
+    store_teacher_outputs(path, outputs, topk=0)
     cfg = Config.fromfile(path)
     cfg.model.outputs = str(outputs)
     use_stored_outputs(cfg)
@@ -119,81 +186,174 @@ def test_stored_outputs_give_the_losses_of_the_teacher(config, tmp_path, tool):
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)
 
 
-def test_storing_refuses_other_settings(config, tool, tmp_path, capsys, teacher, tiny):
-    path, out = config(), tmp_path / 'out'
-    other = tiny.randomized(MODELS.build(teacher['model']), 2).state_dict()
+def test_storing_refuses(config, tiny_config, run, tmp_path, teacher, tiny, outputs):
+    def refused(*arguments, path=None, out=outputs):
+        code, said = run('store_teacher_outputs', path or config(), out, *arguments)
+        assert code == 2
+        return said.strip().splitlines()[-1]
 
-    def refused(*arguments):
-        capsys.readouterr()
-        assert tool('store_teacher_outputs', *arguments) == 2
-        return capsys.readouterr().err.strip().splitlines()[-1]
-
-    assert tool('store_teacher_outputs', path, out) == 0
-    assert 'has other topk' in refused(path, out, '--topk', 3)
-    assert 'has other seed' in refused(path, out, '--seed', 3)
-    torch.save(other, teacher['checkpoint'])
-    assert 'has other fingerprints' in refused(path, out)
-    assert '--views: got 0' in refused(path, out, '--views', 0)
-    assert '--topk: got 1001' in refused(path, out, '--topk', 1001)
-
-
-def test_storing_needs_teachers(tiny_config, tool, tmp_path, capsys):
-    assert tool('store_teacher_outputs', tiny_config('cls'), tmp_path / 'out') == 2
-    assert 'which has no teachers' in capsys.readouterr().err
-    assert not (tmp_path / 'out').exists()
+    assert 'have other topk (10; now: 3)' in refused('--topk', 3)
+    assert 'have other seed (0; now: 3)' in refused('--seed', 3)
+    assert '--views: got 0' in refused('--views', 0)
+    assert '--topk: got 1001' in refused('--topk', 1001)
+    # Another teacher under the same name; a second teacher.
+    tiny.save(teacher, teacher['checkpoint'], seed=2)
+    assert 'have other fingerprints' in refused()
+    both = config("model['teachers'].append(model['teachers'][0])\n", 'both')
+    assert 'have other teachers' in refused(path=both)
+    new = tmp_path / 'new'
+    assert 'which has no teachers' in refused(path=tiny_config('cls'), out=new)
+    assert not new.exists()
 
 
-def test_refused_before_the_first_iteration(
-    config, tool, tmp_path, capsys, tiny_imagenet, monkeypatch
-):
-    path, out = config(), tmp_path / 'out'
-    assert tool('store_teacher_outputs', path, out) == 0
-    stored = f'model.outputs={out}'
-
-    def refused(*options, config=path):
-        capsys.readouterr()
-        assert tool('train', config, '--work-dir', tmp_path / 'run', '--cfg-options', *options) == 2
-        assert not (tmp_path / 'run').exists()
-        (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
-        return line
-
-    assert 'no such file' in refused('model.teachers.0.checkpoint=/no.pth')
-    assert "has no 'ckpt'" in refused(
-        'train_cfg.max_epochs=1', config=config(name='typo', ckpt='a')
-    )
-    assert 'has no view_NNNN' in refused('model.outputs=/nowhere')
+def test_refused_before_the_first_iteration(config, train, outputs):
+    path, stored = config(), f'model.outputs={outputs}'
+    assert 'has no view_NNNN' in train(path, 'model.outputs=/nowhere')
     crop = 'train_dataloader.dataset.pipeline.1.scale=32'
-    assert 'the views were made by the transforms' in refused(stored, crop)
-    assert 'alpha must be 1' in refused(
-        stored, 'model.distill_loss.alpha=0.5', 'model.train_cfg.augments.type=Mixup',
-        'model.train_cfg.augments.alpha=0.5',
-    )  # fmt: skip
-    # One image more than the outputs know.
-    import shutil
+    assert 'have other transforms' in train(path, stored, crop)
+    alpha, mixup = 'model.distill_loss.alpha=0.5', 'model.train_cfg.augments.type=Mixup'
+    mixup = (mixup, 'model.train_cfg.augments.alpha=0.5')
+    assert begin(path, stored, alpha) is None
+    assert begin(path, stored, *mixup) is None
+    assert 'alpha must be 1' in begin(path, stored, alpha, *mixup)
+    temperature = 'model.distill_loss.temperature=3.0'
+    assert 'have other temperature (2.0; now: 3.0)' in begin(path, stored, temperature)
+    assert "has no 'ckpt'" in train(config(name='typo', ckpt='a'), 'train_cfg.max_epochs=1')
+    preprocessor, loss = 'model.teachers.0.data_preprocessor', 'model.distill_loss'
+    for option, message in (
+        ('model.teachers.0.checkpoint=/no.pth', 'no such file'),
+        ("model.teachers=[dict(timm='resnet50', pretrain=True)]", "0: has no 'pretrain'"),
+        ('model.teachers=[resnet50]', "0: got 'resnet50'; expected a dict with one of"),
+        (f'{preprocessor}.mean=1', f'{preprocessor}.mean: got 1'),
+        (f'{loss}.alpha=x', f"{loss}.alpha: got 'x'; expected a number above 0"),
+        (f'{loss}=x', f"{loss}: got 'x'; expected a dict"),
+        ('model.outputs=5', 'model.outputs: got 5; expected a folder'),
+    ):
+        assert message in begin(path, option)
 
-    larger = shutil.copytree(tiny_imagenet, tmp_path / 'larger')
-    image = next((larger / 'train').rglob('*.JPEG'))
-    shutil.copy(image, image.with_name('new.JPEG'))
-    names = larger / 'meta' / 'train.txt'
+
+def test_another_teacher_of_the_same_name(config, tmp_path, teacher, tiny, outputs, monkeypatch):
+    """Its file decides where it is there; without it the name does."""
+    stored = f'model.outputs={outputs}'
+    other = tmp_path / 'other' / Path(teacher['checkpoint']).name
+    other.parent.mkdir()
+    moved = config(name='moved', checkpoint=str(other))
+    tiny.save(teacher, other, seed=2)
+    refusal = 'were made with other weights, normalisation or size of model.teachers.0'
+    assert refusal in begin(moved, stored)
+    # The same weights, saved again under the same name.
+    torch.save({'state_dict': torch.load(teacher['checkpoint']), 'meta': {}}, other)
+    assert begin(moved, stored) is None
+    # The teacher's normalisation is the student's, and that is another one.
+    assert refusal in begin(moved, stored, 'model.data_preprocessor.to_rgb=False')
+    other.unlink()
+    assert begin(moved, stored) is None
+    assert 'have other teachers' in begin(config(name='b', input_size=64), stored)
+
+    # Stored outputs are there so that the library of the teacher need not be.
+    def missing(*_, **__):
+        raise InputError('teacher: cannot be built') from ImportError('No module named timm')
+
+    monkeypatch.setattr('mobileone_mm.distill.teachers.Teacher', missing)
+    assert begin(config(), stored) is None
+
+
+def test_two_teachers(config, tmp_path, teacher, tiny):
+    """The second one counts as the first does: in the outputs, and when they are checked."""
+    second, out = tmp_path / 'second.pth', tmp_path / 'out'
+    tiny.save(teacher, second, seed=2)
+    both = config(
+        f"model['teachers'].append(dict(model['teachers'][0], checkpoint='{second}'))\n", 'both'
+    )
+    store_teacher_outputs(both, out)
+    assert begin(both, f'model.outputs={out}') is None
+    assert 'have other teachers' in begin(config(), f'model.outputs={out}')
+    tiny.save(teacher, second, seed=3)
+    assert 'size of model.teachers.1, which' in begin(both, f'model.outputs={out}')
+
+
+def test_an_image_that_cannot_be_read(config, run, train, tiny_imagenet, tmp_path, monkeypatch):
+    path, out = config(), tmp_path / 'out'
+    root = shutil.copytree(tiny_imagenet, tmp_path / 'data')
+    monkeypatch.setenv('IMAGENET_ROOT', str(root))
+    images = sorted((root / 'train').rglob('*.JPEG'))
+    whole = images[1].read_bytes()
+    images[1].write_bytes(whole[: len(whole) // 2])
+    code, said = run('store_teacher_outputs', path, out)
+    assert code == 0
+    assert '7 images, ' in said
+    assert '1 images could not be read and have no outputs' in said
+    text = next(train(path, f'model.outputs={out}').rglob('*.log')).read_text()
+    assert f"are left out, such as '{images[1]}'" in text
+    # A view that is added after a repair has it; one that breaks later is left out of that view.
+    images[1].write_bytes(whole)
+    images[2].write_bytes(whole[: len(whole) // 2])
+    code, said = run('store_teacher_outputs', path, out, '--views', 2)
+    assert code == 0
+    assert f'{VIEWS[0]}: exists already' in said
+    empty = [~np.load(out / view)['scores'].any(1) for view in VIEWS]
+    assert [rows.sum() for rows in empty] == [1, 1]
+    assert not (empty[0] & empty[1]).any()
+    # One that the store does not know is refused, before hours of work as well.
+    shutil.copy(images[3], images[3].with_name('new.JPEG'))
+    names = root / 'meta' / 'train.txt'
     if names.is_file():
-        label = image.relative_to(larger / 'train').with_name('new.JPEG').as_posix()
-        names.write_text(names.read_text().rstrip('\n') + f'\n{label} 1\n')
-    monkeypatch.setenv('IMAGENET_ROOT', str(larger))
-    assert 'new.JPEG' in refused(stored)
+        name = images[3].relative_to(root / 'train').with_name('new.JPEG').as_posix()
+        names.write_text(names.read_text().rstrip('\n') + f'\n{name} 1\n')
+    assert 'new.JPEG' in train(path, f'model.outputs={out}')
+    code, said = run('store_teacher_outputs', path, out, '--views', 3)
+    assert code == 2
+    assert 'have other images' in said
+
+
+def test_a_damaged_view_is_written_again(config, run, outputs):
+    path, view = config(), outputs / VIEWS[0]
+    before = view.read_bytes()
+    flip(view)
+    refusal = begin(path, f'model.outputs={outputs}')
+    assert re.search(r"view_0000.npy': is damaged .*; repeat the call of tools/misc/", refusal)
+    code, said = run('store_teacher_outputs', path, outputs, '--first-view', 1)
+    assert code == 0
+    assert f'{VIEWS[0]}: is damaged; write it with --first-view 0 again' in said
+    assert f'{VIEWS[1]}: exists already' in said
+    code, said = run('store_teacher_outputs', path, outputs)
+    assert code == 0
+    assert f'{VIEWS[0]}: is damaged; is written again' in said
+    assert view.read_bytes() == before
+
+
+def test_interrupted_and_continued(config, run, tmp_path, monkeypatch, outputs):
+    path, out, calls = config(), tmp_path / 'out', []
+
+    def interrupt(self, *args, scores=Teachers.scores):
+        calls.append(1)
+        if len(calls) == 4:  # in the middle of the second view
+            raise KeyboardInterrupt
+        return scores(self, *args)
+
+    monkeypatch.setattr(Teachers, 'scores', interrupt)
+    code, said = run('store_teacher_outputs', path, out, '--views', 2)
+    assert code == 130
+    assert 'Traceback' not in said
+    assert sorted(file.name for file in out.iterdir()) == ['view_0000.json', VIEWS[0]]
+    code, said = run('store_teacher_outputs', path, out, '--views', 2)
+    assert f'{VIEWS[0]}: exists already' in said
+    for file in outputs.iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes()
+    assert (out / VIEWS[0]).read_bytes() != (out / VIEWS[1]).read_bytes()
 
 
 @pytest.mark.slow
-def test_two_processes(config, tool, tmp_path):
+def test_two_processes(config, tmp_path, outputs):
     """Below DDP, with the teacher and with its stored outputs."""
-    path, out = config(), tmp_path / 'out'
-    assert tool('store_teacher_outputs', path, out) == 0
-    for name, options in (('a', ()), ('b', ('--cfg-options', f'model.outputs={out}'))):
+    for name, options in (('a', ()), ('b', ('--cfg-options', f'model.outputs={outputs}'))):
         with socket.socket() as probe:
             probe.bind(('127.0.0.1', 0))
             port = probe.getsockname()[1]
         command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2',
                    '--master_addr=127.0.0.1', f'--master_port={port}', ROOT / 'tools' / 'train.py',
-                   path, '--work-dir', tmp_path / name, '--launcher', 'pytorch', *options]  # fmt: skip
+                   config(), '--work-dir', tmp_path / name, '--launcher', 'pytorch',
+                   *options]  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if k != 'LOCAL_RANK'}
         result = subprocess.run(
             list(map(str, command)),
@@ -210,32 +370,9 @@ def test_two_processes(config, tool, tmp_path):
 
 
 @pytest.mark.slow
-def test_hosts_mixing_of_stored_outputs(config, tool, tmp_path):
+def test_hosts_mixing_of_stored_outputs(config, train, outputs):
     """Mixup mixes the stored soft labels as it mixes the images; hard labels stay apart."""
-    path, out = config(), tmp_path / 'out'
-    assert tool('store_teacher_outputs', path, out) == 0
     mixed = ('model.train_cfg.augments.type=Mixup', 'model.train_cfg.augments.alpha=0.5')
-    for name, options in (('a', mixed), ('b', ('model.distill_loss.alpha=0.5',))):
-        run = tmp_path / name
-        assert tool('train', path, '--work-dir', run, '--no-validate', '--cfg-options',
-                    f'model.outputs={out}', *options) == 0  # fmt: skip
-        assert bool(logged(run, 'loss_hard')) == (name == 'b')
-
-
-def test_pipelines_that_do_not_read_the_outputs(config, tool, tmp_path):
-    """A host's own script does not wrap the pipeline: an error, not hard labels in disguise."""
-    from mmengine.dataset import pseudo_collate
-    from mmengine.registry import DATASETS, init_default_scope
-
-    from mobileone_mm.errors import InputError
-
-    path, out = config(), tmp_path / 'out'
-    assert tool('store_teacher_outputs', path, out) == 0
-    cfg = Config.fromfile(path)
-    cfg.model.update(outputs=str(out), train_cfg=dict(augments=dict(type='Mixup', alpha=0.5)))
-    init_default_scope('mmpretrain')
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    model = MODELS.build(cfg.model)
-    data = model.data_preprocessor(pseudo_collate([dataset[0], dataset[1]]), training=True)
-    with pytest.raises(InputError, match='the training pipeline does not read them'):
-        model(**data, mode='loss')
+    for hard, options in ((False, mixed), (True, ('model.distill_loss.alpha=0.5',))):
+        run = train(config(), f'model.outputs={outputs}', *options)
+        assert bool(logged(run, 'loss_hard')) == hard

@@ -17,9 +17,9 @@ from mobileone_mm.distill.stored import (
     DamagedViewError,
     OutputsMeta,
     TeacherOutputs,
-    digest_of,
     image_key,
     open_view,
+    plain_config,
     view_path,
     write_view,
 )
@@ -31,74 +31,68 @@ NAMES = [f'train/n{label:08d}/{label}_{index}.jpg' for label in range(3) for ind
 CROP = dict(type='RandomResizedCrop', scale=32, backend='pillow')
 VIEW = [CROP, dict(type='RandomFlip', prob=0.5, direction='horizontal'),
         dict(type='AutoAugment', policies='imagenet')]  # fmt: skip
+PIPELINE = [dict(type='LoadImageFromFile'), *VIEW, dict(type='PackInputs')]
 
 
-@pytest.fixture
-def images(tmp_path):
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
     """Six images below a root."""
+    root = tmp_path_factory.mktemp('data')
     generator = np.random.default_rng(0)
     for name in NAMES:
-        path = tmp_path / 'data' / name
+        path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         small = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)
         cv2.imwrite(str(path), cv2.resize(small, (80, 60), interpolation=cv2.INTER_CUBIC))
-    return tmp_path / 'data'
+    return root
 
 
-def loaded(root, name):
-    return dict(img_path=str(Path(root, name)), img=cv2.imread(str(Path(root, name))), gt_label=1)
+def loaded(root, name, **changes):
+    path = Path(root, name)
+    return dict(img_path=str(path), img=cv2.imread(str(path)), gt_label=1) | changes
 
 
 def store(root, folder, views=2, classes=20, topk=4, transforms=VIEW):
     """Outputs as the tool writes them, of random numbers; the full probabilities, by name and view."""
     generator = np.random.default_rng(1)
     full = {}
-    keys = np.array(sorted(map(image_key, NAMES)), np.uint64)
-    names = {image_key(name): name for name in NAMES}
+    names = sorted(NAMES, key=image_key)
     meta = OutputsMeta(
-        classes, topk, 1.0, [dict(timm='a')], ['f'], json.loads(json.dumps(transforms)), 7,
-        digest_of(keys), [3],
-    )  # fmt: skip
+        classes, topk, 1.0, [dict(timm='a')], ['f'], plain_config(transforms), 7, 'i'
+    )
     for view in range(views):
         fixed = FixedView(transforms, str(root), 7, view)
-        signatures, scores = [], []
-        for key in keys:
-            name = names[int(key)]
+        rows = meta.rows([image_key(name) for name in names])
+        for row, name in zip(rows, names, strict=True):
             result = fixed.transform(loaded(root, name))
-            assert result['teacher_name'] == name
-            signatures.append(result['teacher_signature'])
+            assert result['teacher_key'] == row['key']
+            row['signature'] = result['teacher_signature']
             p = generator.dirichlet(np.full(classes, 0.3))
             full[name, view] = p, result['img']
-            scores.append(p)
-        scores = np.array(scores)
-        order = np.argsort(-scores, 1)[:, :topk]
-        tensors = dict(
-            keys=keys, signatures=np.array(signatures),
-            scores=np.take_along_axis(scores, order, 1).astype(np.float16),
-        )  # fmt: skip
-        if topk == classes:
-            tensors['scores'] = scores.astype(np.float16)
-        else:
-            tensors['classes'] = order.astype(np.uint16)
-        write_view(folder, view, tensors, meta)
-    return full, meta
+            if topk < classes:
+                row['classes'] = np.argsort(-p)[:topk]
+                p = p[row['classes']]
+            row['scores'] = p
+        write_view(view_path(folder, view), rows, meta)
+    return full
 
 
 @pytest.fixture
 def stored(images, tmp_path):
-    full, meta = store(images, tmp_path / 'out')
-    return images, tmp_path / 'out', full, meta
+    return images, tmp_path / 'out', store(images, tmp_path / 'out')
 
 
 def test_the_same_view_and_its_labels(stored, tmp_path):
-    root, folder, full, _ = stored
+    root, folder, full = stored
     moved = shutil.copytree(root, tmp_path / 'elsewhere')  # another machine, another root
-    transform = StoredView(VIEW, str(folder))
-    seen = set()
+    transform = pickle.loads(pickle.dumps(StoredView(VIEW, str(folder))))  # as in a worker
+    seen, after = set(), {}
     for round_ in range(8):
-        np.random.seed(round_)
         for name in NAMES:
+            np.random.seed(round_)
             result = transform.transform(loaded(moved, name))
+            # What an image draws depends on its view, what follows on the run's own stream.
+            assert after.setdefault(round_, np.random.rand()) == after[round_]
             p, image = full[name, result['teacher_view']]
             assert np.array_equal(result['img'], image)
             assert result['gt_label'] == 1
@@ -115,54 +109,40 @@ def test_the_same_view_and_its_labels(stored, tmp_path):
     assert not np.array_equal(full[NAMES[0], 0][1], full[NAMES[0], 1][1])
 
 
-def test_outer_randomness_is_left_alone(stored):
-    """What an image draws depends on its view; what follows on the run's own stream."""
-    root, folder, *_ = stored
+@pytest.mark.parametrize(('classes', 'topk'), [(20, 20), (70_000, 4)])
+def test_all_and_many_classes(images, tmp_path, classes, topk):
+    full = store(images, tmp_path, views=1, classes=classes, topk=topk)
+    score = StoredView(VIEW, str(tmp_path)).transform(loaded(images, NAMES[3]))['gt_score']
+    p = full[NAMES[3], 0][0]
+    top = np.argsort(-p)[:topk]
+    np.testing.assert_allclose(score[top], p[top], rtol=2e-3, atol=1e-6)
+
+
+def test_refused_at_an_image(stored):
+    root, folder, _ = stored
     transform = StoredView(VIEW, str(folder))
-    after = []
-    for name in NAMES[:2]:
-        np.random.seed(3)
-        transform.transform(loaded(root, name))
-        after.append(np.random.rand())
-    assert after[0] == after[1]
+    for change, message in (
+        (dict(img_path='/train/n00000009/x.jpg'), 'nothing for the image .*n00000009/x.jpg'),
+        (dict(img=np.zeros((60, 80, 3), np.uint8)), 'is not the one that the teachers saw'),
+    ):
+        with pytest.raises(InputError, match=message):
+            transform.transform(loaded(root, NAMES[0], **change))
 
 
-def test_all_classes(images, tmp_path):
-    full, _ = store(images, tmp_path / 'full', views=1, topk=20)
-    result = StoredView(VIEW, str(tmp_path / 'full')).transform(loaded(images, NAMES[3]))
-    np.testing.assert_allclose(result['gt_score'], full[NAMES[3], 0][0], rtol=2e-3, atol=1e-6)
+def test_other_transforms_are_refused(stored):
+    """Our AutoAugment is another one: its hparams are in force, so that it makes other pixels."""
+    ours = {**VIEW[2], 'type': 'mobileone_mm.AutoAugment'}
+    for transforms in (VIEW[:2], [{**CROP, 'scale': 64}, *VIEW[1:]], [*VIEW[:2], ours]):
+        with pytest.raises(InputError, match='have other transforms'):
+            StoredView(transforms, str(stored[1]))
 
 
-def test_goes_into_workers(stored):
-    root, folder, *_ = stored
-    transform = StoredView(VIEW, str(folder))
-    transform.transform(loaded(root, NAMES[0]))
-    copied = pickle.loads(pickle.dumps(transform))
-    assert copied.transform(loaded(root, NAMES[1]))['gt_score'].shape == (20,)
-
-
-@pytest.mark.parametrize(
-    ('transforms', 'change', 'message'),
-    [
-        (VIEW, dict(img_path='/train/n00000009/x.jpg'), 'nothing for the image .*n00000009/x.jpg'),
-        (VIEW, dict(img=np.zeros((60, 80, 3), np.uint8)), 'is not the one that the teachers saw'),
-        (VIEW[:2], {}, 'the views were made by the transforms'),
-        ([{**CROP, 'scale': 64}, *VIEW[1:]], {}, 'the views were made by the transforms'),
-    ],
-)
-def test_refused_at_an_image(stored, transforms, change, message):
-    root, folder, *_ = stored
-    with pytest.raises(InputError, match=message):
-        StoredView(transforms, str(folder)).transform({**loaded(root, NAMES[0]), **change})
-
-
-def test_a_slightly_different_decoder_is_the_same_view(stored):
-    root, folder, *_ = stored
-    result = loaded(root, NAMES[0])
-    result['img'] = np.clip(result['img'].astype(int) + 1, 0, 255).astype(np.uint8)
+def test_a_slightly_different_decoder_is_the_same_view(images, tmp_path):
     # Transforms such as equalisation or posterisation would spread the difference; crop and flip.
-    store(root, folder / 'plain', transforms=VIEW[:2])
-    assert StoredView(VIEW[:2], str(folder / 'plain')).transform(result)['teacher_view'] in (0, 1)
+    store(images, tmp_path, transforms=VIEW[:2])
+    result = loaded(images, NAMES[0])
+    result['img'] = np.clip(result['img'].astype(int) + 1, 0, 255).astype(np.uint8)
+    assert StoredView(VIEW[:2], str(tmp_path)).transform(result)['teacher_view'] in (0, 1)
 
 
 @pytest.mark.parametrize('prefix', ['', 'mmpretrain.', 'mobileone_mm.'])
@@ -170,8 +150,7 @@ def test_faster_transforms_are_those_of_the_config(images, tmp_path, prefix):
     """The config names a transform in any way; the tools put the faster one in its place."""
     rand = dict(type='RandAugment', policies='timm_increasing', num_policies=2, magnitude_level=9)
     nested = dict(type='RandomApply', transforms=[rand], prob=0.5)
-    as_stored = [CROP, rand, nested]
-    store(images, tmp_path / 'out', transforms=as_stored)
+    store(images, tmp_path / 'out', transforms=[CROP, rand, nested])
     named = [{**step, 'type': prefix + step['type']} for step in (CROP, rand)]
     named.append({**nested, 'transforms': named[1:2]})
     cfg = _config([PIPELINE[0], *named, PIPELINE[-1]], outputs=str(tmp_path / 'out'))
@@ -183,14 +162,6 @@ def test_faster_transforms_are_those_of_the_config(images, tmp_path, prefix):
         'mobileone_mm.RandomResizedCrop', 'mobileone_mm.RandAugment', 'RandomApply']  # fmt: skip
     result = StoredView(view['transforms'], view['outputs']).transform(loaded(images, NAMES[0]))
     assert result['gt_score'].shape == (20,)
-
-
-def test_our_autoaugment_is_another_one(stored):
-    """Its hparams are in force, so that it makes other pixels."""
-    _, folder, *_ = stored
-    other = [*VIEW[:2], {**VIEW[2], 'type': 'mobileone_mm.AutoAugment'}]
-    with pytest.raises(InputError, match='the views were made by the transforms'):
-        TeacherOutputs(folder).check_transforms(other)
 
 
 def test_signature_tells_flips_crops_and_colour_orders(images):
@@ -206,117 +177,115 @@ def test_signature_tells_flips_crops_and_colour_orders(images):
 
 
 def test_what_must_agree_with_the_config(stored):
-    _, folder, *_ = stored
-    outputs = TeacherOutputs(folder)
-    outputs.check([dict(timm='a')], 1.0, 20)
-    with pytest.raises(InputError, match='teachers'):
-        outputs.check([dict(timm='b')], 1.0, 20)
-    with pytest.raises(InputError, match='temperature=1.0, the config has 4.0'):
-        outputs.check([dict(timm='a')], 4.0, 20)
+    outputs = TeacherOutputs(stored[1])
+    agreed = dict(teachers=[dict(timm='a')], temperature=1.0, num_classes=20)
+    outputs.meta.check('out', **agreed)
+    for name, value in dict(teachers=[dict(timm='b')], temperature=4.0, num_classes=10).items():
+        with pytest.raises(InputError, match=f"^outputs 'out': have other {name} .*; now: "):
+            outputs.meta.check('out', **{**agreed, name: value})
     outputs.check_weights([None])
     outputs.check_weights(['f'])
     with pytest.raises(
         InputError, match=r'other weights, normalisation or size of model.teachers.0'
     ):
         outputs.check_weights(['g'])
-    with pytest.raises(InputError, match='num_classes=20, the config has 10'):
-        outputs.check([dict(timm='a')], 1.0, 10)
-    assert '6 images, 2 views' in str(outputs)
+    assert '6 images, 2 views, the 4 greatest of 20 classes' in str(outputs)
+
+
+def test_views_of_two_kinds(stored):
+    rows, meta = open_view(view_path(stored[1], 1))
+    write_view(view_path(stored[1], 1), rows, replace(meta, fingerprints=['other']))
+    with pytest.raises(InputError, match=r"view_0001.npy': have other fingerprints"):
+        TeacherOutputs(stored[1])
+
+
+def _swap(name):
+    """Values that could be: other classes, other probabilities, other keys."""
+
+    def damage(path):
+        rows = np.load(path)
+        rows[name] = rows[name][::-1].copy()
+        assert not np.array_equal(rows, np.load(path))
+        np.save(path, rows)
+
+    return damage
+
+
+def _edit(**changes):
+    def damage(path):
+        file = path.with_suffix('.json')
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return damage
+
+
+@pytest.mark.parametrize('view', [0, 1])
+@pytest.mark.parametrize(
+    ('damage', 'at_once'),
+    [
+        *((_swap(name), False) for name in ('key', 'signature', 'scores', 'classes')),
+        (_edit(seed=8), False),
+        (_edit(topk=5), True),
+        (_edit(more=1), True),
+        (lambda path: path.with_suffix('.json').write_text('{"seed": '), True),
+        (lambda path: path.with_suffix('.json').write_text('[]'), True),
+        (lambda path: path.write_bytes(path.read_bytes()[:-20]), True),
+        (lambda path: path.write_bytes(b''), True),
+        (lambda path: path.write_bytes(b'nothing of that kind'), True),
+        (lambda path: path.unlink(), True),
+    ],
+)
+def test_damage_is_noticed(stored, view, damage, at_once):
+    """Every bit is in the checksum; what cannot be read is noticed without it, too."""
+    path = view_path(stored[1], view)
+    damage(path)
+    open_view(view_path(stored[1], 1 - view), verify=True)
+    with pytest.raises(DamagedViewError, match=rf'{path.name}.: is damaged .*repeat the call'):
+        open_view(path, verify=True)
+    with pytest.raises(InputError):
+        TeacherOutputs(stored[1], verify=True)
+    if at_once:
+        with pytest.raises(DamagedViewError):
+            open_view(path)
+
+
+def test_a_view_that_cannot_be_opened_is_not_damaged(stored, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(np, 'load', refuse)
+    with pytest.raises(
+        InputError, match=r"view_0000.npy': cannot be read: no permission"
+    ) as caught:
+        open_view(view_path(stored[1], 0))
+    assert not isinstance(caught.value, DamagedViewError)
 
 
 def test_folders_that_hold_none(tmp_path):
     with pytest.raises(InputError, match='has no view_NNNN'):
         TeacherOutputs(tmp_path / 'no')
-    (tmp_path / 'view_0000.safetensors').write_bytes(b'\x10\0\0\0\0\0\0\0nothing of that ')
-    with pytest.raises(InputError, match='is damaged'):
-        TeacherOutputs(tmp_path)
-    from safetensors.numpy import save_file
-
-    save_file({'keys': np.zeros(2, np.uint64)}, tmp_path / 'view_0000.safetensors')
-    with pytest.raises(InputError, match='holds no outputs of teachers'):
-        TeacherOutputs(tmp_path)
 
 
-def test_views_of_two_kinds(stored):
-    _, folder, _, meta = stored
-    content = _tensors(folder, 1)
-    write_view(folder, 1, content, replace(meta, fingerprints=['other']))
-    with pytest.raises(InputError, match='views 0 and 1 are of different teachers'):
-        TeacherOutputs(folder)
-
-
-def test_half_a_file(stored):
-    _, folder, *_ = stored
-    path = view_path(folder, 0)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match='is damaged'):
-        TeacherOutputs(folder)
-
-
-def _changed(path, old, new):
-    data = path.read_bytes()
-    assert data.count(old) == 1
-    path.write_bytes(data.replace(old, new))
-
-
-@pytest.mark.parametrize('name', ['keys', 'signatures', 'scores', 'classes', 'seed'])
-@pytest.mark.parametrize('view', [0, 1])
-def test_every_bit_is_in_the_checksum(stored, name, view):
-    """Values that could be: other classes, other probabilities, keys of a later view."""
-    _, folder, *_ = stored
-    path = view_path(folder, view)
-    if name == 'seed':
-        _changed(path, b'\\"seed\\": 7', b'\\"seed\\": 8')
-    else:
-        tensor = _tensors(folder, view)[name]
-        other = tensor[::-1].copy()
-        assert not np.array_equal(tensor, other)
-        _changed(path, tensor.tobytes(), other.tobytes())
-    open_view(view_path(folder, 1 - view), verify=True)
-    with pytest.raises(DamagedViewError, match=rf'{path.name}.: is damaged .*repeat the call'):
-        open_view(path, verify=True)
-    with pytest.raises(InputError):
-        TeacherOutputs(folder).check([dict(timm='a')], 1.0, 20)
-
-
-def test_other_keys_in_a_later_view(stored):
-    _, folder, _, meta = stored
-    content = _tensors(folder, 1)
-    content['keys'] = content['keys'] + np.uint64(1)
-    write_view(folder, 1, content, meta)
-    with pytest.raises(DamagedViewError):
-        TeacherOutputs(folder).check([dict(timm='a')], 1.0, 20)
-
-
-def test_another_version_of_the_format(stored):
-    _, folder, *_ = stored
-    _changed(view_path(folder, 0), b'\\"version\\": 2', b'\\"version\\": 1')
-    with pytest.raises(InputError, match='has version 1 of the format, expected 2; remove it'):
-        TeacherOutputs(folder)
-
-
-def test_an_image_that_could_not_be_read(stored):
+def test_an_image_that_could_not_be_read(stored, monkeypatch):
     """It is left out, as without stored outputs; an unknown image is an error."""
-    root, folder, _, meta = stored
-    row = TeacherOutputs(folder).find(NAMES[1])[0]
+    root, folder, _ = stored
+    said = []
+    monkeypatch.setattr(
+        'mobileone_mm.distill.views.report_file', lambda *arguments: said.append(arguments)
+    )
+    row = TeacherOutputs(folder).find(NAMES[1])
     for view in (0, 1):
-        tensors = _tensors(folder, view)
-        tensors['scores'][row] = 0
-        write_view(folder, view, tensors, meta)
+        mapped, meta = open_view(view_path(folder, view))
+        rows = np.array(mapped)
+        rows['scores'][row] = 0
+        write_view(view_path(folder, view), rows, meta)
     transform = StoredView(VIEW, str(folder))
-    assert transform.transform(loaded(root, NAMES[1])) is None
     assert transform.transform(loaded(root, NAMES[0])) is not None
-    with pytest.raises(InputError, match='nothing for the image'):
-        transform.transform({**loaded(root, NAMES[0]), 'img_path': f'{root}/train/a/c.jpg'})
-
-
-def _tensors(folder, view):
-    from safetensors.numpy import load
-
-    return load(view_path(folder, view).read_bytes())
-
-
-PIPELINE = [dict(type='LoadImageFromFile'), *VIEW, dict(type='PackInputs')]
+    assert not said
+    assert transform.transform(loaded(root, NAMES[1])) is None
+    ((path, message),) = said
+    assert path.endswith(NAMES[1])
+    assert f"{NAMES[1]}' has no stored outputs" in message
 
 
 def _config(pipeline, hooks=(), outputs='out'):

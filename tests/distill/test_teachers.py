@@ -15,7 +15,8 @@ from torch.nn.functional import interpolate, softmax
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.distill.losses import DistillLoss
 from mobileone_mm.distill.normalization import Normalization
-from mobileone_mm.distill.teachers import Teacher, Teachers, check_specs, describe
+from mobileone_mm.distill.stored import describe
+from mobileone_mm.distill.teachers import Teacher, Teachers, check_specs
 from mobileone_mm.errors import InputError
 from mobileone_mm.weights.published import find
 
@@ -54,25 +55,26 @@ def test_timm_weights_are_used(timm_teacher, inputs, tiny):
     )
 
 
-def test_config_file_and_any_form_of_weights(tmp_path, inputs, tiny):
-    """A config with the weights of a fused MobileOne in Apple's names."""
+def test_config_file_and_any_form_of_weights(tmp_path, inputs, tiny, capsys):
+    """A fused file stays fused: nothing of a teacher is trained. A deploy config fuses any file."""
     from mobileone_mm import reparameterize_model
 
-    settings = dict(
-        tiny.resnet,
-        backbone=dict(type='mobileone_mm.MobileOne', arch=tiny.arch, out_indices=(3,), deploy=True),
-    )
-    config = tmp_path / 'teacher.py'
     own = dict(mean=[0.0] * 3, std=[255.0] * 3, to_rgb=False)
-    Config(dict(model=settings, data_preprocessor=own)).dump(config)
-    trained = tiny.randomized(MODELS.build(copy.deepcopy(settings) | dict(
-        backbone=dict(settings['backbone'], deploy=False))), 4)  # fmt: skip
-    torch.save(trained.state_dict(), tmp_path / 'train.pth')
-    spec = dict(config=str(config), checkpoint=str(tmp_path / 'train.pth'))
-    found = Teacher(spec, STUDENT, CLASSES)
-    reparameterize_model(trained, inplace=True)
     bgr = STUDENT.renormalized(inputs, Normalization.of(own))
-    torch.testing.assert_close(found.logits(inputs), trained(bgr), rtol=1e-4, atol=1e-4)
+    for deploy in (True, False):
+        backbone = dict(type='mobileone_mm.MobileOne', arch=tiny.arch, out_indices=(3,))
+        trained = tiny.randomized(MODELS.build(dict(tiny.resnet, backbone=backbone)), 4)
+        settings = dict(tiny.resnet, backbone=dict(backbone, deploy=deploy))
+        Config(dict(model=settings, data_preprocessor=own)).dump(tmp_path / 'teacher.py')
+        fused = reparameterize_model(trained)
+        torch.save((trained if deploy else fused).state_dict(), tmp_path / 'file.pth')
+        spec = dict(config=str(tmp_path / 'teacher.py'), checkpoint=str(tmp_path / 'file.pth'))
+        found = Teacher(spec, STUDENT, CLASSES)
+        limit = 1e-4 if deploy else 0
+        torch.testing.assert_close(found.logits(inputs), fused(bgr), rtol=limit, atol=limit)
+        assert found.model.state_dict().keys() == fused.state_dict().keys()
+    said = capsys.readouterr()
+    assert 'branches' not in said.out + said.err
 
 
 def test_timm_mobileone_takes_timms_names(tiny):
@@ -160,9 +162,8 @@ def test_fingerprint(resnet_teacher, timm_teacher):
 
 def test_description_has_no_folders(resnet_teacher):
     assert describe(resnet_teacher)['checkpoint'] == 'resnet.pth'
-    assert describe(dict(timm='a', checkpoint='x/b.pth')) == describe(
-        dict(timm='a', checkpoint='/y/b.pth')
-    )
+    a, b = (describe(dict(timm='a', checkpoint=f'{folder}/b.pth')) for folder in ('x', '/y'))
+    assert a == b
     address = 'https://a.org/b.pth'
     assert describe(dict(timm='a', checkpoint=address))['checkpoint'] == address
 
@@ -238,23 +239,6 @@ def test_what_a_normalisation_leaves_out_is_the_default(resnet_teacher, timm_tea
         Teacher(wrong, STUDENT, CLASSES)
 
 
-def test_a_fused_file_stays_fused(tmp_path, inputs, tiny, capsys):
-    """Nothing of a teacher is trained: no branches, and no word about training them."""
-    from mobileone_mm import reparameterize_model
-
-    settings = dict(
-        tiny.resnet,
-        backbone=dict(type='mobileone_mm.MobileOne', arch=tiny.arch, out_indices=(3,)),
-    )
-    net = reparameterize_model(tiny.randomized(MODELS.build(settings), 4))
-    torch.save(net.state_dict(), tmp_path / 'fused.pth')
-    found = Teacher(dict(model=settings, checkpoint=str(tmp_path / 'fused.pth')), STUDENT, CLASSES)
-    torch.testing.assert_close(found.logits(inputs), net(inputs), rtol=0, atol=0)
-    assert found.model.state_dict().keys() == net.state_dict().keys()
-    said = capsys.readouterr()
-    assert 'branches' not in said.out + said.err
-
-
 def test_what_cannot_be_loaded(resnet_teacher, timm_teacher, tmp_path):
     def refused(spec, classes=CLASSES):
         with pytest.raises(InputError) as caught:
@@ -271,7 +255,9 @@ def test_what_cannot_be_loaded(resnet_teacher, timm_teacher, tmp_path):
     assert "teacher 'no_such_net' of timm: cannot be built" in refused(
         {**timm_teacher, 'timm': 'no_such_net'}
     )
-    assert 'cannot be read' in refused(dict(config='no.py', checkpoint='x'))
+    assert "teacher of 'no.py': config 'no.py': no such file" in refused(
+        dict(config='no.py', checkpoint='x')
+    )
 
 
 def test_timms_own_weights_and_other_classes(monkeypatch, tiny):

@@ -90,49 +90,62 @@ def test_pairs_are_compared(tiny_config, variants, trained, tmp_path):
     slow = summary['variants']['slow rate']
     assert slow['difference'] == slow['lowest'] == slow['highest'] == pytest.approx(0.01 - 500)
     assert slow['error'] == pytest.approx(0)
-    # Another seed: what is done is left out.
-    ablate(config, variants(), ROOT, seeds=(0, 5, 6), work_dir=work_dir, cfg_options=options)
+    # Another seed and another variant: what is done is left out.
+    others = variants(VARIANTS.replace("'slow", "'other': {},\n    'slow"))
+    ablate(config, others, ROOT, (5, 6), ['slow rate'], work_dir=work_dir, cfg_options=options)
     assert trained[4:] == [('whole', 6), ('slow rate', 6)]
     # Without the option "whole" is another run; the variant, which sets the same key, is not.
     ablate(config, variants(), ROOT, seeds=(0,), work_dir=work_dir)
     assert trained[6:] == [('whole', 0)]
+    # What is recorded is the value of another metric.
+    ablate(config, variants(), ROOT, seeds=(0,), work_dir=work_dir, metric='loss')
+    assert trained[7:] == [('whole', 0), ('slow rate', 0)]
 
 
 def test_what_was_done_before_a_failure_is_kept(tiny_config, variants, trained, tmp_path):
-    config, work_dir = tiny_config('cls'), str(tmp_path / 'runs')
+    config, work_dir = tiny_config('cls'), tmp_path / 'runs'
     text = VARIANTS.replace('1e-5', '7')
     with pytest.raises(InputError, match='it went wrong'):
-        ablate(config, variants(text), ROOT, seeds=(0,), work_dir=work_dir)
-    ablate(config, variants(), ROOT, seeds=(0,), work_dir=work_dir)
+        ablate(config, variants(text), ROOT, seeds=(0,), work_dir=str(work_dir))
+    ablate(config, variants(), ROOT, seeds=(0,), work_dir=str(work_dir))
     assert trained == [('whole', 0), ('slow rate', 0), ('slow rate', 0)]
+    (work_dir / 'runs.json').write_text('{"a": [')
+    with pytest.raises(InputError, match='is not a record of runs'):
+        ablate(config, variants(), ROOT, work_dir=str(work_dir))
+
+
+class Popen(subprocess.Popen):
+    """In the place of training: a process that sleeps, or ends at once."""
+
+    seconds, started = 0, staticmethod(lambda: None)
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(
+            [sys.executable, '-c', f'import time; time.sleep({self.seconds})'], **kwargs
+        )
+        self.started()
 
 
 def test_stop_ends_a_run_that_is_just_starting(monkeypatch, tmp_path):
     """stop() comes after the check whether to start, before the process is known."""
-    trainer = ablation._Trainer(ROOT, 'accuracy/top1', 2, False, None)
+    trainer = ablation._Trainer(ROOT / 'tools' / 'train.py', 2, False, None)
 
-    class SlowPopen(subprocess.Popen):
-        def __init__(self, *args, **kwargs):
-            super().__init__([sys.executable, '-c', 'import time; time.sleep(30)'], **kwargs)
-            threading.Thread(target=trainer.stop).start()
-            time.sleep(0.3)
+    def stop():
+        threading.Thread(target=trainer.stop).start()
+        time.sleep(0.3)
 
-    monkeypatch.setattr(subprocess, 'Popen', SlowPopen)
-    run = ablation.Run('a', 0, '', tmp_path)
+    monkeypatch.setattr(subprocess, 'Popen', Popen)
+    run = ablation.Run('a', 0, '', 'mIoU', tmp_path)
+    with pytest.raises(InputError, match="^--metric: 'mIoU' is not in the log"):
+        trainer(run)
+    monkeypatch.setattr(Popen, 'seconds', 30)
+    monkeypatch.setattr(Popen, 'started', staticmethod(stop))
     start = time.monotonic()
     with pytest.raises(InputError, match='exit code -15'):
         trainer(run)
     assert time.monotonic() - start < 20
     with pytest.raises(InputError, match='stopped'):
         trainer(run)
-
-
-def test_only_some_variants(tiny_config, variants, trained, tmp_path):
-    text = VARIANTS.replace("'slow", "'other': {},\n    'slow")
-    ablate(
-        tiny_config('cls'), variants(text), ROOT, (0,), ['slow rate'], work_dir=str(tmp_path / 'r')
-    )
-    assert trained == [('whole', 0), ('slow rate', 0)]
 
 
 @pytest.mark.parametrize(
@@ -150,40 +163,19 @@ def test_files_that_hold_no_variants(variants, text, message):
         read_variants(variants(text))
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (['--seeds', 1, 1], '--seeds: got [1, 1]'),
-        (['--seeds', -1], '--seeds'),
-        (['--jobs', 0], '--jobs: got 0'),
-        (['--only', 'fast'], "--only: got 'fast'; the variants are whole, slow rate"),
-        (['--metric', 'mIoU', '--seeds', 0], "--metric: 'mIoU' is not in the log"),
-        (['--cfg-options', 'modle.x=1'], 'modle'),
-    ],
-)
-def test_bad_arguments(tool, tiny_config, variants, tmp_path, capfd, arguments, message):
-    work_dir = tmp_path / 'runs'
-    code = tool(
-        'ablate', tiny_config('cls'), variants(), '--work-dir', work_dir, '--device', 'cpu',
-        *arguments,
-    )  # fmt: skip
-    assert code == 2
-    assert message in capfd.readouterr().err
-    assert not (work_dir / 'ablation.json').exists()
-
-
-def test_a_bad_variant_is_named_before_anything_runs(
-    tool, tiny_config, variants, trained, tmp_path, capfd
-):
+def test_refused(refused, tiny_config, variants, trained, tmp_path):
+    config, work_dir = tiny_config('cls'), tmp_path / 'runs'
     text = VARIANTS.replace('1e-5', '-1')
-    code = tool('ablate', tiny_config('cls'), variants(text), '--work-dir', tmp_path / 'runs')
-    assert code == 2
-    assert "variant 'slow rate'" in capfd.readouterr().err
+    wrong = variants(text).rename(tmp_path / 'wrong.py')
+    for given, arguments, message in (
+        (variants(), ('--seeds', 1, 1), '--seeds: got [1, 1]'),
+        (variants(), ('--seeds', -1), '--seeds: got [-1]'),
+        (variants(), ('--jobs', 0), '--jobs: got 0'),
+        (variants(), ('--only', 'fast'), "--only: got 'fast'; the variants are whole, slow rate"),
+        (variants(), ('--cfg-options', 'modle.x=1'), 'modle'),
+        (variants(), ('--cfg-options', 'val_evaluator=None'), 'val_evaluator'),
+        (tmp_path / 'none.py', (), 'cannot be read'),
+        (wrong, (), "variant 'slow rate': optim_wrapper.optimizer.lr: got -1"),
+    ):
+        assert message in refused('ablate', config, given, '--work-dir', work_dir, *arguments)
     assert not trained
-    assert not (tmp_path / 'runs').exists()
-
-
-def test_a_damaged_record_is_no_traceback(tiny_config, variants, trained, tmp_path):
-    (tmp_path / 'runs.json').write_text('{"a": [')
-    with pytest.raises(InputError, match='is not a record of runs'):
-        ablate(tiny_config('cls'), variants(), ROOT, work_dir=str(tmp_path))

@@ -8,28 +8,42 @@ import pytest
 
 from mobileone_mm.apis.measure_input import measure_input
 
-FEW = ('--num', '8', '--repeats', '1')
+STAGES = {
+    'cls': ('read', 'decode', 'RandomResizedCrop', 'RandomFlip', 'PackInputs', 'collate'),
+    'det': ('read', 'decode', 'LoadAnnotations', 'Expand', 'PackDetInputs', 'collate'),
+    'seg': ('read', 'decode', 'LoadSegAnnotations', 'RandomCrop', 'PackSegInputs', 'collate'),
+}
 
 
 @pytest.mark.parametrize(
     'task', ['cls', *(pytest.param(task, marks=pytest.mark.slow) for task in ('det', 'seg'))]
 )
 def test_three_tasks(task, tiny_config, tool, capsys):
-    more = ('--num-workers', '0', '1', '--target-rate', '1e9') if task == 'cls' else (
-        '--num-workers', '0', '--no-train-step')  # fmt: skip
-    assert tool('measure_input', tiny_config(task), *FEW, *more) == 0
+    """The classifier against images of 900 pixels instead of 48, with its training step."""
+    argv = ('--num-workers', '0', '--repeats', '1', '--no-train-step')
+    if task == 'cls':
+        wider = 'train_dataloader.dataset.pipeline.1.scale=900'
+        argv = (
+            '--num-workers',
+            '0',
+            '1',
+            '--repeats',
+            '3',
+            '--target-rate',
+            '1e9',
+            '--against',
+            wider,
+        )
+    assert tool('measure_input', tiny_config(task), '--num', '8', *argv) == 0
     out = capsys.readouterr().out
-    wanted = {
-        'cls': ('read', 'decode', 'RandomResizedCrop', 'RandomFlip', 'PackInputs', 'collate'),
-        'det': ('read', 'decode', 'LoadAnnotations', 'Expand', 'PackDetInputs', 'collate'),
-        'seg': ('read', 'decode', 'LoadSegAnnotations', 'RandomCrop', 'PackSegInputs', 'collate'),
-    }[task]
-    rows = [line.split()[0] for line in out.splitlines() if line]
-    assert [row for row in rows if row in wanted] == list(wanted)
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
+    assert [row for row in rows if row in STAGES[task]] == list(STAGES[task])
     assert 'One core prepares' in out
     assert ('The training step here:' in out) == (task == 'cls')
     if task == 'cls':
         assert '--target-rate: 1000000000 images/s; ' in out
+        assert float(rows['PackInputs'][-1]) < 0.5
+        assert float(rows['0'][-1]) < 1
 
 
 def test_time_goes_to_its_stage(tiny_config, monkeypatch, fresh_mmengine):
@@ -56,16 +70,6 @@ def test_time_goes_to_its_stage(tiny_config, monkeypatch, fresh_mmengine):
     stages = {name: spent for name, spent in found[0].stages.items() if spent}
     assert stages == pytest.approx({'read': 0.005, 'decode': 0.010})
     assert found[0].workers[0] > 0
-
-
-def test_against(tiny_config, tool, capsys):
-    """Images of 48 pixels against images of 900."""
-    key = 'train_dataloader.dataset.pipeline.1.scale'
-    argv = ('--num', '8', '--repeats', '3', '--no-train-step', '--num-workers', '0')
-    assert tool('measure_input', tiny_config('cls'), *argv, '--against', f'{key}=900') == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert float(next(line for line in lines if line.startswith('PackInputs')).split()[-1]) < 0.5
-    assert float(next(line for line in lines if line.startswith('0 ')).split()[-1]) < 1
 
 
 WRAPPED = """
@@ -102,5 +106,5 @@ def test_refused(refused, tiny_config, tmp_path):
     ):
         assert message in refused('measure_input', *argv)
     wrapped = tiny_config('det', WRAPPED, 'wrapped')
-    argv = (wrapped, *FEW, '--no-train-step')
-    assert 'ConcatDataset has no list of transforms' in refused('measure_input', *argv)
+    said = refused('measure_input', wrapped, '--no-train-step')
+    assert 'ConcatDataset has no list of transforms' in said
