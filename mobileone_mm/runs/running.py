@@ -37,7 +37,7 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
             config_faults(cfg, built=lambda: progress.started),
         ):
             runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-            runner.logger.info(prepared.table())
+            prepared.log(runner.logger)
             runner.register_hook(progress)
             try:
                 yield runner
