@@ -18,7 +18,7 @@ def test_a_sheet_of_each_task(task, tiny_config, tool, tmp_path, capsys):
 
     def sheet(*flags):
         capsys.readouterr()
-        assert tool('browse_dataset', config, '--out-dir', out, '--num', 4, *flags) == 0
+        assert tool('browse_dataset', config, '--out-dir', out, '--num', 2, *flags) == 0
         (path,) = out.iterdir()
         printed = capsys.readouterr().out
         assert f'written: {path}' in printed

@@ -96,12 +96,12 @@ def test_boxes(tiny_config, weights, predicted):
     """Batches change nothing."""
     from mmdet.datasets import CocoDataset
 
-    config = tiny_config('det')
+    config = tiny_config('det', "model['test_cfg'].update(max_per_img=9)\n")
     checkpoint = weights(config)
-    rows = predicted(config, checkpoint, '--score-thr', '0.005')
-    batch = predicted(config, checkpoint, '--score-thr', '0.005', '--batch-size', '3', '--no-vis')
+    rows = predicted(config, checkpoint, '--score-thr', '0')
+    batch = predicted(config, checkpoint, '--score-thr', '0', '--batch-size', '3', '--no-vis')
     for row, other in zip(rows, batch, strict=True):
-        assert len(row['boxes']) == len(other['boxes']) > 0
+        assert len(row['boxes']) == len(other['boxes']) == 9
         for box, same in zip(row['boxes'], other['boxes'], strict=True):
             x, y, width, height = box['bbox']
             assert 0 <= x <= x + width <= 96.01
