@@ -38,14 +38,12 @@ def browse(
     """Draw what the model will be trained on: one sheet, or one for each phase of a curriculum.
 
     The browsers of the hosts show one image per file or window, have different options, and show no
-    phases. Images have the size that the model gets.
+    phases. Images have the size that the model gets. Returns the paths of the sheets.
 
     Args:
         num: Images per sheet, spread evenly over the training set; at least 1.
         mode: ``transformed`` shows images after the pipeline; ``concat`` also the image of the file.
         seed: Seed of the augmentation.
-
-    Returns the paths of the sheets.
     """
     check_least(1, num=num)
     if mode not in MODES:
@@ -56,9 +54,13 @@ def browse(
     painter = Painter(dataset.metainfo)
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
     rgb = bool(mapping(preprocessor).get('rgb_to_bgr'))  # the hosts load BGR by default
+    places = np.linspace(0, len(dataset) - 1, min(num, len(dataset))).round().astype(int)
     sheets = []
     for name, caption in _phases(cfg, dataset, Path(config).stem):
-        images = [_shown(painter, sample, mode, rgb) for sample in _samples(dataset, num, seed)]
+        images = []
+        for place in places.tolist():
+            with seeded(derived_seed(seed, place)):
+                images.append(_shown(painter, dataset[place], mode, rgb))
         sheets.append(save_image(contact_sheet(images, caption), Path(out_dir, f'{name}.png')))
     return sheets
 
@@ -101,13 +103,6 @@ def contact_sheet(images: Sequence[np.ndarray], caption: str) -> np.ndarray:
     return sheet
 
 
-def _samples(dataset: Any, num: int, seed: int) -> Iterator[Mapping[str, Any]]:
-    places = np.linspace(0, len(dataset) - 1, min(num, len(dataset))).round().astype(int)
-    for place in places.tolist():
-        with seeded(derived_seed(seed, place)):
-            yield dataset[place]
-
-
 def _shown(painter: Painter, sample: Mapping[str, Any], mode: str, rgb: bool) -> np.ndarray:
     """Draw the labels of a sample, with the image of the file beside it in mode ``concat``."""
     inputs = sample['inputs']
@@ -119,8 +114,7 @@ def _shown(painter: Painter, sample: Mapping[str, Any], mode: str, rgb: bool) ->
     drawn = painter.draw_truth(image, sample['data_samples'])
     if mode == 'transformed':
         return drawn
-    original = read_image(str(sample['data_samples'].img_path))
-    width = round(original.shape[1] * drawn.shape[0] / original.shape[0])
-    original = cv2.resize(original, (width, drawn.shape[0]), interpolation=cv2.INTER_AREA)
-    gap = np.full((drawn.shape[0], _GAP, 3), 255, np.uint8)
-    return np.hstack([original, gap, drawn])
+    original, height = read_image(str(sample['data_samples'].img_path)), drawn.shape[0]
+    size = round(original.shape[1] * height / original.shape[0]), height
+    gap = np.full((height, _GAP, 3), 255, np.uint8)
+    return np.hstack([cv2.resize(original, size, interpolation=cv2.INTER_AREA), gap, drawn])

@@ -41,11 +41,9 @@ def switch_to_deploy(
     written config, and the Runner builds each model once more.
 
     Args:
-        checkpoint: A file, an address or a name such as ``mobileone_mm://s0-apple``.
         images: Files, folders and patterns.
         data: Also evaluate the original and the result on the test set of the config; each metric must
-            agree within :data:`METRIC_TOLERANCE`. The other arguments are those of
-            ``convert_to_deploy``.
+            agree within :data:`METRIC_TOLERANCE`.
 
     Returns:
         The report.
@@ -77,14 +75,10 @@ def switch_to_deploy(
 
 
 def compare_metrics(conversion: Conversion, original: Prepared, folder: str) -> dict[str, Any]:
-    """Evaluate the original, which is prepared for a test, and the files of the pair.
+    """Evaluate the original, which is prepared for a test, and the files of the pair, in a folder.
 
-    Returns the tolerance, and for each metric the values before and after. The files of both runs go
-    into the folder.
-
-    Raises:
-        ProofError: A metric differs.
-        InputError: The test of the config cannot be run.
+    Returns the tolerance, and for each metric the values before and after; raises a ProofError if a
+    metric differs.
     """
     before = _metrics(original)
     paths = conversion.write(f'{folder}/pair')

@@ -35,7 +35,6 @@ def evaluate(
         score_thr: Lowest score of a drawn box, 0 to 1.
         tta: Test-time augmentation, as ``tta_model`` and ``tta_pipeline`` of the config say.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
 
     Returns:
         The metrics by name.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -24,16 +25,10 @@ from ..inference.images import with_progress
 from ..inference.model import init_model
 from ..inference.results import check_output
 from ..reparam import reparameterize_model
-from ..robustness.pipeline import (
-    Corruption,
-    EvaluatedImages,
-    TestPipeline,
-    count_correct,
-    keep_crops,
-)
+from ..robustness.pipeline import EvaluatedImages, TestPipeline, count_correct
 from ..robustness.records import Counts, Records, digest, model_digest
 from ..robustness.report import plot, summarise, table
-from ..robustness.sets import LAYOUTS, OWN_SETS, Evaluation, Images, make_plan, own_images, read_set
+from ..robustness.sets import LAYOUTS, OWN_SETS, Evaluation, make_plan, own_images, read_set
 from ..runs.prepare import ROBUSTNESS, prepare
 from ..training.launch import select_device
 from ..training.runner import Runner
@@ -74,24 +69,25 @@ def evaluate_robustness(
     chosen = select_device(device)
     check_least(0, seed=seed)
     check_least(1, batch_size=batch_size)
-    cfg = prepare(config, cfg_options, ROBUSTNESS, work_dir=work_dir, batch_size=batch_size).cfg
+    cfg = prepare(config, cfg_options, ROBUSTNESS, work_dir=work_dir).cfg
     roots = [data.get('data_root') or '' for _, data in datasets(cfg, 'test_dataloader')]
     plan = make_plan(root, sets, corruptions, severities, own=any(map(os.path.isdir, roots)))
     classes = _check_classifier(cfg, [evaluation.set for evaluation in plan])
     if any(evaluation.set in OWN_SETS for evaluation in plan):
         check_data(cfg, ('test_dataloader',))
-    path = Path(out or Path(cfg.work_dir, 'robustness.json'))
+    path = Path(out or Path(cfg.work_dir, 'robustness.json')).expanduser()
     if path.suffix != '.json':
         raise InputError(f"--out: got '{out}'; expected a name that ends in .json")
     check_output(path, [config, checkpoint])
+    if batch_size is not None:
+        cfg.test_dataloader.batch_size = batch_size
     session = _Session(cfg, checkpoint, chosen, seed, classes)
     about = {'config': str(config), 'checkpoint': str(checkpoint), 'seed': seed}
     records = Records(path, session.digest, about, fresh)
     summary = summarise(session.run(plan, records), imagenet=classes == 1000)
     records.write(summary)
     plot(summary, path.with_suffix('.png'))
-    broken = reported_files(reset=True)
-    if broken:
+    if broken := reported_files(reset=True):
         print_log(f'{broken} files cannot be read; they count as grey images.', 'current')
     print(f'\n{table(summary)}\nResults in {path}, plot in {path.with_suffix(".png")}')
     return summary
@@ -132,57 +128,52 @@ class _Session:
         self.digest = digest(model_digest(model), cfg.model, cfg.get('data_preprocessor'), steps)
         self.model = reparameterize_model(model, inplace=True)
 
-    def run(
-        self, plan: Sequence[Evaluation], records: Records
-    ) -> dict[tuple[str, str, int], Counts]:
+    def run(self, plan: Sequence[Evaluation], records: Records) -> dict[Evaluation, Counts]:
         """Evaluate what the records do not have, and log the remaining time."""
-        result: dict[tuple[str, str, int], Counts] = {}
+        result: dict[Evaluation, Counts] = {}
         seconds: list[float] = []
         for index, evaluation in enumerate(plan, 1):
             start = time.monotonic()
-            folder = evaluation.folder
-            images = self.own if folder is None else read_set(evaluation.set, folder)
-            seed = self.seed if evaluation.set == 'generated' else None
+            dataset = self._dataset(evaluation)
             # The contents of the files are not read.
-            files = digest(images.names, images.labels, images.limit)
+            files = digest(dataset.images.names, dataset.images.labels, dataset.images.limit)
+            seed = self.seed if evaluation.set == 'generated' else None
             key = digest(evaluation.name, files, seed)
-            counts = records.get(evaluation.name, key)
-            note = 'from an earlier call'
+            counts, note = records.get(evaluation.name, key), 'from an earlier call'
             if counts is None:
-                counts = self._evaluate(evaluation, images)
+                counts = self._evaluate(evaluation.name, dataset)
                 records.put(evaluation.name, key, counts)
                 seconds.append(time.monotonic() - start)
                 left = sum(seconds) / len(seconds) * (len(plan) - index)
                 note = f'eta: {timedelta(seconds=int(left))}'
-            result[evaluation.set, evaluation.corruption, evaluation.severity] = counts
-            top1 = 100 * counts.top1 / counts.images
+            result[evaluation] = counts
             print_log(
-                f'[{index}/{len(plan)}] {evaluation.name}: accuracy/top1: {top1:.2f}  '
-                f'images: {counts.images}  {note}',
+                f'[{index}/{len(plan)}] {evaluation.name}: accuracy/top1: '
+                f'{100 - 100 * counts.error:.2f}  images: {counts.images}  {note}',
                 'current',
             )
         return result
 
     @cached_property
-    def own(self) -> Images:
+    def own(self) -> EvaluatedImages:
         """The test set of the config."""
         with config_faults(self.cfg):
             dataset = DATASETS.build(self.cfg.test_dataloader.dataset)
             dataset.full_init()
-        return own_images(dataset)
+        return EvaluatedImages(own_images(dataset), self.pipeline)
 
-    @cached_property
-    def crops(self) -> dict[int, dict[str, Any]]:
-        """The crops of the test set of the config, which are corrupted many times."""
-        return keep_crops(self.own, self.pipeline)
+    def _dataset(self, evaluation: Evaluation) -> EvaluatedImages:
+        if evaluation.folder is not None:
+            images = read_set(evaluation.set, evaluation.folder)
+            return EvaluatedImages(images, self.pipeline, stored=evaluation.set == 'c')
+        if not evaluation.corruption:
+            return self.own
+        corruption = evaluation.corruption, evaluation.severity, self.seed
+        return replace(self.own, corruption=corruption)
 
-    def _evaluate(self, evaluation: Evaluation, images: Images) -> Counts:
-        corruption = crops = None
-        if evaluation.set == 'generated':
-            corruption = Corruption(evaluation.corruption, evaluation.severity, self.seed)
-            crops = self.crops
-        stored = evaluation.set == 'c'
-        dataset = EvaluatedImages(images, self.pipeline, corruption, stored, crops)
+    def _evaluate(self, name: str, dataset: EvaluatedImages) -> Counts:
+        if dataset.corruption:
+            dataset.keep_crops()  # in the dict that all corruptions share
         loader = dict(
             self.cfg.test_dataloader,
             dataset=dataset,
@@ -192,6 +183,6 @@ class _Session:
         )
         with config_faults(self.cfg):
             batches: Any = Runner.build_dataloader(loader)
-        shown = with_progress(batches, evaluation.name)
+        images, shown = dataset.images, with_progress(batches, name)
         top1, top5 = count_correct(self.model, shown, images.limit, self.classes)
         return Counts(len(dataset), top1, top5, len(set(images.labels)))

@@ -11,23 +11,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
+import torch.distributed as dist
+
 from ..errors import ProofError, one_line
 from ..faults import user_fault
 
 Main = Callable[[list[str] | None], int | None]
-
-EXIT_PROOF = 1
-EXIT_INPUT = 2
-EXIT_INTERRUPT = 130
-EXIT_PIPE = 141
 
 
 class ToolParser(argparse.ArgumentParser):
     """Reports errors in one line and accepts no abbreviated flags, which may be mistyped ones."""
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
-        super().__init__(allow_abbrev=False, **kwargs)
+        kind = argparse.RawDescriptionHelpFormatter
+        super().__init__(allow_abbrev=False, formatter_class=kind, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f'error: {message}; see {self.prog} --help\n')
@@ -65,36 +62,27 @@ def call_tool(main: Main, argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output closed it (`| head`); Python would report that again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE
+        return 141
     except (Exception, KeyboardInterrupt) as error:
         if _is_interrupt(error):
-            _report('interrupted')
-            return EXIT_INTERRUPT
-        if isinstance(error, ProofError):
-            _report(one_line(error))
-            return EXIT_PROOF
-        message = user_fault(error)
-        if message is None:
+            code, message = 130, 'interrupted'
+        elif isinstance(error, ProofError):
+            code, message = 1, one_line(error)
+        elif fault := user_fault(error):
+            code, message = 2, fault
+        else:
             raise
-        _report(message)
-        return EXIT_INPUT
+        if os.environ.get('MOBILEONE_MM_TRACEBACK'):
+            traceback.print_exc()
+        # Before the processes join a group each finds the same fault; one line is enough.
+        joined = dist.is_available() and dist.is_initialized()
+        if joined or os.environ.get('LOCAL_RANK', '0') == '0':
+            print(f'error: {message}', file=sys.stderr, flush=True)
+        return code
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
     """Return whether Ctrl-C caused an error; a bare `except:` in mmengine raises another one."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
+    while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
-    return False
-
-
-def _report(message: str) -> None:
-    if os.environ.get('MOBILEONE_MM_TRACEBACK'):
-        traceback.print_exc()
-    # Before the processes join a group each finds the same fault; one line is enough.
-    import torch.distributed as dist
-
-    joined = dist.is_available() and dist.is_initialized()
-    if joined or os.environ.get('LOCAL_RANK', '0') == '0':
-        print(f'error: {message}', file=sys.stderr, flush=True)
+    return error is not None

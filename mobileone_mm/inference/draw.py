@@ -56,7 +56,7 @@ class Painter:
             self._instances(instances[instances.scores >= self.score_thr], scale)
         elif task == 'classification':
             best = record_of(sample, self.classes, 0)['top'][:3]
-            self._lines([f'{_short(row["category"])}  {row["score"]:.0%}' for row in best])
+            self._names([f'{_short(row["category"])}  {row["score"]:.0%}' for row in best])
         return self._visualizer.get_image()
 
     def draw_truth(self, image: np.ndarray, sample: Any) -> np.ndarray:
@@ -76,7 +76,7 @@ class Painter:
             self._instances(shown, scale)
         elif 'gt_label' in sample:
             labels = sample.gt_label.tolist()
-            self._lines([_short(class_name(self.classes, label)) for label in labels])
+            self._names([_short(class_name(self.classes, label)) for label in labels])
         return self._visualizer.get_image()
 
     def colour(self, label: int) -> tuple[int, int, int]:
@@ -97,71 +97,64 @@ class Painter:
         return image, scale
 
     def _instances(self, shown: Any, scale: float) -> None:
-        side = min(self._visualizer.width, self._visualizer.height)
-        font, line = max(9, round(side / 42)), max(2, round(side / 240))
+        width, height = self._visualizer.width, self._visualizer.height
+        font, line = (max(least, round(min(width, height) / n)) for least, n in ((9, 42), (2, 240)))
         order = range(len(shown.labels))
         if 'scores' in shown:  # the best box last, on top of the others
             order = shown.scores.argsort(stable=True).tolist()
         for index in order:
             label = int(shown.labels[index])
-            colour = self.colour(label)
+            colour, text = self.colour(label), class_name(self.classes, label)
+            if 'scores' in shown:
+                text += f' {float(shown.scores[index]):.0%}'
             if 'masks' in shown:
-                mask = cv2.resize(
-                    np.asarray(shown.masks[index], dtype=np.uint8),
-                    (self._visualizer.width, self._visualizer.height),
-                    interpolation=cv2.INTER_NEAREST,
-                ).astype(bool)
+                size, mask = (width, height), np.asarray(shown.masks[index], dtype=np.uint8)
+                mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST).astype(bool)
                 self._visualizer.draw_binary_masks(mask, colors=colour, alphas=_OPACITY)
             box = np.asarray(shown.bboxes[index], dtype=np.float64) * scale
             # mmengine warns of a side beyond the border and does not draw it.
-            box = box.clip(0, np.tile([self._visualizer.width - 1, self._visualizer.height - 1], 2))
+            box = box.clip(0, [width - 1, height - 1] * 2)
             self._visualizer.draw_bboxes(box, edge_colors=colour, line_widths=line)
-            text = class_name(self.classes, label)
-            if 'scores' in shown:
-                text += f' {float(shown.scores[index]):.0%}'
             inside = box[1] < 2 * font
-            left = max(0, min(box[0], self._visualizer.width - _width(text, font))) + line
             self._text(
                 text,
-                (left, box[1] + line if inside else box[1] - line),
+                max(0, min(box[0], width - _width(text, font))) + line,
+                box[1] + (line if inside else -line),
                 font,
                 colors='black' if sum(colour) > 382 else 'white',
                 vertical_alignments='top' if inside else 'bottom',
                 bboxes=[dict(_DARK, facecolor=np.array(colour) / 255, alpha=0.8)],
             )
 
-    def _lines(self, lines: Sequence[str]) -> None:
+    def _names(self, names: Sequence[str]) -> None:
         font = max(9, round(min(self._visualizer.width, self._visualizer.height) / 32))
-        self._text('\n'.join(lines), (font, font), font)
+        self._text('\n'.join(names), font, font, font)
 
-    def _text(self, text: str, place: tuple[float, float], font: int, **style: Any) -> None:
+    def _text(self, text: str, x: float, y: float, font: int, **style: Any) -> None:
         style = {'colors': 'white', 'bboxes': [_DARK], **style}
-        self._visualizer.draw_texts(text, np.array([place]), font_sizes=font, **style)
+        self._visualizer.draw_texts(text, np.array([(x, y)]), font_sizes=font, **style)
 
     def _areas(self, image: np.ndarray, labels: np.ndarray, ignored: int | None = None) -> None:
-        size = image.shape[1], image.shape[0]
+        height, width = image.shape[:2]
+        size = width, height
         labels = cv2.resize(labels.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)
-        found = [
-            label
-            for label in np.unique(labels).tolist()
-            if label != ignored and class_name(self.classes, label) != 'background'
-        ]
         blended = image.astype(np.float32)
         if ignored is not None:
             blended[labels == ignored] *= 1 - _OPACITY
-        for label in found:
-            area = labels == label
-            blended[area] += (np.array(self.colour(label), np.float32) - blended[area]) * _OPACITY
+        places: list[tuple[str, int, int]] = []
+        for label in np.unique(labels).tolist():
+            name, area = class_name(self.classes, label), labels == label
+            if label != ignored and name != 'background':
+                blended[area] += (
+                    np.array(self.colour(label), np.float32) - blended[area]
+                ) * _OPACITY
+                places += [(name, *place) for place in _deepest_point(area)]
         self._visualizer.set_image(blended.round().astype(np.uint8))
-        for label in found:
-            if (place := _deepest_point(labels == label)) is None:
-                continue
-            text = class_name(self.classes, label)
-            font = max(9, round(min(image.shape[:2]) / 40))
-            half = _width(text, font) / 2
-            x = min(max(place[0], half), max(half, image.shape[1] - half))
-            middle = {f'{axis}_alignments': 'center' for axis in ('horizontal', 'vertical')}
-            self._text(text, (x, place[1]), font, **middle)
+        font = max(9, round(min(width, height) / 40))
+        for name, x, y in places:
+            half = _width(name, font) / 2
+            middle = dict(horizontal_alignments='center', vertical_alignments='center')
+            self._text(name, min(max(x, half), max(half, width - half)), y, font, **middle)
 
 
 def _width(text: str, font: int) -> float:
@@ -173,19 +166,19 @@ def _short(name: str) -> str:
     return name.partition(',')[0]
 
 
-def _deepest_point(area: np.ndarray) -> tuple[int, int] | None:
-    """Return x and y of the pixel farthest from the border of an area; None for a tiny area."""
+def _deepest_point(area: np.ndarray) -> list[tuple[int, int]]:
+    """Return x and y of the pixel farthest from the border of an area; nothing for a tiny area."""
     depth = cv2.distanceTransform(np.pad(area, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    return (int(x), int(y)) if depth[y, x] >= max(3, min(area.shape) / 60) else None
+    return [(int(x), int(y))] if depth[y, x] >= max(3, min(area.shape) / 60) else []
 
 
 def save_image(image: np.ndarray, path: Path) -> Path:
     """Write an RGB image as JPEG or PNG and return its path; other formats get the suffix ``.png``."""
     if path.suffix.lower() not in ('.jpg', '.jpeg', '.png'):
         path = path.with_name(path.name + '.png')
-    content = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
-    atomic_write(path, lambda file: file.write(content))
+    bgr = np.ascontiguousarray(image[..., ::-1])
+    atomic_write(path, cv2.imencode(path.suffix, bgr)[1].tobytes())
     return path
 
 

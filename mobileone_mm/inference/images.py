@@ -21,8 +21,7 @@ def with_progress(items: Collection[T], title: str) -> Iterator[T]:
     from rich.progress import track
 
     console = Console(stderr=True)
-    hidden = not console.is_terminal
-    yield from track(items, title, total=len(items), console=console, disable=hidden)
+    yield from track(items, title, console=console, disable=not console.is_terminal)
 
 
 def find_images(
@@ -36,7 +35,6 @@ def find_images(
     names that begin with a dot are skipped. In patterns ``**`` stands for any folders.
 
     Args:
-        inputs: Files, folders and patterns.
         leave_out: Folders that are not searched, with the results of an earlier call. An image in
             them counts if it is an input itself.
         argument: Name of the argument, for the message.
@@ -52,7 +50,11 @@ def find_images(
             image for image in _search(path) if hidden.isdisjoint(image.resolve().parents)
         ]  # fmt: skip
         if not images:
-            raise InputError(f"{argument} '{entry}': {_why_none(path)}")
+            pattern = glob.has_magic(str(path))
+            why = 'the pattern matches no image' if pattern else 'no such file or folder'
+            if path.is_dir():
+                why = f'the folder has no images ({", ".join(sorted(SUFFIXES))})'
+            raise InputError(f"{argument} '{entry}': {why}")
         found.update(dict.fromkeys(images))
     return list(found)
 
@@ -70,12 +72,6 @@ def _search(path: Path) -> list[Path]:
         and not any(part.startswith('.') for part in file.relative_to(folder).parts)
         and file.is_file()
     ]
-
-
-def _why_none(path: Path) -> str:
-    if path.is_dir():
-        return f'the folder has no images ({", ".join(sorted(SUFFIXES))})'
-    return 'the pattern matches no image' if glob.has_magic(str(path)) else 'no such file or folder'
 
 
 def result_names(images: Sequence[Path]) -> list[PurePath]:

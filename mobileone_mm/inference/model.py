@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from ..data.datasets import datasets_of, head_sizes
 from ..errors import InputError
 from ..weights.fit import checkpoint_for
 from ..weights.unwrap import read_weights
+
+_ANNOTATIONS = re.compile(r'(^|\.)Load\w*Annotations$')
 
 
 def init_model(
@@ -87,15 +90,11 @@ def prediction_pipeline(cfg: Config) -> tuple[Any, Compose]:
         raise InputError(
             "config: has neither 'test_dataloader' with a pipeline nor 'test_pipeline'"
         )
-    names = [type_name(step).rpartition('.')[2] for step in pipeline]
-    if not names[0].startswith('Load') or names[0].endswith('Annotations'):
+    steps = [step for step in pipeline if not _ANNOTATIONS.search(type_name(step))]
+    first = type_name(steps[0] if steps else pipeline[0]).rpartition('.')[2]
+    if not first.startswith('Load') or not steps:
         raise InputError(
-            f'config: the test pipeline begins with {names[0]}; expected a Load transform'
+            f'config: the test pipeline begins with {first}; expected a Load transform'
         )
-    rest = [
-        step
-        for step, name in zip(pipeline[1:], names[1:], strict=True)
-        if not (name.startswith('Load') and name.endswith('Annotations'))
-    ]
     with config_faults(cfg):
-        return TRANSFORMS.build(pipeline[0]), Compose(rest)
+        return TRANSFORMS.build(steps[0]), Compose(steps[1:])

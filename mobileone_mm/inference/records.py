@@ -22,8 +22,7 @@ def record_of(sample: Any, classes: list[str] | None, score_thr: float) -> dict[
     """Return the predictions for one image.
 
     Returns ``boxes`` of at least ``score_thr`` as in COCO (x, y, width, height in pixels), best first;
-    or the five best classes as ``top``; or the number of ``pixels`` by class. The predictions of the
-    sample are at the size of the image.
+    or the five best classes as ``top``; or the number of ``pixels`` by class.
     """
     task = task_of(sample)
     if task == 'detection':
@@ -59,17 +58,14 @@ def _boxes(instances: Any, classes: list[str] | None, score_thr: float) -> list[
     for index in instances.scores.argsort(descending=True, stable=True).tolist():
         if float(instances.scores[index]) < score_thr:
             break
-        x1, y1, x2, y2 = (float(value) for value in instances.bboxes[index])
+        x1, y1, x2, y2 = instances.bboxes[index].tolist()
         box: dict[str, Any] = {'bbox': [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]}
-        box.update(_scored(instances.labels[index], instances.scores[index], classes))
+        box |= _scored(instances.labels[index], instances.scores[index], classes)
         if 'masks' in instances:
-            box['segmentation'] = _run_lengths(instances.masks[index])
+            from pycocotools import mask as coco_mask
+
+            mask = np.asfortranarray(instances.masks[index], dtype=np.uint8)
+            code = coco_mask.encode(mask)
+            box['segmentation'] = {**code, 'counts': code['counts'].decode()}
         boxes.append(box)
     return boxes
-
-
-def _run_lengths(mask: Any) -> dict[str, Any]:
-    from pycocotools import mask as coco_mask
-
-    code = coco_mask.encode(np.asfortranarray(np.asarray(mask), dtype=np.uint8))
-    return {'size': [int(side) for side in code['size']], 'counts': code['counts'].decode()}

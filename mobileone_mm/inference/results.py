@@ -39,7 +39,9 @@ class PredictionsCSV(BaseMetric):
             score, label = sample['pred_score'], sample.get('gt_label')
             best = int(score.argmax())
             labels = '' if label is None else ' '.join(str(int(value)) for value in label)
-            name = self._name(str(sample.get('img_path', '')))
+            path = str(sample.get('img_path', ''))
+            below = os.path.relpath(path, self.folder) if self.folder else '..'
+            name = path if below.startswith('..') else Path(below).as_posix()
             self.results.append((name, labels, best, f'{float(score[best]):.6f}'))
 
     def compute_metrics(self, results: list) -> dict:
@@ -49,16 +51,11 @@ class PredictionsCSV(BaseMetric):
         atomic_text(self.path, text.getvalue())
         return {}
 
-    def _name(self, path: str) -> str:
-        name = os.path.relpath(path, self.folder) if self.folder else path
-        return path if name.startswith('..') else Path(name).as_posix()
-
 
 def check_output(out: str | Path, inputs: Sequence[str | Path] = ()) -> None:
-    """Check the name and the folder of an output file, which is none of the inputs, before a long run.
+    """Check before a long run that an output file can be written and is none of the inputs.
 
-    Raises:
-        InputError: The format is unknown, the file is an input, or the folder cannot be written.
+    An InputError says what is wrong: the format, the file or its folder.
     """
     if Path(out).suffix not in FORMATS:
         raise InputError(f"--out: got '{out}'; expected a name that ends in {', '.join(FORMATS)}")

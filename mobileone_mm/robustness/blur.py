@@ -41,10 +41,9 @@ def glass_blur(image: np.ndarray, severity: int, rng: np.random.Generator) -> np
     sigma, reach, rounds = GLASS[severity - 1]
     image = gaussian(image.astype(np.float64), sigma).astype(np.uint8)
     height, width = image.shape[:2]
-    inner = min(height, width) > 2 * reach
-    for _ in range(rounds if inner else 0):
-        offsets = rng.integers(-reach, reach, size=(2, height, width))
-        image = take_neighbours(image, offsets[0], offsets[1], reach)
+    for _ in range(rounds):
+        down, right = rng.integers(-reach, reach, size=(2, height, width))
+        image = take_neighbours(image, down, right, reach)
     return gaussian(image.astype(np.float64), sigma)
 
 
@@ -61,10 +60,9 @@ def take_neighbours(
     """
     height, width = image.shape[:2]
     rows, columns = np.mgrid[:height, :width]
-    moved = (rows > reach) & (rows <= height - reach) & (columns > reach)
-    moved &= columns <= width - reach
-    source = np.where(moved, (rows + down) * width + columns + right, rows * width + columns)
-    source = source.ravel()
+    moved = (rows > reach) & (rows <= height - reach)
+    moved &= (columns > reach) & (columns <= width - reach)
+    source = (rows * width + columns + moved * (down * width + right)).ravel()
     found = source.copy()
     # Follow a chain while the neighbour has copied from another pixel before.
     follow = np.flatnonzero(source > np.arange(source.size))

@@ -40,18 +40,16 @@ def corruption_errors(
 ) -> dict[str, Any]:
     """Compute the error measures of one classifier on corrupted images.
 
-    Corruption error CE_c: the sum of E_c over the severities, divided by that of AlexNet. The
-    relative CE subtracts the error on clean images from each error first.
-
     Args:
         errors: By corruption and severity, 0 to 1.
         clean: Error on clean images, 0 to 1; None if unknown.
         normalise: Whether the classes are those of ImageNet, as for the errors of AlexNet.
 
     Returns:
-        In percent, by corruption: ``mean_error`` over its severities and, with all five, ``ce`` and
-        ``relative_ce`` (if ``clean`` is known). With all 15 corruptions also their means
-        ``unnormalised_mce``, ``mce`` and ``relative_mce``.
+        In percent, by corruption: ``mean_error`` over its severities and, with all five, ``ce`` (the
+        sum over the severities, divided by that of AlexNet) and, with ``clean``, ``relative_ce`` (the
+        same after the error on clean images is subtracted from each error). With all 15 corruptions
+        also their means ``unnormalised_mce``, ``mce`` and ``relative_mce``.
     """
     result: dict[str, Any] = {'mean_error': {}, 'ce': {}, 'relative_ce': {}}
     for name, found in errors.items():
@@ -64,8 +62,8 @@ def corruption_errors(
             own, alexnet = own - 5 * clean, alexnet - 5 * ALEXNET_CLEAN_ERROR
             result['relative_ce'][name] = 100 * own / alexnet
     if all(set(errors.get(name, ())) == set(SEVERITIES) for name in CORRUPTIONS):
-        keys = 'unnormalised_mce', 'mce', 'relative_mce'
-        for key, values in zip(keys, list(result.values()), strict=True):
-            if len(values) == len(CORRUPTIONS):
-                result[key] = sum(values.values()) / len(values)
+        keys = ('mean_error', 'unnormalised_mce'), ('ce', 'mce'), ('relative_ce', 'relative_mce')
+        for values, key in keys:
+            if result[values]:
+                result[key] = sum(result[values].values()) / len(CORRUPTIONS)
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,37 +23,19 @@ _GEOMETRY = re.compile(r'Resize|Crop|Pad')
 KEPT_BYTES = 1 << 30
 
 
-@dataclass(frozen=True)
-class Corruption:
-    """A corruption of the images of one evaluation."""
-
-    name: str
-    severity: int
-    seed: int
-
-    def __call__(self, image: np.ndarray, key: str) -> np.ndarray:
-        """Corrupt an image: (H, W, 3), uint8, BGR; its name is the key of the random numbers."""
-        rng = generator(self.seed, self.name, self.severity, key)
-        rgb = np.ascontiguousarray(image[..., ::-1])
-        return as_stored(corrupt(rgb, self.name, self.severity, rng))[..., ::-1].copy()
-
-
 class TestPipeline:
     """A test pipeline in three parts: loading, then resizing and cropping, then packing.
 
     Raises:
-        InputError: There is no step, or the transforms do not make an array of one size.
+        InputError: The transforms do not make an array of one size.
     """
 
     __test__ = False  # pytest takes the name for a test
 
     def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
-        if not steps:
-            raise InputError("test_dataloader.dataset: has no 'pipeline'")
         last = max((i for i, s in enumerate(steps) if _GEOMETRY.search(type_name(s))), default=0)
-        self.load = Compose([dict(steps[0])])
-        self.fit = Compose([dict(step) for step in steps[1 : last + 1]])
-        self.pack = Compose([dict(step) for step in steps[last + 1 :]])
+        parts = steps[:1], steps[1 : last + 1], steps[last + 1 :]
+        self.load, self.fit, self.pack = (Compose([dict(s) for s in part]) for part in parts)
         self.size = self._size() if last else None
 
     def _size(self) -> tuple[int, int]:
@@ -69,18 +51,15 @@ class TestPipeline:
             )
         return sizes.pop()
 
-    def crop(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """Load, resize and crop an image."""
-        return _checked(self.fit(self.load(dict(sample))))
+    def read(self, sample: Mapping[str, Any], stored: bool = False) -> dict[str, Any]:
+        """Load, resize and crop an image, if it is not ``stored`` as a crop.
 
-    def stored(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """Load an image of ImageNet-C, which is a crop of 224 pixels already.
-
-        Its authors evaluate the crop as it is. A second resize and crop would lose the border. A
-        config of another size gets the crop resized to that size.
+        The images of ImageNet-C are crops of 224 pixels, which its authors evaluate as they are. A
+        second resize and crop would lose the border. A config of another size gets the crop resized.
         """
-        result = _checked(self.load(dict(sample)))
-        if self.size is not None and result['img'].shape[:2] != self.size:
+        loaded = self.load(dict(sample))
+        result = _checked(loaded if stored else self.fit(loaded))
+        if stored and self.size and result['img'].shape[:2] != self.size:
             from mmcv import imresize
 
             result['img'] = imresize(result['img'], self.size[::-1], backend='pillow')
@@ -88,24 +67,15 @@ class TestPipeline:
         return result
 
 
+@dataclass(eq=False)
 class EvaluatedImages(Dataset):
-    """The images of one evaluation, ready for the model.
+    """The images of one evaluation, ready for the model."""
 
-    ``corruption`` is applied to the crop. With ``stored`` the images are crops already. ``crops``
-    are crops in memory by index.
-    """
-
-    def __init__(
-        self,
-        images: Images,
-        pipeline: TestPipeline,
-        corruption: Corruption | None = None,
-        stored: bool = False,
-        crops: Mapping[int, dict[str, Any]] | None = None,
-    ) -> None:
-        self.images, self.pipeline, self.corruption = images, pipeline, corruption
-        self.read = pipeline.stored if stored else pipeline.crop
-        self.crops = crops or {}
+    images: Images
+    pipeline: TestPipeline
+    stored: bool = False  # whether the images are crops already
+    corruption: tuple[str, int, int] | None = None  # of the crops: name, severity, seed
+    crops: dict[int, dict[str, Any]] = field(default_factory=dict)  # in memory, by index
 
     def __len__(self) -> int:
         return len(self.images.files)
@@ -117,25 +87,26 @@ class EvaluatedImages(Dataset):
     def sample(self, index: int) -> dict[str, Any]:
         """Return an image before it is corrupted and packed."""
         path, label = self.images.files[index], self.images.labels[index]
-        return self.read(dict(img_path=path, gt_label=label, sample_idx=index))
+        sample = dict(img_path=path, gt_label=label, sample_idx=index)
+        return self.pipeline.read(sample, self.stored)
+
+    def keep_crops(self) -> None:
+        """Read images that are corrupted many times into memory, if they fit into a GiB.
+
+        Forked workers of data loaders share them without a copy.
+        """
+        size = self.pipeline.size
+        if not self.crops and size and len(self) * size[0] * size[1] * 3 <= KEPT_BYTES:
+            self.crops.update((index, self.sample(index)) for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Any:
         result = dict(self.crops.get(index) or self.sample(index))
         if self.corruption is not None:
-            result['img'] = self.corruption(result['img'], self.images.names[index])
+            name, severity, seed = self.corruption
+            rng = generator(seed, name, severity, self.images.names[index])
+            rgb = np.ascontiguousarray(result['img'][..., ::-1])
+            result['img'] = as_stored(corrupt(rgb, name, severity, rng))[..., ::-1].copy()
         return self.pipeline.pack(result)
-
-
-def keep_crops(images: Images, pipeline: TestPipeline) -> dict[int, dict[str, Any]]:
-    """Read images that are corrupted many times into memory, if they fit into a GiB.
-
-    Forked workers of data loaders share them without a copy.
-    """
-    dataset = EvaluatedImages(images, pipeline)
-    size = pipeline.size
-    if size is None or len(dataset) * size[0] * size[1] * 3 > KEPT_BYTES:
-        return {}
-    return {index: dataset.sample(index) for index in range(len(dataset))}
 
 
 @torch.no_grad()

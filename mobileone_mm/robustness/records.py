@@ -41,13 +41,24 @@ class Records:
     """
 
     def __init__(
-        self, path: str | Path, model: str, about: Mapping[str, Any], fresh: bool = False
+        self, path: Path, model: str, about: Mapping[str, Any], fresh: bool = False
     ) -> None:
-        self.path = Path(path).expanduser()
-        self.models = _read(self.path)
-        earlier = {} if fresh else self.models.get(model, {})
-        self.content = {**about, 'evaluations': earlier.get('evaluations', {})}
-        self.models[model] = self.content
+        self.path = path
+        content: Any = {'format': FORMAT, 'models': {}}
+        try:
+            content = json.loads(path.read_text(encoding='utf-8'))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError):
+            content = None
+        if not (isinstance(content, dict) and content.get('format') == FORMAT):
+            raise InputError(
+                f"--out: '{path}' is not a file of this tool; choose another name, or another "
+                '--work-dir'
+            )
+        self.file, models = content, content['models']
+        earlier = {} if fresh else models.get(model, {}).get('evaluations', {})
+        self.content = models[model] = {**about, 'evaluations': earlier}
 
     def get(self, name: str, key: str) -> Counts | None:
         """Return the result of an evaluation if it has this key."""
@@ -63,22 +74,7 @@ class Records:
         """Write the file, with the summary of the model at the end of all evaluations."""
         if summary is not None:
             self.content['summary'] = summary
-        content = {'format': FORMAT, 'models': self.models}
-        atomic_text(self.path, json.dumps(content, indent=1) + '\n')
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
-        content = None
-    if not (isinstance(content, dict) and content.get('format') == FORMAT):
-        raise InputError(
-            f"--out: '{path}' is not a file of this tool; choose another name, or another --work-dir"
-        )
-    return content['models']
+        atomic_text(self.path, json.dumps(self.file, indent=1) + '\n')
 
 
 def digest(*parts: Any) -> str:
@@ -89,8 +85,7 @@ def digest(*parts: Any) -> str:
 
 def model_digest(model: nn.Module) -> str:
     """Hash the parameters and buffers of a model."""
-    found = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:32]
+    arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+    return digest(
+        {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
+    )

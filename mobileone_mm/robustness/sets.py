@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import InputError
 from ..inference.images import SUFFIXES
 from .corruptions import CORRUPTIONS, GROUPS, SEVERITIES, check_names
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """How a published set is stored."""
 
     title: str
@@ -41,8 +39,7 @@ SETS = (*OWN_SETS, *LAYOUTS)
 CORRUPTED = ('c', 'generated')
 
 
-@dataclass(frozen=True)
-class Images:
+class Images(NamedTuple):
     """Images with labels."""
 
     files: tuple[str, ...]  # paths
@@ -51,14 +48,13 @@ class Images:
     limit: tuple[int, ...] | None = None  # the classes that can be predicted; None for all
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """One pass over images: a set, or one corruption and severity of it."""
 
     set: str  # one of SETS
-    folder: Path | None = None  # of a published set
     corruption: str = ''
     severity: int = 0  # 1 to 5; 0 without a corruption
+    folder: Path | None = None  # of a published set
 
     @property
     def name(self) -> str:
@@ -90,33 +86,27 @@ def make_plan(
     names, numbers = corruptions or CORRUPTIONS, severities or SEVERITIES
     check_names(names, numbers)
     pairs = [(c, s) for c in CORRUPTIONS for s in SEVERITIES if c in names and s in numbers]
-    plan = []
-    for name, folder in _choose(root, sets, own).items():
-        if name not in CORRUPTED:
-            plan.append(Evaluation(name, folder))
-            continue
-        for pair in pairs:
-            plan.append(Evaluation(name, folder and _corruption_folder(folder, *pair), *pair))
-    for evaluation in plan:
-        if evaluation.folder is not None:
-            _class_folders(evaluation.set, evaluation.folder)
-    return plan
-
-
-def _choose(
-    root: str | Path | None, sets: Sequence[str] | None, own: bool
-) -> dict[str, Path | None]:
     found = _find_sets(Path(root).expanduser()) if root is not None else {}
+    chosen: dict[str, Path | None]
     if sets is not None:
         chosen = dict(_named(entry, root, found) for entry in sets)
     elif root is None:
         chosen = dict.fromkeys(OWN_SETS)
     else:
         chosen = {**({'clean': None} if own else {}), **found}
-    return {name: chosen[name] for name in SETS if name in chosen}
+    plan = []
+    for name in (name for name in SETS if name in chosen):
+        for pair in pairs if name in CORRUPTED else [('', 0)]:
+            folder = chosen[name]
+            if folder is not None:
+                folder = _corruption_folder(folder, *pair) if name == 'c' else folder
+                _class_folders(name, folder)
+            plan.append(Evaluation(name, *pair, folder))
+    return plan
 
 
 def _named(entry: str, root: str | Path | None, found: dict[str, Path]) -> tuple[str, Path | None]:
+    """Return name and folder of an entry of ``--sets``."""
     name, equals, folder = entry.partition('=')
     if name not in SETS or (equals and (name in OWN_SETS or not folder)):
         raise InputError(
@@ -131,8 +121,6 @@ def _named(entry: str, root: str | Path | None, found: dict[str, Path]) -> tuple
             f'--sets {name}: {layout.title} {place}; give its folder as {name}=FOLDER, or --root '
             f'with a folder {" or ".join(layout.folders)} in it'
         )
-    if where is not None and not where.is_dir():
-        raise InputError(f"--sets {name}: '{where}' is not a folder; check the path")
     return name, where
 
 
@@ -173,7 +161,6 @@ def read_set(key: str, folder: Path) -> Images:
         InputError: There is no image or an unknown class, or a set of 200 classes is incomplete, so
             that predictions cannot be limited to its classes.
     """
-    layout = LAYOUTS[key]
     folder, classes = _class_folders(key, folder)
     rows = sorted(
         (label, f'{name}/{entry.name}')
@@ -182,9 +169,9 @@ def read_set(key: str, folder: Path) -> Images:
         if Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith('.')
     )
     if not rows:
-        raise InputError(f"{layout.title}: no image in class folders below '{folder}'")
+        raise InputError(f"{LAYOUTS[key].title}: no image in class folders below '{folder}'")
     labels, names = zip(*rows, strict=True)
-    limit = tuple(sorted(classes.values())) if layout.classes != 1000 else None
+    limit = tuple(sorted(classes.values())) if LAYOUTS[key].classes != 1000 else None
     return Images(tuple(str(folder / name) for name in names), labels, names, limit)
 
 
@@ -201,34 +188,30 @@ def own_images(dataset: Any) -> Images:
 
 def _class_folders(key: str, folder: Path) -> tuple[Path, dict[str, int]]:
     """Return the folder that holds the class folders, and the label of each."""
-    layout = LAYOUTS[key]
+    title, folders, count = LAYOUTS[key]
     if not folder.is_dir():
-        raise InputError(f"{layout.title}: '{folder}' is not a folder; check the path")
-    for inner in (folder / folder.name, folder / layout.folders[0]):
+        raise InputError(f"{title}: '{folder}' is not a folder; check the path")
+    for inner in (folder / folder.name, folder / folders[0]):
         # An archive that was unpacked into a folder of the same name.
-        if inner.name.lower() in layout.folders and inner.is_dir():
+        if inner.name.lower() in folders and inner.is_dir():
             folder = inner
             break
     names = [e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith('.')]
-    classes = {name: _label(layout, folder, name, key == 'v2') for name in names}
-    if layout.classes != 1000 and len(classes) != layout.classes:
+    labels = {wnid: label for label, wnid in enumerate(wnids())}
+    if key == 'v2':  # 7, or 007
+        labels |= {f'{n:0{width}}': n for width in range(1, 5) for n in range(1000)}
+    if unknown := next((name for name in names if name not in labels), None):
+        kinds = f'{"numbers 0 to 999 or " if key == "v2" else ""}WordNet numbers'
         raise InputError(
-            f"{layout.title}: '{folder}' has {len(classes)} class folders, the set has "
-            f'{layout.classes}; all are needed, because predictions are limited to them'
-        )
-    return folder, classes
-
-
-def _label(layout: Layout, folder: Path, name: str, numbered: bool) -> int:
-    if numbered and name.isdecimal() and int(name) < 1000:
-        return int(name)
-    if name not in wnids():
-        kinds = 'numbers 0 to 999 or WordNet numbers' if numbered else 'WordNet numbers'
-        raise InputError(
-            f"{layout.title}: the folder '{name}' in '{folder}' is not a class of ImageNet-1k; "
+            f"{title}: the folder '{unknown}' in '{folder}' is not a class of ImageNet-1k; "
             f'expected {kinds} such as n01440764'
         )
-    return wnids().index(name)
+    if count not in (1000, len(names)):
+        raise InputError(
+            f"{title}: '{folder}' has {len(names)} class folders, the set has {count}; all are "
+            'needed, because predictions are limited to them'
+        )
+    return folder, {name: labels[name] for name in names}
 
 
 @cache

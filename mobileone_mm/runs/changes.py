@@ -40,7 +40,6 @@ class Flags:
     auto_scale_lr: bool = False
     tensorboard: bool = False
     tta: bool = False
-    batch_size: int | None = None  # of the test set
     stop_at_broken_images: bool = False
 
 
@@ -104,7 +103,7 @@ def tta(cfg: Config, flags: Flags) -> None:
         dataset['pipeline'] = cfg.tta_pipeline
 
 
-def workers(cfg: Config, flags: Flags) -> None:
+def workers(cfg: Config, flags: Flags) -> None:  # noqa: ARG001
     """Set what depends on the machine, and what mmpretrain's own tool sets in its loaders.
 
     mmpretrain's configs rely on its tool for ``collate_fn``, pinned memory and persistent workers.
@@ -123,8 +122,6 @@ def workers(cfg: Config, flags: Flags) -> None:
             loader['persistent_workers'] = False
         if get_device() == 'cpu':
             loader['pin_memory'] = False
-    if flags.batch_size is not None:
-        cfg.test_dataloader.batch_size = flags.batch_size
 
 
 def work_dir(cfg: Config, flags: Flags) -> None:

@@ -2,8 +2,8 @@
 
 The changes have one order and one name each. A user switches a change off by its name, in the config
 (``changes = dict(faster_transforms=False)``) or on the command line
-(``--cfg-options changes.faster_transforms=False``). What was changed is logged when a run starts, and
-is under the same key in the config that the run writes.
+(``--cfg-options changes.faster_transforms=False``). Every tool logs what was changed; a run also
+writes it into its config, under the same key.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger, print_log
 from mmengine.registry import DefaultScope
 
 from ..config.check import check_parts
@@ -104,7 +105,12 @@ class Prepared:
         width = max(map(len, self.changes), default=0)
         lines = [f'  {name:{width}}  {_short(done)}' for name, done in self.changes.items()]
         title = 'Changes of the config (to switch one off: --cfg-options changes.NAME=False):'
-        return '\n'.join([title, *lines]) if lines else 'The config is used without changes.'
+        return '\n'.join([title, *lines])
+
+    def log(self, logger: MMLogger | str = 'current') -> None:
+        """Log the table, if there are changes."""
+        if self.changes:
+            print_log(self.table(), logger)
 
 
 def prepare(
@@ -149,6 +155,8 @@ def prepare(
         check_data(cfg, purpose.loaders)
     if 'work_dir' in purpose.changes:
         check_writable(cfg.work_dir, '--work-dir')
+    if purpose.evaluator is None:  # a Runner logs the table into the file of its run
+        prepared.log()
     return prepared
 
 

@@ -38,7 +38,7 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
             config_faults(cfg, built=lambda: progress.started),
         ):
             runner = _build(prepared)
-            runner.logger.info(prepared.table())
+            prepared.log(runner.logger)
             runner.register_hook(progress)
             try:
                 yield runner

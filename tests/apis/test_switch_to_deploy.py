@@ -3,74 +3,78 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from mobileone_mm import MobileOne
 from mobileone_mm.apis import switch_to_deploy as api
+from mobileone_mm.errors import ProofError
 
 
-@pytest.mark.parametrize(('data', 'builds'), [((), 2), (('--data',), 4)])
-def test_the_config_is_executed_once_and_each_model_is_built_once(
-    trained, tool, tmp_path, monkeypatch, data, builds
-):
-    """With ``--data``, the Runner builds each of the two models once more."""
+@pytest.mark.parametrize(
+    ('task', 'data'),
+    [('cls', False), ('cls', True),
+     *(pytest.param(task, True, marks=pytest.mark.slow) for task in ('det', 'seg'))],
+)  # fmt: skip
+def test_conversion(task, data, trained, tool, tmp_path, monkeypatch, capsys):
+    """The config is executed once. With ``--data``, the Runner builds each model once more."""
     count = tmp_path / 'count'
-    config, checkpoint = trained('cls', f"open('{count}', 'a').write('executed ')\n")
+    config, checkpoint = trained(task, f"open('{count}', 'a').write('executed ')\n")
     count.unlink()
-    forms = []
-    init = MobileOne.__init__
+    forms, init = [], MobileOne.__init__
 
     def counted(self, *args, **kwargs):
         init(self, *args, **kwargs)
         forms.append(self.deploy)
 
     monkeypatch.setattr(MobileOne, '__init__', counted)
-    assert tool('switch_to_deploy', config, checkpoint, tmp_path / 'out.pth', *data) == 0
+    flags = ('--data', '--backbone-only')[: (2 if task == 'cls' else 1)] if data else ()
+    assert tool('switch_to_deploy', config, checkpoint, tmp_path / 'out.pth', *flags) == 0
     assert count.read_text() == 'executed '
-    assert forms == [False, True] * (builds // 2)
-
-
-@pytest.mark.parametrize(
-    'task', ['cls', *(pytest.param(task, marks=pytest.mark.slow) for task in ('det', 'seg'))]
-)
-def test_the_metric_before_and_after(task, trained, tool, tmp_path, capsys):
-    config, checkpoint = trained(task)
-    only = ('--backbone-only',) if task == 'cls' else ()
-    out = tmp_path / 'out.pth'
-    assert tool('switch_to_deploy', config, checkpoint, out, '--data', *only) == 0
-    report = json.loads((tmp_path / 'out.json').read_text())
-    name = {'cls': 'accuracy/top1', 'det': 'coco/bbox_mAP', 'seg': 'mIoU'}[task]
-    before, after = report['metric']['values'][name]
-    assert after == pytest.approx(before, abs=1e-3 * max(1, abs(before)))
     printed = capsys.readouterr().out
-    assert f'{name}:' in printed
-    assert ('none (backbone only)' in printed) is bool(only)
+    assert ('none (backbone only)' in printed) is ('--backbone-only' in flags)
+    report = json.loads((tmp_path / 'out.json').read_text())
+    assert ('metric' in report) is data
+    if task == 'cls':
+        assert forms == [False, True] * (2 if data else 1)
+    if data:
+        name = {'cls': 'accuracy/top1', 'det': 'coco/bbox_mAP', 'seg': 'mIoU'}[task]
+        before, after = report['metric']['values'][name]
+        assert after == pytest.approx(before, abs=1e-3 * max(1, abs(before)))
+        assert f'{name}:' in printed
 
 
 @pytest.mark.parametrize(
-    ('values', 'code', 'said'),
-    [
-        ((50.0, 49.9), 1, 'accuracy/top1: 50 before and 49.9 after the conversion'),
-        ((0.5, float('nan')), 1, 'accuracy/top1: 0.5 before and nan after'),
-        ((50.0, 49.96), 0, ''),
-        ((float('nan'), float('nan')), 0, ''),
-    ],
-)
-def test_another_metric_ends_it(trained, tool, tmp_path, capsys, monkeypatch, values, code, said):
+    ('before', 'after', 'said'),
+    [(50.0, 49.9, '50 before and 49.9 after the conversion'),
+     (0.5, float('nan'), '0.5 before and nan after'),
+     (50.0, 49.96, None),
+     (float('nan'), float('nan'), None)],
+)  # fmt: skip
+def test_metrics_that_differ(before, after, said, monkeypatch):
+    found = iter([{'top1': before, 'old': 1}, {'top1': after, 'new': 2}])
+    monkeypatch.setattr(api, '_metrics', lambda _: next(found))
+    monkeypatch.setattr(api, 'prepare', lambda *_, **__: None)
+    pair = SimpleNamespace(write=lambda _: {'config': '', 'checkpoint': ''})
+    if said is None:
+        values = api.compare_metrics(pair, None, '')['values']
+        assert values == {'top1': pytest.approx([before, after], nan_ok=True)}
+        return
+    with pytest.raises(ProofError, match=f'top1: {said}'):
+        api.compare_metrics(pair, None, '')
+
+
+def test_another_metric_ends_it(trained, tool, tmp_path, capsys, monkeypatch):
     config, checkpoint = trained('cls')
-    found = iter(values)
+    run = ('switch_to_deploy', config, checkpoint, tmp_path / 'out.pth', '--data')
+    found = iter([50.0, 49.9])
     monkeypatch.setattr(api, '_metrics', lambda _: {'accuracy/top1': next(found)})
-    assert tool('switch_to_deploy', config, checkpoint, tmp_path / 'out.pth', '--data') == code
+    assert tool(*run) == 1
     error = capsys.readouterr().err.strip()
-    assert said in error
+    assert error.startswith('error: accuracy/top1: 50 before and 49.9 after the conversion')
     assert '\n' not in error
-    assert len(list(tmp_path.glob('out*'))) == (0 if code else 3)
-
-
-def test_data_needs_a_test_set(trained, tool, tmp_path, capsys):
-    config, checkpoint = trained('cls')
     config.write_text(config.read_text() + 'test_evaluator = None\n')
-    assert tool('switch_to_deploy', config, checkpoint, tmp_path / 'out.pth', '--data') == 2
+    assert tool(*run) == 2
     assert "has no 'test_evaluator'" in capsys.readouterr().err
     assert not list(tmp_path.glob('out*'))

@@ -22,13 +22,9 @@ class ReadsColour(nn.Module):
     def __init__(self, classes=1000):
         super().__init__()
         self.classes = classes
-        self.weight = nn.Parameter(torch.zeros(1))
 
     def data_preprocessor(self, batch, training):
-        return {
-            'inputs': torch.stack(list(batch['inputs'])),
-            'data_samples': batch['data_samples'],
-        }
+        return {**batch, 'inputs': torch.stack(list(batch['inputs']))}
 
     def forward(self, inputs, mode):
         assert mode == 'tensor'
@@ -50,13 +46,12 @@ def reads_colour():
 def paint():
     """Write class folders with images of their class's colour: (folder, {name: label}, count)."""
 
-    def write(folder: Path, labels: dict[str, int], count: int = 1, size: int = 48) -> Path:
+    def write(folder: Path, labels: dict[str, int], count: int = 1) -> Path:
         for name, label in labels.items():
             (folder / name).mkdir(parents=True, exist_ok=True)
-            colour = label // 32 * 8 + 4, label % 32 * 8 + 4, 0
-            image = Image.fromarray(np.full((size, size, 3), colour, np.uint8))
+            image = np.full((8, 8, 3), (label // 32 * 8 + 4, label % 32 * 8 + 4, 0), np.uint8)
             for number in range(count):
-                image.save(folder / name / f'image_{number}.png')
+                Image.fromarray(image).save(folder / name / f'image_{number}.png')
         return folder
 
     return write

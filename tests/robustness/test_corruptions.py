@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobileone_mm.errors import InputError
-from mobileone_mm.robustness import blur, digital, frost, noise, weather
+from mobileone_mm.robustness import blur, digital, weather
 from mobileone_mm.robustness.corruptions import (
     CORRUPTIONS,
     SEVERITIES,
@@ -88,17 +87,17 @@ def test_noise_has_the_defined_strength(severity):
     def values(function, image):
         return function(image, severity, np.random.default_rng(0))
 
-    std = noise.GAUSSIAN_STD[severity - 1]
-    added = values(noise.gaussian_noise, GREY) - 128
+    std = digital.GAUSSIAN_STD[severity - 1]
+    added = values(digital.gaussian_noise, GREY) - 128
     assert added.std() == pytest.approx(255 * std, rel=0.01)
     assert abs(added.mean()) < 0.01 * 255 * std + 0.3
-    photons = noise.SHOT_PHOTONS[severity - 1]
-    shot = values(noise.shot_noise, GREY) / 255
+    photons = digital.SHOT_PHOTONS[severity - 1]
+    shot = values(digital.shot_noise, GREY) / 255
     assert shot.mean() == pytest.approx(128 / 255, rel=0.01)
     assert shot.var() == pytest.approx(128 / 255 / photons, rel=0.02)
     assert np.allclose(shot * photons, np.round(shot * photons))
-    amount = noise.IMPULSE_AMOUNT[severity - 1]
-    hit = values(noise.impulse_noise, GREY)
+    amount = digital.IMPULSE_AMOUNT[severity - 1]
+    hit = values(digital.impulse_noise, GREY)
     assert (hit == 0).mean() == pytest.approx(amount / 2, rel=0.05)
     assert (hit == 255).mean() == pytest.approx(amount / 2, rel=0.05)
     assert set(np.unique(hit)) == {0, 128, 255}
@@ -165,7 +164,7 @@ def test_contrast_and_brightness(severity, sample_image):
     assert flat.mean((0, 1)) == pytest.approx(sample_image.mean((0, 1)))
     bright = weather.brightness(sample_image, severity, None)
     value = np.minimum(sample_image.max(2) / 255 + weather.BRIGHTNESS[severity - 1], 1)
-    assert bright.max(2) / 255 == pytest.approx(value)
+    np.testing.assert_allclose(bright.max(2) / 255, value, rtol=1e-6)
     before, after = (cv2.cvtColor((image / 255).astype(np.float32), cv2.COLOR_RGB2HSV)
                      for image in (sample_image, bright))  # fmt: skip
     assert np.abs(after[..., 1] - before[..., 1]).max() < 1e-3
@@ -177,6 +176,7 @@ def test_contrast_and_brightness(severity, sample_image):
 
 @pytest.mark.parametrize('severity', SEVERITIES)
 def test_pixelate_and_jpeg(severity, sample_image, tmp_path):
+    """The published images are stored with quality 85."""
     blocks = made(sample_image, 'pixelate', severity)
     size = int(224 * digital.PIXELATE[severity - 1])
     changes = np.flatnonzero(np.abs(np.diff(blocks.astype(int), axis=1)).sum((0, 2)))
@@ -186,20 +186,11 @@ def test_pixelate_and_jpeg(severity, sample_image, tmp_path):
         exact = sample_image.reshape(size, 224 // size, size, 224 // size, 3).mean((1, 3))
         found = blocks[:: 224 // size, :: 224 // size]
         assert np.abs(found - exact).max() <= 1
-    file = tmp_path / 'sample_image.jpg'
-    Image.fromarray(sample_image).save(file, quality=digital.JPEG_QUALITY[severity - 1])
-    assert np.array_equal(
-        made(sample_image, 'jpeg_compression', severity), np.asarray(Image.open(file))
-    )
-
-
-def test_as_stored_is_jpeg_85(sample_image):
-    stored = as_stored(sample_image)
-    assert (
-        1
-        < distance(stored, sample_image)
-        < distance(made(sample_image, 'jpeg_compression', 1), sample_image)
-    )
+    compressed = made(sample_image, 'jpeg_compression', severity)
+    qualities = (compressed, digital.JPEG_QUALITY[severity - 1]), (as_stored(sample_image), 85)
+    for found, quality in qualities:
+        Image.fromarray(sample_image).save(tmp_path / 'image.jpg', quality=quality)
+        assert np.array_equal(found, np.asarray(Image.open(tmp_path / 'image.jpg')))
 
 
 def test_clouds_join_at_their_edges_and_get_rougher():
@@ -220,21 +211,21 @@ def test_fog_keeps_the_share_of_the_image(severity):
     one, other = (weather.fog(i, severity, np.random.default_rng(1)) for i in (image, 255 - image))
     strength = weather.FOG[severity - 1][0]
     difference = 2 * image.astype(float) - 255
-    assert (one - other) == pytest.approx(difference / (1 + strength))
+    np.testing.assert_allclose(one - other, difference / (1 + strength), rtol=1e-6)
 
 
 def test_frost_has_the_colours_of_the_published_panes():
-    panes = [frost.frost_layer(224, 224, np.random.default_rng(seed)) for seed in range(12)]
+    panes = [weather.frost_layer(224, 224, np.random.default_rng(seed)) for seed in range(12)]
     for pane in panes:
         found = pane.mean((0, 1)), pane.mean(2).std()
         fits = [np.abs(found[0] - np.array(colour)).max() < 3 and abs(found[1] - spread) < 3
-                for colour, spread, _ in frost.PANES]  # fmt: skip
+                for colour, spread, _ in weather.PANES]  # fmt: skip
         assert any(fits)
     assert len({tuple(pane.mean((0, 1)).round(-1)) for pane in panes}) >= 3
     shares = np.array(weather.FROST)
     grey = weather.frost(GREY, 3, np.random.default_rng(0))
-    pane = frost.frost_layer(224, 224, np.random.default_rng(0))
-    assert grey == pytest.approx(shares[2, 0] * 128 + shares[2, 1] * pane)
+    pane = weather.frost_layer(224, 224, np.random.default_rng(0))
+    np.testing.assert_allclose(grey, shares[2, 0] * 128 + shares[2, 1] * pane, rtol=1e-6)
 
 
 def test_elastic_reaches_as_far_as_defined():
@@ -288,24 +279,10 @@ def test_what_is_not_random_equals_another_implementation(name, tolerance, sampl
                                   'motion_blur', 'zoom_blur', 'snow', 'fog'])  # fmt: skip
 def test_what_is_random_is_as_far_from_the_image_as_another_implementation(name, sample_image):
     peer = pytest.importorskip('imagecorruptions', exc_type=ImportError)
-    tolerance = 0.25 if name == 'fog' else 0.1
+    tolerance, image = 0.25 if name == 'fog' else 0.1, np.ascontiguousarray(sample_image[:112, :112])
     for severity in (1, 3, 5):
-        own = np.mean(
-            [distance(made(sample_image, name, severity, seed), sample_image) for seed in range(8)]
-        )
+        own = np.mean([distance(made(image, name, severity, seed), image) for seed in range(8)])
         np.random.seed(0)
-        other = np.mean([
-            distance(peer.corrupt(sample_image, severity=severity, corruption_name=name), sample_image)
-            for _ in range(8)
-        ])  # fmt: skip
-        assert own == pytest.approx(other, rel=tolerance), severity
-
-
-def test_bad_arguments(sample_image):
-    rng = np.random.default_rng(0)
-    with pytest.raises(InputError, match="--corruptions: got 'mist'; allowed are gaussian_noise"):
-        corrupt(sample_image, 'mist', 1, rng)
-    with pytest.raises(InputError, match='--severities: got 6; expected 1 to 5'):
-        corrupt(sample_image, 'fog', 6, rng)
-    with pytest.raises(InputError, match=r'image: got float64 \(224, 224, 3\)'):
-        corrupt(sample_image / 255, 'fog', 1, rng)
+        other = [peer.corrupt(image, severity=severity, corruption_name=name) for _ in range(8)]
+        expected = np.mean([distance(corrupted, image) for corrupted in other])
+        assert own == pytest.approx(expected, rel=tolerance), severity

@@ -10,7 +10,16 @@ from mmengine.device import utils
 from mobileone_mm.errors import InputError
 from mobileone_mm.runs import changes
 from mobileone_mm.runs.changes import Flags
-from mobileone_mm.runs.prepare import CHANGES, PREDICT, TRAIN, prepare
+from mobileone_mm.runs.prepare import (
+    CHANGES,
+    PREDICT,
+    READ,
+    ROBUSTNESS,
+    TEACHERS,
+    TRAIN,
+    TRAIN_IMAGES,
+    prepare,
+)
 
 FASTER = 'mobileone_mm.RandomResizedCrop'
 
@@ -44,6 +53,16 @@ def test_changes_are_named_and_stand_in_the_config(prepared):
     assert 'changes.NAME=False' in table
     assert all(len(line) < 160 for line in table.splitlines())
     assert [line.split()[0] for line in table.splitlines()[1:]] == list(found.changes)
+
+
+@pytest.mark.parametrize('purpose', [READ, PREDICT, TRAIN_IMAGES, TEACHERS, ROBUSTNESS, TRAIN])
+def test_changes_are_logged(purpose, tiny_config, fresh_mmengine, tmp_path, capsys):
+    """A Runner logs them into the file of its run; without changes there is nothing to log."""
+    found = prepare(tiny_config('cls'), {}, purpose, work_dir=str(tmp_path))
+    printed = capsys.readouterr().out
+    assert bool(found.changes) is (purpose is not READ)
+    assert printed.count(found.table()) == (0 if purpose in (READ, TRAIN) else 1)
+    assert printed.count('changes.NAME=False') == printed.count(found.table())
 
 
 @pytest.mark.parametrize('name', [*CHANGES])
