@@ -37,13 +37,13 @@ def little_memory() -> Iterator[None]:
 def refused_file():
     """The one line about a file that cannot be read, which names it."""
 
-    def call(path: Path, match: str = '') -> str:
+    def call(path: Path, match: str | None = None) -> str:
         with pytest.raises(InputError, match=match) as caught:
             read_checkpoint(path)
         message = str(caught.value)
         assert message.isprintable()
         assert str(path) in message
-        assert len(message) < 400
+        assert len(message.replace(str(path), '')) < 400
         return message
 
     return call
