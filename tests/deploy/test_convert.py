@@ -279,6 +279,9 @@ def test_inputs_are_never_overwritten(trained, tmp_path):
 
 def test_tool(tool, trained, out, capsys, monkeypatch):
     config, checkpoint = trained('cls')
+    content = torch.load(checkpoint)
+    swa = {'average_model_state': content['state_dict']}  # its BN statistics are not averaged
+    torch.save({**content, 'callbacks': {'StochasticWeightAveraging': swa}}, checkpoint)
     argv = ('switch_to_deploy', config, checkpoint, out)
     assert tool(*argv, '--cfg-options', 'model.backbone.norm_eval=True') == 0
     printed = capsys.readouterr().out
@@ -287,6 +290,7 @@ def test_tool(tool, trained, out, capsys, monkeypatch):
         f'{row}:' in printed for row in (*rows, 'difference, float64', 'difference, float32')
     )
     assert str(out.with_suffix('.json')) in printed
+    assert 'The file holds averaged weights that are no network; they are not used' in printed
     assert 'norm_eval=True' in out.with_suffix('.py').read_text()
     monkeypatch.setattr(surgery, 'fuse_branches', fused_wrongly)
     before = out.read_bytes()

@@ -144,36 +144,6 @@ def test_teacher_and_student(convert):
     assert len(outputs) == 2 * (5 + 10 + 2 + 1)
 
 
-SEG = """
-norm_cfg = dict(type='SyncBN', requires_grad=True)
-model = dict(
-    type='CascadeEncoderDecoder', num_stages=2,
-    data_preprocessor=dict(type='SegDataPreProcessor', size=(64, 64)), backbone=backbone,
-    decode_head=[
-        dict(type='FCNHead', in_channels=32, in_index=2, channels=16, num_convs=1,
-             concat_input=False, num_classes=5, norm_cfg=norm_cfg, align_corners=False),
-        dict(type='OCRHead', in_channels=32, in_index=2, channels=16, ocr_channels=8,
-             num_classes=5, norm_cfg=norm_cfg, align_corners=False),
-    ],
-    auxiliary_head=dict(type='FCNHead', in_channels=16, in_index=1, channels=8, num_classes=5,
-                        norm_cfg=norm_cfg, align_corners=False),
-    train_cfg=dict(), test_cfg=dict(mode='whole'),
-)
-"""
-
-
-def test_cascade_of_segmentors_and_a_head_that_the_proof_does_not_run(convert):
-    pytest.importorskip('mmseg')
-    report, model, deployed = convert(HEADER + "default_scope = 'mmseg'\n" + SEG)
-    assert norms(deployed) == []
-    aux = [name for name in report['folded']['norms'] if name.startswith('auxiliary_head')]
-    assert len(aux) == 3
-    inputs = torch.rand(1, 16, 12, 8)
-    with torch.no_grad():
-        expected = model.auxiliary_head.convs(inputs)
-        assert torch.allclose(deployed.auxiliary_head.convs(inputs), expected, atol=1e-5)
-
-
 RTMDET = """
 default_scope = 'mmdet'
 model = dict(

@@ -12,12 +12,21 @@ import pytest
 import torch
 
 from mobileone_mm.config.read import load_config
+from mobileone_mm.deploy import report
 from mobileone_mm.deploy.config import build_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.reading import read_checkpoint
 
 EARLIER = {name: f'earlier {name}' for name in ('out.pth', 'out.py', 'out.json')}
+
+
+@pytest.fixture(autouse=True, scope='package')
+def short_latencies() -> Iterator[None]:
+    """Conversions measure latencies in three turns: their values are not what these tests are about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, 'LATENCY_SECONDS', 0.0)
+        yield
 
 
 @pytest.fixture

@@ -283,8 +283,6 @@ def default_mix() -> list[tuple[str, str, str, str]]:
 
 
 def check(doors: Doors, wrapping: str, form: str, scheme: str, door: str) -> None:
-    if door == 'switch_to_deploy':
-        form = 'train'
     states = [to_scheme(built(form, seed).state_dict(), scheme) for seed in (1, 2)]
     file = doors.folder / 'file.pth'
     torch.save(WRAPPINGS[wrapping](*states), file)
@@ -305,5 +303,6 @@ def test_one_file_is_one_network(doors, wrapping, form, scheme, door):
 @pytest.mark.parametrize('door', DOORS)
 @pytest.mark.parametrize('wrapping', WRAPPINGS)
 def test_every_combination(doors, wrapping, door):
-    for form, scheme in itertools.product(FORMS, SCHEMES):
+    forms = FORMS[:1] if door == 'switch_to_deploy' else FORMS
+    for form, scheme in itertools.product(forms, SCHEMES):
         check(doors, wrapping, form, scheme, door)
