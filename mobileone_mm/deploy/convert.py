@@ -179,10 +179,11 @@ def _deploy_form(
         refused = failing_folds(forward, exact, found.pairs, inputs[0][1])
         pairs = [pair for pair in found.pairs if pair.norm not in refused]
         folding = build_deploy_form(config, model, Found(pairs, {**found.left, **refused}))
-        _load(folding.model, deploy_state(model, folding.pairs))
+        state = deploy_state(exact, folding.pairs)
+        _load(folding.model, state)
         folding.model.to(target).eval()
         deployed = copy.deepcopy(folding.model).to(device).double()
-        _load(deployed, deploy_state(exact, folding.pairs))
+        _load(deployed, state)
     except InputError:
         raise
     except ValueError as error:

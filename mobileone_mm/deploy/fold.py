@@ -31,15 +31,11 @@ _OTHER_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 class Folding:
     """The deploy form of a model, built from its config; its weights are not set."""
 
-    #: the config, which builds the model
-    text: str
+    text: str  # the config, which builds the model
     model: nn.Module
-    #: settings of the model that the text sets to None
-    without: tuple[Place, ...]
-    #: layers and BNs that become one layer
-    pairs: list[ConvNorm]
-    #: names of normalisation layers that stay, with the reason
-    left: dict[str, str]
+    without: tuple[Place, ...]  # settings of the model that the text sets to None
+    pairs: list[ConvNorm]  # layers and BNs that become one layer
+    left: dict[str, str]  # names of normalisation layers that stay, with the reason
 
 
 class _NotFoldedError(Exception):
@@ -176,10 +172,14 @@ def _check_same(name: str, before: nn.Module, after: nn.Module, folded: bool) ->
 
 
 def _why_not(norm: str, refused: Mapping[Place, str]) -> str:
-    def agreement(place: Place) -> int:
-        return len({str(key) for key in place} & {*norm.split('.')})
+    parts = {*norm.split('.')}
 
-    place = max(refused, key=agreement, default=None)
+    def agreement(place: Place) -> int:
+        return len({str(key) for key in place} & parts)
+
+    # The setting of another item of a list is not the reason.
+    fitting = [p for p in refused if all(str(key) in parts for key in p if isinstance(key, int))]
+    place = max(fitting, key=agreement, default=None)
     if place is None or (len(place) > 1 and not agreement(place)):
         return 'stays, because no norm_cfg of the config removes it'
     setting = '.'.join(map(str, ('model', *place)))

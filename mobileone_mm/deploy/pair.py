@@ -25,16 +25,11 @@ SUFFIXES = ('.pth', '.pt', '.safetensors')
 class Conversion:
     """A proved conversion that is not written yet."""
 
-    #: paths of ``checkpoint``, ``config`` and ``report``
-    paths: dict[str, Path]
-    #: the config
-    text: str
-    #: the weights, on the CPU
-    state: dict[str, Tensor]
-    #: content of the checkpoint besides the weights
-    meta: dict[str, Any]
-    #: content of the report, to which :meth:`write` adds sizes and hashes of the files
-    report: dict[str, Any]
+    paths: dict[str, Path]  # of 'checkpoint', 'config' and 'report'
+    text: str  # the config
+    state: dict[str, Tensor]  # the weights, on the CPU
+    meta: dict[str, Any]  # content of the checkpoint besides the weights
+    report: dict[str, Any]  # write adds sizes and hashes of the files
 
     def write(self, folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
         """Write the three files, all of them or none, and return their paths.

@@ -35,22 +35,15 @@ OWN_TOLERANCE_EPS = 1000
 class Difference:
     """The greatest difference of one output of two models."""
 
-    #: name of the input
-    input: str
+    input: str  # its name
     dtype: str
-    #: ``output N``, the N-th tensor of the raw outputs, or the name of a fused unit
-    output: str
+    output: str  # ``output N``, the N-th tensor of the raw outputs, or the name of a fused unit
     absolute: float
-    #: divided by the scale of the output
-    relative: float
+    relative: float  # to the scale of the output
 
 
 def deploy_state(model: nn.Module, pairs: list[ConvNorm]) -> dict[str, Tensor]:
-    """Return the state dict of the deploy form of a model in eval mode, which stays as it is.
-
-    Raises:
-        ValueError: A unit cannot be fused.
-    """
+    """Return the state dict of the deploy form of a model in eval mode, which stays as it is."""
     norms = tuple(f'{pair.norm}.' for pair in pairs)
     fused = reparameterize_model(model).state_dict()
     state = {name: value for name, value in fused.items() if not name.startswith(norms)}
@@ -64,28 +57,22 @@ def failing_folds(
     """Find the pairs that are not one layer on data, although the structure of the model says so.
 
     In a copy of its parent, each layer takes the folded weights and each BN becomes the identity. The
-    copy must give the output of the parent wherever the model runs it. The model is in float64.
-
-    Returns:
-        Names of norms that must not be folded, with the reason.
+    copy must give the output of the parent wherever the model (in float64) runs it. Returns the names
+    of the norms that must not be folded, with the reason.
     """
     folded = {parent: _folded_copy(model, parent, pairs) for parent in _parents(pairs)}
-    if not folded:
-        return {}
     with exact_arithmetic(), unit_differences(model, folded) as found:
-        forward(model, inputs)
+        if folded:
+            forward(model, inputs)
     reasons = {}
     for parent, copied in folded.items():
         try:
             apart = found.get(parent) or _run_alone(model.get_submodule(parent), copied)
+            if not apart[1] <= FLOAT64_TOLERANCE:
+                reasons[parent] = 'does not act directly on the output of its layer'
         except Exception as error:  # forward methods of the hosts raise anything
-            reasons[parent] = (
-                f'is not run by the proof, nor by itself ({type(error).__name__}: '
-                f'{one_line(error)[:100]})'
-            )
-            continue
-        if not apart[1] <= FLOAT64_TOLERANCE:
-            reasons[parent] = 'does not act directly on the output of its layer'
+            text = f'{type(error).__name__}: {one_line(error)[:100]}'
+            reasons[parent] = f'is not run by the proof, nor by itself ({text})'
     return {pair.norm: reasons[pair.parent] for pair in pairs if pair.parent in reasons}
 
 
@@ -100,16 +87,12 @@ def compare_models(
 ) -> list[Difference]:
     """Compare two models on all inputs: all raw outputs, and the fused unit that differs most.
 
-    Units are compared one by one on the inputs that they have in the first model. Those that no run
-    reaches (auxiliary heads) are compared on random input.
-
-    Args:
-        first: The model in training form, in eval mode.
-        second: The same in deploy form, in the same dtype, with the pairs as one layer each.
-        tolerance: Greatest relative difference that is allowed.
+    The first model is in training form, the second in deploy form with the pairs as one layer each;
+    both are in eval mode and in the same dtype. Units are compared one by one on the inputs that they
+    have in the first model. Those that no run reaches (auxiliary heads) are compared on random input.
 
     Raises:
-        ProofError: A difference is beyond the tolerance, or the outputs cannot be compared.
+        ProofError: A relative difference is beyond the tolerance, or the outputs cannot be compared.
         InputError: The outputs of the first model are not finite.
     """
     names = [*(name for name, _ in unfused_blocks(first)), *_parents(pairs)]
@@ -122,12 +105,11 @@ def compare_models(
             with unit_differences(first, units) as found:
                 expected = forward(first, tensor)
             got = forward(second, tensor)
-            for unit in names:
-                if unit not in found:
-                    found[unit] = _run_alone(first.get_submodule(unit), units[unit])
+            for unit in units.keys() - found.keys():
+                found[unit] = _run_alone(first.get_submodule(unit), units[unit])
         difference = partial(Difference, name, str(dtype).removeprefix('torch.'))
         differences += [difference(*values) for values in _outputs(name, expected, got)]
-        unit = max(found, key=lambda unit: found[unit][1])
+        unit = max(units, key=lambda unit: found[unit][1])
         differences.append(difference(unit, *found[unit]))
     worst = max(differences, key=lambda difference: difference.relative)
     if not worst.relative <= tolerance:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -40,23 +40,8 @@ def describe(
     backbone_only: bool,
 ) -> dict[str, Any]:
     """Return the report without the proof; latencies and MACs are those of the inputs."""
-    notes = []
-    if fitted.averaged:
-        left = f'; left out: {", ".join(fitted.dropped)}' if fitted.dropped else ''
-        notes.append(
-            f'The checkpoint holds averaged weights (EMA or SWA); they were converted{left}.'
-        )
-    dtype = str(next(folding.model.parameters()).dtype).removeprefix('torch.')
-    if fitted.dtypes not in ((), (dtype,)):
-        notes.append(
-            f'The weights were stored in {", ".join(fitted.dtypes)}. Fused kernels need more digits, '
-            f'so the result is {dtype}.'
-        )
     models = {'before': model, 'after': folding.model}
     runs = {name: partial(forward, one, inputs) for name, one in models.items()}
-    # In turns, because the speed of a machine drifts: only the ratio is reliable.
-    times = interleaved(runs, repeats=50, budget=LATENCY_SECONDS, device=inputs.device)
-    before, after = (median(times[name]) for name in models)
     return {
         'mobileone_mm': __version__,
         'source': {'file': checkpoint.name, 'sha256': sha256_of(checkpoint)},
@@ -70,15 +55,8 @@ def describe(
             'input': list(inputs.shape),
             **{name: count_macs(run) for name, run in runs.items()},
         },
-        'latency': {
-            'input': list(inputs.shape),
-            'device': str(inputs.device),
-            'threads': torch.get_num_threads(),
-            'median_ms_before': round(before * 1e3, 3),
-            'median_ms_after': round(after * 1e3, 3),
-            'ratio': round(before / after, 3),
-        },
-        'dropped': sorted(fitted.dropped),
+        'latency': _latency(runs, inputs),
+        'dropped': list(fitted.dropped),
         'folded': {
             'backbone_only': backbone_only,
             'norms': [pair.norm for pair in folding.pairs],
@@ -86,8 +64,36 @@ def describe(
             'left': [{'norm': name, 'reason': reason} for name, reason in folding.left.items()],
         },
         'absolute_paths_in_config': absolute_paths(folding.text),
-        'notes': notes,
+        'notes': list(_notes(fitted, next(folding.model.parameters()).dtype)),
     }
+
+
+def _latency(runs: Mapping[str, Callable[[], Any]], inputs: Tensor) -> dict[str, Any]:
+    # In turns, because the speed of a machine drifts: only the ratio is reliable.
+    times = interleaved(runs, repeats=50, budget=LATENCY_SECONDS, device=inputs.device)
+    before, after = (median(times[name]) * 1e3 for name in runs)
+    return {
+        'input': list(inputs.shape),
+        'device': str(inputs.device),
+        'threads': torch.get_num_threads(),
+        'median_ms_before': round(before, 3),
+        'median_ms_after': round(after, 3),
+        'ratio': round(before / after, 3),
+    }
+
+
+def _notes(fitted: FittedState, dtype: torch.dtype) -> Iterator[str]:
+    left = f'; left out: {", ".join(fitted.dropped)}' if fitted.dropped else ''
+    if fitted.averaged:
+        yield f"The averaged weights (EMA or SWA) in '{fitted.entry}' were converted{left}."
+    elif fitted.averages:
+        yield f'The file holds averaged weights that are no network; they are not used{left}.'
+    own = str(dtype).removeprefix('torch.')
+    if fitted.dtypes not in ((), (own,)):
+        yield (
+            f'The weights were stored in {", ".join(fitted.dtypes)}. Fused kernels need more digits, '
+            f'so the result is {own}.'
+        )
 
 
 def describe_proof(
@@ -107,43 +113,39 @@ def describe_proof(
 
 def summary(report: Mapping[str, Any], out: str | os.PathLike[str]) -> str:
     """Return the report as lines to read."""
-    path = Path(out)
     parameters, size, latency = (report[k] for k in ('parameters', 'checkpoint_bytes', 'latency'))
     macs, folded = report['macs'], report['folded']
     shape = ' x '.join(map(str, latency['input']))
-    rows = [
-        ('units fused', f'{report["fused_units"]}'),
-        ('BN folded', 'none (backbone only)' if folded['backbone_only'] else len(folded['norms'])),
-        ('parameters', f'{parameters["before"]:,} -> {parameters["after"]:,}'),
-        ('MACs', f'{macs["before"] / 1e6:,.1f} M -> {macs["after"] / 1e6:,.1f} M ({shape})'),
-        ('checkpoint', f'{size["before"] / 1e6:.1f} MB -> {size["after"] / 1e6:.1f} MB'),
-        (
-            'latency',
+    rows = {
+        'units fused': report['fused_units'],
+        'BN folded': 'none (backbone only)' if folded['backbone_only'] else len(folded['norms']),
+        'parameters': f'{parameters["before"]:,} -> {parameters["after"]:,}',
+        'MACs': f'{macs["before"] / 1e6:,.1f} M -> {macs["after"] / 1e6:,.1f} M ({shape})',
+        'checkpoint': f'{size["before"] / 1e6:.1f} MB -> {size["after"] / 1e6:.1f} MB',
+        'latency': (
             f'{latency["median_ms_before"]:.1f} ms -> {latency["median_ms_after"]:.1f} ms '
-            f'({latency["ratio"]:.2f} x, {shape}, {latency["device"]})',
+            f'({latency["ratio"]:.2f} x, {shape}, {latency["device"]})'
         ),
-    ]
+    }
     for dtype, proof in report['proof'].items():
         if isinstance(proof, Mapping):
-            found, allowed = proof['greatest_relative'], proof['tolerance']
-            text = f'{found:.1e} of the scale of the output (allowed {allowed:.1e}), '
-            rows.append(
-                (f'difference, {dtype}', text + f'{proof["greatest_absolute"]:.1e} absolute')
+            rows[f'difference, {dtype}'] = (
+                f'{proof["greatest_relative"]:.1e} of the scale of the output (allowed '
+                f'{proof["tolerance"]:.1e}), {proof["greatest_absolute"]:.1e} absolute'
             )
     for name, (before, after) in report.get('metric', {}).get('values', {}).items():
-        rows.append((name, f'{before:.4f} -> {after:.4f}'))
-    rows.append(('weights', 'averaged (EMA)' if report['ema'] else 'as stored in the file'))
+        rows[name] = f'{before:.4f} -> {after:.4f}'
+    rows['weights'] = 'averaged (EMA)' if report['ema'] else 'as stored in the file'
     if report['dropped']:
-        rows.append(('left out', ', '.join(report['dropped'])))
-    lines = [f'{name + ":":<24}{value}' for name, value in rows]
+        rows['left out'] = ', '.join(report['dropped'])
+    lines = [f'{name + ":":<24}{value}' for name, value in rows.items()]
     reasons = defaultdict(list)
     for entry in folded['left']:
         reasons[entry['reason']].append(entry['norm'])
-    for reason, norms in reasons.items():
-        more = f' and {len(norms) - 1} more' if len(norms) > 1 else ''
-        lines.append(f'left: {norms[0]}{more}: {reason}')
+    for reason, (norm, *others) in reasons.items():
+        lines.append(f'left: {norm}{f" and {len(others)} more" if others else ""}: {reason}')
     lines += report['notes']
     if report['absolute_paths_in_config']:
         lines.append(f'paths in the config: {", ".join(report["absolute_paths_in_config"])}')
-    files = ', '.join(str(path.with_suffix(suffix)) for suffix in (path.suffix, '.py', '.json'))
+    files = ', '.join(str(Path(out).with_suffix(s)) for s in (Path(out).suffix, '.py', '.json'))
     return '\n'.join([*lines, f'written: {files}'])

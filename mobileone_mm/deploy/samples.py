@@ -35,32 +35,28 @@ def proof_inputs(
     """Return names and inputs (1, C, H, W): random input of two sizes, then the images.
 
     The test pipeline of the config gives the first size. The model is in training form, on the device.
-
-    Raises:
-        InputError: The model does not run on the first size, or an image cannot be used.
     """
     # The preprocessor pads its batches, and necks that join upsampled maps rely on that.
     divisor = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1) or 1
     size = round_up(test_size(config), divisor)
     channels = next(unfused_blocks(model))[1].kernel_shape[1]
-
-    def random(size: tuple[int, int]) -> tuple[str, Tensor]:
-        return 'random input of {} x {}'.format(*size), structured_input(size, channels).to(device)
-
-    inputs = [random(size)]
-    try:
-        forward(model, inputs[0][1])
-    except Exception as error:  # forward methods of the hosts raise anything
-        raise InputError(
-            f'config: its model does not run on {inputs[0][0]}, the size that its test pipeline makes '
-            f'of an image of 3 : 4 ({type(error).__name__}: {one_line(error)[:200]}); check the test '
-            'pipeline, the weights and test_cfg'
-        ) from error
-    for other in second_sizes(size):  # some heads need images of a certain size
-        second = random(round_up(other, divisor))
-        with suppress(Exception):
-            forward(model, second[1])
-            inputs.append(second)
+    sizes = [size, *(round_up(other, divisor) for other in second_sizes(size))]
+    inputs: list[tuple[str, Tensor]] = []
+    for height, width in sizes:
+        name = f'random input of {height} x {width}'
+        tensor = structured_input((height, width), channels).to(device)
+        try:
+            forward(model, tensor)
+        except Exception as error:  # forward methods of the hosts raise anything
+            if inputs:  # some heads need images of a certain size
+                continue
+            raise InputError(
+                f'config: its model does not run on {name}, the size that its test pipeline makes of '
+                f'an image of 3 : 4 ({type(error).__name__}: {one_line(error)[:200]}); check the test '
+                'pipeline, the weights and test_cfg'
+            ) from error
+        inputs.append((name, tensor))
+        if len(inputs) == 2:
             break
     for name, image in image_inputs(model, images, size):
         if image.shape[1] != channels:

@@ -16,9 +16,9 @@ from ..files import atomic_write, torch_bytes
 from ..models import MobileOne
 from .forms import fuse_state, lift_state
 from .layout import check_whole
-from .names import SCHEMES, form_of, places, scheme_of, to_classifier, to_scheme
+from .names import SCHEMES, places, to_classifier, to_scheme
 from .published import PREFIX, local_file
-from .unwrap import read_weights
+from .unwrap import Weights, read_weights
 
 SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors')
 FORMS = ('train', 'deploy')
@@ -39,7 +39,7 @@ def convert_weights(
         source: A file of any known naming, an address, or ``mobileone_mm://NAME``.
         out: ``.pth``, ``.pt``, ``.pth.tar`` or ``.safetensors``. For ``mmpretrain`` a dict with
             ``meta`` and ``state_dict``, else (and in safetensors) the bare state dict.
-        to: ``mmpretrain``, ``apple``, ``timm`` or ``corenet``.
+        to: A key of :data:`~mobileone_mm.weights.names.SCHEMES`.
         form: ``train``, ``deploy``, or None for that of the source.
 
     Returns:
@@ -47,32 +47,21 @@ def convert_weights(
         shapes, and the number of ``tensors``.
 
     Raises:
-        InputError: An argument does not fit, or the source is no MobileOne classifier or backbone, is
-            incomplete, or holds NaN.
+        InputError: An argument does not fit, or the source is no sound classifier or backbone.
     """
-    if form not in (None, *FORMS):
-        raise InputError(f"form: got '{form}'; {', '.join(FORMS)} are allowed")
-    if to not in SCHEMES:
-        raise InputError(f"to: got '{to}'; {', '.join(SCHEMES)} are allowed")
+    for name, value, allowed in (('form', form, (None, *FORMS)), ('to', to, tuple(SCHEMES))):
+        if value not in allowed:
+            names = ', '.join(filter(None, allowed))
+            raise InputError(f"{name}: got '{value}'; {names} are allowed")
     target = Path(out).expanduser()
     if target.suffix not in SUFFIXES:
         raise InputError(f"out: got '{out}'; a name that ends in {', '.join(SUFFIXES)} is allowed")
     file = local_file(source)
     if os.path.realpath(target) == os.path.realpath(file.expanduser()):
         raise InputError(f"out: '{out}' is the input; choose another name")
-    state = read_weights(file, str(source)).state
+    weights = read_weights(file, str(source))
     try:
-        before = scheme_of(state), form_of(state)
-        renamed = to_classifier(state)
-        if (found := places(renamed, 'mmpretrain')) != {'backbone.'}:
-            raise InputError(
-                f'holds a MobileOne below {", ".join(map(repr, sorted(found)))}; expected one '
-                "MobileOne, bare or below 'backbone.'"
-            )
-        arch = check_whole(renamed)
-        if form is not None and form != before[1]:
-            renamed = fuse_state(renamed) if form == 'deploy' else _lifted(renamed, arch)
-        result = to_scheme(renamed, to)
+        result, arch = _converted(weights, to, form or weights.form)
     except InputError as error:
         raise InputError(f"checkpoint '{source}': {error}") from error
     if to == 'mmpretrain' or target.suffix == '.safetensors':
@@ -82,22 +71,34 @@ def convert_weights(
         data = torch_bytes(result)
     atomic_write(target, data)
     return {
-        'scheme': {'before': before[0], 'after': to},
-        'form': {'before': before[1], 'after': form or before[1]},
+        'scheme': {'before': weights.scheme, 'after': to},
+        'form': {'before': weights.form, 'after': form or weights.form},
         'arch': arch,
         'tensors': len(result),
     }
 
 
-def _lifted(state: Mapping[str, Tensor], arch: str | None) -> dict[str, Tensor]:
-    if arch is None:
+def _converted(weights: Weights, to: str, form: str | None) -> tuple[dict[str, Tensor], str | None]:
+    """Return the weights in a naming and a form, and their public size."""
+    state = to_classifier(weights.state)
+    if (found := places(state, 'mmpretrain')) != {'backbone.'}:
         raise InputError(
-            'its shapes are those of no public size, so its branches are unknown; load it into a model '
-            'of its config instead (load_from, which lifts as well)'
+            f'holds a MobileOne below {", ".join(map(repr, sorted(found)))}; expected one '
+            "MobileOne, bare or below 'backbone.'"
         )
-    with torch.device('meta'):
-        layout = MobileOne(arch).state_dict()
-    return lift_state(state, {f'backbone.{key}': value for key, value in layout.items()})
+    arch = check_whole(state)
+    if form != weights.form and form == 'deploy':
+        state = fuse_state(state)
+    elif form != weights.form:
+        if arch is None:
+            raise InputError(
+                'its shapes are those of no public size, so its branches are unknown; load it into a '
+                'model of its config instead (load_from, which lifts as well)'
+            )
+        with torch.device('meta'):
+            layout = MobileOne(arch).state_dict()
+        state = lift_state(state, {f'backbone.{key}': value for key, value in layout.items()})
+    return to_scheme(state, to), arch
 
 
 def weight_bytes(state: Mapping[str, Tensor], meta: Mapping[str, Any], suffix: str) -> bytes:

@@ -17,19 +17,10 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .forms import EPS, fuse_state, lift_state
-from .layout import check_units
-from .mismatch import (
-    Differences,
-    common_problem,
-    mismatch,
-    shape_problem,
-    unit_problem,
-    value_problem,
-    width_problem,
-)
-from .names import form_of, is_unit_key, places, scheme_of, some_keys, to_classifier, to_mmpretrain
-from .reading import first_line
+from .forms import fuse_state, lift_state
+from .layout import EPS
+from .mismatch import Differences, common_problem, mismatch, shape_problem, value_problem
+from .names import form_of, is_unit_key, places, scheme_of, some_keys, to_classifier
 from .unwrap import WRAPPERS, Weights, read_weights, shared_prefix, without_wrappers
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | Weights
@@ -42,16 +33,11 @@ class FittedState(Weights):
 
     Here ``state`` replaces the state dict of the file. It also holds the tensors that the model has no
     place for, under their own names.
-
-    Attributes:
-        loaded: Keys of the model that the file has, in a shape that fits.
-        missing: Keys of the model that the file lacks.
-        unexpected: Keys of the file that the model has no place for.
     """
 
-    loaded: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
+    loaded: tuple[str, ...]  # keys of the model that the file has, in a shape that fits
+    missing: tuple[str, ...]  # keys of the model that the file lacks
+    unexpected: tuple[str, ...]  # keys of the file that the model has no place for
 
     @torch.no_grad()
     def load(self, model: nn.Module) -> None:
@@ -70,10 +56,8 @@ def checkpoint_for(
     lifts them where file and model differ in form.
 
     Args:
-        model: A :class:`~mobileone_mm.MobileOne`, or any model with one; wrappers for several devices
-            are taken off.
-        source: A path, an address, ``mobileone_mm://NAME``, a checkpoint or state dict in memory, or
-            the result of :func:`~mobileone_mm.weights.unwrap.read_weights`.
+        model: Any model with a :class:`~mobileone_mm.MobileOne`, or one itself, also in wrappers.
+        source: As in :func:`~mobileone_mm.weights.unwrap.read_weights`.
         require: What the file must hold. ``'model'``: every tensor of the model, and of a whole model
             no others (a bare backbone takes its part of a classifier, detector or segmentor).
             ``'backbone'``: the MobileOne of the model; heads and necks may differ. ``'nothing'``: any
@@ -81,7 +65,7 @@ def checkpoint_for(
         prefix: Take only the keys below this prefix of the file, without it, as in mmengine.
 
     Raises:
-        InputError: The file cannot be read, or is of another size, form or task, or holds NaN.
+        InputError: The file cannot be read, or is of another size or task, or holds NaN.
     """
     weights = read_weights(source)
     model = _bare(model)
@@ -154,7 +138,7 @@ def _named_for(target: Mapping[str, Any], state: dict[str, Tensor]) -> dict[str,
     """Rename the state to the names of the target, with the MobileOne at the same place."""
     scheme, own = scheme_of(state), scheme_of(target) or 'mmpretrain'
     if scheme not in (None, 'mmpretrain', own):  # a model of timm's own keeps timm's names
-        state = to_mmpretrain(state, keep_others=True)
+        state = to_classifier(state, keep_others=True)
     if scheme == 'corenet':
         print_log(
             "CoreNet's weights expect RGB from 0 to 1: set mean=[0, 0, 0] and std=[255, 255, 255] in "
@@ -187,27 +171,17 @@ def _in_form_of(
     form, own = form_of(state), form_of(target)
     if None in (form, own) or form == own:
         return state
-    if problem := unit_problem(state) or width_problem(state, target):
-        raise InputError(problem)
-    check_units(state)
     eps = float(next((m.norm_eps for m in model.modules() if hasattr(m, 'norm_eps')), EPS))  # type: ignore[arg-type]
-    try:
-        if form == 'train':
-            print_log('The weights are in training form: they are fused for this model.', 'current')
-            return fuse_state(state, eps)
-        print_log(
-            'The weights are in deploy form: they are written into the branches of this model. '
-            'Before training from there, measure the statistics of the branches: '
-            "custom_hooks=[dict(type='mobileone_mm.RecalibrateHook')].",
-            'current',
-        )
-        return lift_state(state, target, eps)
-    # Any shape or part is possible.
-    except (KeyError, IndexError, TypeError, RuntimeError) as error:
-        raise InputError(
-            f'its units cannot be brought into the other form ({type(error).__name__}: '
-            f'{first_line(str(error))}); the file is damaged or no MobileOne'
-        ) from error
+    if form == 'train':
+        print_log('The weights are in training form: they are fused for this model.', 'current')
+        return fuse_state(state, eps)
+    print_log(
+        'The weights are in deploy form: they are written into the branches of this model. '
+        'Before training from there, measure the statistics of the branches: '
+        "custom_hooks=[dict(type='mobileone_mm.RecalibrateHook')].",
+        'current',
+    )
+    return lift_state(state, target, eps)
 
 
 def _is_bare(target: Mapping[str, Any]) -> bool:

@@ -12,17 +12,15 @@ from torch import Tensor
 from ..errors import InputError
 from ..models import ARCHS, MobileOne
 from ..models.sizes import BASE_CHANNELS, NUM_STAGES, Arch
-from .mismatch import unit_problem, value_problem
-from .names import TensorName, form_of, is_unit_key, parse, places
+from .mismatch import number_problem, value_problem
+from .names import TensorName, is_unit_key, parse
 
+EPS = 1e-5  # of every public MobileOne
 _DAMAGED = 'the file is damaged, or of another implementation'
 
 
 def check_whole(state: Mapping[str, Tensor]) -> str | None:
     """Check that the values, every MobileOne and the classifier of a state dict are sound.
-
-    Args:
-        state: Keys of mmpretrain's naming, below any prefixes; in any form.
 
     Returns:
         The public size of the first MobileOne, None if it has another.
@@ -30,33 +28,39 @@ def check_whole(state: Mapping[str, Tensor]) -> str | None:
     Raises:
         InputError: A tensor is missing, surplus, of another shape or type, or holds NaN or Inf.
     """
-    if problem := unit_problem(state) or value_problem(state, state):
-        raise InputError(problem)
-    archs = check_units(state)
-    for place, (arch, _) in archs.items():
+    sizes = check_units(state)
+    for place, (model, _) in sizes.items():
         head = place.removesuffix('backbone.') + 'head.fc.'
         classifier = {key: state[head + key] for key in ('weight', 'bias') if head + key in state}
         if classifier:
             classes = next(iter(classifier.values())).shape[:1]
             with torch.device('meta'):
-                expected = torch.nn.Linear(arch.channels[-1], *classes).state_dict()
+                expected = torch.nn.Linear(model.arch.channels[-1], *classes).state_dict()
             _compare(head, classifier, expected)
-    return next(iter(archs.values()))[1]
+    if problem := value_problem(state, state):
+        raise InputError(problem)
+    return next(iter(sizes.values()))[1]
 
 
-def check_units(state: Mapping[str, Tensor]) -> dict[str, tuple[Arch, str | None]]:
+def check_units(
+    state: Mapping[str, Tensor], eps: float = EPS
+) -> dict[str, tuple[MobileOne, str | None]]:
     """Check that every MobileOne of a state dict is complete, with shapes that fit one another.
 
-    The size is told from the file: any number of blocks, branches and channels is allowed, but a unit
-    that has less than its neighbours is an error. A model may lack all scale or identity branches.
+    The keys are mmpretrain's, below any prefixes, in any form. The size is told from the file: any
+    number of blocks, branches and channels is allowed, but a unit that has less than its neighbours is
+    an error. A model may lack all scale or identity branches.
 
     Returns:
-        The size of each MobileOne by its prefix, and its public name, if it has one.
+        By prefix: a model without data of the size and form of the file, whose BNs have ``eps``, and
+        its public name, if it has one.
     """
-    return {place: _checked(state, place) for place in sorted(places(state, 'mmpretrain'))}
+    names = (parse(key, 'mmpretrain') for key in state)
+    prefixes = {name.prefix for name in names if name and name.stage is not None}
+    return {place: _checked(state, place, eps) for place in sorted(prefixes)}
 
 
-def _checked(state: Mapping[str, Tensor], place: str) -> tuple[Arch, str | None]:
+def _checked(state: Mapping[str, Tensor], place: str, eps: float) -> tuple[MobileOne, str | None]:
     below = {k.removeprefix(place): v for k, v in state.items() if k.startswith(place)}
     tensors = {key: value for key, value in below.items() if is_unit_key(key, 'mmpretrain')}
     parsed = {key: parse(key, 'mmpretrain') for key in tensors}
@@ -65,20 +69,26 @@ def _checked(state: Mapping[str, Tensor], place: str) -> tuple[Arch, str | None]
     scale, identity = (
         any(f'.{branch}.' in key for key in tensors) for branch in ('branch_scale', 'branch_norm')
     )
-    channels = next(
-        v.shape[1] for key, v in tensors.items() if names[key].stage == 0 and v.ndim == 4
-    )
-    deploy = form_of(tensors) == 'deploy'
+    stems = (v for key, v in tensors.items() if names[key].stage == 0 and v.ndim == 4)
+    channels = next((value.shape[1] for value in stems), 3)
+    deploy = any(name.part == 'fused' for name in names.values())
     with torch.device('meta'):
-        model = MobileOne(arch, channels, use_scale=scale, use_identity=identity, deploy=deploy)
+        model = MobileOne(
+            arch,
+            channels,
+            norm_cfg=dict(type='BN', eps=eps),
+            use_scale=scale,
+            use_identity=identity,
+            deploy=deploy,
+        )
     _compare(place, tensors, model.state_dict())
     if deploy or (scale and identity):  # the public sizes have both kinds of branches
         for name, known in ARCHS.items():
             # A fused unit does not tell how many branches it had.
             branches = arch.num_conv_branches if deploy else known.num_conv_branches
             if arch == replace(known, num_conv_branches=branches):
-                return arch, name
-    return arch, None
+                return model, name
+    return model, None
 
 
 def _arch(place: str, tensors: Mapping[str, Tensor], names: Mapping[str, TensorName]) -> Arch:
@@ -91,7 +101,11 @@ def _arch(place: str, tensors: Mapping[str, Tensor], names: Mapping[str, TensorN
         outputs = Counter(
             tensors[key].shape[0]
             for key, name in own.items()
-            if name.part in ('conv', 'fused') and name.tensor == 'weight' and (name.unit or 0) % 2
+            if name.part in ('conv', 'fused')
+            and name.tensor == 'weight'
+            and (name.unit or 0) % 2
+            and tensors[key].ndim
+            and tensors[key].shape[0]
         )
         if units % 2 or not outputs:
             raise InputError(f"lacks '{place}stage{stage}.{units}': units come in pairs")
@@ -123,6 +137,8 @@ def _compare(prefix: str, tensors: Mapping[str, Tensor], layout: Mapping[str, Te
                 f"'{prefix}{key}' is {list(tensors[key].shape)}, {list(own.shape)} fits the rest of "
                 f'the file; {_DAMAGED}'
             )
+        if key in tensors and (problem := number_problem(prefix + key, tensors[key], own.dtype)):
+            raise InputError(problem)
     if surplus := next((key for key in tensors if key not in layout), None):
         raise InputError(
             f"has '{prefix}{surplus}', for which a MobileOne of these units has no place; {_DAMAGED}"

@@ -11,12 +11,10 @@ from torch import Tensor
 
 from .names import is_unit_key, parse, places, scheme_of, some_keys
 
-_UNIT = re.compile(r'(?:^|.*\.)stage\d\.(?:\d+\.)?(?!.*\bse\.)')
-
 
 @dataclass(frozen=True)
 class Differences:
-    """Keys of a model (the target) and of a file by where they are and whether their shapes agree."""
+    """Keys of a model (the target) and of a file by where they are."""
 
     target: Mapping[str, Tensor]
     state: Mapping[str, Tensor]
@@ -64,18 +62,9 @@ def shape_problem(found: Differences) -> str | None:
     )
     if not any(map(_is_of_unit, found.shapes)):
         return f'has other shapes: {pair}; another number of classes or another head?'
-    return width_problem(found.state, found.target) or (
-        f'has other shapes in the backbone: {pair}; another arch or in_channels?'
-    )
-
-
-def width_problem(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str | None:
-    """Return how the widths of the stages differ, or None."""
-    file, model = (
-        '/'.join(map(str, _stage_widths(tensors))) or 'unknown' for tensors in (state, target)
-    )
+    file, model = (_stage_widths(tensors) for tensors in (found.state, found.target))
     if file == model:
-        return None
+        return f'has other shapes in the backbone: {pair}; another arch or in_channels?'
     return (
         f"is of another size: its stages are {file} channels wide, the model's {model}; set the arch "
         'of the checkpoint'
@@ -125,50 +114,27 @@ def _is_of_unit(key: str) -> bool:
     return re.search(r'(?:^|\.)stage\d\.', key) is not None
 
 
-def _stage_widths(state: Mapping[str, Tensor]) -> list[int]:
+def _stage_widths(state: Mapping[str, Tensor]) -> str:
     """Return the output channels of the stem and the stages, each of its last unit."""
     last: dict[int, tuple[int, int]] = {}
     for key, value in state.items():
         name = parse(key, 'mmpretrain')
-        if name is None or name.stage is None or name.tensor != 'weight' or value.ndim != 4:
-            continue
-        if name.part in ('conv', 'scale', 'fused'):
+        kernel = name and name.part in ('conv', 'scale', 'fused') and name.tensor == 'weight'
+        if name and kernel and value.ndim == 4:
             width = name.unit or 0, int(value.shape[0])
-            last[name.stage] = max(width, last.get(name.stage, width))
-    return [width for _, (_, width) in sorted(last.items())]
+            last[name.stage or 0] = max(width, last.get(name.stage or 0, width))
+    return '/'.join(str(width) for _, (_, width) in sorted(last.items())) or 'unknown'
 
 
 def value_problem(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
     """Return what is wrong with the values that a model would take, or None."""
     problems = (
-        _number_problem(key, state[key], own.dtype) for key, own in target.items() if key in state
+        number_problem(key, state[key], own.dtype) for key, own in target.items() if key in state
     )
     return next(filter(None, problems), None)
 
 
-def unit_problem(state: Mapping[str, Tensor]) -> str | None:
-    """Return what is wrong with the units of a file in mmpretrain's naming, or None.
-
-    Call it before a unit is fused or lifted. The first dimension of all tensors of a unit is its
-    output channels; in a damaged file, a product of two tensors could take all memory.
-    """
-    channels: dict[str, int] = {}
-    for key, value in state.items():
-        unit = _UNIT.match(key)
-        if unit is None or key.endswith('num_batches_tracked'):
-            continue
-        if problem := _number_problem(key, value, torch.float64):
-            return problem
-        first = value.shape[0] if value.ndim in (1, 4) else -1
-        if first < 0 or channels.setdefault(unit.group(), first) != first:
-            return (
-                f"'{key}' is {list(value.shape)[:6]}, which does not fit the rest of its unit; the "
-                'file is damaged or no MobileOne'
-            )
-    return None
-
-
-def _number_problem(key: str, value: Tensor, dtype: torch.dtype) -> str | None:
+def number_problem(key: str, value: Tensor, dtype: torch.dtype) -> str | None:
     """Return what is wrong with the values of a tensor that is needed as ``dtype``, or None."""
     if value.is_complex() or (dtype.is_floating_point and not value.is_floating_point()):
         return f"'{key}' holds {value.dtype} where floating point is needed"

@@ -40,11 +40,12 @@ def for_host(checkpoint: dict[str, Any], filename: str) -> dict[str, Any]:
         return checkpoint
     # mmengine's EMAHook resumes from the raw weights in `ema_state_dict`.
     kept = {'ema_state_dict'} if is_of_mmengine(checkpoint) else set()
+    left_out = {*CONTAINERS, 'callbacks', 'current_model_state'}
     others = {
         key: value
         for key, value in checkpoint.items()
         if key in kept
-        or not (key in CONTAINERS or is_average(key) or isinstance(value, torch.Tensor))
+        or not (key in left_out or is_average(key) or isinstance(value, torch.Tensor))
     }
     return {'meta': {}, **others, 'state_dict': state}
 

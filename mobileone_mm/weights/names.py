@@ -30,10 +30,8 @@ class Scheme:
 
     #: the stem and the four stages; the number of the unit follows (even: depthwise, odd: pointwise)
     stages: tuple[str, ...]
-    #: parts of a unit; ``{j}`` is the branch
-    parts: Mapping[str, str]
-    #: the linear layer after global pooling
-    classifier: str
+    parts: Mapping[str, str]  # of a unit; ``{j}`` is the branch
+    classifier: str  # the linear layer after global pooling
 
 
 def _scheme(stages: str, parts: str, classifier: str) -> Scheme:
@@ -70,23 +68,14 @@ SCHEMES: dict[str, Scheme] = {
 
 @dataclass(frozen=True)
 class TensorName:
-    """Scheme-independent name of a tensor.
+    """Scheme-independent name of a tensor."""
 
-    Attributes:
-        stage: 0 for the stem, 1 to 4 for the stages, None for the classifier.
-        part: A key of :attr:`Scheme.parts`, or 'classifier'.
-        tensor: 'weight', 'bias', or a statistic of BN.
-        unit: The unit in its stage; None for the stem and the classifier.
-        branch: The branch of the unit, for parts that come several times.
-        prefix: What precedes the name of a bare backbone, such as ``backbone.``.
-    """
-
-    stage: int | None
-    part: str
-    tensor: str
-    unit: int | None = None
-    branch: int | None = None
-    prefix: str = ''
+    stage: int | None  # 0 for the stem, 1 to 4 for the stages, None for the classifier
+    part: str  # a key of Scheme.parts, or 'classifier'
+    tensor: str  # 'weight', 'bias', or a statistic of BN
+    unit: int | None = None  # the unit in its stage; None for the stem and the classifier
+    branch: int | None = None  # for parts that come several times
+    prefix: str = ''  # what precedes the name of a bare backbone, such as 'backbone.'
 
 
 def parse(key: str, scheme: str) -> TensorName | None:
@@ -98,16 +87,16 @@ def parse(key: str, scheme: str) -> TensorName | None:
     table = SCHEMES[scheme]
     if part is None:
         return TensorName(None, 'classifier', tensor, prefix=prefix)
-    number = table.stages.index(stage) if stage else 0
     branch = re.search(r'\.(\d+)\.', part)
-    if branch:
-        part = part.replace(branch[0], '.{j}.')
-    name = next(name for name, known in table.parts.items() if known == part)
-    return TensorName(number, name, tensor, _int(unit), _int(branch and branch[1]), prefix)
-
-
-def _int(text: str | None) -> int | None:
-    return None if text is None else int(text)
+    known = part.replace(branch[0], '.{j}.') if branch else part
+    return TensorName(
+        stage=table.stages.index(stage) if stage else 0,
+        part=next(name for name, pattern in table.parts.items() if pattern == known),
+        tensor=tensor,
+        unit=int(unit) if unit else None,
+        branch=int(branch[1]) if branch else None,
+        prefix=prefix,
+    )
 
 
 @cache
@@ -175,11 +164,11 @@ def form_of(keys: Iterable[str]) -> str | None:
     return found[0]
 
 
-def to_mmpretrain(state_dict: Mapping[str, T], keep_others: bool = False) -> dict[str, T]:
-    """Rename the state dict of a MobileOne, bare or as ``backbone.``, to mmpretrain's keys.
+def to_classifier(state_dict: Mapping[str, T], keep_others: bool = False) -> dict[str, T]:
+    """Rename the state dict of a MobileOne, bare or as ``backbone.``, to the keys of mmpretrain.
 
-    The backbone comes without a prefix (``stage0. ...``), the classifier as ``head.fc.``. Keys that
-    are mmpretrain's lose their ``backbone.``; other keys of such a file stay as they are.
+    They are those of a classifier: ``backbone.`` and ``head.fc.``. Other keys of a file in mmpretrain's
+    naming stay as they are.
 
     Raises:
         InputError: The keys follow no known scheme, or a file of another code base has a key that its
@@ -187,48 +176,33 @@ def to_mmpretrain(state_dict: Mapping[str, T], keep_others: bool = False) -> dic
     """
     scheme = scheme_of(state_dict)
     if scheme is None:
-        for other, table in SCHEMES.items():
-            if any(_bare_name(key, other) for key in state_dict if '.fc.' not in key):
-                raise InputError(
-                    f"state dict: lacks the stem's convolution ('{table.stages[0]}'), though it has "
-                    f"other keys of {other}'s naming; the file is damaged or cut off"
-                )
         raise InputError(
-            f'state dict: the keys ({some_keys(state_dict)}) are not those of a MobileOne; known are '
-            f'the files of {", ".join(SCHEMES)}'
+            f'state dict: the keys ({some_keys(state_dict)}) are not those of a MobileOne: there is no '
+            f'convolution of a stem as in the files of {", ".join(SCHEMES)}'
         )
     renamed: dict[str, T] = {}
     for key, value in state_dict.items():
-        name = _bare_name(key, scheme)
-        if name is None and scheme != 'mmpretrain' and not keep_others:
+        name, new = parse(key, scheme), key
+        if name and name.prefix in ('', 'backbone.'):
+            new = render(
+                replace(name, prefix='' if name.stage is None else 'backbone.'), 'mmpretrain'
+            )
+        elif scheme != 'mmpretrain' and not keep_others:
             raise InputError(
                 f"state dict: the key '{key}' is unknown in a file of {scheme}'s naming"
             )
-        new = key if name is None else render(name, 'mmpretrain')
+        elif is_unit_key(key, 'mmpretrain'):
+            new = f'backbone.{key}'
         if new in renamed:
             raise InputError(f"state dict: '{new}' comes twice, under two names")
         renamed[new] = value
     return renamed
 
 
-def _bare_name(key: str, scheme: str) -> TensorName | None:
-    name = parse(key, scheme)
-    return replace(name, prefix='') if name and name.prefix in ('', 'backbone.') else None
-
-
-def to_classifier(state_dict: Mapping[str, T]) -> dict[str, T]:
-    """Rename as :func:`to_mmpretrain`, with ``backbone.`` before the backbone: a host's classifier."""
-    return {
-        f'backbone.{key}' if is_unit_key(key, 'mmpretrain') else key: value
-        for key, value in to_mmpretrain(state_dict).items()
-    }
-
-
 def to_scheme(state_dict: Mapping[str, T], scheme: str) -> dict[str, T]:
     """Rename the state dict of a MobileOne classifier or backbone of any known naming to another.
 
-    For ``mmpretrain`` that is a host's classifier (``backbone.``, ``head.fc.``), for the others a
-    file as their own code writes it.
+    The result is as from :func:`to_classifier`, or a file as the other code base writes it.
 
     Raises:
         InputError: The scheme is unknown, the keys are those of no MobileOne, or the file holds more
@@ -236,18 +210,21 @@ def to_scheme(state_dict: Mapping[str, T], scheme: str) -> dict[str, T]:
     """
     if scheme not in SCHEMES:
         raise InputError(f"to: got '{scheme}'; {', '.join(SCHEMES)} are allowed")
+    renamed = to_classifier(state_dict)
     if scheme == 'mmpretrain':
-        return to_classifier(state_dict)
-    renamed: dict[str, T] = {}
-    for key, value in to_mmpretrain(state_dict).items():
-        name = _bare_name(key, 'mmpretrain')
-        if name is None:
+        return renamed
+    names = {key: parse(key, 'mmpretrain') for key in renamed}
+    for key, name in names.items():
+        if name is None or name.prefix not in ('', 'backbone.'):
             raise InputError(
                 f"state dict: '{key}' is no part of a classifier, so {scheme} has no name for it; "
                 'only classifiers and backbones can be renamed'
             )
-        renamed[render(name, scheme)] = value
-    return renamed
+    return {
+        render(replace(name, prefix=''), scheme): renamed[key]
+        for key, name in names.items()
+        if name
+    }
 
 
 def some_keys(keys: Iterable[str], count: int = 3) -> str:

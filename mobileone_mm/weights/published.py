@@ -30,14 +30,13 @@ _OPENMMLAB_HASHES = ('0bc94952', 'ceeef467', '9c7ecb97', 'c95eb3bf', '28d888cb')
 
 
 class NamedWeights(NamedTuple):
-    """One public file: where it is, its form, its licence as far as the publisher says, its input."""
+    """One public file."""
 
     url: str
     form: str
-    licence: str
+    licence: str  # as far as the publisher says
     preprocessing: str = _IMAGENET
-    #: beginning of the file's SHA-256; None where it is not known
-    sha256: str | None = None
+    sha256: str | None = None  # its beginning, where it is known
 
 
 def _table() -> Iterator[tuple[str, NamedWeights]]:
@@ -105,8 +104,7 @@ def download(
     """Return the path of a downloaded file in the cache, see :func:`cache_path`.
 
     A file that mmengine or ``torch.hub`` downloaded is under its base name, which several addresses
-    share. It is used only if its SHA-256 is the known one, or the one that its name ends in. A given
-    beginning of the SHA-256 is checked each time.
+    share. It is used only if its SHA-256 is the known one, or the one that its name ends in.
 
     Raises:
         InputError: It cannot be downloaded, or is another file than expected.
@@ -125,7 +123,7 @@ def download(
                 f"checkpoint '{url}': cannot be downloaded ({first_line(str(error))}); download it by "
                 f"other means and put it at '{path}'"
             ) from error
-    if sha256 and not (found := sha256_of(path)).startswith(sha256):
+    if sha256 and not (found := sha256_of(path)).startswith(sha256):  # also of an earlier download
         raise InputError(
             f"checkpoint '{path}': its SHA-256 begins with {found[: len(sha256)]}, that of {url} with "
             f'{sha256}; remove it and load again'

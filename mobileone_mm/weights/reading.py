@@ -29,10 +29,6 @@ _LOCK = threading.RLock()
 def read_checkpoint(path: str | os.PathLike[str], map_location: Any = 'cpu') -> dict[str, Any]:
     """Read a local checkpoint of torch (zip or older) or safetensors, told apart by its content.
 
-    Args:
-        path: The file.
-        map_location: The device of the tensors, as in ``torch.load``.
-
     Raises:
         InputError: The file is missing, broken, no checkpoint, or needs code to be loaded.
     """

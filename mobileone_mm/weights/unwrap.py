@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .allowed import shown_name
-from .names import form_of, parse, places, scheme_of
+from .names import form_of, places, scheme_of, to_classifier
 from .published import read_any
 
 #: where training scripts store weights, in order of preference
@@ -43,30 +44,21 @@ _MAX_EXPANDED = 1 << 20
 
 @dataclass(frozen=True)
 class Weights:
-    """One set of weights of a checkpoint.
+    """One set of weights of a checkpoint."""
 
-    Attributes:
-        name: Name of the checkpoint in messages.
-        state: The tensors in the naming and form of the file. The keys have no wrapper prefix, and
-            the backbone of a model is ``backbone.``. Counters of averaged models are left out.
-        raw: The same tensors under the keys of the file.
-        scheme: Naming of the file (``apple``, ``mmpretrain``, ...); None if it holds no MobileOne.
-        form: Form of the file, 'train' or 'deploy'; None if it holds no MobileOne.
-        averaged: Whether these are averaged weights (EMA, SWA).
-        dropped: The other entries of the file, which are not used: optimizer, raw weights.
-        dtypes: Names of the floating-point types in the file.
-        meta: The entry ``meta`` of the file, empty if there is none.
-    """
-
-    name: str
+    name: str  # of the checkpoint, in messages
+    #: the tensors in the naming and form of the file, without wrapper prefixes and counters of averaged
+    #: models; the backbone of a model is ``backbone.``
     state: dict[str, Tensor]
-    raw: dict[str, Tensor]
-    scheme: str | None
-    form: str | None
-    averaged: bool
-    dropped: tuple[str, ...]
-    dtypes: tuple[str, ...]
-    meta: Mapping[str, Any]
+    raw: dict[str, Tensor]  # the same tensors under the keys of the file
+    scheme: str | None  # naming of the file (apple, ...); None if it holds no MobileOne
+    form: str | None  # 'train' or 'deploy'; None if it holds no MobileOne
+    entry: str  # where the file has them, such as 'ema.module'
+    averaged: bool  # whether these are averaged weights (EMA, SWA)
+    averages: bool  # whether the file has averaged weights
+    dropped: tuple[str, ...]  # the other entries of the file, which are not used
+    dtypes: tuple[str, ...]  # names of the floating-point types in the file
+    meta: Mapping[str, Any]  # the entry ``meta`` of the file
 
 
 def read_weights(
@@ -75,8 +67,7 @@ def read_weights(
     """Read the weights of a checkpoint; all code of the package that reads weights calls this.
 
     Where a file holds raw and averaged weights, the averaged ones are returned, because they are
-    what was evaluated; the log says so. mmengine's EMAHook stores the averaged weights as
-    ``state_dict`` and the raw ones as ``ema_state_dict``; other programs do the opposite.
+    what was evaluated; the log says so.
 
     Args:
         source: A path, an address, ``mobileone_mm://NAME``, a checkpoint or state dict in memory, or
@@ -115,42 +106,51 @@ def _chosen(content: Mapping[str, Any], name: str) -> Weights:
     except InputError as error:
         raise InputError(f'{name}: {error}') from error
     root = chosen.path.partition('.')[0]
-    dropped = {each.path for each in sets if each is not chosen}
+    dropped = {each.path for each in sets if each.path != chosen.path}
     if root in content:
         dropped |= {shown_name(key) for key in content if key not in (root, 'meta')}
-    dtypes = {
-        str(v.dtype).removeprefix('torch.') for v in tensors.values() if v.is_floating_point()
-    }
+    dtypes = {value.dtype for value in tensors.values() if value.is_floating_point()}
     return Weights(
         name=name,
         state=state,
         raw=tensors,
         scheme=scheme_of(state),
         form=form,
+        entry=chosen.path,
         averaged=chosen.averaged,
+        averages=any(each.averaged for each in sets),
         dropped=tuple(sorted(dropped)),
-        dtypes=tuple(sorted(dtypes)),
+        dtypes=tuple(sorted(str(dtype).removeprefix('torch.') for dtype in dtypes)),
         meta=_meta(content),
     )
 
 
 def _preferred(sets: list[_Set], name: str) -> _Set:
-    """Return the averaged weights if there are any and they are complete; log the choice."""
-    raw = next((each for each in sets if not each.averaged), sets[0])
-    chosen = next((each for each in sets if each.averaged), raw)
-    # mmengine's sets are whole.
-    if chosen is not raw and _AVERAGE.search(chosen.path.replace('.', '_')):
-        message = (
-            f"{name}: holds raw weights ('{raw.path}') and averaged ones ('{chosen.path}'); the "
-            'averaged ones are used'
+    """Return the first averages that are complete, or the raw weights; log the choice."""
+    raw = next((each for each in sets if not each.averaged), None)
+    averages = [_named(each, raw) if raw else each for each in sets if each.averaged]
+    reasons = {each.path: _why_not(raw, each) if raw else None for each in averages}
+    good = [each for each in averages if not reasons[each.path]]
+    chosen = (good or [raw or sets[0]])[0]
+    lines = [
+        f"the averaged weights ('{path}') {reason}; '{chosen.path}' is used"
+        for path, reason in reasons.items()
+        if reason
+    ]
+    if len(good) > 1:
+        paths = ', '.join(f"'{each.path}'" for each in good)
+        lines.append(
+            f"holds several averaged sets ({paths}); '{chosen.path}' is used; to use another one, save "
+            'it alone in a file'
         )
-        if lacking := _lacking(raw, chosen):
-            message = (
-                f"{name}: the averaged weights ('{chosen.path}') lack {len(lacking)} of the raw "
-                f"tensors ('{raw.path}'); the raw weights are used"
-            )
-            chosen = raw
-        print_log(message, 'current')
+    elif raw and chosen.averaged and _is_named(chosen):
+        lines.append(
+            f"holds raw weights ('{raw.path}') and averaged ones ('{chosen.path}'); the averaged ones "
+            'are used'
+        )
+    for line in lines:
+        level = logging.WARNING if len(good) != 1 else logging.INFO
+        print_log(f'{name}: {line}', 'current', level)
     return chosen
 
 
@@ -158,26 +158,39 @@ def _sets(
     content: Mapping[str, Any], path: tuple[str, ...] = (), average: bool = False
 ) -> Iterator[_Set]:
     """Yield each set of weights in a checkpoint, wherever it is nested."""
-    exchanged = is_of_mmengine(content)
-    for key in (*filter(is_average, content), *CONTAINERS):
+    raw_key = _raw_key(content)
+    for key in dict.fromkeys((*filter(is_average, content), *CONTAINERS, raw_key or '')):
         inner = content.get(key)
+        if is_average(key) and isinstance(inner, (list, tuple)):
+            inner = dict(enumerate(inner))
         if isinstance(inner, Mapping) and len(path) < _MAX_DEPTH:
-            averaged = key == 'state_dict' if exchanged else is_average(key)
-            raw = exchanged and is_average(key)
+            averaged = key == 'state_dict' if raw_key else is_average(key)
             found = _sets(inner, (*path, key), average or averaged)
-            yield from (each._replace(averaged=False) if raw else each for each in found)
+            yield from (each._replace(averaged=False) if key == raw_key else each for each in found)
+    callbacks = content.get('callbacks')  # of Lightning, with one state for each callback
+    for name, state in callbacks.items() if isinstance(callbacks, Mapping) else ():
+        if isinstance(state, Mapping):
+            found = _sets(state, (*path, 'callbacks', shown_name(name)))
+            yield from (each for each in found if each.averaged)
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if tensors.keys() - COUNTERS:
         averaged = average or bool(tensors.keys() & COUNTERS)
         yield _Set('.'.join(path) or 'the file', tensors, averaged)
 
 
+def _raw_key(content: Mapping[str, Any]) -> str | None:
+    """Return the entry of the raw weights if the averaged ones are in ``state_dict``."""
+    if is_of_mmengine(content):
+        return 'ema_state_dict'
+    # Lightning's WeightAveraging
+    return 'current_model_state' if 'averaging_state' in content else None
+
+
 def is_of_mmengine(content: Mapping[str, Any]) -> bool:
     """Tell if mmengine's EMAHook wrote it: it exchanges the two sets before a checkpoint is saved."""
     average = content.get('ema_state_dict')
-    return isinstance(average, Mapping) and (
-        'steps' in average or 'message_hub' in content or 'mmengine_version' in _meta(content)
-    )
+    ours = 'message_hub' in content or 'mmengine_version' in _meta(content)
+    return isinstance(average, Mapping) and 'state_dict' in content and (ours or 'steps' in average)
 
 
 def _meta(content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -190,41 +203,42 @@ def is_average(key: Any) -> bool:
     return isinstance(key, str) and _AVERAGE.search(key) is not None
 
 
-def _lacking(raw: _Set, averaged: _Set) -> set[Any]:
-    """Return what the averaged weights lack of the raw ones, whatever their prefixes and naming.
-
-    Two sets in different forms have the same units, but not the same tensors.
-    """
-    keys = [_plain_keys(each.tensors) for each in (raw, averaged)]
-    try:
-        same_form = len({form_of(each) for each in keys}) == 1
-    except InputError:
-        same_form = True
-    one, other = (_common_names(each, same_form) for each in keys)
-    return one - other
+def _named(average: _Set, raw: _Set) -> _Set:
+    """Name the tensors of a list, as NeMo's EMA callback for Lightning stores it."""
+    shapes = [[value.shape for value in each.tensors.values()] for each in (average, raw)]
+    if all(isinstance(key, str) for key in average.tensors) or shapes[0] != shapes[1]:
+        return average
+    return average._replace(tensors=dict(zip(raw.tensors, average.tensors.values(), strict=True)))
 
 
-def _plain_keys(tensors: Mapping[Any, Tensor]) -> list[str]:
-    # Old files lack the counter of BN.
-    keys = [key for key in tensors if isinstance(key, str) and key not in COUNTERS]
-    keys = [key for key in keys if not key.endswith('num_batches_tracked')]
-    try:
-        return list(without_wrappers(dict.fromkeys(keys)))
-    except InputError:
-        return keys
+def _is_named(average: _Set) -> bool:
+    """Tell averages by their name from those that a program stores as ``state_dict``."""
+    return is_average(average.path.replace('.', '_'))
 
 
-def _common_names(keys: list[str], same_form: bool) -> set[Any]:
-    scheme, names = scheme_of(keys), set[Any]()
-    for key in keys:
-        name = parse(key, scheme) if scheme else None
-        if name is None or name.prefix not in ('', 'backbone.'):
-            names.add(key)
-        elif same_form or name.stage is None:
-            names.add(replace(name, prefix=''))
-        else:
-            names.add((name.stage, name.unit))
-    return names
+def _why_not(raw: _Set, average: _Set) -> str | None:
+    """Return why averages are no network, compared with the raw weights of the file, or None."""
+    if average.path.endswith('.average_model_state'):  # Lightning's StochasticWeightAveraging
+        return 'have BN statistics from the start of the training'
+    lacking = _lacking(raw, average) if _is_named(average) else 0
+    return f"lack {lacking} tensors of '{raw.path}'" if lacking else None
+
+
+def _lacking(raw: _Set, average: _Set) -> int:
+    """Count what the averages lack of the raw weights, whatever their prefixes and naming."""
+    names = []
+    for each in (raw, average):
+        # Old files lack the counter of BN.
+        keys = [str(k) for k in each.tensors if not str(k).endswith('num_batches_tracked')]
+        try:
+            plain = without_wrappers({key: key for key in keys if key not in COUNTERS})
+            form = form_of(plain)
+            names.append((form, to_classifier(plain, keep_others=True) if form else plain))
+        except InputError:  # damaged: refused if it is chosen
+            return 0
+    (form, one), (other_form, other) = names
+    # Two forms have other tensors; loading checks that each is complete.
+    return len(one.keys() - other.keys()) if form == other_form or not other_form else 0
 
 
 def shared_prefix(keys: Any) -> str:

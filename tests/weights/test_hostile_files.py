@@ -1,4 +1,4 @@
-"""Hostile and damaged files: no code runs, nothing is read beyond the file, the error is one line.
+"""Hostile files: no code runs, nothing is read beyond the file, the error is one line.
 
 What torch's ``weights_only`` reader refuses is tested here so that a release of torch that no longer
 refuses it turns a test red. A file can still take long to read: torch hashes whatever a pickle uses as
@@ -8,15 +8,9 @@ a key, and tuples that hold one another twice, 50 deep, have no end. That is tor
 from __future__ import annotations
 
 import builtins
-import cProfile
 import functools
-import importlib
 import os
 import pickle
-import random
-import runpy
-import subprocess
-import timeit
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -24,13 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.utils.collect_env
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
-from mobileone_mm import MobileOne, load_weights
 from mobileone_mm.errors import InputError
-from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.reading import read_checkpoint
 from mobileone_mm.weights.unwrap import read_weights
 
@@ -65,11 +56,6 @@ class Stateful:
         return self.made
 
 
-def script(folder: Path, name: str, marker: Path) -> str:
-    (folder / name).write_text(f'open({str(marker)!r}, "w").close()\n')
-    return str(folder / name)
-
-
 def object_array(folder: Path, marker: Path) -> str:
     array = np.array([Bomb(os.system, f'touch {marker}')], dtype=object)
     np.save(folder / 'evil.npy', array, allow_pickle=True)
@@ -81,27 +67,18 @@ def inner_checkpoint(folder: Path, marker: Path) -> str:
     return str(folder / 'inner.pth')
 
 
-def hub(folder: Path, marker: Path) -> str:
-    script(folder, 'hubconf.py', marker)
-    return str(folder)
+def config(folder: Path, marker: Path) -> str:
+    (folder / 'evil.py').write_text(f'open({str(marker)!r}, "w").close()\n')
+    return str(folder / 'evil.py')
 
 
 # By name: folder for further files, path of the marker -> an object that makes the marker on loading.
+# All other functions are refused in the way of the first.
 CODE = {
     'os.system': lambda folder, m: Bomb(os.system, f'touch {m}'),
-    'subprocess.call': lambda folder, m: Bomb(subprocess.call, ['touch', str(m)]),
-    'exec': lambda folder, m: Bomb(exec, f'open({str(m)!r}, "w").close()'),
     'eval': lambda folder, m: Bomb(eval, f'open({str(m)!r}, "w").close()'),
-    'open': lambda folder, m: Bomb(open, str(m), 'w'),
-    'timeit': lambda folder, m: Bomb(
-        timeit.timeit, f'open({str(m)!r}, "w")', 'pass', timeit.default_timer, 1
-    ),
-    'cProfile': lambda folder, m: Bomb(cProfile.run, f'open({str(m)!r}, "w")', os.devnull),
     'getattr of an import': lambda folder, m: Bomb(
         Bomb(getattr, Bomb(builtins.__import__, 'os'), 'system'), f'touch {m}'
-    ),
-    'getattr of a module by name': lambda folder, m: Bomb(
-        Bomb(getattr, Bomb(importlib.import_module, 'os'), 'mkdir'), str(m)
     ),
     'globals of a method': lambda folder, m: Bomb(
         Bomb(
@@ -127,12 +104,7 @@ CODE = {
     '_rebuild_from_type_v2': lambda folder, m: Bomb(
         torch._tensor._rebuild_from_type_v2, os.system, torch.Tensor, (f'touch {m}',), {}
     ),
-    'torch collect_env': lambda folder, m: Bomb(torch.utils.collect_env.run, f'touch {m}'),
-    'torch.hub': lambda folder, m: Bomb(
-        functools.partial(torch.hub.load, source='local'), hub(folder, m), 'go'
-    ),
-    'runpy': lambda folder, m: Bomb(runpy.run_path, script(folder, 'evil.py', m)),
-    'mmengine config': lambda folder, m: Bomb(Config.fromfile, script(folder, 'evil.py', m)),
+    'mmengine config': lambda folder, m: Bomb(Config.fromfile, config(folder, m)),
     'state of an object': lambda folder, m: Bomb(
         Stateful(functools.partial, print, (os.system, (f'touch {m}',), {}, None))
     ),
@@ -157,6 +129,7 @@ def test_code_does_not_run(tmp_path, name, refused_file):
             save_in(container, content, path)
             with with_lists:  # what another library has put on torch's list must not help
                 message = refused_file(path)
+                assert set(torch.serialization.get_safe_globals()) >= {getattr, eval, open}
             if container != 'protocol 4':
                 assert 'refers to code' in message
             assert not marker.exists()
@@ -211,6 +184,7 @@ DECLARED = {
     'storage of another type': tensor((4,), (1,), kind='Double'),
     'storage that is not there': tensor((4,), (1,), key='7'),
     'a terabyte': b'cbuiltins\nbytearray\n(' + number(2**40) + b'tR',
+    'a terabyte of bytes': b'cbuiltins\nbytes\n(' + number(2**40) + b'tR',
     'long string': b'X\xff\xff\xff\xffabc',
 }
 
@@ -231,6 +205,43 @@ def test_one_number_shown_often(tmp_path, little_memory):
     path = archive_of(tmp_path / 'a.pth', tensor((2**40,), (0,)))
     with pytest.raises(InputError, match='no model here can take .*1099511627776. of 16 bytes'):
         read_weights(path)
+
+
+# -- NumPy's types and arrays ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'state'),
+    [
+        (('O', False, True), (3, '|', None, None, None, -1, -1, 63)),
+        (('V8', False, True), (3, '|', None, ('a',), {'a': 1}, 8, 1, 27)),
+        (('f8', False, True), (3, '<', None, ('a',), {'a': 1}, 8, 1, 27)),
+        (('f8', False, True), (3, 'x', None, None, None, -1, -1, 0)),
+    ],
+)
+def test_numpy_types_that_could_reinterpret_memory_are_refused(
+    tmp_path, dtype, state, refused_file
+):
+    class Forged:
+        def __reduce__(self):
+            return np.dtype, dtype, state
+
+    torch.save({'state_dict': STATE, 'meta': Forged()}, tmp_path / 'a.pth')
+    refused_file(tmp_path / 'a.pth', 'numpy|code')
+
+
+def test_an_array_larger_than_its_data_is_refused(tmp_path, refused_file):
+    class Forged:
+        def __reduce__(self):
+            args = (np.ndarray, (0,), b'b')
+            return (
+                np._core.multiarray._reconstruct,
+                args,
+                (1, (9,), np.dtype('f8'), False, b'12345678'),
+            )
+
+    torch.save({'state_dict': STATE, 'meta': Forged()}, tmp_path / 'a.pth')
+    refused_file(tmp_path / 'a.pth', 'its shape does not fit')
 
 
 # -- tensors that no model takes -------------------------------------------------------------------
@@ -267,90 +278,3 @@ def test_attributes_of_tensors_are_left_behind():
     weights = read_weights({'w': value}).state
     assert weights['w'].clone().tolist() == [1, 1]
     assert not weights['w'].requires_grad
-
-
-# -- damage ----------------------------------------------------------------------------------------
-
-TINY = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.0625] * 4)
-
-
-def damaged(rng: random.Random, data: bytes) -> bytes:
-    """Flip, cut, insert or wipe bytes, half of the time near an end, where the headers are."""
-    out = bytearray(data)
-    spot = rng.choice((rng.randrange(len(out)), rng.randrange(400), -1 - rng.randrange(400)))
-    spot, length = spot % len(out), rng.choice((1, 2, 8, 64, 1000))
-    change = rng.randrange(5)
-    if change == 0:
-        out[spot] ^= 1 << rng.randrange(8)
-    elif change == 1:
-        del out[spot:]
-    elif change == 2:
-        del out[spot : spot + length]
-    elif change == 3:
-        out[spot:spot] = rng.randbytes(length)
-    else:
-        out[spot : spot + length] = rng.choice((b'\0', b'\xff')) * length
-    return bytes(out)
-
-
-@pytest.mark.parametrize('kind', ['zip', 'legacy', 'safetensors'])
-def test_damage_is_one_line_or_harmless(tmp_path, kind, little_memory):
-    """A zip file has checksums, so damage there never changes a weight; the others have none."""
-    source, path = randomize_(MobileOne(TINY)), tmp_path / 'a.pth'
-    if kind == 'safetensors':
-        pytest.importorskip('safetensors.torch').save_file(source.state_dict(), path)
-    else:
-        torch.save(source.state_dict(), path, _use_new_zipfile_serialization=kind == 'zip')
-    data, messages = path.read_bytes(), []
-    model = MobileOne(TINY)
-    for seed in range(150):
-        path.write_bytes(damaged(random.Random(seed), data))
-        before = {key: value.clone() for key, value in model.state_dict().items()}
-        try:
-            load_weights(model, path)
-        except InputError as error:
-            messages.append(str(error))
-            assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-        else:
-            for key, value in model.state_dict().items():
-                assert torch.isfinite(value).all()
-                if kind == 'zip' and not key.endswith('num_batches_tracked'):
-                    assert torch.equal(value, source.state_dict()[key])
-    assert len(messages) > 50
-    assert all(message.isprintable() for message in messages)
-
-
-def test_later_writes_do_not_change_what_was_read(tmp_path):
-    """The library's load_file maps a safetensors file: later writes would change the weights."""
-    library = pytest.importorskip('safetensors.torch')
-    path = tmp_path / 'a.safetensors'
-    library.save_file({'w': torch.ones(5000)}, path)
-    read = read_checkpoint(path)
-    path.write_bytes(bytes(30_000))
-    assert torch.equal(read['w'], torch.ones(5000))
-
-
-def test_what_runs_save_besides_the_weights(tmp_path):
-    """Counters, sets, complex numbers, sizes, optimizers and schedulers are still read."""
-    from collections import Counter, OrderedDict
-
-    model = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])
-    content = {
-        'state_dict': OrderedDict(model.state_dict()),
-        'optimizer': optimizer.state_dict(),
-        'schedule': schedule.state_dict(),
-        'things': [Counter([1, 1]), {1, 'x'}, 1j, torch.Size([2]), torch.float16, b'ab', 2**70],
-        'shared': [model.weight.detach(), model.weight.detach()[:1]],
-    }
-    for legacy in (True, False):
-        torch.save(content, tmp_path / 'a.pth', _use_new_zipfile_serialization=not legacy)
-        read = read_checkpoint(tmp_path / 'a.pth')
-        assert read['things'] == content['things']
-        assert read['schedule']['milestones'] == Counter([3, 5])
-        assert torch.equal(read['shared'][1], content['shared'][1])
-        assert read['optimizer']['param_groups'] == content['optimizer']['param_groups']
-        assert read_weights(read).state.keys() == {'weight', 'bias'}

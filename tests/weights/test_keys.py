@@ -7,7 +7,6 @@ import torch
 
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
-from mobileone_mm.weights import names as keys
 from mobileone_mm.weights.names import (
     SCHEMES,
     TensorName,
@@ -16,17 +15,22 @@ from mobileone_mm.weights.names import (
     render,
     scheme_of,
     to_classifier,
-    to_mmpretrain,
     to_scheme,
 )
 
 FOREIGN = [name for name in SCHEMES if name != 'mmpretrain']
+ARCH = dict(
+    num_blocks=[1, 2, 3, 1],
+    width_factor=[0.0625] * 4,
+    num_conv_branches=[2, 1, 4, 1],
+    num_se_blocks=[0, 1, 2, 1],
+)
 
 
-@pytest.fixture(scope='module', params=['s0', 's4'])
-def states(request):
-    """Keys of both forms of a backbone with classifier; S4 has squeeze-and-excitation."""
-    model = MobileOne(request.param).eval()
+@pytest.fixture(scope='module')
+def states():
+    """Keys of both forms of a backbone with classifier, bare."""
+    model = MobileOne(ARCH).eval()
     head = {'head.fc.weight': torch.zeros(2, 2), 'head.fc.bias': torch.zeros(2)}
     return {
         'train': {**model.state_dict(), **head},
@@ -34,20 +38,24 @@ def states(request):
     }
 
 
+def named(state, scheme):
+    return {render(parse(key, 'mmpretrain'), scheme): value for key, value in state.items()}
+
+
 @pytest.mark.parametrize('scheme', SCHEMES)
 @pytest.mark.parametrize('form', ['train', 'deploy'])
 def test_every_key_there_and_back(states, scheme, form):
-    foreign = {}
-    for key, value in states[form].items():
-        name = parse(key, 'mmpretrain')
-        assert name is not None, key
-        foreign[render(name, scheme)] = value
+    foreign = named(states[form], scheme)
     assert len(foreign) == len(states[form])
     assert scheme_of(foreign) == scheme
     assert form_of(foreign) == form
-    back = to_mmpretrain(foreign)
-    assert list(back) == list(states[form])
-    assert all(back[key] is states[form][key] for key in back)
+    back = to_classifier(foreign)
+    assert [key.removeprefix('backbone.') for key in back] == list(states[form])
+    assert {key.partition('.')[0] for key in back} == {'backbone', 'head'}
+    assert all(back[key] is value for key, value in to_classifier(states[form]).items())
+    assert to_classifier(back) == back
+    if scheme != 'mmpretrain':
+        assert to_scheme(back, scheme) == foreign
 
 
 @pytest.mark.parametrize(
@@ -79,15 +87,13 @@ def test_spellings(scheme, key, name):
     assert render(name, scheme) == key
 
 
-@pytest.mark.parametrize(
-    'key',
-    ['stage0.rbr_dense.conv.weight', 'stage1.rbr_conv.0.conv.weight', 'stage5.0.rbr_skip.bias'],
-)
-def test_neighbours_are_not_parsed(key):
-    assert parse(key, 'apple') is None
-
-
 def test_other_nets_are_not_taken_for_a_mobileone():
+    for key in (
+        'stage0.rbr_dense.conv.weight',
+        'stage1.rbr_conv.0.conv.weight',
+        'stage5.0.rbr_skip.bias',
+    ):
+        assert parse(key, 'apple') is None
     for other in (
         ['conv1.weight', 'layer1.0.conv1.weight'],
         ['stage0.rbr_dense.conv.weight'],  # RepVGG
@@ -105,75 +111,65 @@ def test_form_of_whole_models(states, prefix):
         assert form_of([f'{prefix}{key}' for key in state]) == form
 
 
-def test_mixed_forms_are_an_error(states):
-    with pytest.raises(InputError, match='fused and unfused'):
-        form_of([*states['train'], *states['deploy']])
-
-
-def test_classifier_layout(states):
-    target = to_classifier(states['deploy'])
-    assert {key.partition('.')[0] for key in target} == {'backbone', 'head'}
-    assert to_classifier(target) == target
-    assert to_mmpretrain(target).keys() == states['deploy'].keys()
-
-
 def test_other_parts_of_a_hosts_file_stay(states):
-    state = {f'backbone.{key}': 0 for key in states['train'] if key.startswith('stage')}
-    assert 'bbox_head.x.weight' in to_mmpretrain({**state, 'bbox_head.x.weight': 0})
+    state = {key: 0 for key in states['train'] if key.startswith('stage')}
+    others = {'bbox_head.x.weight': 0, 'backbone.stage1.0.more': 0}
+    expected = {f'backbone.{key}' for key in state} | others.keys()
+    for prefix in ('', 'backbone.'):
+        whole = {f'{prefix}{key}': 0 for key in state} | others
+        assert to_classifier(whole).keys() == to_scheme(whole, 'mmpretrain').keys() == expected
+    # An unknown key below a stage of a bare backbone is one of the backbone.
+    assert 'backbone.stage1.0.more' in to_classifier({**state, 'stage1.0.more': 0})
 
 
 @pytest.mark.parametrize('scheme', FOREIGN)
-def test_an_unknown_key_of_a_foreign_file_is_named(states, scheme):
-    foreign = {render(parse(k, 'mmpretrain'), scheme): v for k, v in states['deploy'].items()}
+def test_other_parts_of_a_foreign_file_stay_only_if_asked(states, scheme):
+    foreign = {**named(states['deploy'], scheme), 'classifier.extra': 0}
     with pytest.raises(InputError, match="'classifier.extra' is unknown"):
-        to_mmpretrain({**foreign, 'classifier.extra': 0})
+        to_classifier(foreign)
+    renamed = to_classifier(foreign, keep_others=True)
+    assert renamed.keys() == to_classifier(states['deploy']).keys() | {'classifier.extra'}
 
 
-@pytest.mark.parametrize('scheme', FOREIGN)
-def test_other_parts_of_a_foreign_file_stay_if_asked(states, scheme):
-    foreign = {render(parse(k, 'mmpretrain'), scheme): v for k, v in states['deploy'].items()}
-    renamed = to_mmpretrain({**foreign, 'decoder.extra': 0}, keep_others=True)
-    assert renamed.keys() == states['deploy'].keys() | {'decoder.extra'}
-
-
-def test_an_unknown_scheme_is_named(states):
+def test_what_cannot_be_renamed(states):
+    deploy = states['deploy']
+    with pytest.raises(InputError, match='fused and unfused'):
+        form_of([*states['train'], *deploy])
     with pytest.raises(InputError, match=r"to: got 'keras'; mmpretrain, apple, timm, corenet are"):
-        to_scheme(states['deploy'], 'keras')
-
-
-def test_not_a_mobileone():
-    with pytest.raises(InputError, match=r'conv1\.weight'):
-        to_mmpretrain({'conv1.weight': 0})
-
-
-def test_one_tensor_under_two_names():
-    state = {'stage0.reparam_conv.weight': 0, 'linear.bias': 1}
+        to_scheme(deploy, 'keras')
+    with pytest.raises(InputError, match=r"'bbox_head\.conv\.weight' is no part of a classifier"):
+        to_scheme({**deploy, 'bbox_head.conv.weight': 0}, 'timm')
+    for prefix in ('teacher.', 'neck.'):  # a MobileOne elsewhere is no backbone of a classifier
+        with pytest.raises(InputError, match='is no part of a classifier'):
+            to_scheme({f'{prefix}{key}': 0 for key in deploy}, 'timm')
+    without_stem = {k: v for k, v in deploy.items() if 'stage0' not in k}
+    for state in ({'conv1.weight': 0}, without_stem):
+        with pytest.raises(InputError, match=rf'{next(iter(state))}.* no convolution of a stem'):
+            to_classifier(state)
+    twice = {'stage0.reparam_conv.weight': 0, 'backbone.stage0.reparam_conv.weight': 2}
     with pytest.raises(InputError, match='twice'):
-        to_mmpretrain({**state, 'backbone.stage0.reparam_conv.weight': 2})
+        to_classifier({**twice, 'linear.bias': 1})
 
 
-@pytest.mark.parametrize('arch', ['s0', 's4'])
 @pytest.mark.parametrize('form', ['train', 'deploy'])
-def test_mmpretrain_loads_apples_names(arch, form):
+def test_mmpretrain_loads_apples_names(form):
     """Apple's keys, renamed, are exactly those of the installed mmpretrain's class."""
     pytest.importorskip('mmpretrain')
     from mmpretrain.models.backbones import MobileOne as HostMobileOne
 
-    model = HostMobileOne(arch, deploy=form == 'deploy')
-    names = [parse(key, 'mmpretrain') for key in model.state_dict()]
-    assert None not in names
-    values = model.state_dict().values()
-    apple = {render(name, 'apple'): v for name, v in zip(names, values, strict=True)}
+    model = HostMobileOne('s4', deploy=form == 'deploy')
+    apple = named(model.state_dict(), 'apple')
     assert not apple.keys() & model.state_dict().keys()
-    model.load_state_dict(to_mmpretrain(apple), strict=True)
+    renamed = {k.removeprefix('backbone.'): v for k, v in to_classifier(apple).items()}
+    model.load_state_dict(renamed, strict=True)
 
 
 def test_apples_real_file(real_data):
     from mobileone_mm.weights.reading import read_checkpoint
 
     state = read_checkpoint(real_data / 'weights' / 'mobileone_s0_apple_fused.pth')
-    assert (keys.scheme_of(state), form_of(state)) == ('apple', 'deploy')
-    renamed = to_mmpretrain(state)
+    assert (scheme_of(state), form_of(state)) == ('apple', 'deploy')
+    renamed = {k.removeprefix('backbone.'): v for k, v in to_classifier(state).items()}
     classifier = {key: renamed.pop(f'head.fc.{key}') for key in ('weight', 'bias')}
     assert classifier['weight'].shape == (1000, 1024)
     MobileOne('s0', deploy=True).load_state_dict(renamed, strict=True)

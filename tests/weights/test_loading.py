@@ -1,4 +1,4 @@
-"""Weights that do not belong to a model are refused with the likely cause."""
+"""Weights into models: what fits is taken, what does not is refused with the likely cause."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.fit import checkpoint_for, load_weights
-from mobileone_mm.weights.forms import fuse_state
+from mobileone_mm.weights.mmengine_loader import use_named_weights
 from mobileone_mm.weights.names import SCHEMES, parse, render, to_scheme
 from mobileone_mm.weights.unwrap import read_weights
 
@@ -97,79 +97,15 @@ def test_the_encoder_of_a_foreign_segmentor(trained):
         load_weights(detector, state)
 
 
-@pytest.mark.parametrize('part', ['running_mean', 'branch_scale'])
-def test_incomplete_averages_are_not_used(trained, part, monkeypatch):
-    """Some programs average the parameters only; such a set is no network."""
-    said: list[str] = []
-    monkeypatch.setattr('mobileone_mm.weights.unwrap.print_log', lambda text, *_: said.append(text))
-    state = trained.state_dict()
-    averages = {k: v * 2 for k, v in state.items() if v.is_floating_point() and part not in k}
-    model = Classifier()
-    report = load_weights(model, {'state_dict': state, 'state_dict_ema': averages})
-    assert same(model, trained)
-    assert (report.averaged, report.dropped) == (False, ('state_dict_ema',))
-    assert 'lack' in said[0]
-    whole = {k: v * 2 if v.is_floating_point() else v for k, v in state.items()}
-    report = load_weights(model, {'state_dict': state, 'state_dict_ema': whole, 'lr': 1})
-    assert (report.averaged, report.dropped) == (True, ('lr', 'state_dict'))
-    assert 'the averaged ones are used' in said[1]
-
-
-@pytest.mark.parametrize(
-    ('raw', 'average'),
-    [
-        (lambda s: {k.replace('backbone.', 'backbone._orig_mod.'): s[k] for k in s}, dict),
-        (dict, lambda s: {k.replace('backbone.', 'backbone.module.'): s[k] for k in s}),
-        (dict, fuse_state),
-        (fuse_state, dict),
-        (lambda s: to_scheme(s, 'apple'), dict),
-        (dict, lambda s: {k.replace('backbone.', 'encoder.'): s[k] for k in s}),
-    ],
-    ids=['wrapped raw', 'wrapped average', 'fused average', 'fused raw', 'naming', 'place'],
-)
-def test_averages_with_other_keys_than_the_raw_weights(trained, raw, average):
-    """Two sets of one file may differ in prefixes, naming and form; the averaged one counts."""
-    other = randomize_(Classifier()).eval().state_dict()
-    model = Classifier().eval()
-    file = {'state_dict': raw(other), 'state_dict_ema': average(trained.state_dict())}
-    assert load_weights(model, file).averaged
-    image = torch.rand(1, 3, 64, 64)
-    assert torch.allclose(model.backbone(image)[-1], trained.backbone(image)[-1], atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    'names',
-    [
-        ('model_state', 'ema_state'),
-        ('model_state_dict', 'model_state_dict_ema'),
-        ('model_state_dict', 'ema_model_state_dict'),
-        ('net', 'net_ema'),
-        ('model', 'swa_model'),
-        ('model', 'ema', 'shadow'),
-        ('model', 'averaged_model', 'state_dict'),
-    ],
-    ids='-'.join,
-)
-def test_names_of_averages(trained, names):
-    average: dict = trained.state_dict()
-    for name in reversed(names[1:]):
-        average = {name: average, 'decay': 0.99}
-    model = Classifier()
-    assert load_weights(model, {names[0]: Classifier().state_dict(), **average}).averaged
-    assert same(model, trained)
-
-
 def test_a_wrapped_model(trained):
     model = Classifier()
     load_weights(nn.DataParallel(model), trained.state_dict())
     assert same(model, trained)
-    checkpoint_for(nn.DataParallel(model), trained.state_dict())
 
 
 def test_old_files_without_the_counter_of_bn(trained):
     state = {k: v for k, v in trained.state_dict().items() if 'num_batches' not in k}
     load_weights(Classifier(), state)
-    checkpoint_for(Classifier(), state)
 
 
 def test_half_precision_files(trained):
@@ -192,55 +128,94 @@ def test_the_other_form_is_the_same_function(trained, deploy):
     assert not report.unexpected
     x = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(model.backbone(x), trained.backbone(x), rtol=1e-5, atol=1e-5)
-    checkpoint_for(model, state)
 
 
-def edited(model: nn.Module, part: str, value: float) -> dict:
-    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    key = next(key for key in state if part in key)
-    state[key].view(-1)[0] = value
-    return state
+def edited(part, change):
+    """Change the first tensor of that name; a number replaces its first value."""
+
+    def edit(model: nn.Module) -> dict:
+        state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        key = next(key for key in state if part in key)
+        if callable(change):
+            return {**state, key: change(state[key])}
+        state[key].view(-1)[0] = change
+        return state
+
+    return edit
+
+
+def plain(model: nn.Module) -> dict:
+    return model.state_dict()
+
+
+def fused(part, change):
+    return lambda model: edited(part, change)(reparameterize_model(model))
+
+
+def deployed() -> Classifier:
+    return Classifier(deploy=True)
+
+
+def to_complex(tensor):
+    return tensor.to(torch.complex64)
 
 
 MISMATCHES = {
     'size: widths': (
-        lambda model: model.state_dict(),
+        plain,
         lambda: Classifier(WIDE),
         'another size: its stages are 16/16/32/64/128 .* 32/32/64/128/256',
     ),
-    'size: depth': (lambda m: m.state_dict(), lambda: Classifier(DEEP), 'another size: units'),
-    'size: branches': (
-        lambda model: model.state_dict(),
-        lambda: Classifier(MORE_BRANCHES),
-        'another size: units or branches',
-    ),
+    'size: depth': (plain, lambda: Classifier(DEEP), 'another size: units'),
+    'size: branches': (plain, lambda: Classifier(MORE_BRANCHES), 'another size: units or branches'),
     'size: se': (
-        lambda model: model.state_dict(),
+        plain,
         lambda: Classifier(WITH_SE),
         'is without squeeze-and-excitation, the model with',
     ),
-    'size: input': (
-        lambda model: model.state_dict(),
-        lambda: Classifier(in_channels=1),
-        'another arch or in_channels',
+    'size, other form': (plain, lambda: Classifier(WIDE, deploy=True), 'another size: its stages'),
+    'size, lifted': (fused('fc', 1.0), lambda: Classifier(DEEP), 'another size: units'),
+    'size: input': (plain, lambda: Classifier(in_channels=1), 'another arch or in_channels'),
+    'size of one stage': (
+        lambda m: {k: v.repeat(2, *[1] * (v.ndim - 1)) if 'stage2' in k and v.ndim else v
+                   for k, v in plain(m).items()},
+        Classifier,
+        'is of another size',
     ),
-    'classes': (lambda m: m.state_dict(), lambda: Classifier(classes=7), 'number of classes'),
-    'task': (lambda m: m.state_dict(), Detector, 'lacks 4 keys .neck.* another task'),
+    'classes': (plain, lambda: Classifier(classes=7), 'number of classes'),
+    'task': (plain, Detector, 'lacks 4 keys .neck.* another task'),
+    'a part': (
+        lambda m: {k: v for k, v in plain(m).items() if 'head' not in k}, Classifier, 'lacks 2 keys',
+    ),
+    'more': (
+        lambda m: {**plain(m), 'neck.weight': torch.ones(1)},
+        Classifier,
+        r'that the model lacks \(neck.weight\)',
+    ),
     'no MobileOne': (
         lambda model: nn.Sequential(nn.Conv2d(3, 3, 1)).state_dict(),
         Classifier,
         r'holds no MobileOne \(its keys: 0.weight, 0.bias\)',
     ),
     'nothing': (lambda model: {'epoch': 3}, Classifier, 'holds no weights'),
-    'NaN': (lambda m: edited(m, 'stage2', float('nan')), Classifier, 'stage2.*NaN or Inf'),
-    'Inf in the head': (lambda m: edited(m, 'fc.bias', float('inf')), Classifier, 'fc.bias.*NaN'),
-    'variance': (lambda m: edited(m, 'running_var', -1.0), Classifier, 'negative variance'),
-    'integers': (
-        lambda model: {**model.state_dict(), 'head.fc.bias': torch.zeros(5, dtype=torch.long)},
-        Classifier,
-        'torch.int64 where floating point',
+    'NaN': (edited('stage2', torch.nan), Classifier, 'stage2.*NaN or Inf'),
+    'Inf in the head': (edited('fc.bias', torch.inf), Classifier, 'fc.bias.*NaN'),
+    'too large': (
+        edited('fc.bias', lambda t: t.double() + 1e300), Classifier, 'beyond the range of torch.float32'
     ),
-}
+    'variance': (edited('running_var', -1.0), Classifier, 'negative variance'),
+    'integers': (edited('fc.bias', lambda t: t.long()), Classifier, 'torch.int64 where floating point'),
+    'complex': (edited('conv.weight', to_complex), Classifier, 'holds torch.complex64 where'),
+    'complex counter': (edited('num_batches', to_complex), Classifier, 'torch.complex64'),
+    'NaN counter': (edited('num_batches', lambda t: t * torch.nan), Classifier, 'NaN or Inf'),
+    # The other form is computed from the file before anything can be compared with the model.
+    'fused: flat': (edited('conv.weight', lambda t: t.reshape(-1)), deployed, 'fits the rest'),
+    'fused: short': (edited('norm.weight', lambda t: t[:1]), deployed, 'fits the rest'),
+    'fused: variance': (edited('running_var', -1.0), deployed, 'negative variance'),
+    'lifted: flat': (fused('reparam.weight', lambda t: t.reshape(-1)), Classifier, 'fits the rest'),
+    'lifted: integers': (fused('reparam.weight', lambda t: t.int()), Classifier, 'torch.int32 where'),
+    'lifted: short': (fused('reparam.bias', lambda t: t[:1]), Classifier, 'fits the rest'),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize('case', MISMATCHES)
@@ -258,11 +233,6 @@ def test_mismatches_are_one_line_and_change_nothing(trained, case):
         assert len(str(caught.value)) < 400
     assert "checkpoint 'net.pth'" in str(caught.value)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-
-
-def test_check_passes_what_belongs_together(trained):
-    checkpoint_for(Classifier(), {'state_dict': trained.state_dict(), 'meta': {}})
-    checkpoint_for(MobileOne(SMALL), trained.backbone.state_dict())
 
 
 def test_a_detector_may_start_from_a_classifier_when_asked(trained):
@@ -284,3 +254,41 @@ def test_not_strict_still_needs_something_in_common():
         load_weights(Classifier(), {'conv1.weight': torch.ones(1)}, strict=False)
     with pytest.raises(InputError, match='number of classes'):
         load_weights(Classifier(), Classifier(classes=7).state_dict(), strict=False)
+
+
+S4_LIKE = dict(num_blocks=(1, 1, 2, 1), width_factor=(0.25,) * 4, num_se_blocks=(0, 0, 1, 1))
+
+
+@pytest.mark.parametrize('way', ['load_weights', 'init_cfg', 'load_from'])
+def test_a_backbone_without_se_takes_the_rest_of_a_file_with_it(way, tmp_path, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr('mobileone_mm.weights.fit.print_log', lambda text, *_: said.append(text))
+    source = randomize_(Classifier(S4_LIKE), seed=1)
+    expected = {k: v for k, v in source.backbone.state_dict().items() if '.se.' not in k}
+    assert len(source.backbone.state_dict()) - len(expected) == 16
+    whole = Classifier(S4_LIKE, classes=7, use_se=False)
+    model = whole.backbone
+    if way == 'load_weights':
+        report = load_weights(model, source.state_dict())
+        assert not any('.se.' in key for key in report.unexpected)
+    elif way == 'load_from':
+        with pytest.raises(InputError, match='with squeeze-and-excitation, the model without'):
+            checkpoint_for(Classifier(S4_LIKE, use_se=False), source.state_dict())  # as for a test
+        backbone_only = {k: v for k, v in source.state_dict().items() if 'head' not in k}
+        checkpoint_for(whole, backbone_only, 'backbone').load(whole)
+    else:
+        torch.save(source.state_dict(), tmp_path / 's4.pth')
+        use_named_weights()
+        model.init_cfg = dict(
+            type='Pretrained', checkpoint=str(tmp_path / 's4.pth'), prefix='backbone'
+        )
+        model.init_weights()
+    found = model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    (line,) = (line for line in said if 'squeeze-and-excitation' in line)
+    assert '16 tensors' in line
+    assert 'use_se=False' in line
+    said.clear()
+    load_weights(model, found)  # nothing to leave out
+    assert not said

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import runpy
+import signal
 import subprocess
 import sys
 
@@ -16,6 +18,8 @@ from mobileone_mm import MobileOne, load_weights
 from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.compare import max_difference, randomize_
 from mobileone_mm.weights import published as named
+from mobileone_mm.weights.mmengine_loader import use_named_weights
+from mobileone_mm.weights.names import to_scheme
 
 
 @pytest.fixture
@@ -37,8 +41,6 @@ def network(tmp_path, monkeypatch):
 
 @pytest.fixture
 def apple_s0(tmp_path):
-    from mobileone_mm.weights.names import to_scheme
-
     model = randomize_(MobileOne('s0', deploy=True)).eval()
     torch.save(to_scheme(model.state_dict(), 'apple'), tmp_path / 'x')
     return model, (tmp_path / 'x').read_bytes()
@@ -54,20 +56,13 @@ def test_by_name_through_the_cache(network, apple_s0):
         load_weights(model, 'mobileone_mm://s0-apple')
         assert max_difference(source(x), model(x)) == (0, 0)
     assert len(asked) == 1
-
-
-def test_in_configs(network, apple_s0):
-    """init_cfg and load_from go through mmengine's loader."""
-    from mobileone_mm.weights.mmengine_loader import use_named_weights
-
-    use_named_weights()
-    files, _ = network
-    files[named.NAMED['s0-apple'].url] = apple_s0[1]
+    use_named_weights()  # init_cfg and load_from go through mmengine's loader
     state = host.CheckpointLoader.load_checkpoint('mobileone_mm://s0-apple', 'cpu')['state_dict']
     assert 'backbone.stage0.branch_reparam.weight' in state
 
 
-def test_offline(network, tmp_path):
+def test_offline_and_another_file_than_expected(network, tmp_path):
+    files, _ = network
     url = named.NAMED['s2-openmmlab'].url
     path = named.cache_path(url)
     with pytest.raises(InputError, match='cannot be downloaded') as error:
@@ -76,19 +71,12 @@ def test_offline(network, tmp_path):
     assert f"put it at '{path}'" in str(error.value)
     assert path.is_relative_to(tmp_path / 'hub' / 'checkpoints')
     path.write_bytes(b'another file')  # put where the error says
-    with pytest.raises(InputError, match='its SHA-256 begins with'):
-        named.read_any('mobileone_mm://s2-openmmlab')
-
-
-def test_another_file_than_expected(network):
-    files, _ = network
-    files[named.NAMED['s2-openmmlab'].url] = b'something else'
     with pytest.raises(InputError, match='its SHA-256 begins with .* 9c7ecb97; remove it'):
         named.read_any('mobileone_mm://s2-openmmlab')
-
-
-def test_hash_that_fits(network):
-    files, _ = network
+    path.unlink()
+    files[url] = b'something else'  # downloaded
+    with pytest.raises(InputError, match='its SHA-256 begins with'):
+        named.read_any('mobileone_mm://s2-openmmlab')
     files['https://x.org/a.pth'] = b'content'
     digest = hashlib.sha256(b'content').hexdigest()[:8]
     assert named.download('https://x.org/a.pth', sha256=digest).read_bytes() == b'content'
@@ -175,15 +163,20 @@ def test_unknown_name():
         named.find('mobileone_mm://s5-apple')
 
 
-def test_table():
+def test_table(capsys, monkeypatch):
     assert len(named.NAMED) == 21
-    command = [sys.executable, '-m', 'mobileone_mm.weights.published']
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, 'signal', lambda *_: None)
+        runpy.run_path(
+            named.__file__, run_name='__main__', init_globals={'__package__': named.__package__}
+        )
+    printed = capsys.readouterr().out
     assert printed.count('mobileone_mm://') == 21
     assert 'SHA-256: unknown' in printed
     assert 'SHA-256: 9c7ecb97' in printed
     read, write = os.pipe()
     os.close(read)  # as `| head` does
+    command = [sys.executable, '-m', 'mobileone_mm.weights.published']
     closed = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert 'BrokenPipe' not in closed.stderr
