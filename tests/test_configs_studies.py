@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ STUDIES = {
 }
 
 
+@cache
 def variants_of(study):
     found = read_variants(CONFIGS / 'studies' / f'{study}.py')
     return {name: load_config(STUDIES[study], found[name], NEEDS) for name in found}

@@ -15,7 +15,11 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from demo.generator import CLASSES
+from mobileone_mm.models import get_arch
+
 BACKBONE = dict(type='mobileone_mm.MobileOne', arch='mu0')
+CHANNELS = list(get_arch('mu0').channels)
 ALL_STAGES = dict(BACKBONE, out_indices=(0, 1, 2, 3))
 
 
@@ -41,12 +45,12 @@ def shrink(node, scale):
             shrink(value, scale)
 
 
-def train(config: Config, work_dir: Path, steps: int) -> Runner:
-    """Train for some steps with the host's own runner; every parameter used must move."""
+def train(config: Config, work_dir: Path) -> None:
+    """Train for two steps with the host's own runner; every parameter used must move."""
     shrink(config._cfg_dict, (64, 64))
     config.work_dir = str(work_dir)
     config.train_dataloader.batch_size = 2
-    config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=steps, val_interval=1000)
+    config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=1000)
     config.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
     # The host's schedules are laid out for other lengths; the optimizer stays.
     config.param_scheduler = []
@@ -57,25 +61,12 @@ def train(config: Config, work_dir: Path, steps: int) -> Runner:
     runner.model.init_weights()
     before = {n: p.detach().clone() for n, p in runner.model.backbone.named_parameters()}
     runner.train()
-    assert runner.iter == steps
+    assert runner.iter == 2
     assert type(runner.model.backbone).__module__ == 'mobileone_mm.models.mobileone'
     after = dict(runner.model.backbone.named_parameters())
     moved = [n for n, value in before.items() if not torch.equal(value, after[n])]
     assert all(bool(torch.isfinite(p).all()) for p in after.values())
     assert len(moved) == len(before)
-    return runner
-
-
-def coco_data(config, root):
-    from demo.generator import CLASSES
-
-    dataset = config.train_dataloader.dataset
-    dataset.update(
-        data_root=str(root),
-        ann_file='annotations/instances_train2017.json',
-        data_prefix=dict(img='train2017/'),
-        metainfo=dict(classes=CLASSES),
-    )
 
 
 @pytest.mark.parametrize(
@@ -85,9 +76,14 @@ def coco_data(config, root):
 def test_mmdet_with_fpn(name, tiny_coco, tmp_path):
     config = host_config('mmdet', name)
     config.model.backbone = ALL_STAGES
-    config.model.neck.in_channels = _channels()
-    coco_data(config, tiny_coco)
-    train(config, tmp_path, steps=3)
+    config.model.neck.in_channels = CHANNELS
+    config.train_dataloader.dataset.update(
+        data_root=str(tiny_coco),
+        ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'),
+        metainfo=dict(classes=CLASSES),
+    )
+    train(config, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +100,8 @@ def test_mmseg(name, backbone, tiny_voc, tmp_path):
     norm = dict(type='BN', requires_grad=True)
     config.model.pretrained = None
     config.model.backbone = backbone
-    channels = _channels()
     for head, index in ((config.model.decode_head, 3), (config.model.auxiliary_head, 2)):
-        head.in_channels = channels if 'upernet' in name and index == 3 else channels[index]
+        head.in_channels = CHANNELS if 'upernet' in name and index == 3 else CHANNELS[index]
         head.norm_cfg = norm
     config.model.data_preprocessor.size = (64, 64)
     config.train_dataloader.dataset = dict(
@@ -116,20 +111,14 @@ def test_mmseg(name, backbone, tiny_voc, tmp_path):
         ann_file='ImageSets/Segmentation/train.txt',
         pipeline=config.train_pipeline,
     )
-    train(config, tmp_path, steps=3)
+    train(config, tmp_path)
 
 
 def test_mmpretrain(tiny_imagenet, tmp_path):
     config = host_config('mmpretrain', 'resnet/resnet18_8xb32_in1k.py')
     config.model.backbone = dict(BACKBONE, out_indices=(3,))
-    config.model.head.in_channels = _channels()[-1]
+    config.model.head.in_channels = CHANNELS[-1]
     dataset = config.train_dataloader.dataset
     dataset.update(data_root=str(tiny_imagenet), ann_file='meta/train.txt', data_prefix='train')
     dataset.pop('split', None)
-    train(config, tmp_path, steps=3)
-
-
-def _channels() -> list[int]:
-    from mobileone_mm.models import get_arch
-
-    return list(get_arch('mu0').channels)
+    train(config, tmp_path)

@@ -25,7 +25,7 @@ def pack_dataset(
     shard_size: int = 500,
     cfg_options: Mapping[str, Any] | None = None,
 ) -> str:
-    """Pack images into tar shards or an LMDB, and check the result.
+    """Pack images into tar shards or an LMDB, and check the result; after an error write nothing.
 
     Args:
         source: A folder with one folder for each class, or a config.
@@ -36,11 +36,7 @@ def pack_dataset(
         seed: Seed of the order within the shards; None keeps the order of the dataset.
         shard_size: Size of a shard in MB.
 
-    Returns a summary in one line.
-
-    Raises:
-        InputError: Anything that the user gave does not fit; nothing is written then.
-        ProofError: The images that were read back differ; nothing is written.
+    Returns a summary in one line. ProofError if the images that are read back differ.
     """
     path = Path(source).expanduser()
     if path.suffix in SUFFIXES and not path.is_dir():

@@ -64,7 +64,7 @@ def test_wrong_number_of_classes(fused, tiny_imagenet, tool, tmp_path, monkeypat
     work = tmp_path / 'run'
     argv = ('--cfg-options', *SMALL, checkpoint, 'model.head.num_classes=99')
     assert tool('train', CONFIG, '--work-dir', work, *argv) == 2
-    assert 'class folders, 99 classes are set' in capsys.readouterr().err
+    assert 'but 99 classes are set' in capsys.readouterr().err
     assert not work.exists()
 
 

@@ -1,10 +1,8 @@
 """Check the datasets of the loaders that a run uses.
 
 The hosts report these faults late or never: mmdet drops categories that the annotation file does
-not have, and numbers labels in the order of the file, not of the class list; mmpretrain numbers the
-class folders of each split separately (:mod:`mobileone_mm.data.checks.classes`); mmseg and
-mmpretrain fail in a worker with a traceback; an empty dataset ends in NumPy's "need at least one
-array".
+not have, and numbers labels in the order of the file; mmpretrain numbers the class folders of each
+split separately; mmseg and mmpretrain fail in a worker with a traceback.
 """
 
 from __future__ import annotations

@@ -25,9 +25,7 @@ def cut_objects(
     margin: float = 0.1,
     classes: tuple[str, ...] = (),
 ) -> dict[str, int]:
-    """Write objects as images ``out/<class>/<image>_<annotation>.jpg`` (quality 95, not resized).
-
-    Crowds are left out.
+    """Write objects, without crowds, as ``out/<class>/<image>_<annotation>.jpg`` (quality 95).
 
     Args:
         annotations: COCO-format file with boxes.

@@ -30,12 +30,8 @@ IGNORE = 255
 
 def voc_palette() -> list[int]:
     """Return VOC's 256 colors as 768 numbers: the bits of an index, distributed over R, G and B."""
-    bits = [[(index >> step) & 1 for step in range(9)] for index in range(256)]
-    return [
-        sum(row[channel + 3 * step] << (7 - step) for step in range(3))
-        for row in bits
-        for channel in range(3)
-    ]
+    bits = (np.arange(256)[:, None] >> np.arange(9)) & 1
+    return (bits.reshape(256, 3, 3) * [[128], [64], [32]]).sum(axis=1).ravel().tolist()
 
 
 def write_voc_masks(

@@ -10,7 +10,7 @@ from mmpretrain.datasets.base_dataset import BaseDataset
 
 from ...errors import InputError
 from ...registry import DATASETS
-from .packs import address, open_pack, read_classes
+from .packs import INSIDE, PREFIX, open_pack, read_classes
 
 
 @DATASETS.register_module()
@@ -45,7 +45,8 @@ class PackedDataset(BaseDataset):
                 "classes: remove ann_file, or set it to ''"
             )
         self.pack = open_pack(os.path.join(os.path.expanduser(data_root), data_prefix or split))
-        super().__init__(data_root=data_root, data_prefix=address(self.pack.folder), **kwargs)
+        prefix = f'{PREFIX}{self.pack.folder}{INSIDE}'
+        super().__init__(data_root=data_root, data_prefix=prefix, **kwargs)
 
     def _join_prefix(self) -> None:
         """Leave the prefix as it is: it is an address."""

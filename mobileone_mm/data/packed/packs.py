@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ CLASSES = 'classes.txt'
 LABELS = 'labels.txt'
 LMDB_FILE = 'data.mdb'
 PREFIX = 'packed://'
-_INSIDE = '!/'
+INSIDE = '!/'
 # A process may open 1024 files by default, and a dataset may have more shards.
 _MAX_OPEN = 128
 
@@ -196,6 +196,7 @@ class LmdbPack(Pack):
 _open: dict[str, Pack] = {}
 
 
+@cache  # resolving symbolic links is too slow for each image
 def open_pack(folder: str | os.PathLike[str]) -> Pack:
     """Open a folder of tar shards or an LMDB, once in each process.
 
@@ -262,21 +263,12 @@ def _as_folders(name: str) -> tuple[str, str]:
     return (folder, rest) if slash else ('', name)
 
 
-def address(folder: str | os.PathLike[str], name: str = '') -> str:
-    """Return the address of an image for mmengine's file functions: ``packed://FOLDER!/NAME``."""
-    return f'{PREFIX}{os.fspath(folder)}{_INSIDE}{name}'
-
-
-# open_pack resolves symbolic links, which is too slow for each image.
-_opened = lru_cache(open_pack)
-
-
 @register_backend('mobileone_mm.packed', prefixes='packed')
 class PackedBackend(BaseStorageBackend):
     """Read files from tar shards or an LMDB.
 
-    Addresses from :func:`address` need no arguments. A dataset that gives paths (COCO's, VOC's)
-    needs ``backend_args`` in its loading transform::
+    Addresses like ``packed://FOLDER!/NAME`` need no arguments. A dataset that gives paths (COCO's,
+    VOC's) needs ``backend_args`` in its loading transform::
 
         dict(type='mobileone_mm.LoadImage', backend_args=dict(
             backend='mobileone_mm.packed', path='coco_train.lmdb', root='data/coco/train2017'))
@@ -289,16 +281,16 @@ class PackedBackend(BaseStorageBackend):
     def __init__(self, path: str = '', root: str = '') -> None:
         self.path, self.root = path, root
         if path:
-            _opened(path)
+            open_pack(path)
 
     def get(self, filepath: str | Path) -> bytes:
         """Return the bytes of a file; FileNotFoundError if the packed dataset does not have it."""
         text = str(filepath)
         if text.startswith(PREFIX):
-            folder, _, name = text.removeprefix(PREFIX).partition(_INSIDE)
+            folder, _, name = text.removeprefix(PREFIX).partition(INSIDE)
         else:
             folder, name = self.path, Path(os.path.relpath(text, self.root or '.')).as_posix()
-        return _opened(folder).read(name)
+        return open_pack(folder).read(name)
 
     def get_text(self, filepath: str | Path, encoding: str = 'utf-8') -> str:
         """Return the content of a text file; the errors are those of :meth:`get`."""

@@ -111,8 +111,9 @@ def write_pack(
         InputError: The input does not fit, cannot be read, or the folder cannot be written.
         ProofError: The bytes or classes that are read back differ.
     """
+    if form == 'shards':
+        items = [item._replace(name=member_name(item.name)) for item in items]
     _check(items, form, shard_size)
-    rename = member_name if form == 'shards' else str
     with atomic_folder(out, 'OUT') as folder:
         if form == 'shards':
             ordered = list(items)
@@ -121,11 +122,11 @@ def write_pack(
             sums = _write_shards(folder, ordered, shard_size * _MB)
         else:
             sums = _write_lmdb(folder, sorted(items, key=lambda item: item.name.encode()))
-        lines = ''.join(f'{rename(item.name)} {item.label}\n' for item in items)
+        lines = ''.join(f'{item.name} {item.label}\n' for item in items)
         (folder / LABELS).write_text(lines, encoding='utf-8')
         if classes is not None:
             (folder / CLASSES).write_text('\n'.join(classes) + '\n', encoding='utf-8')
-        _compare(folder, {rename(item.name): item for item in items}, sums)
+        _compare(folder, items, sums)
     return sum(size for size, _ in sums.values())
 
 
@@ -139,7 +140,7 @@ def _check(items: Sequence[Item], form: str, shard_size: int) -> None:
     for item in items:
         key = item.name
         if form == 'shards':
-            key, _, suffix = member_name(key).rpartition('.')
+            key, _, suffix = key.rpartition('.')
             if suffix.lower() not in IMAGES:
                 raise InputError(f"'{item.path}' is not an image of type {', '.join(IMAGES)}")
         elif len(key.encode()) > _LMDB_KEY:
@@ -161,11 +162,11 @@ def _write_shards(folder: Path, items: Sequence[Item], max_size: int) -> Sums:
     while len(sums) < len(items):
         with tarfile.open(folder / f'shard-{number:06d}.tar', 'w') as tar:
             for item, content in contents:
-                name = member_name(item.name)
-                _add(tar, name, content)
+                _add(tar, item.name, content)
                 if item.label != NO_LABEL:
-                    _add(tar, f'{name.rpartition(".")[0]}.cls', str(item.label).encode())
-                sums[name] = len(content), zlib.crc32(content)
+                    key = item.name.rpartition('.')[0]
+                    _add(tar, f'{key}.cls', str(item.label).encode())
+                sums[item.name] = len(content), zlib.crc32(content)
                 if tar.offset >= max_size:
                     break
         number += 1
@@ -215,18 +216,19 @@ def _read(item: Item) -> bytes:
         raise InputError(f"'{item.path}' cannot be read: {error.strerror or error}") from error
 
 
-def _compare(folder: Path, items: dict[str, Item], sums: Sums) -> None:
+def _compare(folder: Path, items: Sequence[Item], sums: Sums) -> None:
     """Read everything back and compare sizes, checksums and classes."""
     pack = read_pack(folder)
     labels = dict(pack.samples())
-    for name, item in items.items():
+    for item in items:
         try:
-            content = pack.read(name)
+            content = pack.read(item.name)
         except OSError as error:
             raise ProofError(f"'{item.path}' cannot be read back: {error}") from error
-        if (len(content), zlib.crc32(content)) != sums[name]:
+        if (len(content), zlib.crc32(content)) != sums[item.name]:
             raise ProofError(f"'{item.path}': other bytes were read back; nothing is written")
-        if labels.get(name) != item.label:
-            raise ProofError(f"'{item.path}' has class {item.label}, read back: {labels.get(name)}")
+        label = labels.get(item.name)
+        if label != item.label:
+            raise ProofError(f"'{item.path}' has class {item.label}, read back: {label}")
     if len(labels) != len(items):
         raise ProofError(f'{len(items)} images were packed, {len(labels)} were read back')
