@@ -17,7 +17,7 @@ from ..registry import MODELS
 from .losses import DistillLoss
 from .normalization import Normalization
 from .stored import TeacherOutputs, describe
-from .teachers import Teachers, check_specs, fingerprints_at_hand
+from .teachers import Teachers, check_specs, fingerprint_at_hand
 
 
 @MODELS.register_module()
@@ -34,13 +34,12 @@ class DistillClassifier(ImageClassifier):
     teacher gets it in its own normalisation and size. Their probabilities are averaged.
 
     Args:
-        *args: Arguments of ``ImageClassifier``.
+        *args, **kwargs: Arguments of ``ImageClassifier``.
         teachers: One dict for each :class:`~mobileone_mm.distill.teachers.Teacher`.
         distill_loss: Arguments of :class:`~mobileone_mm.distill.losses.DistillLoss`; the default is
             soft labels alone, as in MEAL V2.
         outputs: Folder of stored outputs (``tools/misc/store_teacher_outputs.py``), which replace
             the teachers; empty or None runs the teachers.
-        **kwargs: Arguments of ``ImageClassifier``.
 
     Raises:
         InputError: A description of a teacher is wrong. When training begins: a teacher cannot be
@@ -85,11 +84,7 @@ class DistillClassifier(ImageClassifier):
             self._check_outputs(TeacherOutputs(self.outputs, verify=True))
 
     def loss(self, inputs: Tensor, data_samples: list[Any]) -> dict[str, Tensor]:
-        """Compute the losses of a batch.
-
-        Args:
-            inputs: N x 3 x height x width, from the data preprocessor.
-            data_samples: N samples.
+        """Compute the losses of a batch of N x 3 x height x width with N samples.
 
         Returns:
             ``loss_soft``; with ``alpha`` below 1 also the losses of the head as ``loss_hard``; and
@@ -132,15 +127,20 @@ class DistillClassifier(ImageClassifier):
             temperature=self.distill_loss.temperature,
             teachers=[describe(spec) for spec in self.teacher_specs],
         )
-        if is_main_process():
+        for index, spec in enumerate(self.teacher_specs if is_main_process() else ()):
             student = Normalization.of(self.data_preprocessor)
-            found = fingerprints_at_hand(self.teacher_specs, student, self.num_classes)
-            stored.check_weights(found)
-            for index in (index for index, known in enumerate(found) if known is None):
+            found = fingerprint_at_hand(spec, student, self.num_classes)
+            if found is None:
                 print_log(
                     f'model.teachers.{index}: there is no local checkpoint, so only its name is '
                     'compared with that of the stored outputs',
                     'current',
+                )
+            elif found != stored.meta.fingerprints[index]:
+                raise InputError(
+                    f"outputs '{stored.folder}': were made with other weights, normalisation or size "
+                    f'of model.teachers.{index}, which has the same name; store them again or use '
+                    'that teacher'
                 )
         if self.distill_loss.alpha < 1 and getattr(self.data_preprocessor, 'batch_augments', None):
             raise InputError(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -98,16 +98,6 @@ class TeacherOutputs:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TeacherOutputs, (self.folder,)  # a pickled map would be a copy of the file
-
-    def check_weights(self, found: Sequence[str | None]) -> None:
-        """Raise an InputError if a fingerprint of a teacher differs; None stands for any."""
-        for index, (own, now) in enumerate(zip(self.meta.fingerprints, found, strict=True)):
-            if now not in (None, own):
-                raise InputError(
-                    f"outputs '{self.folder}': were made with other weights, normalisation or size of "
-                    f'model.teachers.{index}, which has the same name; store them again or use that '
-                    'teacher'
-                )
 
     def find(self, path: str | PurePath) -> int:
         """Return the row of an image; raise an InputError if it has no stored outputs."""

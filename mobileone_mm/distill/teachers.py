@@ -52,29 +52,45 @@ class Teacher:
     """
 
     def __init__(self, spec: Mapping[str, Any], student: Normalization, num_classes: int) -> None:
-        self.name = _name_of(spec)
-        self._student = student
-        model, preprocessor = _build(spec, self.name, num_classes)
+        self.name, self._student = _name_of(spec), student
+        try:
+            self._prepare(spec, num_classes)
+        except InputError as error:
+            raise InputError(f'{self.name}: {error}') from error.__cause__
+
+    def _prepare(self, spec: Mapping[str, Any], num_classes: int) -> None:
+        model, preprocessor = _build(spec, num_classes)
         # What timm publishes about a network: normalisation, sizes, classes.
         published = getattr(getattr(model, 'model', None), 'pretrained_cfg', None)
         self.model = model.requires_grad_(False).eval()
-        _load(self.model, spec, self.name, published)
+        parts = (getattr(model, part, None) for part in ('head', 'model'))
+        numbers = (getattr(part, 'num_classes', None) for part in parts)
+        found = next((number for number in numbers if isinstance(number, int)), None)
+        if spec.get('checkpoint'):
+            weights = read_weights(spec['checkpoint'])
+            if weights.form == 'deploy' and next(unfused_blocks(model), None) is not None:
+                reparameterize_model(model, inplace=True)  # it takes part in no training
+            checkpoint_for(model, weights).load(model)
+        elif published and published.get('num_classes') != found:
+            raise InputError(
+                f'its own weights have {published.get("num_classes")} classes, so its classifier '
+                'would be random; leave num_classes out'
+            )
+        if found not in (None, num_classes):
+            raise InputError(
+                f'has {found} classes, the student (model.head.num_classes) {num_classes}; both must '
+                'have the same'
+            )
         if preprocessor is None and published:
             scaled = {key: [255 * number for number in published[key]] for key in ('mean', 'std')}
             preprocessor = {**scaled, 'to_rgb': True}
-        default = student
+        default = self._student
         if preprocessor is not None:
-            default = Normalization.of(preprocessor, path=f'{self.name}: data_preprocessor')
+            default = Normalization.of(preprocessor)
         self.normalization = Normalization.of(spec.get('data_preprocessor') or {}, default)
         self.input_size = spec.get('input_size')
         if self.input_size is None and published and published.get('fixed_input_size'):
             self.input_size = published['input_size'][-1]
-        found = _classes_of(self.model)
-        if found is not None and found != num_classes:
-            raise InputError(
-                f'{self.name}: has {found} classes, the student (model.head.num_classes) '
-                f'{num_classes}; both must have the same'
-            )
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Compute logits, N x classes, for a batch of the student."""
@@ -126,22 +142,20 @@ class Teachers:
         return total / len(self.members)
 
 
-def fingerprints_at_hand(
-    specs: Sequence[Mapping[str, Any]], student: Normalization, num_classes: int
-) -> list[str | None]:
-    """Fingerprint the teachers whose files are on this machine; None stands for the others."""
-    found: list[str | None] = []
-    for spec in specs:
-        found.append(None)
-        files = [spec[key] for key in ('checkpoint', 'config') if spec.get(key)]
-        if not _is_pretrained(spec) and all(os.path.isfile(file) for file in files):
-            try:
-                with seeded(0):  # a network starts at random, and the run must not change
-                    found[-1] = Teacher(spec, student, num_classes).fingerprint()
-            except InputError as error:
-                if not isinstance(error.__cause__, ImportError):
-                    raise
-    return found
+def fingerprint_at_hand(
+    spec: Mapping[str, Any], student: Normalization, num_classes: int
+) -> str | None:
+    """Fingerprint a teacher; None if its files are not on this machine, or its library is missing."""
+    files = [spec[key] for key in ('checkpoint', 'config') if spec.get(key)]
+    if _is_pretrained(spec) or not all(os.path.isfile(file) for file in files):
+        return None
+    try:
+        with seeded(0):  # a network starts at random, and the run must not change
+            return Teacher(spec, student, num_classes).fingerprint()
+    except InputError as error:
+        if isinstance(error.__cause__, ImportError):
+            return None
+        raise
 
 
 def check_specs(specs: Any) -> list[dict[str, Any]]:
@@ -203,7 +217,7 @@ def _name_of(spec: Mapping[str, Any]) -> str:
     return f"teacher '{getattr(kind, '__name__', kind)}'"
 
 
-def _build(spec: Mapping[str, Any], name: str, num_classes: int) -> tuple[nn.Module, Any]:
+def _build(spec: Mapping[str, Any], num_classes: int) -> tuple[nn.Module, Any]:
     """Build the network; return it with the config of its data preprocessor."""
     from mmpretrain.registry import MODELS
 
@@ -219,33 +233,8 @@ def _build(spec: Mapping[str, Any], name: str, num_classes: int) -> tuple[nn.Mod
             settings, preprocessor = config.model, config.get('data_preprocessor')
         preprocessor = settings.get('data_preprocessor') or preprocessor
         return MODELS.build({'_scope_': 'mmpretrain', **settings}), preprocessor
-    except InputError as error:
-        raise InputError(f'{name}: {error}') from error.__cause__
+    except InputError:
+        raise
     except Exception as error:  # constructors and downloads of a library can raise anything
-        raise InputError(
-            f'{name}: cannot be built ({type(error).__name__}: {first_line(str(error))})'
-        ) from error
-
-
-def _load(
-    model: nn.Module, spec: Mapping[str, Any], name: str, published: Mapping[str, Any] | None
-) -> None:
-    if spec.get('checkpoint'):
-        try:
-            weights = read_weights(spec['checkpoint'])
-            if weights.form == 'deploy' and next(unfused_blocks(model), None) is not None:
-                reparameterize_model(model, inplace=True)  # it takes part in no training
-            checkpoint_for(model, weights).load(model)
-        except InputError as error:
-            raise InputError(f'{name}: {error}') from error
-    elif published and published.get('num_classes') != _classes_of(model):
-        raise InputError(
-            f'{name}: its own weights have {published.get("num_classes")} classes, so its classifier '
-            'would be random; leave num_classes out'
-        )
-
-
-def _classes_of(model: nn.Module) -> int | None:
-    parts = (getattr(model, name, None) for name in ('head', 'model'))
-    numbers = (getattr(part, 'num_classes', None) for part in parts)
-    return next((number for number in numbers if isinstance(number, int)), None)
+        reason = f'{type(error).__name__}: {first_line(str(error))}'
+        raise InputError(f'cannot be built ({reason})') from error

@@ -78,11 +78,8 @@ class StoredView(BaseTransform):
 class FixedView(BaseTransform):
     """Makes a view of an image by its number, to store the outputs of teachers for it.
 
-    Args:
-        transforms: The transforms between loading and packing.
-        root: Names of images are paths below this folder.
-        seed: Source of the seeds of the views.
-        view: Number of the view; it may change before a pass.
+    Names of images are paths below ``root``. ``seed`` is the source of the seeds of the views. The
+    number ``view`` may change before a pass.
     """
 
     def __init__(
