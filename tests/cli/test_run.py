@@ -6,7 +6,9 @@ import errno
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
+import mmengine.fileio
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -19,10 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def raising(error):
-    def main(argv=None):
-        raise error
-
-    return main
+    return Mock(side_effect=error)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +85,8 @@ class Failing(Dataset):
         return 1
 
     def __getitem__(self, index):
+        if isinstance(self.error, str):
+            mmengine.fileio.get(self.error)
         raise self.error
 
 
@@ -93,21 +94,23 @@ class Failing(Dataset):
     ('error', 'line'),
     [
         (InputError("image 'a.jpg' is cut off"), "image 'a.jpg' is cut off"),
-        (
-            FileNotFoundError(errno.ENOENT, 'No such file or directory', 'a.jpg'),
-            "'a.jpg': no such file or folder",
-        ),
+        ('a.jpg', "'a.jpg': no such file or folder"),  # a host opens it
+        # The code of the user does: the traceback says where.
+        (FileNotFoundError(errno.ENOENT, 'No such file or directory', 'a.jpg'), None),
         (ZeroDivisionError('division by zero'), None),
     ],
 )
-def test_errors_of_workers(error, line):
+def test_errors_of_workers(error, line, monkeypatch):
     """torch sends a worker's traceback home inside the message of the error."""
     batches = iter(DataLoader(Failing(error), num_workers=1))
-    with pytest.raises(type(error)) as caught:
+    with pytest.raises(FileNotFoundError if isinstance(error, str) else type(error)) as caught:
         next(batches)
     batches._shutdown_workers()  # now, not whenever the cycle with the traceback is collected
     assert 'Traceback' in str(caught.value)
     assert user_fault(caught.value) == line
+    if isinstance(error, FileNotFoundError):  # in a flag: no need to say where it is opened
+        monkeypatch.setattr(sys, 'argv', ['tool', 'a.jpg'])
+        assert user_fault(caught.value) == "'a.jpg': no such file or folder"
 
 
 def test_full_shared_memory():
