@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
 
 from .errors import InputError, one_line
 from .files import REASONS
@@ -12,23 +16,25 @@ _BN_OF_ONE = 'Expected more than 1 value per channel when training'
 # A worker of a data loader puts its traceback into the message; its last line has the error.
 _WORKER_MARK = 'Original Traceback (most recent call last):'
 _WORKER_LAST_LINE = re.compile(r'^(?:\w+\.)*\w+: (.*)$', re.MULTILINE)
+_WORKER_FILE = re.compile(r'^  File "(.+)", line \d', re.MULTILINE)
 _SHARED_MEMORY = re.compile(
     r'out of shared memory|insufficient shared memory|/torch_.*No space left'
 )
 _OS_ERROR_TEXT = re.compile(r'^\[Errno (\d+)\] [^:]*(?:: (.*))?$')
+_PACKAGES = ('mobileone_mm', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg')
+_INSTALLED = {'site-packages', 'dist-packages'}
+_LIBRARIES = ('<', str(sysconfig.get_path('stdlib')))
 
 
 def user_fault(error: BaseException) -> str | None:
     """Return one line about a fault that the user can correct, or None for a fault of the program."""
     text = str(error)
-    in_worker = _WORKER_LAST_LINE.findall(text) if _WORKER_MARK in text else []
     if isinstance(error, InputError):
-        return in_worker[-1] if in_worker else one_line(error)
+        return [one_line(error), *_worker_lines(error)][-1]
     if isinstance(error, OSError):
-        number, name = error.errno, error.filename2 or error.filename
-        if in_worker and (found := _OS_ERROR_TEXT.match(in_worker[-1])):
-            number, name = int(found[1]), (found[2] or '').strip("'")
-        if number in REASONS:
+        number, name = file_of(error)
+        given = any(is_named(name, argument) for argument in sys.argv[1:])
+        if number in REASONS and (given or not in_user_code(error)):
             return f"'{name}': {REASONS[number]}" if name else REASONS[number]
     if isinstance(error, ValueError) and _BN_OF_ONE in text:
         return (
@@ -43,3 +49,41 @@ def user_fault(error: BaseException) -> str | None:
             'set num_workers=0 in the dataloaders'
         )
     return None
+
+
+def in_user_code(error: BaseException) -> bool:
+    """Return whether a module of the user raised an error or called the library that raised it.
+
+    The modules of the user are neither this package's, nor a host's, nor of an installed library.
+    """
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if _WORKER_MARK in str(error):
+        files += _WORKER_FILE.findall(str(error))
+    modules = (sys.modules.get(name) for name in _PACKAGES)
+    known = [str(Path(str(module.__file__)).parent) for module in modules if module is not None]
+    known.append(str(Path(__file__).parents[1] / 'tools'))
+    for file in reversed(files):
+        if file.startswith(tuple(known)):
+            return False
+        if not (
+            file.startswith(_LIBRARIES) or {'site-packages', 'dist-packages'} & {*Path(file).parts}
+        ):
+            return True
+    return False
+
+
+def file_of(error: OSError) -> tuple[int | None, str]:
+    """Return the number of an error of the file system, also a worker's, and the name of the file."""
+    lines = _worker_lines(error)
+    if lines and (found := _OS_ERROR_TEXT.match(lines[-1])):
+        return int(found[1]), (found[2] or '').strip("'")
+    return error.errno, str(error.filename2 or error.filename or '')
+
+
+def is_named(name: str, given: object) -> bool:
+    """Return whether the name of a file is, or ends with, a string that the user has given."""
+    return isinstance(given, str) and bool(name and given) and f'/{name}'.endswith(f'/{given}')
+
+
+def _worker_lines(error: BaseException) -> list[str]:
+    return _WORKER_LAST_LINE.findall(str(error)) if _WORKER_MARK in str(error) else []

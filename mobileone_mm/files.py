@@ -46,11 +46,8 @@ def reason_of(error: OSError) -> str:
 def atomic_write(path: Path_, content: Content) -> None:
     """Write one file: a temporary name in the same folder, fsync, rename.
 
-    A missing folder is created. A symbolic link is followed, so that the link stays.
-
-    Raises:
-        InputError: The file cannot be written (no permission, a full disk, a folder of that name).
-            An earlier file of that name is unharmed.
+    A missing folder is created. A symbolic link is followed, so that the link stays. If the file
+    cannot be written, an InputError says why, and an earlier file of that name is unharmed.
     """
     atomic_write_all({path: content})
 
@@ -61,9 +58,10 @@ def atomic_text(path: Path_, text: str) -> None:
 
 
 def torch_bytes(obj: Any) -> bytes:
-    """Return what ``torch.save`` writes for an object."""
-    # Into memory first: when its file fails, torch.save hides the reason (a full disk) behind an
-    # internal error of its zip writer.
+    """Return what ``torch.save`` writes for an object.
+
+    When its file fails, torch.save hides the reason behind an internal error of its zip writer.
+    """
     buffer = io.BytesIO()
     torch.save(obj, buffer)
     return buffer.getvalue()
@@ -79,13 +77,10 @@ def sha256_of(path: Path) -> str:
 
 
 def atomic_write_all(contents: Mapping[Path_, Content]) -> None:
-    """Write several files that belong together: all of them, or none.
+    """Write several files that belong together: all of them, or none, as :func:`atomic_write` does.
 
     Every file is complete under a temporary name before the first is renamed. When a renaming
     fails, those before it are undone, and the earlier files of these names are restored.
-
-    Raises:
-        InputError: One of the files cannot be written.
     """
     staged: dict[Path, Path] = {}
     path: Path_ = ''
@@ -117,10 +112,8 @@ def atomic_write_all(contents: Mapping[Path_, Content]) -> None:
 def atomic_folder(path: Path_, argument: str) -> Iterator[Path]:
     """Yield a temporary folder that is renamed to the given path at the end, or removed after an error.
 
-    Messages begin with ``argument``, the name of the argument that gave the path.
-
-    Raises:
-        InputError: The folder is not empty, is a file, or cannot be written.
+    A folder that is not empty, is a file or cannot be written is an InputError that begins with
+    ``argument``, the name of the argument that gave the path.
     """
     target = Path(path).expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -220,11 +213,9 @@ class AtomicLocalBackend(LocalBackend):
     """
 
     def put(self, obj: bytes, filepath: Path_) -> None:
-        """Write bytes to a file in one step."""
         atomic_write(filepath, obj)
 
     def put_text(self, obj: str, filepath: Path_, encoding: str = 'utf-8') -> None:
-        """Write a string to a file in one step."""
         self.put(obj.encode(encoding), filepath)
 
 

@@ -6,20 +6,16 @@ name ``type='mobileone_mm.MobileOne'`` works in any default scope without ``cust
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
-from mmengine.registry import DATASETS as ROOT_DATASETS
-from mmengine.registry import HOOKS as ROOT_HOOKS
-from mmengine.registry import MODELS as ROOT_MODELS
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
-from mmengine.registry import WEIGHT_INITIALIZERS as ROOT_WEIGHT_INITIALIZERS
+from mmengine import registry as roots
 from mmengine.registry import Registry
 
 SCOPE = 'mobileone_mm'
+#: transforms of mmpretrain that have a faster version of the same name here, with the same pixels
+FASTER = ('RandAugment', 'RandomResizedCrop')
 
 
 class LazyRegistry(Registry):
@@ -27,90 +23,71 @@ class LazyRegistry(Registry):
 
     mmengine imports all ``locations`` at the first look-up of any name. A class that extends a host
     (for example mmdet's SSD head) must not be imported for a user of the backbone alone: the host may
-    be absent or take seconds to import. ``lazy`` lists such classes.
+    be absent or take seconds to import.
 
     Args:
-        lazy: From the name of a class to the module that registers it.
+        root: The registry of mmengine whose child this is.
+        lazy: From the name of a class to the module of this package that registers it.
+        locations: Modules of this package that mmengine imports at the first look-up.
     """
 
-    def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, root: Registry, lazy: Mapping[str, str] | None = None, locations: Sequence[str] = ()
+    ) -> None:
+        places = [f'{SCOPE}.{module}' for module in locations]
+        super().__init__(root.name, parent=root, scope=SCOPE, locations=places)
         self._lazy = dict(lazy or {})
 
     def get(self, key: str) -> Any:
         module = self._lazy.get(key.rpartition('.')[2]) if isinstance(key, str) else None
         if module is not None:
-            import_module(module)
+            import_module(f'{SCOPE}.{module}')
         return super().get(key)
 
 
 MODELS = LazyRegistry(
-    'model',
-    parent=ROOT_MODELS,
-    scope=SCOPE,
-    locations=['mobileone_mm.models', 'mobileone_mm.weights.host_reading'],
-    lazy={
-        **dict.fromkeys(('SSDHead', 'SSDNeck'), 'mobileone_mm.models.ssd'),
-        'DistillClassifier': 'mobileone_mm.distill.classifier',
-        'DistillLoss': 'mobileone_mm.distill.losses',
+    roots.MODELS,
+    {
+        'SSDHead': 'models.ssd',
+        'SSDNeck': 'models.ssd',
+        'DistillClassifier': 'distill.classifier',
+        'DistillLoss': 'distill.losses',
     },
+    locations=['models', 'weights.host_reading'],
 )
-#: transforms of mmpretrain that have a faster version of the same name here, with the same pixels
-FASTER = ('RandAugment', 'RandomResizedCrop')
-WEIGHT_INITIALIZERS = LazyRegistry(
-    'weight initializer',
-    parent=ROOT_WEIGHT_INITIALIZERS,
-    scope=SCOPE,
-    locations=['mobileone_mm.models'],
-)
+WEIGHT_INITIALIZERS = LazyRegistry(roots.WEIGHT_INITIALIZERS, locations=['models'])
 TRANSFORMS = LazyRegistry(
-    'transform',
-    parent=ROOT_TRANSFORMS,
-    scope=SCOPE,
-    lazy={
-        **dict.fromkeys(
-            ('AutoAugment', 'RandAugment', 'RandomResizedCrop'), 'mobileone_mm.data.augmentations'
-        ),
-        'LoadImage': 'mobileone_mm.data.loading',
-        'LoadSegAnnotations': 'mobileone_mm.data.masks',
-        **dict.fromkeys(('FixedView', 'StoredView'), 'mobileone_mm.distill.views'),
+    roots.TRANSFORMS,
+    {
+        'AutoAugment': 'data.augmentations',
+        'RandAugment': 'data.augmentations',
+        'RandomResizedCrop': 'data.augmentations',
+        'LoadImage': 'data.loading',
+        'LoadSegAnnotations': 'data.masks',
+        'FixedView': 'distill.views',
+        'StoredView': 'distill.views',
     },
 )
 HOOKS = LazyRegistry(
-    'hook',
-    parent=ROOT_HOOKS,
-    scope=SCOPE,
-    lazy={
-        'AverageCheckHook': 'mobileone_mm.hooks.average_check',
-        'BestDeployHook': 'mobileone_mm.hooks.best_deploy',
-        'ChannelsLastHook': 'mobileone_mm.hooks.channels_last',
-        'CheckpointCheckHook': 'mobileone_mm.hooks.checkpoint_check',
-        'CheckpointHook': 'mobileone_mm.hooks.checkpoint',
-        'CurriculumHook': 'mobileone_mm.hooks.curriculum',
-        'DeployEvalHook': 'mobileone_mm.hooks.deploy_eval',
-        'IterationSeedHook': 'mobileone_mm.hooks.iteration_seed',
-        'LossScaleHook': 'mobileone_mm.hooks.loss_scale',
-        'PredictionSamplesHook': 'mobileone_mm.hooks.prediction_samples',
-        'RecalibrateHook': 'mobileone_mm.hooks.recalibrate',
-        'ScheduleLogHook': 'mobileone_mm.hooks.schedule_log',
-        'TeacherOutputsCheckHook': 'mobileone_mm.hooks.teacher_outputs',
+    roots.HOOKS,
+    {
+        'AverageCheckHook': 'hooks.average_check',
+        'BestDeployHook': 'hooks.best_deploy',
+        'ChannelsLastHook': 'hooks.channels_last',
+        'CheckpointCheckHook': 'hooks.checkpoint_check',
+        'CheckpointHook': 'hooks.checkpoint',
+        'CurriculumHook': 'hooks.curriculum',
+        'DeployEvalHook': 'hooks.deploy_eval',
+        'IterationSeedHook': 'hooks.iteration_seed',
+        'LossScaleHook': 'hooks.loss_scale',
+        'PredictionSamplesHook': 'hooks.prediction_samples',
+        'RecalibrateHook': 'hooks.recalibrate',
+        'ScheduleLogHook': 'hooks.schedule_log',
+        'TeacherOutputsCheckHook': 'hooks.teacher_outputs',
     },
 )
 OPTIM_WRAPPER_CONSTRUCTORS = LazyRegistry(
-    'optimizer wrapper constructor',
-    parent=ROOT_OPTIM_WRAPPER_CONSTRUCTORS,
-    scope=SCOPE,
-    lazy={'OptimWrapperConstructor': 'mobileone_mm.training.param_groups'},
+    roots.OPTIM_WRAPPER_CONSTRUCTORS, {'OptimWrapperConstructor': 'training.param_groups'}
 )
-DATASETS = LazyRegistry(
-    'dataset',
-    parent=ROOT_DATASETS,
-    scope=SCOPE,
-    lazy={'PackedDataset': 'mobileone_mm.data.packed.dataset'},
-)
-DATA_SAMPLERS = LazyRegistry(
-    'data sampler',
-    parent=ROOT_DATA_SAMPLERS,
-    scope=SCOPE,
-    lazy={'ShardSampler': 'mobileone_mm.data.packed.sampler'},
-)
+DATASETS = LazyRegistry(roots.DATASETS, {'PackedDataset': 'data.packed.dataset'})
+DATA_SAMPLERS = LazyRegistry(roots.DATA_SAMPLERS, {'ShardSampler': 'data.packed.sampler'})

@@ -10,6 +10,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -80,18 +81,12 @@ def test_mmengine_writes_whole_files(tmp_path):
     backend.put_text('Größe', tmp_path / 'b')
     assert (tmp_path / 'folder' / 'a').read_bytes() == b'new'
     assert (tmp_path / 'b').read_text(encoding='utf-8') == 'Größe'
+    # A renaming would not ask; root may do everything, and is refused as well.
     (tmp_path / 'b').chmod(0o444)
     with pytest.raises(InputError, match='write-protected'):  # LocalBackend would try to write
         backend.put(b'x', tmp_path / 'b')
-
-
-def test_full_disk_leaves_the_old_file(tmp_path):
-    target = tmp_path / 'a.pth'
-    target.write_text('old')
-    with pytest.raises(InputError, match=r"cannot write '.*a\.pth': the disk is full"):
-        atomic_write(target, disk_full)
-    assert target.read_text() == 'old'
-    assert names(tmp_path) == ['a.pth']
+    assert names(tmp_path) == ['b', 'folder']
+    assert (tmp_path / 'b').read_text(encoding='utf-8') == 'Größe'
 
 
 def test_full_disk_while_saving_weights(tmp_path, monkeypatch):
@@ -108,21 +103,9 @@ def test_full_disk_while_saving_weights(tmp_path, monkeypatch):
 
 
 def test_an_interrupt_leaves_nothing(tmp_path):
-    def interrupted(file) -> None:
-        file.write(b'x')
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        atomic_write(tmp_path / 'a', interrupted)
+        atomic_write(tmp_path / 'a', Mock(side_effect=KeyboardInterrupt))
     assert names(tmp_path) == []
-
-
-def test_a_symbolic_link_stays_a_link(tmp_path):
-    (tmp_path / 'real').write_text('old')
-    (tmp_path / 'link').symlink_to('real')
-    atomic_text(tmp_path / 'link', 'new')
-    assert (tmp_path / 'link').is_symlink()
-    assert (tmp_path / 'real').read_text() == 'new'
 
 
 @pytest.mark.parametrize('kind', ['folder', 'below a file'])
@@ -151,10 +134,18 @@ def put(text: str):
 
 
 def test_several_files_or_none_when_the_last_cannot_be_written(tmp_path):
+    """The old file, and the folders, are as before."""
     (tmp_path / 'a').write_text('old')
-    with pytest.raises(InputError, match='the disk is full'):
-        atomic_write_all({tmp_path / 'a': put('new'), tmp_path / 'b': disk_full})
-    assert names(tmp_path) == ['a']
+    (tmp_path / 'old').mkdir()
+    files = {
+        tmp_path / 'a': put('new'),
+        tmp_path / 'old' / 'new' / 'a': put('x'),
+        tmp_path / 'old' / 'other' / 'b': disk_full,
+    }
+    with pytest.raises(InputError, match=r"cannot write '.*b': the disk is full"):
+        atomic_write_all(files)
+    assert names(tmp_path) == ['a', 'old']
+    assert names(tmp_path / 'old') == []
     assert (tmp_path / 'a').read_text() == 'old'
 
 
@@ -198,25 +189,18 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path):
     assert names(tmp_path) == ['link to pipe', 'link to socket', 'pipe', 'socket']
 
 
-def test_a_write_protected_file_stays(tmp_path):
-    """A renaming would not ask; root may do everything, and is refused as well."""
-    (tmp_path / 'a').write_text('old')
-    (tmp_path / 'a').chmod(0o444)
-    with pytest.raises(InputError, match='write-protected'):
-        atomic_text(tmp_path / 'a', 'new')
-    assert (tmp_path / 'a').read_text() == 'old'
-    assert names(tmp_path) == ['a']
-
-
-def test_links_that_lead_nowhere(tmp_path):
+def test_symbolic_links(tmp_path):
+    """They stay links, also to a file that does not exist yet."""
+    for name, target in (('link', 'real'), ('dangling', 'new/file')):
+        (tmp_path / name).symlink_to(target)
+        for text in ('old', 'x'):
+            atomic_text(tmp_path / name, text)
+            assert (tmp_path / name).is_symlink()
+            assert (tmp_path / target).read_text() == text
     (tmp_path / 'loop').symlink_to('loop')
     with pytest.raises(InputError, match='leads to itself'):
         atomic_text(tmp_path / 'loop', 'x')
     assert (tmp_path / 'loop').is_symlink()
-    (tmp_path / 'dangling').symlink_to('new/file')
-    atomic_text(tmp_path / 'dangling', 'x')
-    assert (tmp_path / 'dangling').is_symlink()
-    assert (tmp_path / 'new' / 'file').read_text() == 'x'
 
 
 def test_names(tmp_path):
@@ -228,16 +212,6 @@ def test_names(tmp_path):
             atomic_text(tmp_path / name, 'x')
         assert 'cannot write' in str(caught.value)
     assert names(tmp_path) == [longest]
-
-
-def test_new_folders_are_taken_back(tmp_path):
-    (tmp_path / 'old').mkdir()
-    with pytest.raises(InputError, match='the disk is full'):
-        atomic_write_all(
-            {tmp_path / 'old' / 'new' / 'a': put('x'), tmp_path / 'old' / 'other' / 'b': disk_full}
-        )
-    assert names(tmp_path / 'old') == []
-    assert names(tmp_path) == ['old']
 
 
 def test_a_second_name_that_does_not_fit(tmp_path, monkeypatch):
@@ -342,6 +316,6 @@ def test_killed_at_any_time(tmp_path, killed):
             for content in contents:
                 atomic_write(tmp_path / 'a', lambda file, content=content: file.write(content))
 
-    for _ in range(25):
+    for _ in range(15):
         killed(work, seconds=rng.uniform(0.01, 0.05))
         assert (tmp_path / 'a').read_bytes() in contents

@@ -28,24 +28,22 @@ def python(program, *args, **kwargs):
     return result.stdout
 
 
-def test_import_is_lean():
+def test_import_is_lean_and_costs_little_beyond_torch_and_mmengine():
     program = (
-        'import sys, mobileone_mm\n'
-        "names = {m.split('.')[0] for m in sys.modules}\n"
-        "print(sorted(names & {'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'cv2'}))\n"
-        "print('mmcv._ext' in sys.modules)"
-    )
-    assert python(program).split('\n')[:2] == ['[]', 'False']
-
-
-def test_import_costs_little_beyond_torch_and_mmengine():
-    program = (
-        'import time, torch, mmengine, mmengine.registry\n'
+        'import sys, time, torch, mmengine, mmengine.registry\n'
         'start = time.perf_counter()\n'
         'import mobileone_mm\n'
-        'print(time.perf_counter() - start)'
+        'seconds = time.perf_counter() - start\n'
+        "names = {m.split('.')[0] for m in sys.modules}\n"
+        "print(sorted(names & {'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'cv2'}))\n"
+        "print('mmcv._ext' in sys.modules, seconds)"
     )
-    assert min(float(python(program)) for _ in range(2)) < 0.5
+    for _ in range(2):  # a machine may be busy once
+        hosts, last = python(program).split('\n')[:2]
+        assert (hosts, last.split()[0]) == ('[]', 'False')
+        if float(last.split()[1]) < 0.5:
+            return
+    pytest.fail(f'the import takes {last.split()[1]} s')
 
 
 def test_public_names():
@@ -79,18 +77,8 @@ def test_wheel_works_outside_the_repository(archives, tmp_path):
     assert not any(n.startswith(('tests', 'configs', 'tools')) or '__pycache__' in n for n in names)
     target, elsewhere = tmp_path / 'site', tmp_path / 'elsewhere'
     elsewhere.mkdir()
-    install = [
-        sys.executable,
-        '-m',
-        'pip',
-        'install',
-        '--quiet',
-        '--no-deps',
-        '--target',
-        target,
-        wheel,
-    ]
-    subprocess.run(install, check=True, timeout=300)
+    install = ['-m', 'pip', 'install', '--quiet', '--no-deps', '--target', target, wheel]
+    subprocess.run([sys.executable, *install], check=True, timeout=300)
     program = (
         'import sys, pathlib, mobileone_mm\n'
         'package = pathlib.Path(mobileone_mm.__file__).parent\n'

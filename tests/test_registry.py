@@ -9,22 +9,31 @@ import pytest
 
 from mobileone_mm import compat
 
-PROGRAM = """
-import importlib, sys
-for name in {first!r}:
-    importlib.import_module(name)
-from mmengine.registry import DefaultScope, MODELS, init_default_scope
-if {scope!r}:
-    init_default_scope({scope!r})
-    root = importlib.import_module({scope!r} + '.registry').MODELS
-else:
-    root = MODELS
-model = root.build(dict(type='mobileone_mm.MobileOne', arch='s0', deploy=True))
-print(type(model).__module__)
-if {scope!r} == 'mmpretrain':  # the bare name is the host's own, the prefixed one never is
-    print(type(root.build(dict(type='MobileOne', arch='s0', deploy=True))).__module__)
+# mmengine finds the package by the scope in the name. No host is imported before one is needed.
+ALONE = """
+import sys
+from mmengine.registry import MODELS as root
+node = dict(type='mobileone_mm.MobileOne', arch='s0', deploy=True)
+assert 'mobileone_mm' not in sys.modules
+print(type(root.build(node)).__module__)
+from mobileone_mm.registry import MODELS, TRANSFORMS
+assert MODELS.get('MobileOne') is MODELS.get('mobileone_mm.MobileOne')
+assert not {'mmdet', 'mmseg', 'mmpretrain'} & {m.split('.')[0] for m in sys.modules}
+print(MODELS.get('SSDHead').__module__, TRANSFORMS.get('LoadImage').__module__)
+"""
+SCOPES = """
+import importlib
+from mmengine.registry import DefaultScope
+node = dict(type='mobileone_mm.MobileOne', arch='s0', deploy=True)
+for scope in ('mmpretrain', 'mmdet', 'mmseg'):
+    with DefaultScope.overwrite_default_scope(scope):
+        root = importlib.import_module(f'{scope}.registry').MODELS
+        print(type(root.build(node)).__module__)
+        if scope == 'mmpretrain':  # the bare name is the host's own, the prefixed one never is
+            print(type(root.build(dict(node, type='MobileOne'))).__module__)
 """
 OURS = 'mobileone_mm.models.mobileone'
+FOUND = [OURS, 'mmpretrain.models.backbones.mobileone', OURS, OURS]
 
 
 def run(program):
@@ -35,42 +44,15 @@ def run(program):
     return [line for line in result.stdout.splitlines() if line.startswith(('mobileone_mm', 'mmp'))]
 
 
+def test_without_a_host_and_then_from_every_scope():
+    lines = run(ALONE + SCOPES)
+    assert lines == [OURS, 'mobileone_mm.models.ssd mobileone_mm.data.loading', *FOUND]
+
+
 # Where a host does not import without our stand-ins, somebody must import mobileone_mm first (a tool
 # of ours, or a config's custom_imports); elsewhere mmengine finds it alone.
-needs_native = pytest.mark.skipif(
-    compat.status()['torchvision'] != 'native',
-    reason='torchvision has no compiled operators here, so mmseg does not import by itself',
-)
-# (modules imported first, default scope)
-CASES = [
-    ((), None),
-    (('mobileone_mm',), 'mmpretrain'),
-    (('mobileone_mm', 'mmpretrain.models'), 'mmpretrain'),
-    (('mobileone_mm',), 'mmdet'),
-    (('mobileone_mm', 'mmpretrain.models', 'mmdet.models'), 'mmdet'),
-    (('mobileone_mm',), 'mmseg'),
-    (('mmengine', 'mmdet', 'mobileone_mm'), 'mmdet'),
-    (('mmengine', 'mmseg', 'mmpretrain', 'mobileone_mm'), 'mmseg'),
-    pytest.param(('mmengine', 'mmseg', 'mmpretrain'), 'mmseg', marks=needs_native),
-]
-
-
-@pytest.mark.parametrize(('first', 'scope'), CASES, ids=lambda v: '+'.join(v) if v else 'none')
-def test_found_from_every_scope(first, scope):
-    lines = run(PROGRAM.format(first=first, scope=scope))
-    assert lines[0] == OURS
-    if scope == 'mmpretrain':
-        assert lines[1].startswith('mmpretrain.models')
-
-
-def test_lazy_names_do_not_import_a_host():
-    lines = run(
-        'import sys\n'
-        'from mobileone_mm.registry import MODELS, TRANSFORMS\n'
-        "MODELS.get('MobileOne'); MODELS.get('mobileone_mm.MobileOne')\n"
-        "assert not {'mmdet', 'mmseg', 'mmpretrain'} & {m.split('.')[0] for m in sys.modules}\n"
-        "head = MODELS.get('SSDHead')\n"
-        'print(head.__module__)\n'
-        "print(TRANSFORMS.get('LoadImage').__module__)\n"
-    )
-    assert lines == ['mobileone_mm.models.ssd', 'mobileone_mm.data.loading']
+@pytest.mark.parametrize('last', ['import mobileone_mm', ''])
+def test_hosts_that_are_imported_first(last):
+    if not last and compat.status()['torchvision'] != 'native':
+        pytest.skip('torchvision has no compiled operators here: mmseg does not import by itself')
+    assert run(f'import mmengine, mmseg, mmdet, mmpretrain\n{last}\n{SCOPES}') == FOUND

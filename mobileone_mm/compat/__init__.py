@@ -7,7 +7,7 @@ Three imports fail there:
 - pip builds mmcv without ``mmcv._ext``, which ``mmdet.models`` and ``mmcv.ops`` import.
 - transformers 5 has no longer the names that mmpretrain's multimodal models import.
 
-:func:`install` puts finders on ``sys.meta_path`` that act when one of these modules is imported.
+:func:`install` puts a finder on ``sys.meta_path`` that acts when one of these modules is imported.
 Nothing is imported before that. A compiled module always wins. Without a fault nothing is printed.
 
 Scripts that import a host before they read a config run as
@@ -17,9 +17,12 @@ Scripts that import a host before they read a config run as
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 
-from . import finders, late, processes
+from . import late
+from .finders import Finder, is_stand_in
+from .processes import prepare_children
 
 __all__ = ['install', 'status']
 
@@ -33,30 +36,28 @@ def install() -> None:
     Other modules hold copies of these placeholders, so they cannot be replaced any more.
     """
     with _LOCK:
-        if finders.installed():
+        if any(isinstance(finder, Finder) for finder in sys.meta_path):
             return
         late.forget_failed('torchvision', 'mmcv.ops')
-        finders.install()
-        processes.prepare_children()
-        late.complete_mmcv()
+        sys.meta_path.insert(0, Finder())
+        prepare_children()
+        late.complete_imported()
     late.warn_of_placeholders()
 
 
 def status() -> dict[str, str]:
     """Return whether ``torchvision`` and ``mmcv._ext`` are native; imports both to find out.
 
-    Returns:
-        Module name -> ``'native'``, ``'stand-in'``, ``'absent'`` (the package is not installed) or
-        ``'broken'`` (its import fails).
+    The others are ``'stand-in'``, ``'absent'`` (the package is not installed) or ``'broken'`` (its
+    import fails).
     """
-    return {name: _status_of(name) for name in ('torchvision', 'mmcv._ext')}
-
-
-def _status_of(name: str) -> str:
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError:
-        return 'absent'
-    except Exception:  # of any kind: the import runs code of others
-        return 'broken'
-    return 'stand-in' if finders.is_stand_in(module) else 'native'
+    found = {}
+    for name in ('torchvision', 'mmcv._ext'):
+        try:
+            module = importlib.import_module(name)
+            found[name] = 'stand-in' if is_stand_in(module) else 'native'
+        except ModuleNotFoundError:
+            found[name] = 'absent'
+        except Exception:  # of any kind: the import runs code of others
+            found[name] = 'broken'
+    return found

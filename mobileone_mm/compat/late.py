@@ -7,6 +7,8 @@ import sys
 import warnings
 from types import ModuleType
 
+from .transformers5 import without_multimodal_models
+
 _HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
 #: If an import from mmcv.ops fails, OneDL's hosts define a function or class with this message.
 _PLACEHOLDER = 'requires mmcv to be compiled with ops'
@@ -20,16 +22,20 @@ def forget_failed(*packages: str) -> None:
                 del sys.modules[name]
 
 
-def complete_mmcv() -> None:
-    """Give ``mmcv.cnn.bricks.transformer`` the attention class that it failed to import.
+def complete_imported() -> None:
+    """Complete what is imported already: mmcv's attention class, mmpretrain's list of dependencies.
 
-    It turns that failure into a warning, and then mmdet and mmseg cannot import the name.
+    ``mmcv.cnn.bricks.transformer`` turns the failed import of the class into a warning, and then
+    mmdet and mmseg cannot import the name.
     """
     module = sys.modules.get('mmcv.cnn.bricks.transformer')
     name = 'MultiScaleDeformableAttention'
     if module is not None and not hasattr(module, name):
         source = importlib.import_module('mmcv.ops.multi_scale_deform_attn')
         setattr(module, name, getattr(source, name))
+    dependency = sys.modules.get('mmpretrain.utils.dependency')
+    if dependency is not None:
+        without_multimodal_models(dependency)
 
 
 def warn_of_placeholders() -> None:

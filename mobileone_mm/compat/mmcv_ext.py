@@ -26,11 +26,8 @@ def missing(name: str) -> Callable[..., NoReturn]:
     """Return a function that raises when it is called: the module's ``__getattr__``.
 
     mmcv looks up every operator of a file at import, so the look-up itself must succeed.
-
-    Raises:
-        AttributeError: For dunder names, by which the import system and tools probe modules.
     """
-    if name.startswith('__'):
+    if name.startswith('__'):  # by these names the import system and tools probe modules
         raise AttributeError(f"module 'mmcv._ext' has no attribute {name!r}")
 
     def operator(*args: Any, **kwargs: Any) -> NoReturn:

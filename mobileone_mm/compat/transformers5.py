@@ -16,9 +16,7 @@ def without_multimodal_models(dependency: ModuleType) -> None:
 
     mmpretrain then registers placeholders for these models, as it does without transformers.
     OneDL's release needs transformers below 5, the original release needs an early version 4.
-
-    Args:
-        dependency: The module ``mmpretrain.utils.dependency``.
+    ``dependency`` is the module ``mmpretrain.utils.dependency``.
     """
     if getattr(dependency, 'WITH_MULTIMODAL', False) and not _complete(dependency):
         vars(dependency)['WITH_MULTIMODAL'] = False

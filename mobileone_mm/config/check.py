@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from mmengine.config import Config
@@ -31,32 +32,43 @@ TOP_LEVEL_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'se
 _DEFAULT_HOOKS = (
     'checkpoint', 'logger', 'param_scheduler', 'runtime_info', 'sampler_seed', 'timer', 'visualization',
 )  # fmt: skip
-_ENV_KEYS = ('cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit')
-_AUTO_SCALE_KEYS = ('base_batch_size', 'enable')
-#: constructors of optimizers that read ``paramwise_cfg`` as mmengine does
-_CONSTRUCTORS = ('DefaultOptimWrapperConstructor', 'mobileone_mm.OptimWrapperConstructor')
-_PARAMWISE_KEYS = (
-    'bias_decay_mult', 'bias_lr_mult', 'bypass_duplicate', 'custom_keys', 'dcn_offset_lr_mult',
-    'dwconv_decay_mult', 'flat_decay_mult', 'norm_decay_mult',
-)  # fmt: skip
-_CUSTOM_KEYS = ('decay_mult', 'lr_mult')
-_RECIPE_KEYS = ('action_epoch', 'batch_augments', 'loss', 'train_pipeline')
+#: constructors of optimizers that read ``paramwise_cfg`` as mmengine does; None is the default
+_CONSTRUCTORS = (None, 'DefaultOptimWrapperConstructor', 'mobileone_mm.OptimWrapperConstructor')
 # Keys that the models of the three hosts look up in their train_cfg and test_cfg.
 _MODEL_CFG_KEYS = (
     'allowed_border', 'assigner', 'augments', 'crop_size', 'debug', 'mask_thr_binary', 'max_per_image',
     'max_per_img', 'min_bbox_size', 'mode', 'neg_pos_ratio', 'nms', 'nms_pre', 'pos_weight', 'probs',
     'rcnn', 'rpn', 'rpn_proposal', 'sampler', 'score_thr', 'smoothl1_beta', 'stride',
 )  # fmt: skip
-_NMS_KEYS = (
-    'class_agnostic', 'iou_threshold', 'max_num', 'method', 'min_score', 'offset', 'score_threshold',
-    'sigma', 'split_thr', 'type',
+#: Dicts whose unknown keys the hosts ignore: pattern of the path, keys, and whether the user may add
+#: variables. If so, only a name that differs from a known one by a typing error is rejected.
+_KNOWN: tuple[tuple[str, Collection[str], bool], ...] = (
+    ('', TOP_LEVEL_KEYS, True),
+    ('default_hooks', _DEFAULT_HOOKS, True),
+    ('env_cfg', ('cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'), False),
+    ('auto_scale_lr', ('base_batch_size', 'enable'), False),
+    # Arguments of torch's two functions that clip gradients.
+    ('optim_wrapper.clip_grad', (
+        'clip_value', 'error_if_nonfinite', 'foreach', 'max_norm', 'norm_type', 'type',
+    ), False),
+    ('optim_wrapper.paramwise_cfg', (
+        'bias_decay_mult', 'bias_lr_mult', 'bypass_duplicate', 'custom_keys', 'dcn_offset_lr_mult',
+        'dwconv_decay_mult', 'flat_decay_mult', 'norm_decay_mult',
+    ), False),
+    # Other keys become settings of the parameter group, which an optimizer or a hook may read.
+    ('optim_wrapper.paramwise_cfg.custom_keys.*', ('decay_mult', 'lr_mult'), True),
+    # of SwitchRecipeHook
+    ('custom_hooks.*.schedule.*', ('action_epoch', 'batch_augments', 'loss', 'train_pipeline'), False),
+    # Keys that the models of the three hosts look up.
+    ('model*.train_cfg', _MODEL_CFG_KEYS, True),
+    ('model*.test_cfg', _MODEL_CFG_KEYS, True),
+    ('model*.nms', (
+        'class_agnostic', 'iou_threshold', 'max_num', 'method', 'min_score', 'offset',
+        'score_threshold', 'sigma', 'split_thr', 'type',
+    ), False),
 )  # fmt: skip
-# Arguments of torch's two functions that clip gradients.
-_CLIP_KEYS = ('clip_value', 'error_if_nonfinite', 'foreach', 'max_norm', 'norm_type', 'type')
 #: packages of mmengine's visualizer back ends (AimVisBackend ...) that pip does not install with it
 _BACKEND_PACKAGES = ('aim', 'clearml', 'dvclive', 'mlflow', 'neptune', 'tensorboard', 'wandb')
-
-
 _PARTS = ('train', 'val', 'test')
 #: what is allowed: kinds, least value, whether -1 stands for never, settings
 _NUMBERS: tuple[tuple[tuple[type, ...], int, bool, tuple[str, ...]], ...] = (
@@ -81,16 +93,14 @@ _NUMBERS: tuple[tuple[tuple[type, ...], int, bool, tuple[str, ...]], ...] = (
 )  # fmt: skip
 
 
-def check_numbers(cfg: Config) -> None:
-    """Check the numbers that every run has; an absent number or None is allowed.
+def check_values(cfg: Config) -> None:
+    """Check the settings that every run has; an absent one or None is allowed.
 
     An InputError names the setting, the value and what is allowed.
     """
     for kinds, least, never, paths in _NUMBERS:
         for path in paths:
-            value: Any = cfg._cfg_dict
-            for key in path.split('.'):
-                value = mapping(value).get(key)
+            value = _at(cfg, path)
             number = isinstance(value, kinds) and not isinstance(value, bool)
             if value is not None and not (number and (value >= least or (never and value == -1))):
                 kind = 'a number' if float in kinds else 'an integer'
@@ -98,46 +108,45 @@ def check_numbers(cfg: Config) -> None:
                     f'{path}: got {value!r}; expected {kind} of at least {least}'
                     f'{", or -1 for never" if never else ""}'
                 )
-
-
-def check_keys(cfg: Config, training: bool = True) -> None:
-    """Check the parts of a config whose unknown keys the hosts ignore.
-
-    Variables of the user are allowed: at the top level, and in ``train_cfg`` and ``test_cfg`` of
-    models, only a name that differs from a known one by a typing error is rejected.
-
-    ``training`` checks the optimizer and the recipes, too. Some of the hosts' own configs have keys
-    there that nothing reads; they do no harm to a test. An InputError names the path of the key and
-    the probable meaning.
-    """
-    for key in cfg._cfg_dict:
-        _check_near('', key, TOP_LEVEL_KEYS)
-    for name in mapping(cfg.get('default_hooks')):
-        _check_near('default_hooks.', name, _DEFAULT_HOOKS)
-    _check_closed('env_cfg', cfg.get('env_cfg'), _ENV_KEYS)
-    _check_closed('auto_scale_lr', cfg.get('auto_scale_lr'), _AUTO_SCALE_KEYS)
     if not isinstance(cfg.get('compile'), (bool, Mapping, type(None))):
         raise InputError(f'compile: got {cfg.compile!r}; expected True, False or a dict')
     level = cfg.get('log_level', 'INFO')
     if not isinstance(level, int) and not isinstance(logging.getLevelName(level), int):
         raise InputError(f'log_level: got {level!r}; expected DEBUG, INFO, WARNING or ERROR')
-    if training:
-        _check_closed(
-            'optim_wrapper.clip_grad',
-            mapping(cfg.get('optim_wrapper')).get('clip_grad'),
-            _CLIP_KEYS,
+    if not isinstance(cfg.get('custom_hooks'), (list, tuple, type(None))):
+        raise InputError(
+            f'custom_hooks: got {str(cfg.custom_hooks)[:60]!r}; expected a list of dicts, on the '
+            'command line custom_hooks="[dict(type=\'X\')]"'
         )
-        _check_paramwise(mapping(cfg.get('optim_wrapper')))
-        for index, hook in enumerate(cfg.get('custom_hooks') or ()):
-            if type_name(hook).rpartition('.')[2] == 'SwitchRecipeHook':
-                for place, recipe in enumerate(hook.get('schedule') or ()):
-                    _check_closed(f'custom_hooks.{index}.schedule.{place}', recipe, _RECIPE_KEYS)
-    for path, node in walk(cfg.get('model'), 'model'):
-        if path.endswith(('.train_cfg', '.test_cfg')):
-            for key in node:
-                _check_near(f'{path}.', key, _MODEL_CFG_KEYS)
-        elif path.endswith('.nms') and node.get('type', 'nms') in ('nms', 'soft_nms'):
-            _check_closed(path, node, _NMS_KEYS)
+
+
+def check_keys(cfg: Config, training: bool = True) -> None:
+    """Check the dicts of a config whose unknown keys the hosts ignore.
+
+    ``training`` checks the optimizer and the hooks, too. Some of the hosts' own configs have keys
+    there that nothing reads; they do no harm to a test. An InputError names the path of the key and
+    the probable meaning.
+    """
+    skipped = [
+        f'{path}.'
+        for path, hook in _hooks(cfg)
+        if type_name(hook).rpartition('.')[2] != 'SwitchRecipeHook'
+    ]
+    if _at(cfg, 'optim_wrapper.constructor') not in _CONSTRUCTORS:
+        skipped.append('optim_wrapper.paramwise_cfg')
+    if not training:
+        skipped += ['optim_wrapper.', 'custom_hooks.']
+    for path, node in walk(cfg._cfg_dict):
+        foreign = path.endswith('.nms') and node.get('type', 'nms') not in ('nms', 'soft_nms')
+        if foreign or path.startswith(tuple(skipped)):
+            continue
+        for pattern, known, is_open in _KNOWN:
+            if fnmatchcase(path, pattern):
+                for key in node:
+                    if is_open:
+                        _check_near(path, key, known)
+                    elif key not in known:
+                        raise InputError(f"config: {path} has no '{key}'{did_you_mean(key, known)}")
 
 
 def check_parts(cfg: Config, evaluator: str | None = None) -> None:
@@ -146,17 +155,20 @@ def check_parts(cfg: Config, evaluator: str | None = None) -> None:
     ``evaluator`` is ``val_evaluator`` or ``test_evaluator``. An InputError names the path, the value
     and what is allowed.
     """
-    for name, hook in mapping(cfg.get('default_hooks')).items():
-        _check_hook(f'default_hooks.{name}', hook)
-    for index, hook in enumerate(cfg.get('custom_hooks') or ()):
-        _check_hook(f'custom_hooks.{index}', hook)
-    name = mapping(mapping(cfg.get('optim_wrapper')).get('optimizer')).get('type')
-    if isinstance(name, str) and _find(OPTIMIZERS, name) is None:
-        hint = _hint(OPTIMIZERS, name) or '; torch.optim has the usual optimizers'
-        raise InputError(f"optim_wrapper.optimizer.type: unknown optimizer '{name}'{hint}")
+    for path, hook in _hooks(cfg):
+        _check_hook(path, hook)
+    kind = _at(cfg, 'optim_wrapper.optimizer.type')
+    _class_of('optim_wrapper.optimizer', kind, OPTIMIZERS, 'torch.optim has the usual optimizers')
     _check_back_ends(cfg)
     if evaluator is not None:
         _check_topk(cfg, evaluator)
+
+
+def _hooks(cfg: Config) -> Iterator[tuple[str, Any]]:
+    for name, hook in mapping(cfg.get('default_hooks')).items():
+        yield f'default_hooks.{name}', hook
+    for index, hook in enumerate(cfg.get('custom_hooks') or ()):
+        yield f'custom_hooks.{index}', hook
 
 
 def _check_hook(path: str, hook: Any) -> None:
@@ -165,10 +177,7 @@ def _check_hook(path: str, hook: Any) -> None:
     Some hooks of the hosts take any keyword and use it late or never.
     """
     if not isinstance(hook, (Mapping, Hook)) and hook is not None:
-        raise InputError(
-            f"{path}: got {str(hook)[:60]!r}; expected a dict with 'type', on the command line "
-            '"[dict(type=\'X\')]"'
-        )
+        raise InputError(f"{path}: got {str(hook)[:60]!r}; expected a dict with 'type'")
     node = mapping(hook)
     if node and 'type' not in node:
         name = path.rpartition('.')[2]
@@ -180,19 +189,28 @@ def _check_hook(path: str, hook: Any) -> None:
             f'{path}.priority: got {node["priority"]!r}; expected 0 to 100 or one of '
             f'{", ".join(level.name for level in Priority)}'
         ) from error
-    kind = node.get('type')
-    cls = _find(HOOKS, kind) if isinstance(kind, str) else kind
-    if isinstance(kind, str) and cls is None:
-        hint = _hint(HOOKS, kind) or '; import the module that registers it with custom_imports'
-        raise InputError(f"{path}.type: unknown hook '{kind}'{hint}")
+    hint = 'import the module that registers it with custom_imports'
+    cls = _class_of(path, node.get('type'), HOOKS, hint)
     if inspect.isclass(cls):
         known = arguments_of(cls)
         for key in set(node) - known - {'type', 'priority'}:
-            _check_near(f'{path}.', key, known)
+            _check_near(path, key, known)
+
+
+def _class_of(path: str, kind: Any, root: Registry, otherwise: str) -> Any:
+    """Return the class that a type names in the default scope."""
+    if not isinstance(kind, str):
+        return kind
+    with root.switch_scope_and_registry(None) as registry:
+        found = registry.get(kind)
+        if found is None:
+            hint = did_you_mean(kind, {*registry.module_dict, *root.module_dict})
+            raise InputError(f"{path}.type: unknown {root.name} '{kind}'{hint or f'; {otherwise}'}")
+    return found
 
 
 def _check_back_ends(cfg: Config) -> None:
-    back_ends = mapping(cfg.get('visualizer')).get('vis_backends')
+    back_ends = _at(cfg, 'visualizer.vis_backends')
     for index, node in enumerate(back_ends if isinstance(back_ends, (list, tuple)) else ()):
         name = type_name(node).rpartition('.')[2]
         package = next((p for p in _BACKEND_PACKAGES if name.lower() == f'{p}visbackend'), None)
@@ -208,7 +226,7 @@ def _check_topk(cfg: Config, evaluator: str) -> None:
 
     mmpretrain fails at the end of the first evaluation, after an epoch of training.
     """
-    head = mapping(mapping(cfg.get('model')).get('head'))
+    head = mapping(_at(cfg, 'model.head'))
     number = head.get('num_classes')
     if not isinstance(number, int):
         return
@@ -220,38 +238,18 @@ def _check_topk(cfg: Config, evaluator: str) -> None:
             )
 
 
-def _check_paramwise(wrapper: Mapping) -> None:
-    if wrapper.get('constructor', _CONSTRUCTORS[0]) not in _CONSTRUCTORS:
-        return
-    path = 'optim_wrapper.paramwise_cfg'
-    paramwise = mapping(wrapper.get('paramwise_cfg'))
-    _check_closed(path, paramwise, _PARAMWISE_KEYS)
-    for name, item in mapping(paramwise.get('custom_keys')).items():
-        # Other keys become settings of the parameter group, which an optimizer or a hook may read.
-        for key in mapping(item):
-            _check_near(f'{path}.custom_keys.{name}.', key, _CUSTOM_KEYS)
-
-
-def _check_closed(path: str, node: Any, known: Collection[str]) -> None:
-    for key in mapping(node):
-        if key not in known:
-            raise InputError(f"config: {path} has no '{key}'{did_you_mean(key, known)}")
-
-
-def _check_near(prefix: str, key: str, known: Collection[str]) -> None:
+def _check_near(path: str, key: str, known: Collection[str]) -> None:
     meant = None if key in known else mistyped(key, known)
     if meant:
         raise InputError(
-            f"config: nothing reads '{prefix}{key}'; did you mean '{meant}'? "
+            f"config: nothing reads '{f'{path}.{key}'.lstrip('.')}'; did you mean '{meant}'? "
             '(rename it if it is a variable of your own)'
         )
 
 
-def _find(root: Registry, name: str) -> Any:
-    with root.switch_scope_and_registry(None) as registry:
-        return registry.get(name)
-
-
-def _hint(root: Registry, name: str) -> str:
-    with root.switch_scope_and_registry(None) as registry:
-        return did_you_mean(name, set(registry.module_dict) | set(root.module_dict))
+def _at(cfg: Config, path: str) -> Any:
+    """Return the value at a dotted path through dicts, or None."""
+    node: Any = cfg._cfg_dict
+    for key in path.split('.'):
+        node = mapping(node).get(key)
+    return node

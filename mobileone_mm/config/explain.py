@@ -7,14 +7,17 @@ import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.registry import Registry
+from torch.utils.data import DataLoader
 
 from ..errors import InputError, one_line
-from .spelling import did_you_mean
-from .tree import arguments_of, walk
+from ..faults import file_of, in_user_code, is_named
+from ..files import REASONS
+from .spelling import did_you_mean, mistyped
+from .tree import arguments_of, flatten, walk
 
 # The errors by which constructors refuse their arguments; the hosts also use assert. Any other error
 # of a constructor is a fault of the program and keeps its traceback.
@@ -22,7 +25,16 @@ REFUSALS = (TypeError, ValueError, KeyError, AssertionError, FileNotFoundError, 
 
 _UNEXPECTED = re.compile(r"(?:(\w+)\.)?__init__\(\) got an unexpected keyword argument '(\w+)'")
 _MISSING = re.compile(r'missing \d+ required (?:positional|keyword-only) arguments?: (.*)$')
-_UNREGISTERED = re.compile(r'^\'?"?(\S+) is not in the (\S+) registry')
+_UNREGISTERED = re.compile(r'^\'?"?(\S+) is not in the (.+?) registry')
+
+
+class _Call(NamedTuple):
+    """A call that builds something from a dict, and the error that ended it."""
+
+    node: Mapping
+    cls: Any
+    registry: Registry | None
+    error: BaseException
 
 
 @contextmanager
@@ -30,41 +42,62 @@ def config_faults(cfg: Config, built: Callable[[], bool] = lambda: False) -> Ite
     """Turn a refusal while something is built from the config into one line with its path.
 
     ``built`` says whether everything is built. From then on only the refusal of a dict that is in
-    the config becomes a line, such as a pipeline that a hook builds at a later epoch.
+    the config becomes a line, such as a pipeline that a hook builds at a later epoch. An error in the
+    code of the user keeps its traceback, except if an argument or a file of the config is missing.
     """
     try:
         yield
     except InputError:
         raise
-    except REFUSALS as error:
-        frame = _build_frame(error)
-        written = [node for _, node in walk(cfg._cfg_dict)]
-        if frame is None or (built() and frame.f_locals['cfg'] not in written):
+    except (*REFUSALS, OSError) as error:
+        if isinstance(error, OSError) and in_user_code(error):
+            number, name = file_of(error)
+            for path, value in flatten(cfg._cfg_dict).items():
+                if number in REASONS and is_named(name, value):
+                    raise InputError(f"{path}: '{name}': {REASONS[number]}") from error
+        call = _innermost_call(error) if isinstance(error, REFUSALS) else None
+        if (
+            call is None
+            or (built() and call.node not in [node for _, node in walk(cfg._cfg_dict)])
+            or (in_user_code(call.error) and _unexpected_key(call.error) not in call.node)
+        ):
             raise
-        raise InputError(_describe(cfg, frame, error)) from error
+        raise InputError(_describe(cfg, call, error)) from error
 
 
-def _build_frame(error: BaseException | None) -> FrameType | None:
-    """Return the innermost call of the registry that was building when the error was raised."""
+def _innermost_call(error: BaseException | None) -> _Call | None:
+    """Return the innermost call that was building from a dict when the error was raised."""
     found = None
     for frame, _ in traceback.walk_tb(error.__traceback__ if error else None):
-        building = frame.f_code.co_name == 'build_from_cfg'
-        if building and isinstance(frame.f_locals.get('cfg'), Mapping):
-            found = frame
+        name = {'build_from_cfg': 'cfg', 'build_dataloader': 'dataloader'}.get(frame.f_code.co_name)
+        values = frame.f_locals
+        if error and name and isinstance(values.get(name), Mapping):
+            cls = DataLoader if name == 'dataloader' else values.get('obj_cls')
+            found = _Call(values[name], cls, values.get('registry'), error)
     if found is None and error is not None:
         # mmengine raises the errors of hooks again; the first error is in the context.
-        return _build_frame(error.__context__)
+        return _innermost_call(error.__context__)
     return found
 
 
-def _describe(cfg: Config, frame: FrameType, error: BaseException) -> str:
-    node, cls = frame.f_locals['cfg'], frame.f_locals.get('obj_cls')
+def _unexpected_key(error: BaseException) -> str | None:
+    found = _UNEXPECTED.search(str(error))
+    return found[2] if found else None
+
+
+def _describe(cfg: Config, call: _Call, error: BaseException) -> str:
+    node, cls = call.node, call.cls
     text = one_line(error)
     kind = getattr(cls, '__name__', node.get('type'))
     path = _path_of(cfg, node)
     if cls is None and (found := _UNREGISTERED.search(text)):
-        hint = did_you_mean(found[1], _registered(frame.f_locals.get('registry')), listed=False)
+        hint = did_you_mean(found[1], _registered(call.registry), listed=False)
         return f"{path or 'config'}.type: '{found[1]}' is unknown{hint} ({found[2]} registry)"
+    if cls is None and 'type' not in node:
+        near = mistyped('type', map(str, node))
+        return f"{path or 'config'}: has no 'type'" + (
+            f"; is '{near}' a typing error?" if near else ''
+        )
     if unexpected := _UNEXPECTED.search(text):
         name, key = unexpected.groups()
         known = arguments_of(cls) if inspect.isclass(cls) and key in node else set()
@@ -76,7 +109,7 @@ def _describe(cfg: Config, frame: FrameType, error: BaseException) -> str:
         return f'{path}: {kind} needs the argument {missing[1]}'
     if isinstance(error, FileNotFoundError):
         return f'{path}: {kind}: no such file: {error.filename or text}'
-    return f'{path}: {kind}: {text}'
+    return f'{path}: {kind}: {text[:300]}'
 
 
 def _registered(registry: Registry | None) -> set[str]:
@@ -97,7 +130,7 @@ def _path_of(cfg: Config, node: Mapping) -> str | None:
     """
     best, most = None, -1
     for path, other in walk(cfg._cfg_dict):
-        if 'type' in other and other['type'] == node.get('type'):
+        if other.get('type') == node.get('type'):
             same = sum(key in other and other[key] == value for key, value in node.items())
             if same > most:
                 best, most = path, same

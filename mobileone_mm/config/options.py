@@ -9,6 +9,14 @@ from typing import Any
 _CLOSING = {'(': ')', '[': ']', '{': '}'}
 
 
+class UnbracketedList(list[Any]):
+    """A list that the command line gives without brackets: ``a,b``. It may be one string."""
+
+    def __init__(self, items: list[Any], text: str) -> None:
+        super().__init__(items)
+        self.text = text
+
+
 class ConfigOptions(argparse.Action):
     """Collect KEY=VALUE pairs in a dict, in place of mmengine's ``DictAction``.
 
@@ -29,7 +37,9 @@ class ConfigOptions(argparse.Action):
             if not key or not equals:
                 parser.error(f"{option_string}: got '{pair}'; expected KEY=VALUE")
             try:
-                options[key] = parse_value(value)
+                parsed, text = parse_value(value), value.strip().strip('\'"')
+                bare = isinstance(parsed, list) and not text.startswith('[')
+                options[key] = UnbracketedList(parsed, text) if bare else parsed
             except ValueError as error:
                 parser.error(f'{option_string}: {key}: {error}')
         setattr(namespace, self.dest, options)
@@ -46,7 +56,7 @@ def parse_value(text: str) -> Any:
     text = text.strip().strip('\'"')
     if text.startswith(('[', '(', '{', 'dict(')):
         try:
-            value = _evaluate(ast.parse(text, mode='eval').body)
+            value = ast.literal_eval(_DictCalls().visit(ast.parse(text, mode='eval')))
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             value = None
         if isinstance(value, tuple) and not _is_bracketed(text):
@@ -70,20 +80,16 @@ def parse_value(text: str) -> Any:
     return tuple(parts) if bracketed and text[0] == '(' else parts
 
 
-def _evaluate(node: ast.AST) -> Any:
-    """Evaluate a literal with calls of ``dict``; raise ValueError for anything else."""
-    if isinstance(node, ast.List):
-        return [_evaluate(item) for item in node.elts]
-    if isinstance(node, ast.Tuple):
-        return tuple(_evaluate(item) for item in node.elts)
-    if isinstance(node, ast.Dict) and None not in node.keys:
-        pairs = zip(node.keys, node.values, strict=True)
-        return {ast.literal_eval(key): _evaluate(value) for key, value in pairs if key is not None}
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
-        if node.args or any(word.arg is None for word in node.keywords):
-            raise ValueError('dict() with arguments that are not keywords')
-        return {str(word.arg): _evaluate(word.value) for word in node.keywords}
-    return ast.literal_eval(node)
+class _DictCalls(ast.NodeTransformer):
+    """Replaces ``dict(a=1)`` by ``{'a': 1}``."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        named = not node.args and all(word.arg for word in node.keywords)
+        if named and isinstance(node.func, ast.Name) and node.func.id == 'dict':
+            keys: list[ast.expr | None] = [ast.Constant(word.arg) for word in node.keywords]
+            return ast.Dict(keys, [word.value for word in node.keywords])
+        return node  # `ast.literal_eval` refuses all other calls
 
 
 def _single(text: str) -> Any:

@@ -17,7 +17,8 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import MMLogger
 
 from ..errors import InputError, one_line
-from .check import TOP_LEVEL_KEYS, check_keys, check_numbers
+from .check import TOP_LEVEL_KEYS, check_keys, check_values
+from .options import UnbracketedList
 from .spelling import did_you_mean, mistyped
 from .tree import arguments_of, class_of, mapping
 
@@ -30,6 +31,7 @@ ROOT_VARIABLES = {
     'ADE20KDataset': 'ADE_ROOT',
     'CustomDataset': 'FOLDER_ROOT',  # after ImageNet, which is a CustomDataset, too
 }
+_FILES = ('load_from', 'work_dir')  # settings of every run whose value is one path
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 _VARIABLE = re.compile(r'env variable `(\w+)`')
 
@@ -44,14 +46,13 @@ def load_config(
     """
     cfg = _read(Path(path).expanduser())
     if options:
-        for name in options:
-            _check_option(cfg, name, options)
+        given = {name: _check_option(cfg, name, options) for name in options}
         try:
-            _merge(cfg, options)
+            _merge(cfg, given)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f'--cfg-options: {one_line(error)}') from error
+    check_values(cfg)
     check_keys(cfg, training='optim_wrapper' in needs)
-    check_numbers(cfg)
     if cfg.get('model') is not None and 'type' not in mapping(cfg.model):
         raise InputError(f"config '{path}': 'model' is not a dict with a 'type'")
     for key in ('model', *needs):
@@ -144,8 +145,8 @@ def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
     cfg.merge_from_dict(rest)
 
 
-def _check_option(cfg: Config, name: str, options: Mapping[str, Any]) -> None:
-    """Reject an override whose key the config does not have and that looks mistyped.
+def _check_option(cfg: Config, name: str, options: Mapping[str, Any]) -> Any:
+    """Return the value of an override; reject a key that is not in the config and looks mistyped.
 
     A key that is new at the end of its path may be an argument that the config leaves at its
     default; the constructor checks it. A key next to its correct spelling, or below something that
@@ -159,7 +160,7 @@ def _check_option(cfg: Config, name: str, options: Mapping[str, Any]) -> None:
             if key not in node:
                 kind = options.get(f'{where}.type', node.get('type'))
                 _check_new_key(cfg, name, key, {**node, 'type': kind}, where)
-                return
+                return _value(name, options[name], None)
             node = node[key]
         elif isinstance(node, (list, tuple)):
             if not key.isdigit() or int(key) >= len(node):
@@ -169,10 +170,26 @@ def _check_option(cfg: Config, name: str, options: Mapping[str, Any]) -> None:
                 )
             node = node[int(key)]
         elif node is None:
-            return
+            break
         else:
             raise InputError(f"--cfg-options {name}: {where} is {node!r}, it has no '{key}'")
         done.append(key)
+    return _value(name, options[name], node)
+
+
+def _value(name: str, value: Any, old: Any) -> Any:
+    """Return the value that replaces another one; a path with a comma stays one string."""
+    if isinstance(value, Mapping) and isinstance(old, (list, tuple)):
+        if not all(str(key).isdigit() for key in value):
+            raise InputError(
+                f'--cfg-options {name}: got a dict, but {name} is a list; give a list, such as '
+                f'{name}="[dict(type=\'X\')]", or one item: {name}.0.KEY=VALUE'
+            )
+    elif isinstance(value, UnbracketedList):
+        file = name in _FILES or Path(value.text).expanduser().exists()
+        single = isinstance(old, str) or (old is None and file)
+        return value.text if single and '/' in value.text else list(value)
+    return value
 
 
 def _check_new_key(cfg: Config, name: str, key: str, node: Mapping, where: str) -> None:

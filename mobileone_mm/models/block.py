@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
@@ -14,7 +15,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..reparam import Branch
-from .sizes import squeeze_channels
 
 
 class SubsampledConv2d(nn.Conv2d):
@@ -31,21 +31,17 @@ class SubsampledConv2d(nn.Conv2d):
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation: scale each channel by a gate that is computed from the channel means.
+    """Squeeze-and-excitation: scale each channel by a gate that is computed from the channel means."""
 
-    Args:
-        channels: Channels of input and output.
-        ratio: Channels per hidden channel; see :func:`~.sizes.squeeze_channels`.
-    """
-
-    def __init__(self, channels: int, ratio: int = 16) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = squeeze_channels(channels, ratio)
+        # A 16th of the channels, rounded to the nearest multiple of 8, at least 8 and at most a tenth
+        # smaller, as in mmpretrain; for S4 this is the paper's width.
+        hidden = max(8, (channels // 16 + 4) // 8 * 8)
+        hidden += 8 * (hidden < 0.9 * (channels // 16))
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.conv1 = nn.Sequential()
-        self.conv1.add_module('conv', nn.Conv2d(channels, hidden, 1))
-        self.conv2 = nn.Sequential()
-        self.conv2.add_module('conv', nn.Conv2d(hidden, channels, 1))
+        self.conv1 = nn.Sequential(OrderedDict(conv=nn.Conv2d(channels, hidden, 1)))
+        self.conv2 = nn.Sequential(OrderedDict(conv=nn.Conv2d(hidden, channels, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(self.conv2(F.relu(self.conv1(self.pool(x)))))
@@ -76,9 +72,6 @@ class MobileOneBlock(nn.Module):
         with_cp: Use gradient checkpointing: the backward pass computes the branch outputs again
             instead of keeping them in memory.
         deploy: Build the deploy form.
-
-    Raises:
-        ValueError, TypeError: ``norm_cfg`` does not build a batch normalisation.
     """
 
     __constants__ = ('deploy',)  # TorchScript compiles the branch of this form alone
@@ -136,10 +129,8 @@ class MobileOneBlock(nn.Module):
         )
 
     def _conv_norm(self, kernel_size: int, norm_cfg: dict[str, Any]) -> nn.Sequential:
-        branch = nn.Sequential()
-        branch.add_module('conv', self._conv(kernel_size))
-        branch.add_module('norm', _batch_norm(norm_cfg, self.out_channels))
-        return branch
+        norm = _batch_norm(norm_cfg, self.out_channels)
+        return nn.Sequential(OrderedDict(conv=self._conv(kernel_size), norm=norm))
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.deploy and self.with_cp and self.training and torch.is_grad_enabled():
@@ -181,13 +172,12 @@ class MobileOneBlock(nn.Module):
         return branches
 
     def switch_to_deploy(self, weight: Tensor, bias: Tensor) -> None:
-        """Replace the branches by one convolution.
-
-        Args:
-            weight: Kernel of shape :attr:`kernel_shape`.
-            bias: Bias of shape (out_channels,).
-        """
-        trainable = any(p.requires_grad for p in self.branch_parameters())
+        """Replace the branches by one convolution with a kernel of :attr:`kernel_shape` and a bias."""
+        trainable = any(
+            parameter.requires_grad
+            for name, parameter in self.named_parameters()
+            if not name.startswith('se.')
+        )
         del self.branch_conv_list, self.branch_scale, self.branch_norm
         with torch.device('meta'):  # no allocation and no initialisation: the kernel is given
             conv = self._conv(self.kernel_size)
@@ -195,12 +185,6 @@ class MobileOneBlock(nn.Module):
         conv.bias = nn.Parameter(bias, requires_grad=trainable)
         self.branch_reparam = conv.train(self.training)
         self.deploy = True
-
-    def branch_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters of all branches, without those of SE."""
-        for name, parameter in self.named_parameters():
-            if not name.startswith('se.'):
-                yield parameter
 
 
 def _batch_norm(norm_cfg: Mapping[str, Any], channels: int) -> _BatchNorm:

@@ -43,28 +43,28 @@ def check_channels(model_cfg: Mapping[str, Any], model: nn.Module) -> None:
 
 def _settings(model: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Yield path and value of each ``in_channels`` on the backbone, and the index of its outputs."""
-    neck: Any = model.get('neck')
-    path = 'model.neck'
-    listed = isinstance(neck, (list, tuple)) and bool(neck)
-    if listed:
-        neck, path = neck[0], 'model.neck.0'
+    path, neck = next(iter(_parts(model, 'neck')), ('', None))
     if isinstance(neck, Mapping):
         wanted = neck.get('in_channels')
         if isinstance(wanted, (list, tuple)):
             yield f'{path}.in_channels', list(wanted), None
             return
-        # mmpretrain's pooling keeps the channels, so the head gets the backbone's last output.
-        if listed or not str(neck.get('type')).endswith('Pooling'):
-            return
-    elif neck is not None:
+    # mmpretrain's pooling keeps the channels, so the head gets the backbone's last output.
+    keeps = isinstance(neck, Mapping) and str(neck.get('type')).endswith('Pooling')
+    if neck is not None and (path != 'model.neck' or not keeps):
         return
     for key in ('head', 'decode_head', 'auxiliary_head'):
-        heads: Any = model.get(key)
-        listed = isinstance(heads, (list, tuple))
-        for place, head in enumerate(heads if listed else [heads]):
-            path = f'model.{key}.{place}' if listed else f'model.{key}'
+        for path, head in _parts(model, key):
             wanted = head.get('in_channels') if isinstance(head, Mapping) else None
             if isinstance(wanted, int):
                 yield f'{path}.in_channels', wanted, head.get('in_index', -1)
             elif isinstance(wanted, (list, tuple)):
                 yield f'{path}.in_channels', list(wanted), head.get('in_index')
+
+
+def _parts(model: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
+    """Return a part of the model with its path, or the parts of a list of them."""
+    part = model.get(key)
+    if isinstance(part, (list, tuple)):
+        return [(f'model.{key}.{place}', item) for place, item in enumerate(part)]
+    return [(f'model.{key}', part)]

@@ -14,24 +14,18 @@ from .block import MobileOneBlock
 class NearIdentityInit:
     """Initialise a MobileOne near the identity, so that it learns from scratch within minutes.
 
-    The usual initialisation (Kaiming kernels, BN scale 1, shift 0) adds two or more branches of equal
-    strength in each unit, and ReLU removes half of the sum, in 43 consecutive units without a path
-    around ReLU. Such a network learns almost nothing in its first minutes. Here, in each unit with an
-    identity branch, the conv and scale branches get a small BN scale and the identity branch gets a
-    positive BN shift, so most values pass ReLU: the unit is nearly ``x -> (x - mean) / std + shift``.
-    Units without an identity branch, which change width or resolution, get the usual initialisation.
-    That the repeated ReLU is the cause is an inference; the effect is measured (docs/results.md). It is
-    meant for short training from scratch on small data; the ImageNet configs use the paper's
-    initialisation.
-
-    Use it as ``init_cfg=dict(type='mobileone_mm.NearIdentityInit')``.
+    With the usual initialisation (Kaiming kernels, BN scale 1, shift 0), ReLU removes half of the sum
+    of the branches in 43 consecutive units without a path around ReLU, and the network learns almost
+    nothing in its first minutes. Here, in each unit with an identity branch, the conv and scale
+    branches get a small BN scale and the identity branch gets a positive BN shift, so most values pass
+    ReLU: the unit is nearly ``x -> (x - mean) / std + shift``. The other units, which change width or
+    resolution, get the usual initialisation. That the repeated ReLU is the cause is an inference; the
+    effect is measured (docs/results.md). It is meant for short training from scratch on small data; the
+    ImageNet configs use the paper's initialisation.
 
     Args:
         branch_scale: BN scale of the conv and scale branches, at least 0.
         identity_shift: BN shift of the identity branch, in standard deviations of its input.
-
-    Raises:
-        TypeError, ValueError: An argument is not a number, or ``branch_scale`` is negative.
     """
 
     def __init__(self, branch_scale: float = 0.2, identity_shift: float = 1.0) -> None:
@@ -44,7 +38,6 @@ class NearIdentityInit:
         self.identity_shift = identity_shift
 
     def __call__(self, module: nn.Module) -> None:
-        """Initialise all convolutions and BN layers, then the units with an identity branch."""
         for child in module.modules():
             if isinstance(child, nn.Conv2d):
                 nn.init.kaiming_normal_(child.weight, mode='fan_out', nonlinearity='relu')

@@ -8,7 +8,6 @@ the figures and a common shape similar to S0 (docs/micro_models.md). It is deter
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -38,8 +37,7 @@ TARGETS: dict[str, Target] = {
 }
 
 
-@dataclass(frozen=True)
-class Criteria:
+class Criteria(NamedTuple):
     """Conditions on a family of three, in addition to the fixed rules of :func:`search`."""
 
     step: float = 0.125  # width factors are multiples of this, up to S0's largest (2); above 0
@@ -49,17 +47,12 @@ class Criteria:
     as_printed: bool = True  # whether the figures must also round to the printed ones
 
 
-@dataclass(frozen=True)
-class Family:
-    """Three sizes with one depth pattern by name, and their largest relative deviation."""
+class Family(NamedTuple):
+    """Three sizes by name, with one depth pattern."""
 
     archs: dict[str, Arch]
-    worst_error: float
-
-    @property
-    def num_blocks(self) -> tuple[int, ...]:
-        """Blocks of each stage, the same for all three sizes."""
-        return next(iter(self.archs.values())).num_blocks
+    worst_error: float  # their largest relative deviation
+    num_blocks: tuple[int, ...]  # of each stage, the same for all three sizes
 
 
 def search(criteria: Criteria | None = None) -> list[Family]:
@@ -91,7 +84,7 @@ def search(criteria: Criteria | None = None) -> list[Family]:
                 for name, row in zip(TARGETS, members, strict=True)
             }
             worst = max(max(deviations(name, arch)) for name, arch in archs.items())
-            families.append(Family(archs, worst))
+            families.append(Family(archs, worst, num_blocks))
     return sorted(families, key=lambda family: family.worst_error)
 
 
@@ -147,12 +140,7 @@ def _fits(counts: tuple[Any, Any], target: Target, criteria: Criteria) -> np.nda
     return fits
 
 
-def _nested(
-    small: np.ndarray, middle: np.ndarray, large: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _nested(small: np.ndarray, middle: np.ndarray, large: np.ndarray) -> Iterator[tuple[Any, ...]]:
     """Yield one row of each array such that no stage becomes narrower."""
-    for factors in middle:
-        below = small[(small <= factors).all(1)]
-        above = large[(large >= factors).all(1)]
-        for lower, upper in product(below, above):
-            yield lower, factors, upper
+    for row in middle:
+        yield from product(small[(small <= row).all(1)], [row], large[(large >= row).all(1)])

@@ -31,6 +31,12 @@ DEFAULT_INIT = (
 )
 
 
+#: arguments that are True or False
+_FLAGS = (
+    'contract_dilation', 'norm_eval', 'with_cp', 'use_se', 'use_scale', 'use_identity', 'deploy',
+)  # fmt: skip
+
+
 @MODELS.register_module()
 class MobileOne(BaseModule):
     """MobileOne (arXiv 2206.04040): branches in training, one plain convolution per unit in deployment.
@@ -38,7 +44,7 @@ class MobileOne(BaseModule):
     The input is (N, in_channels, H, W), the output a tuple of feature maps in the order of
     ``out_indices``. The stem has stride 2, stages 0 to 3 have strides 4, 8, 16 and 32 by default. The
     state-dict keys are those of mmpretrain's class of the same name. Strides, dilations and gradient
-    checkpointing add no keys, so the same weights fit all of them.
+    checkpointing add none. A TypeError or ValueError names an argument that is not allowed.
 
     Args:
         arch: ``s0`` to ``s4``; ``mu0`` to ``mu2`` (this project's reconstruction, see
@@ -71,10 +77,6 @@ class MobileOne(BaseModule):
         init_cfg: Initialisation, Kaiming by default. See
             :class:`~mobileone_mm.models.init.NearIdentityInit` for short training from scratch.
 
-    Raises:
-        TypeError, ValueError: An argument is not allowed; the message names it, the given value and
-            the allowed values.
-
     Example:
         >>> model = MobileOne('s2', out_indices=(2, 3)).eval()
         >>> [tuple(x.shape) for x in model(torch.rand(1, 3, 320, 320))]
@@ -83,14 +85,8 @@ class MobileOne(BaseModule):
 
     # TorchScript compiles all other properties; `is_init` is mmengine's.
     __jit_unused_properties__ = (
-        'stages',
-        'out_indices',
-        'num_used',
-        'out_channels',
-        'out_strides',
-        'deploy',
-        'is_init',
-    )
+        'stages', 'out_indices', 'out_channels', 'out_strides', 'deploy', 'is_init',
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -116,51 +112,35 @@ class MobileOne(BaseModule):
         self.arch = get_arch(arch)
         self.in_channels = check_integer('in_channels', in_channels, 1)
         self.frozen_stages = check_integer('frozen_stages', frozen_stages, -1, NUM_STAGES)
-        for name, flag in (
-            ('contract_dilation', contract_dilation),
-            ('norm_eval', norm_eval),
-            ('with_cp', with_cp),
-            ('use_se', use_se),
-            ('use_scale', use_scale),
-            ('use_identity', use_identity),
-            ('deploy', deploy),
-        ):
+        flags = (contract_dilation, norm_eval, with_cp, use_se, use_scale, use_identity, deploy)
+        for name, flag in zip(_FLAGS, flags, strict=True):
             if not isinstance(flag, bool):
                 raise TypeError(f'{name}: got {flag!r}; expected True or False')
-        self.norm_eval = norm_eval
+        self.norm_eval, self.contract_dilation = norm_eval, contract_dilation
         self.use_se, self.use_identity = use_se, use_identity
         self.strides, self.dilations = _strides_and_dilations(strides, dilations, output_stride)
-        self.contract_dilation = contract_dilation
         self.out_indices = out_indices
-        self.unit_cfg: dict[str, Any] = dict(
-            norm_cfg=_layer_cfg('norm_cfg', norm_cfg),
-            act_cfg=None if act_cfg is None else _layer_cfg('act_cfg', act_cfg),
-            with_cp=with_cp,
-            with_scale=use_scale,
-            deploy=deploy,
-        )
-        stem = self.arch.stem_channels
-        self.stage0 = MobileOneBlock(self.in_channels, stem, 3, stride=2, **self.unit_cfg)
+        self.unit_cfg = _unit_cfg(norm_cfg, act_cfg, with_cp, use_scale, deploy)
+        widths = (self.arch.stem_channels, *self.arch.channels)
+        self.stage0 = MobileOneBlock(self.in_channels, widths[0], 3, stride=2, **self.unit_cfg)
         for index in range(NUM_STAGES):
-            self.add_module(f'stage{index + 1}', self._make_stage(index))
+            self.add_module(
+                f'stage{index + 1}', self._make_stage(index, *widths[index : index + 2])
+            )
         self._freeze()
 
-    def _make_stage(self, index: int) -> nn.Sequential:
+    def _make_stage(self, index: int, in_channels: int, out_channels: int) -> nn.Sequential:
         """Build one stage: num_blocks times a depthwise 3x3 unit and a pointwise 1x1 unit."""
         arch = self.arch
-        in_channels = arch.channels[index - 1] if index else arch.stem_channels
-        out_channels = arch.channels[index]
+        num_plain = arch.num_blocks[index] - (arch.num_se_blocks[index] if self.use_se else 0)
         units = []
         for block in range(arch.num_blocks[index]):
             first = block == 0
-            se_blocks = arch.num_se_blocks[index] if self.use_se else 0
             dilation = self.dilations[index]
             if first and self.contract_dilation:
                 dilation = self.dilations[index - 1] if index else 1
             shared = dict(
-                num_convs=arch.num_conv_branches[index],
-                with_se=block >= arch.num_blocks[index] - se_blocks,
-                **self.unit_cfg,
+                num_convs=arch.num_conv_branches[index], with_se=block >= num_plain, **self.unit_cfg
             )
             # The first depthwise unit has no identity branch even with stride 1, because weights that
             # were trained with stride 2 have none and must fit.
@@ -174,12 +154,9 @@ class MobileOne(BaseModule):
                 with_identity=self.use_identity and not first,
                 **shared,
             )
+            with_identity = self.use_identity and in_channels == out_channels
             pointwise = MobileOneBlock(
-                in_channels,
-                out_channels,
-                1,
-                with_identity=self.use_identity and in_channels == out_channels,
-                **shared,
+                in_channels, out_channels, 1, with_identity=with_identity, **shared
             )
             units += [depthwise, pointwise]
             in_channels = out_channels
@@ -197,31 +174,21 @@ class MobileOne(BaseModule):
 
     @out_indices.setter
     def out_indices(self, value: int | str | Sequence[int | str]) -> None:
-        # Numbers of the stem (0) and the stages: TorchScript has no tuples of different types.
-        self._places = [0 if index == STEM else int(index) + 1 for index in _out_indices(value)]
+        # TorchScript has no tuples of different types.
+        self._places = _places_of(value)
         self._last = max(self._places)
-
-    @property
-    def num_used(self) -> int:
-        """Number of stages (the stem included) that the outputs need; the others are not run."""
-        return 1 + self._last
 
     @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of each output in the order of ``out_indices``."""
-        channels = self.arch.channels
-        return tuple(
-            self.arch.stem_channels if isinstance(index, str) else channels[index]
-            for index in self.out_indices
-        )
+        channels = (self.arch.stem_channels, *self.arch.channels)
+        return tuple(channels[place] for place in self._places)
 
     @property
     def out_strides(self) -> tuple[int, ...]:
         """Stride of each output relative to the input, in the order of ``out_indices``."""
         strides = list(accumulate(self.strides, mul, initial=2))  # 2 is the stride of the stem
-        return tuple(
-            strides[0 if isinstance(index, str) else index + 1] for index in self.out_indices
-        )
+        return tuple(strides[place] for place in self._places)
 
     @property
     def deploy(self) -> bool:
@@ -252,7 +219,7 @@ class MobileOne(BaseModule):
         for stage in self.stages[: self.frozen_stages + 1]:
             stage.eval().requires_grad_(False)
         # Unused stages exist only to hold weights; DDP would wait for their gradients.
-        for stage in self.stages[self.num_used :]:
+        for stage in self.stages[self._last + 1 :]:
             stage.requires_grad_(False)
         if self.norm_eval:
             for module in self.modules():
@@ -284,25 +251,31 @@ def _per_stage(name: str, value: Any, high: int | None = None) -> tuple[int, ...
     return tuple(check_integer(f'{name}[{i}]', v, 1, high) for i, v in enumerate(values))
 
 
-def _layer_cfg(name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or 'type' not in value:
-        raise TypeError(f"{name}: got {value!r}; expected a dict with the key 'type'")
-    return dict(value)
+def _unit_cfg(
+    norm_cfg: Any, act_cfg: Any, with_cp: bool, with_scale: bool, deploy: bool
+) -> dict[str, Any]:
+    """Return the arguments that all units share."""
+    for name, value in (('norm_cfg', norm_cfg), ('act_cfg', act_cfg)):
+        wrong = not isinstance(value, Mapping) or 'type' not in value
+        if wrong and not (name == 'act_cfg' and value is None):
+            raise TypeError(f"{name}: got {value!r}; expected a dict with the key 'type'")
+    return dict(
+        norm_cfg=norm_cfg, act_cfg=act_cfg, with_cp=with_cp, with_scale=with_scale, deploy=deploy
+    )
 
 
-def _out_indices(value: Any) -> tuple[int | str, ...]:
-    values = [value] if isinstance(value, str) or is_integer(value) else value
+def _places_of(out_indices: Any) -> list[int]:
+    """Return which modules the outputs come from: 0 is the stem, 1 to 4 are the stages."""
+    single = isinstance(out_indices, str) or is_integer(out_indices)
+    values = [out_indices] if single else out_indices
     expected = f"0 to {NUM_STAGES - 1} (or -{NUM_STAGES} to -1) or '{STEM}'"
     if not isinstance(values, Sequence) or not values:
-        raise TypeError(f'out_indices: got {value!r}; expected one or several of {expected}')
-    indices: list[int | str] = []
+        raise TypeError(f'out_indices: got {out_indices!r}; expected one or several of {expected}')
+    places = []
     for entry in values:
-        if entry == STEM:
-            indices.append(STEM)
-        elif is_integer(entry) and -NUM_STAGES <= entry < NUM_STAGES:
-            indices.append(int(entry) % NUM_STAGES)
-        else:
+        if entry != STEM and not (is_integer(entry) and -NUM_STAGES <= entry < NUM_STAGES):
             raise ValueError(f'out_indices: got {entry!r}; expected {expected}')
-    if len(set(indices)) < len(indices):
-        raise ValueError(f'out_indices: got {value!r}, which names a stage twice')
-    return tuple(indices)
+        places.append(0 if entry == STEM else int(entry) % NUM_STAGES + 1)
+    if len(set(places)) < len(places):
+        raise ValueError(f'out_indices: got {out_indices!r}, which names a stage twice')
+    return places

@@ -58,21 +58,8 @@ ARCHS: dict[str, Arch] = {
 }
 
 
-def squeeze_channels(channels: int, ratio: int = 16) -> int:
-    """Return the hidden width of squeeze-and-excitation.
-
-    ``channels // ratio``, rounded to the nearest multiple of 8, at least 8 and at most a tenth smaller,
-    as in mmpretrain; for S4 this is the paper's width.
-    """
-    hidden = max(8, (channels // ratio + 4) // 8 * 8)
-    return hidden if hidden >= 0.9 * (channels // ratio) else hidden + 8
-
-
 def get_arch(arch: str | Mapping[str, Any] | Arch) -> Arch:
-    """Return the size of a name, or check one that is given as a dict with the fields of :class:`Arch`.
-
-    A TypeError or ValueError names the field that is not allowed.
-    """
+    """Return the size of a name, or of a dict with the fields of :class:`Arch`, which is checked."""
     if isinstance(arch, Arch):
         return arch
     if isinstance(arch, str):

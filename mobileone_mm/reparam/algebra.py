@@ -65,12 +65,8 @@ def fuse_branches(
 ) -> tuple[Tensor, Tensor]:
     """Return kernel and bias (float64, CPU) of one convolution equal to the sum of the branches.
 
-    Args:
-        branches: At least one branch; smaller kernels are padded with zeros.
-        shape: (out, in / groups, k, k) of the fused kernel.
-
-    Raises:
-        ValueError: A norm cannot be fused, or a kernel contains NaN or Inf.
+    ``shape`` is (out, in / groups, k, k); smaller kernels are padded with zeros. A norm that cannot be
+    fused, and a kernel with NaN or Inf, are a ValueError.
     """
     kernel = torch.zeros(shape, dtype=torch.float64)
     bias = torch.zeros(shape[0], dtype=torch.float64)
@@ -111,7 +107,7 @@ def lift_kernel(
         kernel: Shape (out, in / groups, k, k), k odd; the bias has shape (out,).
         kinds: ``conv``, ``scale`` or ``identity`` for each branch in any order; at least one conv.
         eps: ε of the BN layers.
-        generator: Random generator of the differences.
+        generator: Of the differences.
     """
     if 'conv' not in kinds or not set(kinds) <= set(KINDS):
         raise ValueError(

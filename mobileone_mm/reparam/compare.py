@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map_only
 
 #: part of the greatest surrounding magnitude below which an output counts as close to 0
 FLOOR = 1e-3
 #: smallest divisor of a difference
 TINY = 1e-30
+_cloned = partial(tree_map_only, Tensor, torch.clone)
 
 
 @torch.no_grad()
@@ -28,22 +30,16 @@ def randomize_(module: nn.Module, seed: int = 0) -> nn.Module:
     range.
     """
     generator = torch.Generator().manual_seed(seed)
-
+    of_norms = dict(
+        weight=(0.1, 0.6), bias=(-0.3, 0.3), running_mean=(-0.5, 0.5), running_var=(0.5, 2.0)
+    )
     for child in module.modules():
-        if isinstance(child, _BatchNorm):
-            ranges = dict(
-                weight=(0.1, 0.6),
-                bias=(-0.3, 0.3),
-                running_mean=(-0.5, 0.5),
-                running_var=(0.5, 2.0),
-            )
-        else:
-            ranges = dict(bias=(-0.2, 0.2))
-            for tensor in child.parameters(recurse=False):
-                if tensor.ndim >= 2:
-                    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-                    tensor.copy_(noise / max(1, tensor[0].numel()) ** 0.5)
-        for name, (low, high) in ranges.items():
+        is_norm = isinstance(child, _BatchNorm)
+        for tensor in child.parameters(recurse=False):
+            if tensor.ndim >= 2:
+                noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+                tensor.copy_(noise / max(1, tensor[0].numel()) ** 0.5)
+        for name, (low, high) in (of_norms if is_norm else dict(bias=(-0.2, 0.2))).items():
             value = getattr(child, name, None)
             if isinstance(value, Tensor):
                 noise = torch.rand(value.shape, generator=generator, dtype=torch.float64)
@@ -109,10 +105,9 @@ def max_difference(first: Any, second: Any, floor: float = 0.0) -> tuple[float, 
 
 
 def scale_floor(*values: Any) -> float:
-    """Return the smallest scale by which a difference is divided, from what surrounds the output.
+    """Return the smallest scale of a difference, from the inputs of a unit or all outputs of a model.
 
-    That is the inputs of a unit, or all outputs of a model. An output close to 0 has no digits of its
-    own to compare.
+    An output close to 0 has no digits of its own to compare.
     """
     return FLOOR * greatest(values)
 
@@ -133,13 +128,14 @@ def unit_differences(
 
     def before(name: str, _: nn.Module, args: Any, kwargs: Any) -> None:
         # Copies, because a unit that begins with an activation may write into its input.
-        given[name].append((_cloned(args), _cloned(kwargs)))
+        given[name].append(_cloned((args, kwargs)))
 
     def after(name: str, _: nn.Module, __: Any, output: Any) -> None:
         args, kwargs = given[name].pop()
         if math.isinf(greatest(output)):
             return
-        got = others[name](*_cloned(args), **_cloned(kwargs))
+        copied_args, copied_kwargs = _cloned((args, kwargs))
+        got = others[name](*copied_args, **copied_kwargs)
         apart = unit_difference((args, kwargs), output, got)
         worst = found.get(name, (0.0, 0.0))
         found[name] = max(worst[0], apart[0]), max(worst[1], apart[1])
@@ -153,24 +149,11 @@ def unit_differences(
 
 
 def unit_difference(inputs: Any, expected: Any, got: Any) -> tuple[float, float]:
-    """Return the difference of two outputs of a unit with these inputs.
-
-    It is infinite where the outputs cannot be compared.
-    """
+    """Return the difference of two outputs of a unit; infinity if they cannot be compared."""
     try:
         return max_difference(expected, got, scale_floor(inputs))
     except ValueError:  # other shapes, or no tensors at all: nothing is proved
         return math.inf, math.inf
-
-
-def _cloned(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.clone()
-    if type(value) in (tuple, list):
-        return type(value)(_cloned(item) for item in value)
-    if type(value) is dict:
-        return {key: _cloned(item) for key, item in value.items()}
-    return value
 
 
 def value_difference(first: float, second: float) -> float:

@@ -59,28 +59,26 @@ def find_conv_norms(model: nn.Module) -> Found:
     pairs: list[ConvNorm] = []
     left: dict[str, str] = {}
     for name, norm in modules.items():
-        if not isinstance(norm, _BatchNorm):
-            continue
-        parent = name.rpartition('.')[0]
-        layer = _layer_before(modules[parent], norm) if name else 'is the whole model'
-        reason: str | None = layer
-        if layer in modules[parent]._modules:
-            reason = _obstacle(modules[parent]._modules[layer], norm)
-        if reason:
-            left[name] = reason
-        else:
-            pairs.append(ConvNorm(parent, f'{parent}.{layer}'.removeprefix('.'), name))
+        if isinstance(norm, _BatchNorm):
+            parent = name.rpartition('.')[0]
+            try:
+                layer = _layer_before(modules[parent], norm)
+                _check_foldable(modules[parent]._modules[layer], norm)
+            except ValueError as error:
+                left[name] = str(error).removeprefix('norm: ')
+            else:
+                pairs.append(ConvNorm(parent, f'{parent}.{layer}'.removeprefix('.'), name))
     return _without_shared(modules, pairs, left)
 
 
-def fold_norm(layer: nn.Module, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+def fold_norm(layer: Any, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Return kernel and bias (float64, CPU) of one layer equal to a layer and the BN after it.
 
     The layer is a convolution, a transposed convolution or a linear layer; the norm has running
     statistics and is in eval mode. What cannot be folded, or contains NaN or Inf, is a ValueError.
     """
     scale, shift = norm_to_affine(norm)
-    weight: Tensor = layer.weight.detach().cpu().double()  # type: ignore[operator,union-attr,assignment]
+    weight: Tensor = layer.weight.detach().cpu().double()
     if isinstance(layer, _ConvTransposeNd):
         # (in, out / groups, ...): the inputs of a group are connected to its outputs only.
         inputs, outputs = weight.shape[0] // layer.groups, weight.shape[1]
@@ -88,9 +86,7 @@ def fold_norm(layer: nn.Module, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
         factor = rows.reshape(weight.shape[0], outputs, *[1] * (weight.ndim - 2))
     else:
         factor = scale.reshape(-1, *[1] * (weight.ndim - 1))
-    bias = shift
-    if isinstance(layer.bias, Tensor):
-        bias = bias + layer.bias.detach().cpu().double() * scale
+    bias = shift if layer.bias is None else shift + layer.bias.detach().cpu().double() * scale
     weight = weight * factor
     if not (bool(torch.isfinite(weight).all()) and bool(torch.isfinite(bias).all())):
         raise ValueError('weight: contains NaN or Inf; the weights are corrupt')
@@ -102,8 +98,8 @@ def folded_tensors(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield names and values of the folded kernels and biases; the model is not changed.
 
-    The values have the dtype of the layer, or the given one; the arithmetic is always float64. A pair
-    that cannot be folded, and a value that overflows the dtype, are a ValueError.
+    They have the dtype of the layer, or the given one. A pair that cannot be folded, and a value that
+    overflows the dtype, are a ValueError.
     """
     for pair in pairs:
         layer: Any = model.get_submodule(pair.layer)
@@ -116,46 +112,42 @@ def folded_tensors(
 
 
 def _layer_before(parent: nn.Module, norm: _BatchNorm) -> str:
-    """Return the name of the child that the norm follows, or the reason why there is none."""
+    """Return the name of the child that the norm follows; a ValueError has the reason if none is."""
     children = parent._modules
+    if parent is norm:
+        raise ValueError('is the whole model')
     order = getattr(parent, 'order', None)
     if isinstance(order, (tuple, list)) and 'conv' in order and 'conv' in children:
-        place = list(order).index('norm')
-        before = list(order)[:place]
+        before = order[: order.index('norm')]
         if 'conv' not in before:
-            return 'precedes its convolution'
+            raise ValueError('precedes its convolution')
         if before[-1] != 'conv' and getattr(parent, 'with_activation', True):
-            return 'follows an activation'
+            raise ValueError('follows an activation')
         return 'conv'
-    names = list(children)
+    layers = [name for name, child in children.items() if isinstance(child, (_ConvNd, nn.Linear))]
     if isinstance(parent, nn.Sequential):
+        names = list(children)
         place = next(i for i, name in enumerate(names) if children[name] is norm)
-        if place and isinstance(children[names[place - 1]], (_ConvNd, nn.Linear)):
+        if place and names[place - 1] in layers:
             return names[place - 1]
-        return 'does not follow a convolution'
-    fitting = [
-        name
-        for name, child in children.items()
-        if isinstance(child, (_ConvNd, nn.Linear)) and _outputs(child) == norm.num_features
-    ]
+        raise ValueError('does not follow a convolution')
+    fitting = [name for name in layers if _outputs(children[name]) == norm.num_features]
     if len(fitting) == 1 and sum(isinstance(c, _BatchNorm) for c in children.values()) == 1:
         return fitting[0]
-    return 'does not follow a convolution of its own'
+    raise ValueError('does not follow a convolution of its own')
 
 
-def _obstacle(layer: nn.Module | None, norm: _BatchNorm) -> str | None:
-    """Return why this norm cannot be folded into this layer, or None."""
+def _check_foldable(layer: nn.Module | None, norm: _BatchNorm) -> None:
+    """Raise a ValueError with the reason if this norm cannot be folded into this layer."""
     if not isinstance(layer, (_ConvNd, nn.Linear)):
-        return f'follows a {type(layer).__name__}, which is not a plain convolution'
+        raise ValueError(f'follows a {type(layer).__name__}, which is not a plain convolution')
     if not isinstance(layer.weight, nn.Parameter) or layer._forward_pre_hooks:
-        return 'follows a layer whose weight is computed (spectral norm, parametrisation)'
+        raise ValueError(
+            'follows a layer whose weight is computed (spectral norm, parametrisation)'
+        )
     if _outputs(layer) != norm.num_features:
-        return 'precedes its convolution'
-    try:
-        norm_to_affine(norm)
-    except ValueError as error:
-        return str(error).removeprefix('norm: ')
-    return None
+        raise ValueError('precedes its convolution')
+    norm_to_affine(norm)
 
 
 def _without_shared(
@@ -180,5 +172,5 @@ def _without_shared(
     return Found(kept, left)
 
 
-def _outputs(layer: nn.Module) -> int:
-    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
+def _outputs(layer: Any) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels

@@ -22,11 +22,7 @@ class Branch(NamedTuple):
 
 @runtime_checkable
 class Reparameterizable(Protocol):
-    """A module whose branches are equal to one convolution in eval mode.
-
-    Fusing uses this protocol, not a class of this package, so that other re-parameterisable blocks
-    fuse with the same code.
-    """
+    """A module whose branches are equal to one convolution in eval mode, of any package."""
 
     deploy: bool
     training: bool

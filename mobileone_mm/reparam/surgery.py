@@ -31,9 +31,7 @@ def reparameterize_model(model: nn.Module, inplace: bool = False) -> nn.Module:
         inplace: Change the model itself and return it, instead of a copy.
 
     Raises:
-        TypeError: ``model`` is not a module.
-        ValueError: A block is in training mode (BN then uses the statistics of the batch, which no
-            fixed kernel can express), or its weights cannot be fused.
+        ValueError: A block is in training mode, or its weights cannot be fused.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f'model: got {type(model).__name__}; expected a torch.nn.Module')

@@ -173,9 +173,9 @@ def resume(cfg: Config, flags: Flags) -> None:
 def broken_files(cfg: Config, flags: Flags) -> None:
     """Replace the hosts' loading transforms by ones that continue after a broken file.
 
-    See :class:`~mobileone_mm.data.loading.LoadImage` for images and
-    :class:`~mobileone_mm.data.masks.LoadSegAnnotations` for mmseg's masks. Where the config names
-    these transforms itself, its ``on_error`` holds, except with ``stop_at_broken_images``.
+    Where the config names :class:`~mobileone_mm.data.loading.LoadImage` or
+    :class:`~mobileone_mm.data.masks.LoadSegAnnotations` itself, its ``on_error`` holds, except with
+    ``stop_at_broken_images``.
     """
     head = mapping(cfg.get('model')).get('decode_head')
     head = mapping(head[-1] if isinstance(head, (list, tuple)) and head else head)
@@ -205,9 +205,8 @@ def stored_outputs(cfg: Config, flags: Flags) -> None:  # noqa: ARG001
 def faster_transforms(cfg: Config, flags: Flags) -> None:  # noqa: ARG001
     """Replace transforms of mmpretrain by faster ones with the same result.
 
-    See :class:`~mobileone_mm.data.augmentations.RandomResizedCrop` and
-    :class:`~mobileone_mm.data.augmentations.RandAugment`. mmpretrain's AutoAugment stays: the one here
-    is another one, which respects ``hparams``.
+    See :mod:`mobileone_mm.data.augmentations`. mmpretrain's AutoAugment stays: the one here is another
+    one, which respects ``hparams``.
     """
     scopes = ('', 'mmpretrain.') if cfg.get('default_scope') == 'mmpretrain' else ('mmpretrain.',)
     for _, step in _steps(cfg, [f'{scope}{name}' for scope in scopes for name in FASTER]):

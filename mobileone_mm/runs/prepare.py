@@ -44,7 +44,6 @@ CHANGES: dict[str, Callable[[Config, Flags], None]] = {
 }  # fmt: skip
 #: changes without which a run has no folder, no weights, or weights that were never fitted
 _REQUIRED = ('work_dir', 'load_from', 'checks')
-_SHOWN = 100  # letters of the first change in the table
 #: packages of the hosts, in both distributions
 _PACKAGES = {
     'mmpretrain': 'mmpretrain or onedl-mmpretrain',
@@ -200,5 +199,5 @@ def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 def _short(done: list[str] | None) -> str:
     if done is None:
         return 'switched off'
-    first = done[0] if len(done[0]) <= _SHOWN else f'{done[0][: _SHOWN - 3]}...'
+    first = done[0] if len(done[0]) <= 100 else f'{done[0][:97]}...'
     return first + (f' (and {len(done) - 1} more)' if len(done) > 1 else '')

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import sys
+from unittest.mock import Mock
 
+import mmengine.fileio
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -15,10 +18,7 @@ from mobileone_mm.faults import user_fault
 
 
 def raising(error):
-    def main(argv=None):
-        raise error
-
-    return main
+    return Mock(side_effect=error)
 
 
 FULL = OSError(errno.ENOSPC, 'No space left on device', 'a/b.json')
@@ -87,23 +87,29 @@ class Failing(Dataset):
         return 1
 
     def __getitem__(self, index):
+        if isinstance(self.error, str):
+            mmengine.fileio.get(self.error)
         raise self.error
 
 
 @pytest.mark.parametrize(
     ('error', 'line'),
     [(InputError("image 'a.jpg' is cut off"), "image 'a.jpg' is cut off"),
-     (GONE, "'x.txt': no such file or folder"),
+     ('a.jpg', "'a.jpg': no such file or folder"),  # a host opens it
+     (FileNotFoundError(errno.ENOENT, 'No such file', 'a.jpg'), None),  # code of the user does
      (ZeroDivisionError('division by zero'), None)],
 )  # fmt: skip
-def test_errors_of_workers(error, line):
+def test_errors_of_workers(error, line, monkeypatch):
     """torch sends a worker's traceback home inside the message of the error."""
     batches = iter(DataLoader(Failing(error), num_workers=1))
-    with pytest.raises(type(error)) as caught:
+    with pytest.raises(FileNotFoundError if isinstance(error, str) else type(error)) as caught:
         next(batches)
     batches._shutdown_workers()  # now, not whenever the cycle with the traceback is collected
     assert 'Traceback' in str(caught.value)
     assert user_fault(caught.value) == line
+    if isinstance(error, FileNotFoundError):  # in a flag: no need to say where it is opened
+        monkeypatch.setattr(sys, 'argv', ['tool', 'a.jpg'])
+        assert user_fault(caught.value) == "'a.jpg': no such file or folder"
 
 
 def test_full_memory():

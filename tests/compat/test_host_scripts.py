@@ -32,16 +32,19 @@ def tool(host: str, name: str) -> Path:
     return script
 
 
-def run_both(python, host: str, config: str, folder: Path, env: dict, options: list[str]) -> str:
-    """Train an epoch and validate, then test the checkpoint; output of the latter."""
+def run(
+    python, host: str, config: str, folder: Path, env: dict, options: list[str], test=True
+) -> str:
+    """Train an epoch and validate, then test the checkpoint; output of the last program."""
     common = [ROOT / 'configs' / config, '--work-dir', folder]
     options = ['--cfg-options', *QUICK, *options]
     command = ('-m', 'mobileone_mm.compat')
-    trained = python(*command, tool(host, 'train'), *common, *options, env=env)
-    assert 'Epoch(val) [1]' in trained.stdout + trained.stderr
-    common.insert(1, folder / 'epoch_1.pth')
-    tested = python(*command, tool(host, 'test'), *common, *options, env=env)
-    return tested.stdout + tested.stderr
+    done = python(*command, tool(host, 'train'), *common, *options, env=env)
+    assert 'Epoch(val) [1]' in done.stdout + done.stderr
+    if test:
+        common.insert(1, folder / 'epoch_1.pth')
+        done = python(*command, tool(host, 'test'), *common, *options, env=env)
+    return done.stdout + done.stderr
 
 
 SCRATCH = [
@@ -50,16 +53,17 @@ SCRATCH = [
 ]
 
 
-def test_mmdet(tiny_coco: Path, tmp_path: Path, python):
+@pytest.mark.parametrize('test', [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_mmdet(tiny_coco: Path, tmp_path: Path, python, test: bool):
     options = [
         *SCRATCH,
         'train_cfg.max_epochs=1',
         'train_dataloader.dataset.times=1',
         'model.test_cfg.score_thr=0.0',  # an untrained net is sure of nothing
-        f'test_evaluator.outfile_prefix={tmp_path / "found"}',
+        f'{"test" if test else "val"}_evaluator.outfile_prefix={tmp_path / "found"}',
     ]
     env = {'COCO_ROOT': str(tiny_coco)}
-    output = run_both(python, 'mmdet', 'ssdlite_mobileone_s0_coco.py', tmp_path, env, options)
+    output = run(python, 'mmdet', 'ssdlite_mobileone_s0_coco.py', tmp_path, env, options, test)
     assert 'coco/bbox_mAP' in output
     found = json.loads((tmp_path / 'found.bbox.json').read_text())
     assert len(found) > 4
@@ -81,16 +85,20 @@ def most_overlap(boxes: torch.Tensor) -> float:
 
 
 @pytest.mark.slow
-def test_mmpretrain(tiny_imagenet: Path, tmp_path: Path, python):
-    env = {'IMAGENET_ROOT': str(tiny_imagenet)}
-    options = ['train_cfg.max_epochs=1']
-    output = run_both(python, 'mmpretrain', 'mobileone_s0_in1k.py', tmp_path, env, options)
-    assert 'accuracy/top1' in output
-
-
-@pytest.mark.slow
-def test_mmseg(tiny_voc: Path, tmp_path: Path, python):
-    env = {'VOC_ROOT': str(tiny_voc), 'VOC_TRAIN': 'train'}
-    options = [*SCRATCH, 'train_cfg.max_epochs=1']
-    output = run_both(python, 'mmseg', 'deeplabv3_mobileone_s0_voc.py', tmp_path, env, options)
-    assert 'mIoU' in output
+@pytest.mark.parametrize(
+    ('host', 'config', 'data', 'options', 'metric'),
+    [
+        (
+            'mmpretrain',
+            'mobileone_s0_in1k',
+            ('IMAGENET_ROOT', 'tiny_imagenet'),
+            [],
+            'accuracy/top1',
+        ),
+        ('mmseg', 'deeplabv3_mobileone_s0_voc', ('VOC_ROOT', 'tiny_voc'), SCRATCH, 'mIoU'),
+    ],
+)
+def test_other_hosts(host, config, data, options, metric, tmp_path: Path, python, request):
+    env = {data[0]: str(request.getfixturevalue(data[1])), 'VOC_TRAIN': 'train'}
+    options = [*options, 'train_cfg.max_epochs=1']
+    assert metric in run(python, host, f'{config}.py', tmp_path, env, options)

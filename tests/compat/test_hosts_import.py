@@ -11,7 +11,7 @@ import pytest
 for _host in ('mmpretrain', 'mmdet', 'mmseg'):
     pytest.importorskip(_host)
 
-HOSTS = ('mmpretrain.models', 'mmdet.models', 'mmdet.apis', 'mmseg.models', 'mmseg.apis')
+HOSTS = ('mmpretrain.models', 'mmdet.apis', 'mmseg.apis')
 
 
 def test_hosts_import_without_placeholders(python):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import mobileone_mm  # noqa: F401  isort: skip
 
+import sys
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from mobileone_mm.compat import late
 
 pytest.importorskip('mmpretrain')
 
 IMPORTS = """
-import {first}
 import mobileone_mm
-import mmpretrain.models, mmdet.models, mmseg.models
+import {hosts}
 from mmpretrain.utils.dependency import WITH_MULTIMODAL
 from mmpretrain.registry import MODELS
 model = MODELS.build(dict(type='mobileone_mm.MobileOne', arch='s0'))
@@ -52,19 +56,27 @@ def fake(folder: Path, number: str, names: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize('first', ['os', 'mmpretrain.utils.dependency'])
-def test_without_the_names_that_blip_imports(tmp_path: Path, first: str, python):
-    for host in ('mmdet', 'mmseg'):
-        pytest.importorskip(host)
-    found = python('-c', IMPORTS.format(first=first), path=[fake(tmp_path, '5.0.0', '')])
+def test_without_the_names_that_blip_imports(tmp_path: Path, python):
+    code = IMPORTS.format(hosts='mmpretrain.models')
+    found = python('-c', code, path=[fake(tmp_path, '5.0.0', '')])
     assert 'False MobileOne' in found.stdout
     assert 'multi-modal' in found.stdout
 
 
-def test_multimodal_models_stay_where_all_names_exist(tmp_path: Path, python):
-    code = 'import mobileone_mm; from mmpretrain.utils.dependency import WITH_MULTIMODAL as x; print(x)'
-    found = python('-c', code, path=[fake(tmp_path, '4.40.0', NAMES)])
-    assert found.stdout.splitlines()[-1] == 'True'
+@pytest.mark.parametrize('names', ['', NAMES])
+def test_what_is_imported_already_is_completed(tmp_path: Path, names: str, monkeypatch):
+    """Multimodal models stay where transformers has all names."""
+    dependency = ModuleType('mmpretrain.utils.dependency')
+    dependency.__file__ = find_spec('mmpretrain.utils.dependency').origin
+    dependency.WITH_MULTIMODAL = True
+    monkeypatch.setitem(sys.modules, dependency.__name__, dependency)
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'transformers']:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(fake(tmp_path, '4.40.0', names))
+    late.complete_imported()
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'transformers']:
+        monkeypatch.delitem(sys.modules, name)
+    assert dependency.WITH_MULTIMODAL is bool(names)
 
 
 def test_installed_transformers(python):
@@ -72,7 +84,9 @@ def test_installed_transformers(python):
         major = int(version('transformers').partition('.')[0])
     except PackageNotFoundError:
         pytest.skip('transformers is not installed; `make test-extras` installs it')
-    output = python('-c', IMPORTS.format(first='os')).stdout
+    output = python(
+        '-c', IMPORTS.format(hosts='mmpretrain.models, mmdet.models, mmseg.models')
+    ).stdout
     assert ' MobileOne' in output
     if major >= 5:
         assert 'False MobileOne' in output

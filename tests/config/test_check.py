@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from mobileone_mm.config.check import TOP_LEVEL_KEYS, check_keys, check_parts
+from mobileone_mm.config.check import TOP_LEVEL_KEYS, check_keys, check_parts, check_values
 from mobileone_mm.config.spelling import edit_distance, mistyped
 from mobileone_mm.config.tree import arguments_of
 from mobileone_mm.errors import InputError
@@ -14,15 +14,10 @@ from mobileone_mm.errors import InputError
 @pytest.mark.parametrize(
     ('a', 'b', 'distance'),
     [
-        ('', '', 0),
-        ('abc', 'abc', 0),
-        ('abc', '', 3),
-        ('train_cgf', 'train_cfg', 1),
-        ('kitten', 'sitting', 3),
-        ('hooks', 'hook', 1),
-        ('ca', 'abc', 3),
+        ('', '', 0), ('abc', 'abc', 0), ('abc', '', 3), ('train_cgf', 'train_cfg', 1),
+        ('kitten', 'sitting', 3), ('hooks', 'hook', 1), ('ca', 'abc', 3),
     ],
-)
+)  # fmt: skip
 def test_edit_distance(a, b, distance):
     assert edit_distance(a, b) == edit_distance(b, a) == distance
 
@@ -30,14 +25,10 @@ def test_edit_distance(a, b, distance):
 @pytest.mark.parametrize(
     ('name', 'meant'),
     [
-        ('default_hook', 'default_hooks'),
-        ('optim_wraper', 'optim_wrapper'),
-        ('modle', 'model'),
-        ('train_dataloader_cfg', None),
-        ('num_classes', None),
-        ('img_scale', None),
+        ('default_hook', 'default_hooks'), ('optim_wraper', 'optim_wrapper'), ('modle', 'model'),
+        ('train_dataloader_cfg', None), ('num_classes', None), ('img_scale', None),
     ],
-)
+)  # fmt: skip
 def test_mistyped(name, meant):
     assert mistyped(name, TOP_LEVEL_KEYS) == meant
 
@@ -55,12 +46,30 @@ def test_variables_of_public_configs_are_allowed(name):
     check_keys(Config({name: dict(), 'model': dict(type='X', test_cfg=dict(my_own=1))}))
 
 
+def check(part):
+    cfg = Config({'model': dict(type='X'), **part})
+    check_values(cfg)
+    check_keys(cfg)
+
+
 @pytest.mark.parametrize(
     ('part', 'said'),
     [
         (dict(log_level='INF'), "log_level: got 'INF'"),
         (dict(compile='yes'), "compile: got 'yes'"),
         (dict(optim_wrapper=dict(clip_grad=dict(max_nrm=1))), "clip_grad has no 'max_nrm'"),
+        (
+            dict(optim_wrapper=dict(paramwise_cfg=dict(norm_decay=0))),
+            "paramwise_cfg has no 'norm_decay'",
+        ),
+        (
+            dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'a.b': dict(lr_mul=1)}))),
+            r"reads 'optim_wrapper\.paramwise_cfg\.custom_keys\.a\.b\.lr_mul'",
+        ),
+        (
+            dict(custom_hooks=[dict(type='SwitchRecipeHook', schedule=[dict(los=1)])]),
+            r"custom_hooks\.0\.schedule\.0 has no 'los'",
+        ),
         (
             dict(model=dict(test_cfg=dict(nms=dict(iou_thresh=0.5)))),
             "test_cfg.nms has no 'iou_thresh'",
@@ -69,7 +78,7 @@ def test_variables_of_public_configs_are_allowed(name):
 )
 def test_what_would_fail_in_the_middle_of_a_run(part, said):
     with pytest.raises(InputError, match=said):
-        check_keys(Config({'model': dict(type='X'), **part}))
+        check(part)
 
 
 @pytest.mark.parametrize(
@@ -78,11 +87,14 @@ def test_what_would_fail_in_the_middle_of_a_run(part, said):
         dict(log_level='DEBUG', compile=dict(mode='default')),
         dict(log_level=20, compile=None),
         dict(optim_wrapper=dict(clip_grad=dict(type='value', clip_value=1))),
+        dict(optim_wrapper=dict(constructor='Own', paramwise_cfg=dict(own=1))),
+        dict(custom_hooks=[dict(type='Own', schedule=[dict(own=1)])]),
         dict(model=dict(test_cfg=dict(nms=dict(type='soft_nms', sigma=0.5)))),
+        dict(model=dict(test_cfg=dict(nms=dict(type='own_nms', own=1)))),
     ],
 )
 def test_what_the_hosts_take(part):
-    check_keys(Config({'model': dict(type='X'), **part}))
+    check(part)
 
 
 def test_a_default_hook_under_an_unknown_name():

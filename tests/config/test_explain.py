@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+
 import pytest
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import HOOKS, MODELS, DefaultScope
 
 from mobileone_mm.config.explain import config_faults
 from mobileone_mm.errors import InputError
+from mobileone_mm.faults import user_fault
+from mobileone_mm.training.runner import Runner
 
 BACKBONE = dict(type='mobileone_mm.MobileOne', arch='mu0')
+# A module of a user, in whose hooks the faults are.
+OWN = """
+from mmengine.hooks import Hook, LoggerHook
+
+class Body(Hook):
+    def __init__(self, alpha=1):
+        self.number = len(alpha)
+
+class Child(LoggerHook):
+    def __init__(self, beta=1, **kwargs):
+        super().__init__(**kwargs)
+
+class Reader(Hook):
+    def __init__(self, path='/no/other.txt'):
+        self.path = path
+
+    def before_run(self, runner):
+        open(self.path)
+"""
 
 
 def build(node, built, error=None):
@@ -49,3 +73,87 @@ def test_a_late_refusal_of_what_the_program_builds():
     cfg = Config(dict(model=BACKBONE))
     with pytest.raises(TypeError), config_faults(cfg, built=lambda: True):
         MODELS.build(dict(BACKBONE, unknown=1))
+
+
+@pytest.fixture
+def run_hook(tmp_path, monkeypatch):
+    """Build a hook of a user from a config and run it."""
+    (tmp_path / 'own_hooks.py').write_text(OWN)
+    spec = importlib.util.spec_from_file_location('own_hooks', tmp_path / 'own_hooks.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(kind, **settings):
+        cfg = Config(dict(custom_hooks=[dict(type=getattr(module, kind), **settings)]))
+        with config_faults(cfg):
+            HOOKS.build(cfg.custom_hooks[0]).before_run(None)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ('kind', 'settings', 'said'),
+    [
+        (
+            'Body',
+            dict(alpa=1),
+            "custom_hooks.0: Body has no argument 'alpa'; did you mean 'alpha'?",
+        ),
+        (
+            'Child',
+            dict(intervl=1),
+            "LoggerHook has no argument 'intervl'; did you mean 'interval'?",
+        ),
+        ('Reader', dict(path='/no/a.txt'), r"hooks.0.path: '/no/a.txt': no such file or folder$"),
+        ('Child', dict(interval=0), 'custom_hooks.0: Child: interval must be greater than 0'),
+    ],
+)
+def test_what_a_hook_of_the_user_refuses(kind, settings, said, run_hook):
+    """A wrong argument, also one for the host's base class, and a file that the config names."""
+    with pytest.raises(InputError, match=said):
+        run_hook(kind, **settings)
+
+
+@pytest.mark.parametrize(('kind', 'error'), [('Body', TypeError), ('Reader', FileNotFoundError)])
+def test_a_fault_inside_a_hook_of_the_user_keeps_its_place(kind, error, run_hook, monkeypatch):
+    with pytest.raises(error) as caught:
+        run_hook(kind)
+    assert user_fault(caught.value) is None
+    if kind == 'Reader':
+        monkeypatch.setattr(sys, 'argv', ['tool', '/no/other.txt'])
+        assert user_fault(caught.value) == "'/no/other.txt': no such file or folder"
+
+
+@pytest.mark.parametrize(
+    ('augments', 'said'),
+    [
+        ([dict(type='Mixp')], r"augments\.0\.type: 'Mixp' is unknown; did you mean 'Mixup'"),
+        (
+            dict(type='Mixup', alph=1),
+            "augments: Mixup has no argument 'alph'; did you mean 'alpha'",
+        ),
+        (dict(typ='Mixup'), "augments: has no 'type'; is 'typ' a typing error"),
+    ],
+)
+def test_mistyped_batch_augmentation(augments, said):
+    """The model reads ``train_cfg`` itself, so its registry raises with a text of several lines."""
+    pytest.importorskip('mmpretrain.models')
+    model = dict(type='ImageClassifier', backbone=BACKBONE, train_cfg=dict(augments=augments))
+    cfg = Config(dict(model=model))
+    with (
+        DefaultScope.overwrite_default_scope('mmpretrain'),
+        pytest.raises(InputError, match=rf'^model\.train_cfg\.{said}') as caught,
+        config_faults(cfg),
+    ):
+        MODELS.build(cfg.model)
+    assert len(str(caught.value)) < 120
+
+
+def test_a_refusal_of_the_data_loader():
+    """No registry builds it; the innermost one builds the loop of ``train_cfg``."""
+    loader = dict(num_workers=0, persistent_workers=True, sampler=dict(type='DefaultSampler'))
+    loaders = {f'{part}_dataloader': dict(loader, dataset=[part]) for part in ('train', 'val')}
+    cfg = Config(dict(loaders, train_cfg=dict(type='X')))
+    said = '^val_dataloader: DataLoader: persistent_workers'
+    with pytest.raises(InputError, match=said), config_faults(cfg):
+        Runner.build_dataloader(cfg.val_dataloader, seed=0)

@@ -150,25 +150,24 @@ def test_voc_as_downloaded(monkeypatch, tiny_voc):
     assert len(dataset.metainfo['classes']) == 21
 
 
-@pytest.mark.parametrize('folder', ['coco_voc21', 'VOCdevkit/VOC2012'])
-def test_real_voc_layout(folder, real_data, monkeypatch):
+@pytest.mark.parametrize(
+    ('name', 'variable', 'folder', 'classes'),
+    [
+        (SEGMENTOR, 'VOC_ROOT', 'coco_voc21', 21),
+        (SEGMENTOR, 'VOC_ROOT', 'VOCdevkit/VOC2012', 21),
+        # Label 0 of the files is ignored; 1 to 150 become 0 to 149.
+        ('deeplabv3_mobileone_s0_ade20k', 'ADE_ROOT', 'ADEChallengeData2016', 150),
+    ],
+)
+def test_real_masks(name, variable, folder, classes, real_data, monkeypatch):
     monkeypatch.setenv('VOC_TRAIN', 'train')
-    monkeypatch.setenv('VOC_ROOT', str(real_data / folder))
-    cfg = load(SEGMENTOR)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        sample = DATASETS.build(loader.dataset)[0]['data_samples']
-        assert set(sample.gt_sem_seg.data.unique().tolist()) <= {*range(21), 255}
-
-
-def test_real_ade_layout(real_data, monkeypatch):
-    """Label 0 of the files is ignored; 1 to 150 become 0 to 149."""
-    monkeypatch.setenv('ADE_ROOT', str(real_data / 'ADEChallengeData2016'))
-    cfg = load('deeplabv3_mobileone_s0_ade20k')
+    monkeypatch.setenv(variable, str(real_data / folder))
+    cfg = load(name)
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         dataset = DATASETS.build(loader.dataset)
-        assert len(dataset.metainfo['classes']) == 150
+        assert len(dataset.metainfo['classes']) == classes
         labels = set(dataset[0]['data_samples'].gt_sem_seg.data.unique().tolist())
-        assert labels <= {*range(150), 255}
+        assert labels <= {*range(classes), 255}
 
 
 # Options
@@ -219,14 +218,11 @@ def test_options_of_a_small_detector():
     assert (schedulers[0].end, schedulers[1].end, schedulers[1].T_max) == (20, 120, 120)
 
 
-def test_without_delete_the_options_of_both_optimizers_mix():
-    """Why the schedule's docstring names ``_delete_``: AdamW knows no momentum."""
+def test_options_of_lists_and_hooks():
+    # Why the schedule's docstring names ``_delete_``: AdamW knows no momentum.
     cfg = load(DETECTOR, 'optim_wrapper.optimizer.type=AdamW')
     with pytest.raises(TypeError, match='momentum'):
         build_optim_wrapper(net(), cfg.optim_wrapper)
-
-
-def test_options_of_lists_and_hooks():
     cfg = load(CLASSIFIER, 'custom_hooks.0.momentum=0.1', 'model.head.num_classes=10')
     assert cfg.custom_hooks[0] == dict(
         type='EMAHook', momentum=0.1, update_buffers=True, priority='ABOVE_NORMAL'
@@ -278,13 +274,13 @@ def test_imagenet_schedule():
 
 
 @pytest.mark.parametrize(
-    ('name', 'rate', 'warm_up', 'epochs'), [(DETECTOR, 0.05, 4500, 40), (SEGMENTOR, 9e-4, 500, 50)]
+    ('name', 'rate', 'warm_up', 'epochs', 'length'),
+    [(DETECTOR, 0.05, 4500, 40, 125), (SEGMENTOR, 9e-4, 500, 50, 50)],
 )
-def test_warm_up_and_cosine(name, rate, warm_up, epochs):
+def test_warm_up_and_cosine(name, rate, warm_up, epochs, length):
     cfg = load(name)
     assert cfg.train_cfg.max_epochs == epochs
     optim, groups = groups_of(cfg)
-    length = 200
     schedulers = schedulers_of(cfg, optim, length)
     for step in range(epochs * length):
         if step % 250 == 0:
@@ -295,12 +291,6 @@ def test_warm_up_and_cosine(name, rate, warm_up, epochs):
             )
         advance(optim, schedulers)
     assert groups['0.weight']['lr'] < 1e-3 * rate + 2e-6
-
-
-@pytest.mark.parametrize('name', [CLASSIFIER, DETECTOR, SEGMENTOR])
-def test_batch_of_the_recipe(name):
-    cfg = load(name)
-    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
 
 
 # Mistyped options
@@ -388,6 +378,7 @@ def test_mistyped_key(name, option):
 def test_unchanged_parts_build(name):
     """The slips above fail by their keys, not because the parts cannot be built."""
     cfg = load(name)
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
     for part in ('model', 'default_hooks', 'custom_hooks', 'optim_wrapper', 'param_scheduler',
                  'val_evaluator', 'val_dataloader.dataset.pipeline'):  # fmt: skip
         if part in cfg or 'pipeline' in part:

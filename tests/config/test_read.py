@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 import pytest
 from mmengine.config import Config
 
+from mobileone_mm.config.options import ConfigOptions
 from mobileone_mm.config.read import load_config
 from mobileone_mm.errors import InputError
 
 CONFIG = """
-model = dict(type='X', backbone=dict(arch='s0', depths=[1, 2]), neck=None,
+model = dict(type='X', backbone=dict(arch='s0', depths=[1, 2]), neck=None, file='x',
              steps=[dict(type='X', x=1), dict(type='Y', y=2)])
 """
+
+
+def at(node, path):
+    for key in path.split('.'):
+        node = node[int(key)] if key.isdigit() else node[key]
+    return node
 
 
 @pytest.fixture
@@ -26,31 +34,21 @@ def load(tmp_path):
 @pytest.mark.parametrize(
     'name',
     [
-        'model.backbone.arch',
-        'model.backbone.frozen_stages',
-        'model.steps.1.y',
-        'model.backbone.init_cfg.checkpoint',
-        'work_dir',
+        'model.backbone.arch', 'model.backbone.frozen_stages', 'model.steps.1.y',
+        'model.backbone.init_cfg.checkpoint', 'work_dir',
     ],
-)
+)  # fmt: skip
 def test_options_that_are_allowed(name, load):
-    node = load(**{name: 1})
-    for key in name.split('.'):
-        node = node[int(key)] if key.isdigit() else node[key]
-    assert node == 1
+    assert at(load(**{name: 1}), name) == 1
 
 
 @pytest.mark.parametrize(
     'name',
     [
-        'model.backbon.arch',
-        'model.backbone.depths.2',
-        'model.backbone.arch.x',
-        'my_variable',
-        'modl.x',
-        'model.steps.7._delete_',
+        'model.backbon.arch', 'model.backbone.depths.2', 'model.backbone.arch.x', 'my_variable',
+        'modl.x', 'model.steps.7._delete_',
     ],
-)
+)  # fmt: skip
 def test_options_that_are_not(name, load):
     with pytest.raises(InputError, match='--cfg-options'):
         load(**{name: 1})
@@ -107,3 +105,51 @@ def test_custom_imports_beside_the_config(tmp_path, monkeypatch):
     path.write_text(CONFIG + "custom_imports = dict(imports=['elsewhere.hooks'])\n")
     with pytest.raises(InputError, match="'elsewhere'; add the folder that has it"):
         load_config(path)
+
+
+def parsed(*words):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
+    return parser.parse_args(['--cfg-options', *words]).cfg_options
+
+
+@pytest.mark.parametrize(
+    ('word', 'value'),
+    [
+        ('load_from=/data/a,b.pth', '/data/a,b.pth'),
+        ('work_dir=runs/1,2', 'runs/1,2'),
+        ('model.file=/data/a,b.pth', '/data/a,b.pth'),
+        ('model.neck=/data/a,b', ['/data/a', 'b']),
+        ('model.neck=1,2', [1, 2]),
+        ('model.file=a,b', ['a', 'b']),
+        ('model.file=[/a,/b]', ['/a', '/b']),
+        ('model.backbone.depths=/a,/b', ['/a', '/b']),
+    ],
+)
+def test_a_path_with_a_comma_is_one_string(word, value, load):
+    """Where the config has a string; elsewhere commas make a list, as in mmengine."""
+    node = at(load(parsed(word)), word.partition('=')[0])
+    assert node == value
+    assert type(node) is type(value)
+
+
+def test_a_file_with_a_comma_that_exists(load, tmp_path):
+    (tmp_path / 'a,b.pth').touch()
+    assert load(parsed(f'model.neck={tmp_path}/a,b.pth')).model.neck == f'{tmp_path}/a,b.pth'
+
+
+@pytest.mark.parametrize(
+    ('name', 'said'),
+    [
+        ('custom_hooks', r'^custom_hooks: got .*; expected a list of dicts, .*\[dict\(type='),
+        ('model.steps', r'^--cfg-options model\.steps: got a dict, .* is a list; .*\[dict\(type='),
+    ],
+)
+def test_a_dict_in_the_place_of_a_list(name, said, load):
+    with pytest.raises(InputError, match=said) as caught:
+        load({name: dict(type='EMAHook')})
+    assert '\n' not in str(caught.value)
+
+
+def test_an_item_of_a_list_by_its_number(load):
+    assert load({'model.steps': {'1': dict(y=5)}}).model.steps[1].y == 5

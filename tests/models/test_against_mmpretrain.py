@@ -13,14 +13,23 @@ STAGES = (0, 1, 2, 3)
 
 
 @pytest.mark.parametrize('arch', ['s0', 's1', 's2', 's3', 's4'])
-def test_five_sizes(arch):
+@pytest.mark.parametrize('deploy', [False, True])
+def test_keys_and_shapes_of_five_sizes(arch, deploy):
+    with torch.device('meta'):
+        theirs = reference.MobileOne(arch, out_indices=STAGES, deploy=deploy).state_dict()
+        ours = MobileOne(arch, out_indices=STAGES, deploy=deploy).state_dict()
+    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
+
+
+@pytest.mark.parametrize('arch', ['s0', 's4'])  # four branches, and squeeze-and-excitation
+def test_function(arch):
     theirs = randomize_(reference.MobileOne(arch, out_indices=STAGES), seed=7).double()
     ours = MobileOne(arch, out_indices=STAGES).double()
     ours.load_state_dict(theirs.state_dict(), strict=True)
     theirs.load_state_dict(ours.state_dict(), strict=True)
     theirs.eval()  # returns None in mmpretrain
     ours.eval()
-    x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    x = torch.randn(2, 3, 32, 64, dtype=torch.float64)
     with torch.no_grad():
         expected = theirs(x)
         assert max_difference(expected, ours(x))[1] < 1e-12

@@ -10,7 +10,7 @@ from torch import nn
 
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.models import MobileOneBlock
-from mobileone_mm.reparam import Reparameterizable
+from mobileone_mm.reparam import Branch, Reparameterizable
 from mobileone_mm.reparam.compare import max_difference, randomize_
 
 TINY = dict(
@@ -149,20 +149,14 @@ def test_another_block_fuses_by_the_protocol():
             return self.conv(x) if self.deploy else self.bn(self.conv(x)) + self.skip(x)
 
         def reparam_branches(self):
-            return [(self.bn, self.conv.weight), (self.skip, None)]
+            return [Branch(self.bn, self.conv.weight), Branch(self.skip, None)]
 
         def switch_to_deploy(self, weight, bias):
             self.conv = nn.Conv2d(4, 4, 3, padding=1)
             self.conv.weight, self.conv.bias = nn.Parameter(weight), nn.Parameter(bias)
             self.deploy = True
 
-    from mobileone_mm.reparam import Branch
-
-    class Named(Foreign):
-        def reparam_branches(self):
-            return [Branch(*pair) for pair in super().reparam_branches()]
-
-    model = randomize_(nn.Sequential(Named()), 5).double().eval()
+    model = randomize_(nn.Sequential(Foreign()), 5).double().eval()
     assert isinstance(model[0], Reparameterizable)
     x = image(channels=4)
     with torch.no_grad():

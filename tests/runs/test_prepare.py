@@ -119,27 +119,15 @@ def test_order():
         assert order.index(first) < order.index(second)
 
 
-def test_home(tmp_path, monkeypatch):
-    for name in ('HOME', 'USERPROFILE'):
-        monkeypatch.setenv(name, str(tmp_path))
-    cfg = Config(dict())
-    changes.work_dir(cfg, Flags(work_dir='~/run'))
-    assert cfg.work_dir == str(tmp_path / 'run')
-
-
 @pytest.mark.parametrize('own', [None, 5])
 def test_resume_takes_the_seed_that_was_drawn(own, tmp_path):
     torch.save({'meta': {'iter': 3, 'epoch': 1, 'seed': 77}, 'state_dict': {}}, tmp_path / 'a.pth')
     cfg = Config(dict(work_dir=str(tmp_path), randomness=dict(seed=own)))
+    changes.resume(cfg, Flags(resume='auto'))  # no checkpoint has the name of a run's
+    assert (cfg.load_from, cfg.resume) == (None, False)
     changes.resume(cfg, Flags(resume=str(tmp_path / 'a.pth')))
     assert (cfg.load_from, cfg.resume) == (str(tmp_path / 'a.pth'), True)
     assert cfg.randomness.seed == (own or 77)
-
-
-def test_nothing_to_resume(tmp_path):
-    cfg = Config(dict(work_dir=str(tmp_path)))
-    changes.resume(cfg, Flags(resume='auto'))
-    assert (cfg.load_from, cfg.resume) == (None, False)
 
 
 @pytest.mark.parametrize('stop', [False, True])
@@ -180,22 +168,24 @@ def test_workers_that_are_not_there(monkeypatch):
     assert cfg.train_dataloader.pin_memory is False
 
 
-def test_auto_scale_lr():
-    cfg = Config(dict(auto_scale_lr=dict(base_batch_size=64)))
-    changes.auto_scale_lr(cfg, Flags(auto_scale_lr=True))
-    assert cfg.auto_scale_lr.enable is True
-    with pytest.raises(InputError, match='--auto-scale-lr'):
-        changes.auto_scale_lr(Config(dict()), Flags(auto_scale_lr=True))
-
-
-def test_tensorboard_adds_what_is_missing():
+def test_changes_of_single_flags(tmp_path, monkeypatch):
+    for name in ('HOME', 'USERPROFILE'):
+        monkeypatch.setenv(name, str(tmp_path))
     hook = dict(type='mobileone_mm.PredictionSamplesHook', num=3)
     backend = dict(type='TensorboardVisBackend')
     visualizer = dict(type='Visualizer', vis_backends=[backend])
-    cfg = Config(dict(visualizer=visualizer, custom_hooks=[hook]))
-    changes.tensorboard(cfg, Flags(tensorboard=True))
-    assert cfg.visualizer.vis_backends == [backend]
+    cfg = Config(
+        dict(visualizer=visualizer, custom_hooks=[hook], auto_scale_lr=dict(base_batch_size=64))
+    )
+    flags = Flags(work_dir='~/run', tensorboard=True, auto_scale_lr=True)
+    for change in (changes.work_dir, changes.tensorboard, changes.auto_scale_lr):
+        change(cfg, flags)
+    assert cfg.work_dir == str(tmp_path / 'run')
+    assert cfg.visualizer.vis_backends == [backend]  # only what is missing is added
     assert cfg.custom_hooks == [hook, dict(type='mobileone_mm.ScheduleLogHook')]
+    assert cfg.auto_scale_lr.enable is True
+    with pytest.raises(InputError, match='--auto-scale-lr'):
+        changes.auto_scale_lr(Config(dict()), flags)
 
 
 @pytest.mark.parametrize(

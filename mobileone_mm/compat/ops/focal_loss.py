@@ -13,15 +13,10 @@ from .compiled import at_least_float
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Fill ``output`` (N, C) with the loss of each logit.
+    """Fill ``output`` (N, C) with the loss of each logit in ``input`` (N, C).
 
-    Args:
-        input: (N, C) logits.
-        target: (N,) int64 class; anything outside 0 to C - 1 is background.
-        weight: (C,) factor of each target's class, or empty. Background has factor 1.
-        output: (N, C), filled in place.
-        gamma: Exponent of the modulating factor.
-        alpha: Share of the positives.
+    ``target`` (N,) are classes; anything outside 0 to C - 1 is background. ``weight`` (C,) are factors
+    of each target's class, or empty; background has factor 1.
     """
     output.copy_(_loss(at_least_float(input), target, weight, gamma, alpha))
 

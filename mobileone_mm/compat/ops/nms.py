@@ -19,15 +19,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
 
     A box is dropped if a kept box of higher score (or of equal score and lower index) overlaps it
     by an IoU strictly greater than ``iou_threshold``. As in mmcv, the threshold is a float32.
-
-    Args:
-        boxes: (N, 4) corners x1, y1, x2, y2; half types are computed in float32.
-        scores: (N,).
-        iou_threshold: Overlap above which the lower box is dropped.
-        offset: Added to every width and height, 0 or 1; torchvision's operator has only 0.
-
-    Returns:
-        (K,) int64, on the device of ``boxes``.
+    ``boxes`` (N, 4) are corners x1, y1, x2, y2; half types are computed in float32. ``offset`` (0 or 1)
+    is added to every width and height; torchvision's operator has only 0.
     """
     threshold = torch.tensor(iou_threshold, dtype=torch.float32).item()
     boxes, scores = at_least_float(boxes), at_least_float(scores)
@@ -118,3 +111,18 @@ def _settle(drops: Tensor) -> Tensor:
         if torch.equal(again, kept):
             return kept
         kept = again
+
+
+def declare_for_torchvision() -> torch.library.Library:
+    """Declare and implement the operators without which torchvision cannot be imported.
+
+    Their schemas are in its compiled library. The operators exist as long as the result.
+    """
+    library = torch.library.Library('torchvision', 'FRAGMENT')
+    for name in ('nms', 'qnms'):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+            if name == 'nms':
+                for device in ('CPU', 'CUDA'):
+                    library.impl(name, greedy, device)
+    return library

@@ -21,11 +21,11 @@ _MAX_POOL = 0
 
 
 class Grid(NamedTuple):
-    """Bins of a RoI and the sample points in them."""
+    """Bins of a RoI and the sample points in them, in torchvision's order."""
 
+    spatial_scale: float  # feature pixels per image pixel
     aligned_height: int  # rows of bins
     aligned_width: int  # columns of bins
-    spatial_scale: float  # feature pixels per image pixel
     sampling_ratio: int  # points per bin and direction; 0 takes one for each pixel begun
     aligned: bool  # shift by half a pixel, and allow RoIs smaller than one pixel
 
@@ -40,26 +40,20 @@ def roi_align_forward(
     pool_mode: int,
     **settings: Any,
 ) -> None:
-    """Fill ``output`` with the pooled features.
+    """Fill ``output`` (R, C, I, J) with the pooled features of ``input`` (B, C, H, W).
 
-    Args:
-        input: (B, C, H, W) features.
-        rois: (R, 5) rows image index, x1, y1, x2, y2 in the coordinates of the image.
-        output: (R, C, I, J), as ``argmax_y`` and ``argmax_x`` for maxima, which receive the
-            coordinates of the sample points, -1 where a bin has none.
-        pool_mode: 0 for the maximum of a bin's points, 1 for their mean.
-        settings: The fields of :class:`Grid`.
-
-    Raises:
-        ValueError: For RoIs that are not finite, or of negative size with ``aligned``; torchvision's
-            operator does not check this on a GPU.
+    ``rois`` (R, 5) are rows of image index, x1, y1, x2, y2 in the coordinates of the image, and
+    ``settings`` the fields of :class:`Grid`. ``pool_mode`` 0 takes the maximum of a bin's points, 1 the
+    mean. For maxima, ``argmax_y`` and ``argmax_x`` (R, C, I, J) receive the coordinates of the points,
+    -1 where a bin has none. RoIs that are not finite, or of negative size with ``aligned``, are a
+    ValueError; torchvision's operator does not check this on a GPU.
     """
     features, grid = at_least_float(input), Grid(**settings)
     rois = rois.to(features.dtype)
     if pool_mode == _MAX_POOL:
         _fill_maxima(features, rois, grid, output, argmax_y, argmax_x)
     elif _use_compiled('roi_align', rois, grid):
-        output.copy_(torch.ops.torchvision.roi_align(features, rois, *_ordered(grid)))
+        output.copy_(torch.ops.torchvision.roi_align(features, rois, *grid))
     else:
         _fill_means(features, rois, grid, output)
 
@@ -82,18 +76,11 @@ def roi_align_backward(
     elif not torch.are_deterministic_algorithms_enabled() and _use_compiled(
         '_roi_align_backward', rois, grid
     ):
-        *sizes, ratio, aligned = _ordered(grid)
         grad_input += torch.ops.torchvision._roi_align_backward(
-            grad, rois, *sizes, *grad_input.shape, ratio, aligned
+            grad, rois, *grid[:3], *grad_input.shape, *grid[3:]
         )
     else:
         _add_grad_of_means(grad, rois, grid, grad_input)
-
-
-def _ordered(grid: Grid) -> tuple[float, int, int, int, bool]:
-    """Return the settings in the order of torchvision."""
-    height, width, scale, ratio, aligned = grid
-    return float(scale), int(height), int(width), int(ratio), bool(aligned)
 
 
 def _use_compiled(name: str, rois: Tensor, grid: Grid) -> bool:

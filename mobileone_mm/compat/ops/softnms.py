@@ -21,24 +21,14 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Return the indices of the boxes in the order in which they are picked; fill ``dets``.
+    """Return the indices (K,) of the boxes (N, 4) in the order in which they are picked.
 
-    The best box is picked, the scores of the others decay by their overlap with it, and boxes below
-    ``min_score`` leave. Boxes of equal score come in the order of mmcv's kernel, which moves the
-    last box into the place of one that leaves.
-
-    Args:
-        boxes: (N, 4) corners x1, y1, x2, y2.
-        scores: (N,).
-        dets: (N, 5); its first K rows receive the boxes and their decayed scores.
-        iou_threshold: Overlap from which on the naive and the linear method act.
-        sigma: Width of the Gaussian method.
-        min_score: Score below which a box leaves.
-        method: 0 naive (score becomes 0), 1 linear (times 1 - IoU), 2 Gaussian.
-        offset: Added to every width and height, 0 or 1.
-
-    Returns:
-        (K,) int64.
+    The first K rows of ``dets`` (N, 5) receive the boxes and their decayed scores. The best box is
+    picked, the scores of the others decay by their overlap with it, and boxes below ``min_score``
+    leave. Boxes of equal score come in the order of mmcv's kernel, which moves the last box into the
+    place of one that leaves. From ``iou_threshold`` on, ``method`` 0 (naive) makes a score 0 and 1
+    (linear) multiplies it by 1 - IoU; 2 is Gaussian with the width ``sigma``. ``offset`` (0 or 1) is
+    added to every width and height.
     """
     sides = with_area(boxes.detach(), offset)
     left = scores.detach().to(sides.dtype).clone()
