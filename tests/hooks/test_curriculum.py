@@ -34,6 +34,7 @@ PHASES = """[
 SIDES = [32, 48, 48, 64]
 STRENGTH = '[dict(begin=0, strength=0.5), dict(begin=1, strength=1.0)]'
 SIZES = '[dict(begin=0, resolution=32), dict(begin=1, resolution=48)]'
+WHOLE = 'train_dataloader.update(batch_size=4)\n'  # two iterations in an epoch
 WORKERS = 'train_dataloader.update(num_workers=2, persistent_workers=True, prefetch_factor=4)\n'
 
 
@@ -103,14 +104,16 @@ def test_it_switches(loader, tiny_config, tool, probe, tmp_path, capfd):
 
 
 def test_in_proportion_and_with_accumulation(tiny_config, tool, probe, tmp_path):
-    """The run trains 4 of 40 epochs; the optimizer steps once in four iterations."""
+    """The run trains 4 of 40 epochs; the optimizer steps once in two epochs."""
     phases = [dict(begin=b, resolution=r) for b, r in ((0, 32), (10, 48), (30, 64))]
     config = tiny_config(
         'cls',
-        curriculum(phases, probe, total=40) + 'optim_wrapper.update(accumulative_counts=4)\n',
+        curriculum(phases, probe, total=40)
+        + 'optim_wrapper.update(accumulative_counts=4)\n'
+        + WHOLE,
     )
     assert tool('train', config, '--work-dir', tmp_path / 'run', '--no-validate') == 0
-    assert [batch.shape[-1] for _, batch in BatchProbe.seen[::4]] == SIDES
+    assert [batch.shape[-1] for _, batch in BatchProbe.seen[::2]] == SIDES
 
 
 @pytest.mark.slow
@@ -139,10 +142,10 @@ class StopInPhase(Hook):
 def test_resume_in_the_middle_of_a_phase(tiny_config, tool, tmp_path, monkeypatch, capfd):
     """A run that is stopped in the second phase and resumed ends like the uninterrupted run."""
     more = "dict(type='mmengine.EMAHook', momentum=0.1), dict(type='mmengine.StopInPhase')"
-    config = tiny_config('cls', curriculum(more=more) + WORKERS)
+    config = tiny_config('cls', curriculum(more=more) + WORKERS + WHOLE)
     whole, broken = tmp_path / 'whole', tmp_path / 'broken'
     assert tool('train', config, '--work-dir', whole, '--no-validate') == 0
-    monkeypatch.setattr(StopInPhase, 'after', 9)
+    monkeypatch.setattr(StopInPhase, 'after', 4)
     assert tool('train', config, '--work-dir', broken, '--no-validate') == 130
     monkeypatch.setattr(StopInPhase, 'after', None)
     assert (broken / 'epoch_2.pth').exists()

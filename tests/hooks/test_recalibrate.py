@@ -166,7 +166,7 @@ def test_frozen_stages_stay():
 ENDLESS = """
 custom_hooks = [dict(type='mobileone_mm.RecalibrateHook', num_batches=2)]
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=3, val_interval=3)
-train_dataloader = dict(batch_size=4, sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))
+train_dataloader.update(sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))
 param_scheduler = []
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3))
 """
