@@ -27,23 +27,14 @@ TARGET = 0.7
 
 
 class Job(NamedTuple):
-    """One demo.
+    """One demo."""
 
-    Attributes:
-        config: The config to train.
-        layout: Layout of the drawn data, a key of ``LAYOUTS``.
-        metric: Metric that must reach ``TARGET``.
-        best: Its best value.
-        train_options: ``--cfg-options`` of training, which shorten the schedule for two cores.
-        test_options: ``--cfg-options`` of training, testing and conversion.
-    """
-
-    config: str
-    layout: str
-    metric: str
-    best: float
-    train_options: tuple[str, ...]
-    test_options: tuple[str, ...] = ()
+    config: str  # to train
+    layout: str  # of the drawn data, a key of LAYOUTS
+    metric: str  # must reach TARGET
+    best: float  # value of the metric
+    train_options: tuple[str, ...]  # --cfg-options, which shorten the schedule for two cores
+    test_options: tuple[str, ...] = ()  # --cfg-options of training, test and conversion
 
 
 # No ImageNet weights: the demo needs no network.

@@ -56,19 +56,12 @@ class Instance(NamedTuple):
 
 
 class DrawnImage(NamedTuple):
-    """A complete image.
+    """A complete image."""
 
-    Attributes:
-        image: RGB, uint8 (size, size, 3).
-        names: Classes of its objects, from back to front.
-        owner: Number of the object of each pixel from 1, and 0 for the background, uint8 (size, size).
-        stuff: ADE20K's index of the background, uint8 (size, size).
-    """
-
-    image: np.ndarray
-    names: list[str]
-    owner: np.ndarray
-    stuff: np.ndarray
+    image: np.ndarray  # RGB, uint8 (size, size, 3)
+    names: list[str]  # classes of the objects, from back to front
+    owner: np.ndarray  # number of the object of each pixel from 1; 0 is background; uint8
+    stuff: np.ndarray  # ADE20K's index of the background, uint8 (size, size)
 
     @property
     def instances(self) -> list[Instance]:

@@ -236,27 +236,16 @@ def kite(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 class Thing(NamedTuple):
-    """A class of drawn objects.
+    """A class of drawn objects, with its names and indices in the public datasets."""
 
-    Attributes:
-        name: COCO's category name.
-        draw: Draws it.
-        places: Where it can be.
-        tilt: Its largest rotation in degrees.
-        wnid: ImageNet's folder name; None if ImageNet-1k has no such class.
-        imagenet: ImageNet-1k's class index, 0 to 999.
-        voc: VOC's class index, 1 to 20; None if VOC has no such class.
-        ade: ADE20K's challenge index, 1 to 150; 0 is ADE20K's "other".
-    """
-
-    name: str
+    name: str  # COCO's
     draw: Callable[[Canvas, np.random.Generator], None]
     places: set[str]
-    tilt: float
-    wnid: str | None = None
-    imagenet: int | None = None
-    voc: int | None = None
-    ade: int = 0
+    tilt: float  # the largest rotation in degrees
+    wnid: str | None = None  # ImageNet-1k's folder; None if it has no such class
+    imagenet: int | None = None  # 0 to 999
+    voc: int | None = None  # 1 to 20
+    ade: int = 0  # 1 to 150, as in the challenge; 0 is ADE20K's "other"
 
 
 # The official configs (80, 1000, 21 and 150 classes) read the drawn images unchanged. The order is

@@ -175,23 +175,14 @@ def _write_text(path: Path, text: str) -> None:
 
 
 class Layout(NamedTuple):
-    """A layout of files.
+    """A layout of files."""
 
-    Attributes:
-        about: One line for the help.
-        write: Writes one split: the root folder, a key of ``SPLITS`` and the images.
-        counts: The names and defaults of the numbers of images.
-        classes: The classes that it can have.
-        size: Default side of the images in pixels.
-        options: Options of ``compose``.
-    """
-
-    about: str
-    write: Callable[[Path, str, Images], None]
-    counts: dict[str, int]
+    about: str  # for the help
+    write: Callable[[Path, str, Images], None]  # writes one split: root, key of SPLITS, images
+    counts: dict[str, int]  # names and defaults of the numbers of images
     classes: tuple[str, ...] = CLASSES
-    size: int = 320
-    options: dict[str, Any] = {}
+    size: int = 320  # of an image in pixels
+    options: dict[str, Any] = {}  # of ``compose``
 
 
 _MANY, _FEW = {'num_train': 300, 'num_val': 50}, {'num_train': 200, 'num_val': 40}

@@ -20,22 +20,13 @@ ADE_STUFF = dict(
 
 
 class Light(NamedTuple):
-    """Time of day.
+    """Time of day."""
 
-    Attributes:
-        share: Share of the images.
-        sky: Colors from the zenith to the horizon.
-        cloud: Color of clouds.
-        lamp: Color of sun or moon.
-        tint: Factors for red, green and blue of the ground and the objects.
-        stars: Whether the sky has stars.
-    """
-
-    share: float
-    sky: tuple[Color, ...]
+    share: float  # of the images
+    sky: tuple[Color, ...]  # from the zenith to the horizon
     cloud: Color
-    lamp: Color
-    tint: tuple[float, float, float]
+    lamp: Color  # sun or moon
+    tint: tuple[float, float, float]  # factors for red, green and blue of ground and objects
     stars: bool = False
 
 
@@ -53,31 +44,21 @@ LIGHTS = (
 
 
 class Scene:
-    """A background without objects, which the painters change in place.
-
-    Attributes:
-        rng: Decides the details.
-        light: Time of day.
-        image: float32 (3, size, size), about 0 to 255.
-        stuff: ADE20K's index of the surface, uint8 (size, size).
-        horizon: Its row.
-        lamp: Column of sun or moon.
-        near: Nearness of each row: 0 down to the horizon, 1 at the lower edge.
-        haze: Color of distant things.
-    """
+    """A background without objects, which the painters change in place."""
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.rng, self.size = rng, size
         shares = [light.share for light in LIGHTS]
         self.light = LIGHTS[int(rng.choice(len(LIGHTS), p=shares))]
-        self.horizon = round(size * rng.uniform(0.42, 0.58))
+        self.horizon = round(size * rng.uniform(0.42, 0.58))  # its row
         self.depth = size - self.horizon
-        self.image = np.empty((3, size, size), np.float32)
-        self.stuff = np.full((size, size), ADE_STUFF['sky'], np.uint8)
+        self.image = np.empty((3, size, size), np.float32)  # about 0 to 255
+        self.stuff = np.full((size, size), ADE_STUFF['sky'], np.uint8)  # ADE20K's indices
         self.columns = np.arange(size, dtype=np.float32)
+        # Nearness of each row: 0 down to the horizon, 1 at the lower edge.
         self.near = np.clip((self.columns - self.horizon) / max(1, self.depth), 0, 1)
-        self.haze = mix(self.light.sky[-1], self.light.cloud, 0.3)
-        self.lamp = 0.0
+        self.haze = mix(self.light.sky[-1], self.light.cloud, 0.3)  # color of distant things
+        self.lamp = 0.0  # column of sun or moon
 
     def fill(self, region: np.ndarray, color: np.ndarray | Color, name: str) -> None:
         """Paint and label a region; ``region`` is from 0 to 1."""
@@ -295,15 +276,8 @@ def blend(image: np.ndarray, color: Color | np.ndarray, share: np.ndarray) -> No
 
     ``share`` (rows, columns) is from 0 to 1.
     """
-    touched = np.flatnonzero(share.max(axis=1) > 0)
-    if not len(touched):
-        return
-    rows = slice(int(touched[0]), int(touched[-1]) + 1)
     paint = np.asarray(color, np.float32)
-    paint = paint.reshape(3, 1, 1) if paint.ndim == 1 else paint
-    if paint.shape[1] > 1:
-        paint = paint[:, rows]
-    image[:, rows] += (paint - image[:, rows]) * share[rows]
+    image += ((paint.reshape(3, 1, 1) if paint.ndim == 1 else paint) - image) * share
 
 
 def disc(shape: tuple[int, int], x: float, y: float, radius: float) -> np.ndarray:
