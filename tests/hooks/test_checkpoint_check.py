@@ -125,7 +125,7 @@ def test_raw_and_averaged_weights_that_do_not_fit(spoil, line):
     spoil(content)
     with pytest.raises(InputError, match=f'^--resume: .*{line}'):
         checked(copy.deepcopy(content), Model(3), (EMAHook(),), resume=True)
-    found = checked(content, Model(3), (EMAHook(),))
+    found = checked(content, Model(3), (EMAHook(),), whole=False)
     if spoil is fused_average:
         return
     assert 'ema_state_dict' not in found

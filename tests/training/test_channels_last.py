@@ -195,6 +195,8 @@ def test_layouts_of_copies():
     other.backbone.switch_to_deploy()
     restore_format(other)
     assert is_last(other.backbone.stage0.branch_reparam.weight)
+    restore_format(other.to(memory_format=torch.contiguous_format))
+    assert is_last(other.backbone.stage0.branch_reparam.weight)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 

@@ -83,28 +83,22 @@ def test_the_config_is_written_by_one_process_when_asked(make_runner, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ('value', 'given'), [(True, {}), (dict(backend='eager'), dict(backend='eager'))]
+    ('value', 'given'),
+    [(None, None), (False, None), (True, {}), (dict(backend='eager'), dict(backend='eager'))],
 )
 def test_compile_compiles_the_backbone(value, given, make_runner, monkeypatch):
+    """A model without a backbone is compiled by mmengine."""
     runner = make_runner(kind=Runner, cfg=dict(compile=value))
-    calls = []
-    monkeypatch.setattr(nn.Module, 'compile', lambda self, **kw: calls.append((self, kw)))
+    ours, theirs = [], []
+    monkeypatch.setattr(nn.Module, 'compile', lambda self, **kw: ours.append((self, kw)))
+    monkeypatch.setattr(
+        MMEngineRunner, '_maybe_compile', lambda self, target: theirs.append(target)
+    )
     runner._maybe_compile('train_step')
-    assert calls == [(runner.model.backbone, given)]
-
-
-@pytest.mark.parametrize('value', [None, False, True])
-def test_a_model_without_a_backbone_is_compiled_by_mmengine(value, make_runner, monkeypatch):
-    calls = []
-    monkeypatch.setattr(MMEngineRunner, '_maybe_compile', lambda self, target: calls.append(target))
-    runner = make_runner(kind=Runner, cfg=dict(compile=value))
-    backbone = runner.model.backbone
-    monkeypatch.setattr(nn.Module, 'compile', lambda self, **kw: calls.append(self))
-    runner._maybe_compile('train_step')
-    assert calls == [backbone if value else 'train_step']
+    assert ours == ([] if given is None else [(runner.model.backbone, given)])
     runner.model.backbone = None
     runner._maybe_compile('val_step')
-    assert calls[1:] == ['val_step']
+    assert theirs == [*(['train_step'] if given is None else []), 'val_step']
 
 
 @pytest.mark.parametrize('timeout', [None, 60])
@@ -246,64 +240,40 @@ def test_an_optimizer_without_rate_or_decay(make_runner, constructor, optimizer,
     assert (plain.param_groups[0]['lr'], plain.param_groups[0]['weight_decay']) == (lr, decay)
 
 
-class Fake:
-    """What a resume reads of a Runner."""
-
-    param_schedulers = None
-    _load_from = 'run.pth'
-
-    def __init__(self, resume):
-        self._resume = resume
-
-
 def test_a_state_that_does_not_fit():
+    runner = SimpleNamespace(param_schedulers=None, _load_from='run.pth', _resume=True)
     line = r"^--resume: the state in 'run.pth' .*KeyError: groups\)"
-    with pytest.raises(InputError, match=line), checked_resume(Fake(True)):
+    with pytest.raises(InputError, match=line), checked_resume(runner):
         raise KeyError('groups')
-    with pytest.raises(KeyError), checked_resume(Fake(False)):
+    for own in (InputError('ours'), FileNotFoundError('file'), KeyboardInterrupt()):
+        with pytest.raises(type(own)) as caught, checked_resume(runner):
+            raise own
+        assert caught.value is own
+    runner._resume = False
+    with pytest.raises(KeyError), checked_resume(runner):
         raise KeyError('groups')
-    own = InputError('ours')
-    with pytest.raises(InputError) as caught, checked_resume(Fake(True)):
-        raise own
-    assert caught.value is own
-    with pytest.raises(KeyboardInterrupt), checked_resume(Fake(True)):
-        raise KeyboardInterrupt
-
-
-class Resumed:
-    """A Runner with one schedule for each of two optimizers, or for one."""
-
-    _resume = True
-
-    def __init__(self, several):
-        optimizers = [torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0) for _ in range(2)]
-        groups = [[CosineAnnealingLR(optimizer, T_max=4)] for optimizer in optimizers]
-        self.param_schedulers = dict(a=groups[0], b=groups[1]) if several else groups[1]
-        self.last = groups[1][0]
-        self.lines = []
-        self.logger = SimpleNamespace(warning=self.lines.append)
 
 
 @pytest.mark.parametrize('several', [True, False])
 def test_schedules_that_a_checkpoint_replaces(several):
-    runner = Resumed(several)
+    optimizers = [torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0) for _ in range(2)]
+    groups = [[CosineAnnealingLR(optimizer, T_max=4)] for optimizer in optimizers]
+    lines, last = [], groups[1][0]
+    runner = SimpleNamespace(_resume=True, logger=SimpleNamespace(warning=lines.append))
+    runner.param_schedulers = dict(a=groups[0], b=groups[1]) if several else groups[1]
     with checked_resume(runner):
-        runner.last.last_step = 3  # how far it is is no difference
-    assert not runner.lines
+        last.last_step = 3  # how far it is is no difference
+    assert not lines
     with checked_resume(runner):
-        runner.last.T_max = 2
-    (line,) = runner.lines
+        last.T_max = 2
+    (line,) = lines
     assert line.startswith(
         'CosineAnnealingLR: the run uses the schedule of its checkpoint (T_max 2, not'
     )
-
-
-def test_no_schedule_is_no_difference():
-    runner = Resumed(False)
     runner.param_schedulers = None
     with checked_resume(runner):
         pass
-    assert not runner.lines
+    assert len(lines) == 1
 
 
 def test_the_model_of_a_run():
