@@ -260,6 +260,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     [
         ({'num_train': 0}, 'num_train: got 0; expected a whole number from 1'),
         ({'size': 31}, 'size: got 31; expected a whole number from 32 to 4096'),
+        ({'size': 4097}, 'size: got 4097'),
         ({'seed': -1}, 'seed: got -1'),
     ],
 )

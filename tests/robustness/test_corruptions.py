@@ -279,7 +279,10 @@ def test_what_is_not_random_equals_another_implementation(name, tolerance, sampl
                                   'motion_blur', 'zoom_blur', 'snow', 'fog'])  # fmt: skip
 def test_what_is_random_is_as_far_from_the_image_as_another_implementation(name, sample_image):
     peer = pytest.importorskip('imagecorruptions', exc_type=ImportError)
-    tolerance, image = 0.25 if name == 'fog' else 0.1, np.ascontiguousarray(sample_image[:112, :112])
+    tolerance, image = (
+        0.25 if name == 'fog' else 0.1,
+        np.ascontiguousarray(sample_image[:112, :112]),
+    )
     for severity in (1, 3, 5):
         own = np.mean([distance(made(image, name, severity, seed), image) for seed in range(8)])
         np.random.seed(0)

@@ -35,44 +35,38 @@ def test_run_goes_on(task, break_one, tiny_config, tool, tmp_path):
     """Training leaves the image out, evaluation counts a grey one; each is named once."""
     names = break_one(task, TRAINING), break_one(task, EVALUATION)
     config = tiny_config(task, 'train_dataloader.update(num_workers=2, batch_size=3)\n')
-    options = ('--cfg-options', 'train_cfg.max_epochs=3')
+    options = ('--cfg-options', 'train_cfg.max_epochs=2')
     assert tool('train', config, '--work-dir', tmp_path / 'run', *options) == 0
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
     for name in names:
         assert sum(name in line and 'WARNING' in line for line in log.splitlines()) == 1
     assert '2 files could not be read' in log
-    assert (tmp_path / 'run' / 'epoch_3.pth').exists()
+    assert (tmp_path / 'run' / 'epoch_2.pth').exists()
 
 
 def test_run_ends_if_asked(break_one, tiny_config, tool, tmp_path, capsys):
-    """The error comes out of a worker, and is one line all the same."""
-    name = break_one('det', TRAINING)
-    config = tiny_config('det', 'train_dataloader.update(num_workers=1)\n')
-    capsys.readouterr()
-    run = ('train', config, '--work-dir', tmp_path / 'run', '--no-validate')
-    assert tool(*run, '--stop-at-broken-images') == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len([line for line in lines if line.startswith('error: ')]) == 1
-    assert not any('Traceback' in line for line in lines)
-    assert name in lines[-1]
-    assert not list((tmp_path / 'run').glob('*.pth'))
-
-
-def test_config_can_ask_too(break_one, tiny_config, tool, tmp_path, capsys):
+    """By a flag, with an error that comes out of a worker, or in the config."""
     name = break_one('cls', TRAINING)
     loader = "dict(type='mobileone_mm.LoadImage', on_error='raise')"
-    extra = f"train_dataloader['dataset']['pipeline'][0] = {loader}\n"
-    assert tool('train', tiny_config('cls', extra), '--work-dir', tmp_path / 'run') == 2
-    assert name in capsys.readouterr().err
+    asking = f"train_dataloader['dataset']['pipeline'][0] = {loader}\n"
+    workers = 'train_dataloader.update(num_workers=1)\n'
+    for extra, flags in ((workers, ['--stop-at-broken-images']), (asking, [])):
+        config = tiny_config('cls', extra)
+        capsys.readouterr()
+        run = ('train', config, '--work-dir', tmp_path / 'run', '--no-validate', *flags)
+        assert tool(*run) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len([line for line in lines if line.startswith('error: ')]) == 1
+        assert not any('Traceback' in line for line in lines)
+        assert name in lines[-1]
+        assert not list((tmp_path / 'run').glob('*.pth'))
 
 
-def test_evaluation_counts_the_image(break_one, tiny_config, tool, tmp_path):
+def test_evaluation_counts_the_image(trained_run, break_one, tiny_config, tool, tmp_path):
     """The broken image is one of eight, not replaced by another one."""
-    config = tiny_config('cls')
-    assert tool('train', config, '--work-dir', tmp_path / 'run', '--no-validate') == 0
-    name = break_one('cls', EVALUATION)
+    checkpoint, name = trained_run('cls') / 'epoch_1.pth', break_one('cls', EVALUATION)
     out = tmp_path / 'predictions.csv'
-    run = ('test', config, tmp_path / 'run' / 'epoch_1.pth', '--work-dir', tmp_path / 'test')
+    run = ('test', tiny_config('cls'), checkpoint, '--work-dir', tmp_path / 'test')
     assert tool(*run, '--out', out, '--show-dir', tmp_path / 'shown') == 0
     with out.open() as file:
         files = [row['file'] for row in csv.DictReader(file)]
@@ -121,24 +115,25 @@ def test_broken_mask_ends_the_run_if_asked(change_mask, tiny_config, refused):
     assert name in refused(*run, got_somewhere=True)
 
 
-@pytest.mark.parametrize(
-    ('content', 'said'),
-    [
+@pytest.mark.parametrize('part', ['train', 'val'])
+def test_mask_that_does_not_fit(
+    part, change_mask, trained_run, tiny_config, tool, tmp_path, capsys
+):
+    config = tiny_config('seg')
+    if part == 'train':
+        run = ('train', config, '--work-dir', tmp_path / 'run')
+    else:
+        run = ('test', config, trained_run('seg') / 'epoch_1.pth', '--work-dir', tmp_path / 'run')
+    for content, said in (
         (np.full((96, 96), 21, np.uint8), 'has the class number 21, but the model has 21 classes'),
         (np.zeros((96, 96, 3), np.uint8), 'has 3 channels'),
         (np.zeros((96, 80), np.uint8), 'has 80 x 96 pixels, its image 96 x 96'),
-    ],
-)
-@pytest.mark.parametrize('part', ['train', 'val'])
-def test_mask_that_does_not_fit(
-    part, content, said, change_mask, tiny_config, tool, tmp_path, capsys
-):
-    name = change_mask(part, content)
-    config = tiny_config('seg')
-    assert tool('train', config, '--work-dir', tmp_path / 'run') == 2
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said in line
-    assert name in line
+    ):
+        name = change_mask(part, content)
+        assert tool(*run) == 2
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert said in line
+        assert name in line
 
 
 def test_every_image_broken(roots, tiny_config, tool, tmp_path, monkeypatch, capsys):
