@@ -136,9 +136,7 @@ class _Session:
             start = time.monotonic()
             dataset = self._dataset(evaluation)
             # The contents of the files are not read.
-            files = digest(dataset.images.names, dataset.images.labels, dataset.images.limit)
-            seed = self.seed if evaluation.set == 'generated' else None
-            key = digest(evaluation.name, files, seed)
+            key = digest(evaluation.name, dataset.images[1:], dataset.corruption)
             counts, note = records.get(evaluation.name, key), 'from an earlier call'
             if counts is None:
                 counts = self._evaluate(evaluation.name, dataset)

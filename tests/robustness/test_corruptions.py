@@ -44,8 +44,7 @@ def made(image, name, severity, seed=0):
 
 @pytest.mark.parametrize('name', CORRUPTIONS)
 def test_same_image_each_time_and_of_the_same_shape(name, sample_image):
-    wide = np.ascontiguousarray(sample_image[:100])
-    for image in (sample_image, wide, np.ascontiguousarray(sample_image[:33, :40])):
+    for image in (sample_image, np.ascontiguousarray(sample_image[:33, :40])):
         before = image.copy()
         first = made(image, name, 2)
         assert first.shape == image.shape
@@ -56,12 +55,9 @@ def test_same_image_each_time_and_of_the_same_shape(name, sample_image):
 
 
 def test_random_numbers_depend_on_seed_corruption_severity_and_image():
-    draws = {
-        generator(*key).random()
-        for key in ((0, 'fog', 1, 'a'), (1, 'fog', 1, 'a'), (0, 'snow', 1, 'a'), (0, 'fog', 2, 'a'),
-                    (0, 'fog', 1, 'b'))
-    }  # fmt: skip
-    assert len(draws) == 5
+    keys = [(0, 'fog', 1, 'a'), (1, 'fog', 1, 'a'), (0, 'snow', 1, 'a'), (0, 'fog', 2, 'a'),
+            (0, 'fog', 1, 'b')]  # fmt: skip
+    assert len({generator(*key).random() for key in keys}) == 5
 
 
 # The published strengths themselves do not rise here. AlexNet's errors fall here as well, except for
@@ -279,7 +275,10 @@ def test_what_is_not_random_equals_another_implementation(name, tolerance, sampl
                                   'motion_blur', 'zoom_blur', 'snow', 'fog'])  # fmt: skip
 def test_what_is_random_is_as_far_from_the_image_as_another_implementation(name, sample_image):
     peer = pytest.importorskip('imagecorruptions', exc_type=ImportError)
-    tolerance, image = 0.25 if name == 'fog' else 0.1, np.ascontiguousarray(sample_image[:112, :112])
+    tolerance, image = (
+        0.25 if name == 'fog' else 0.1,
+        np.ascontiguousarray(sample_image[:112, :112]),
+    )
     for severity in (1, 3, 5):
         own = np.mean([distance(made(image, name, severity, seed), image) for seed in range(8)])
         np.random.seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -87,9 +88,10 @@ def test_corruption_stands_between_crop_and_packing(pipeline, textured):
     """On RGB, with the random numbers of the image's name, then stored as JPEG."""
     clean = EvaluatedImages(textured, pipeline)
     found = EvaluatedImages(textured, pipeline, corruption=('snow', 2, 5))
-    kept = EvaluatedImages(textured, pipeline, corruption=('snow', 2, 5))
+    source = EvaluatedImages(textured, pipeline)
+    kept = replace(source, corruption=('snow', 2, 5))
     kept.keep_crops()
-    assert list(kept.crops) == [0, 1]
+    assert list(source.crops) == [0, 1]  # all corruptions share them
     for index, name in enumerate(textured.names):
         rgb = np.ascontiguousarray(pixels(clean[index])[..., ::-1])
         assert rgb.shape == (32, 32, 3)
@@ -122,24 +124,19 @@ def test_sizes_of_pipelines(pipeline, monkeypatch, textured):
 
 def test_records_of_several_models_and_other_files(tmp_path):
     path = tmp_path / 'sub' / 'results.json'
-    counts = Counts(10, 5, 8, 3)
-    records = Records(path, 'model', {'seed': 0})
-    assert records.get('clean', 'key') is None
-    records.put('clean', 'key', counts)
-    records.write({'sets': {}})
+    Records(path, 'model', {'seed': 0}).put('clean', 'key', Counts(10, 5, 8, 3))
     other = Records(path, 'another model', {})
     assert other.get('clean', 'key') is None
     other.put('clean', 'key', Counts(10, 1, 1, 3))
-    again = Records(path, 'model', {})
-    assert again.get('clean', 'key') == counts
-    assert again.get('clean', 'other images') is None
-    models = json.loads(path.read_text())['models']
-    assert models['model']['summary'] == {'sets': {}}
+    other.write({'sets': {}})
+    assert json.loads(path.read_text())['models']['another model']['summary'] == {'sets': {}}
     assert [p.name for p in path.parent.iterdir()] == ['results.json']
-    fresh = Records(path, 'model', {}, fresh=True)
+    fresh = Records(path, 'another model', {}, fresh=True)
     assert fresh.get('clean', 'key') is None
     fresh.write()
-    assert Records(path, 'another model', {}).get('clean', 'key').top1 == 1
+    again = Records(path, 'model', {})
+    assert again.get('clean', 'key') == Counts(10, 5, 8, 3)
+    assert again.get('clean', 'other images') is None
     for content in ('{"a": 1}', 'text', '[1]'):
         path.write_text(content)
         with pytest.raises(InputError, match='is not a file of this tool'):

@@ -48,9 +48,7 @@ def folders(root, names):
         cv2.imwrite(str(root / name / 'image.png'), image)
 
 
-def test_own_test_set_then_interrupted_and_continued(
-    run, no_plot, tmp_path, capsys, monkeypatch
-):
+def test_own_test_set_then_interrupted_and_continued(run, no_plot, tmp_path, capsys, monkeypatch):
     some = ('--corruptions', 'fog', 'jpeg_compression', '--severities', 1, 5)
     count_correct, calls = robustness.count_correct, []
 
