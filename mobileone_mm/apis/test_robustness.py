@@ -76,9 +76,7 @@ def evaluate_robustness(
     if any(evaluation.set in OWN_SETS for evaluation in plan):
         check_data(cfg, ('test_dataloader',))
     path = Path(out or Path(cfg.work_dir, 'robustness.json')).expanduser()
-    if path.suffix != '.json':
-        raise InputError(f"--out: got '{out}'; expected a name that ends in .json")
-    check_output(path, [config, checkpoint])
+    check_output(path, [config, checkpoint], formats=['.json'])
     if batch_size is not None:
         cfg.test_dataloader.batch_size = batch_size
     session = _Session(cfg, checkpoint, chosen, seed, classes)

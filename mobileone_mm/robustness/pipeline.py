@@ -49,7 +49,7 @@ class TestPipeline:
         return size
 
     def read(self, sample: Mapping[str, Any], stored: bool = False) -> dict[str, Any]:
-        """Load, resize and crop an image, if it is not ``stored`` as a crop.
+        """Load an image, and resize and crop it unless it is ``stored`` as a crop.
 
         The images of ImageNet-C are crops of 224 pixels, which its authors evaluate as they are. A
         second resize and crop would lose the border. A config of another size gets the crop resized.

@@ -224,6 +224,15 @@ def test_frost_has_the_colours_of_the_published_panes():
     np.testing.assert_allclose(grey, shares[2, 0] * 128 + shares[2, 1] * pane, rtol=1e-6)
 
 
+def test_feathers_of_frost_have_needles_on_both_sides():
+    layer = np.zeros((100, 100), np.float32)
+    weather._feather(layer, np.array([20.0, 50.0]), 0.0, 40.0, 1.0)
+    assert layer[50, 20:61].min() > 0
+    assert set(np.unique(layer)) == {0, np.float32(0.6), 1}
+    rows = np.flatnonzero(layer.any(1))
+    assert (rows.min(), rows.max()) == (50 - 13, 50 + 13)  # 0.4 * 38 pixels at 60 degrees
+
+
 def test_elastic_reaches_as_far_as_defined():
     """A ramp shows by how much each pixel was moved."""
     ramp = np.tile(np.linspace(0, 255, 224).astype(np.uint8)[None, :, None], (224, 1, 3))
