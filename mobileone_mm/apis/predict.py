@@ -75,15 +75,10 @@ def predict(
     if not writer.records:
         first = unreadable[0]['reason']
         raise InputError(f'none of the {len(images)} images could be read; the first: {first}')
-    table = {
-        'config': str(config),
-        'checkpoint': str(checkpoint),
-        'task': writer.task,
-        'classes': writer.classes,
-        'score_thr': score_thr,
-        'predictions': writer.records,
-        'unreadable': unreadable,
-    }
+    table = dict(
+        config=str(config), checkpoint=str(checkpoint), task=writer.task, classes=writer.classes,
+        score_thr=score_thr, predictions=writer.records, unreadable=unreadable,
+    )  # fmt: skip
     atomic_text(out / 'predictions.json', json.dumps(table, indent=1) + '\n')
     return table
 

@@ -76,9 +76,7 @@ def evaluate_robustness(
     if any(evaluation.set in OWN_SETS for evaluation in plan):
         check_data(cfg, ('test_dataloader',))
     path = Path(out or Path(cfg.work_dir, 'robustness.json')).expanduser()
-    if path.suffix != '.json':
-        raise InputError(f"--out: got '{out}'; expected a name that ends in .json")
-    check_output(path, [config, checkpoint])
+    check_output(path, [config, checkpoint], formats=['.json'])
     if batch_size is not None:
         cfg.test_dataloader.batch_size = batch_size
     session = _Session(cfg, checkpoint, chosen, seed, classes)
@@ -136,9 +134,7 @@ class _Session:
             start = time.monotonic()
             dataset = self._dataset(evaluation)
             # The contents of the files are not read.
-            files = digest(dataset.images.names, dataset.images.labels, dataset.images.limit)
-            seed = self.seed if evaluation.set == 'generated' else None
-            key = digest(evaluation.name, files, seed)
+            key = digest(evaluation.name, dataset.images[1:], dataset.corruption)
             counts, note = records.get(evaluation.name, key), 'from an earlier call'
             if counts is None:
                 counts = self._evaluate(evaluation.name, dataset)

@@ -34,13 +34,9 @@ def find_images(
     Folders are searched with all folders below them, in the order of names, for the usual suffixes;
     names that begin with a dot are skipped. In patterns ``**`` stands for any folders.
 
-    Args:
-        leave_out: Folders that are not searched, with the results of an earlier call. An image in
-            them counts if it is an input itself.
-        argument: Name of the argument, for the message.
-
-    Raises:
-        InputError: There is no image for one of the inputs.
+    ``leave_out`` are folders that are not searched, with the results of an earlier call. An image in
+    them counts if it is an input itself. An InputError begins with ``argument`` and names an input
+    without images.
     """
     found: dict[Path, None] = {}
     hidden = {Path(folder).resolve() for folder in leave_out}

@@ -29,10 +29,7 @@ def init_model(
     """Build the model of a config with the weights of a checkpoint, in evaluation mode.
 
     The host of the config must be the default scope. Also returns ``classes`` and ``palette`` if the
-    checkpoint or the config has them.
-
-    Raises:
-        InputError: The config or the checkpoint does not fit.
+    checkpoint or the config has them. An InputError says why the config or the checkpoint does not fit.
     """
     weights = read_weights(checkpoint)
     settings = cfg.model.copy()
@@ -81,8 +78,7 @@ def _metas(cfg: Config, stored: Mapping[str, Any]) -> Iterator[Mapping[str, Any]
 def prediction_pipeline(cfg: Config) -> tuple[Any, Compose]:
     """Build the loading transform of a config's test pipeline, and the rest without annotations.
 
-    Raises:
-        InputError: The config has no test pipeline, or it does not begin with loading a file.
+    An InputError says that there is no test pipeline, or that it does not begin with loading a file.
     """
     found = [dataset.get('pipeline') for _, dataset in datasets(cfg, 'test_dataloader')]
     pipeline = next(filter(None, [*found, cfg.get('test_pipeline')]), None)

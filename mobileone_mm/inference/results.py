@@ -52,13 +52,15 @@ class PredictionsCSV(BaseMetric):
         return {}
 
 
-def check_output(out: str | Path, inputs: Sequence[str | Path] = ()) -> None:
+def check_output(
+    out: str | Path, inputs: Sequence[str | Path], formats: Sequence[str] = FORMATS
+) -> None:
     """Check before a long run that an output file can be written and is none of the inputs.
 
     An InputError says what is wrong: the format, the file or its folder.
     """
-    if Path(out).suffix not in FORMATS:
-        raise InputError(f"--out: got '{out}'; expected a name that ends in {', '.join(FORMATS)}")
+    if Path(out).suffix not in formats:
+        raise InputError(f"--out: got '{out}'; expected a name that ends in {', '.join(formats)}")
     if Path(out).is_dir():
         raise InputError(f"--out: '{out}' is a folder; give the name of a file")
     if any(os.path.realpath(out) == os.path.realpath(path) for path in inputs):

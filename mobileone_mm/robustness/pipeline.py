@@ -26,8 +26,7 @@ KEPT_BYTES = 1 << 30
 class TestPipeline:
     """A test pipeline in three parts: loading, then resizing and cropping, then packing.
 
-    Raises:
-        InputError: The transforms do not make an array of one size.
+    The transforms must make an array of one size, else there is an InputError.
     """
 
     __test__ = False  # pytest takes the name for a test
@@ -39,20 +38,18 @@ class TestPipeline:
         self.size = self._size() if last else None
 
     def _size(self) -> tuple[int, int]:
-        sizes = set()
-        for shape in ((400, 500), (350, 300)):
-            image = np.zeros((*shape, 3), np.uint8)
-            result = self.fit(dict(img=image, img_shape=shape, ori_shape=shape))
-            sizes.add(_checked(result)['img'].shape[:2])
-        if len(sizes) != 1:
+        shapes = (400, 500), (350, 300)
+        inputs = [dict(img=np.zeros((*s, 3), np.uint8), img_shape=s, ori_shape=s) for s in shapes]
+        size, other = (_checked(self.fit(given))['img'].shape[:2] for given in inputs)
+        if size != other:
             raise InputError(
                 'test_dataloader.dataset.pipeline: its output size depends on the image; expected a '
                 'crop or a fixed size'
             )
-        return sizes.pop()
+        return size
 
     def read(self, sample: Mapping[str, Any], stored: bool = False) -> dict[str, Any]:
-        """Load, resize and crop an image, if it is not ``stored`` as a crop.
+        """Load an image, and resize and crop it unless it is ``stored`` as a crop.
 
         The images of ImageNet-C are crops of 224 pixels, which its authors evaluate as they are. A
         second resize and crop would lose the border. A config of another size gets the crop resized.
@@ -119,14 +116,8 @@ def count_correct(
     """Count images whose class is the first, and among the first five, predictions of a classifier.
 
     ``Accuracy`` of mmpretrain cannot leave classes out. ImageNet-A and ImageNet-R are defined by the
-    greatest score among their own 200 classes: other classes cannot be predicted.
-
-    Args:
-        limit: Predictions are limited to these classes; None for all.
-        classes: Number of scores that the model must give; None for any number.
-
-    Raises:
-        InputError: The model gives another number of scores, or none.
+    greatest score among their own 200 classes: predictions are limited to the classes in ``limit``.
+    An InputError says that the model does not give as many scores as ``classes``, or none.
     """
     top1 = top5 = 0
     for batch in batches:
@@ -138,9 +129,8 @@ def count_correct(
         if classes is not None and logits.shape[1] != classes:
             raise InputError(f'model: gives {logits.shape[1]} scores; expected {classes}')
         if limit is not None:
-            allowed = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
-            allowed[list(limit)] = True
-            logits = logits.masked_fill(~allowed, -torch.inf)
+            others = sorted(set(range(logits.shape[1])).difference(limit))
+            logits[:, others] = -torch.inf
         labels = torch.cat([sample.gt_label for sample in data['data_samples']]).to(logits.device)
         hit = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
         top1 += int(hit[:, 0].sum())

@@ -34,10 +34,7 @@ class Records:
     """The results of one model in a file that several models may share.
 
     The file is JSON, written after each evaluation. ``model`` is the digest of the model; ``fresh``
-    drops its earlier results.
-
-    Raises:
-        InputError: The file exists and this tool has not written it.
+    drops its earlier results. An InputError says that another tool has written the file.
     """
 
     def __init__(

@@ -155,11 +155,9 @@ def _corruption_folder(root: Path, corruption: str, severity: int) -> Path:
 def read_set(key: str, folder: Path) -> Images:
     """List the images of a set (a key of :data:`LAYOUTS`), or of one corruption and severity.
 
-    The folder holds the class folders, or holds the folder of the set.
-
-    Raises:
-        InputError: There is no image or an unknown class, or a set of 200 classes is incomplete, so
-            that predictions cannot be limited to its classes.
+    The folder holds the class folders, or holds the folder of the set. An InputError says that there
+    is no image or an unknown class, or that a set of 200 classes is incomplete, so that predictions
+    cannot be limited to its classes.
     """
     folder, classes = _class_folders(key, folder)
     rows = sorted(

@@ -50,13 +50,9 @@ def test_exit_code_and_line(error, code, line, capsys, monkeypatch):
 
 
 def test_an_interrupt_that_a_bare_except_turned_into_another_error(capsys):
-    def main(argv=None):
-        try:
-            raise KeyboardInterrupt
-        except:  # noqa: E722
-            raise SyntaxError('Failed to format the config file')  # noqa: B904
-
-    assert call_tool(main) == 130
+    error, formatted = RuntimeError('x'), SyntaxError('Failed to format the config file')
+    error.__cause__, formatted.__context__ = formatted, KeyboardInterrupt()
+    assert call_tool(raising(error)) == 130
     assert capsys.readouterr().err == 'error: interrupted\n'
 
 
