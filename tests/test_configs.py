@@ -54,15 +54,13 @@ FULL_SIDES = {'mmpretrain': 224, 'mmdet': 320, 'mmseg': 512}
 
 
 @pytest.fixture(scope='module')
-def roots(tiny_imagenet, tiny_coco, tiny_voc, tiny_ade, tmp_path_factory):
-    """Environment variables of the data roots; VOC gets the masks that SBD would add."""
-    voc = tmp_path_factory.mktemp('vocaug') / 'VOC2012'
-    shutil.copytree(tiny_voc, voc)
-    shutil.copytree(voc / 'SegmentationClass', voc / 'SegmentationClassAug')
-    lists = voc / 'ImageSets' / 'Segmentation'
+def voc(tiny_voc, tmp_path_factory):
+    """VOC with the masks that SBD would add."""
+    root = shutil.copytree(tiny_voc, tmp_path_factory.mktemp('vocaug') / 'VOC2012')
+    shutil.copytree(root / 'SegmentationClass', root / 'SegmentationClassAug')
+    lists = root / 'ImageSets' / 'Segmentation'
     shutil.copy(lists / 'train.txt', lists / 'aug.txt')
-    found = dict(IMAGENET_ROOT=tiny_imagenet, COCO_ROOT=tiny_coco, VOC_ROOT=voc, ADE_ROOT=tiny_ade)
-    return {name: str(path) for name, path in found.items()}
+    return root
 
 
 @pytest.fixture(scope='module')
@@ -81,10 +79,9 @@ def teacher(tmp_path_factory):
 
 
 @pytest.fixture
-def load(roots, teacher, monkeypatch):
+def load(roots, voc, teacher, monkeypatch):
     """A config by name, with tiny data, in its own default scope, without worker processes."""
-    for name, value in roots.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv('VOC_ROOT', str(voc))
     monkeypatch.delenv('VOC_TRAIN', raising=False)
 
     def _load(name):

@@ -49,21 +49,22 @@ def command(page: str) -> list[str]:
     return words.stdout.split('\0')[:-1]
 
 
-def write_coco(real: Path, root: Path) -> None:
+@pytest.fixture
+def coco(real_data, tmp_path, monkeypatch):
     """Images of people and chairs whose annotations call them screws and nuts."""
+    real, root = real_data / 'coco', tmp_path / 'mine'
+    monkeypatch.setenv('COCO_ROOT', str(root))
     new = {'person': dict(id=7, name='screw'), 'chair': dict(id=3, name='nut')}
     (root / 'annotations').mkdir(parents=True)
     for split in ('train2017', 'val2017'):
-        (root / split).symlink_to(real / 'coco' / split)
+        (root / split).symlink_to(real / split)
         name = f'instances_{split}.json'
-        table = json.loads((real / 'coco' / 'annotations' / name).read_text())
-        ids = {
-            row['id']: new[row['name']]['id'] for row in table['categories'] if row['name'] in new
-        }
+        table = json.loads((real / 'annotations' / name).read_text())
+        names = {row['id']: row['name'] for row in table['categories']}
         rows = [
-            {**row, 'category_id': ids[row['category_id']]}
+            {**row, 'category_id': new[kind]['id']}
             for row in table['annotations']
-            if row['category_id'] in ids
+            if (kind := names[row['category_id']]) in new
         ]
         seen = list(dict.fromkeys(row['image_id'] for row in rows))[:4]
         table.update(
@@ -72,14 +73,6 @@ def write_coco(real: Path, root: Path) -> None:
             categories=list(new.values()),
         )
         (root / 'annotations' / name).write_text(json.dumps(table))
-
-
-@pytest.fixture
-def coco(real_data, tmp_path, monkeypatch):
-    root = tmp_path / 'mine'
-    write_coco(real_data, root)
-    monkeypatch.setenv('COCO_ROOT', str(root))
-    return root
 
 
 @pytest.mark.parametrize('kind', ['ssdlite', 'rtmdet'])

@@ -102,7 +102,8 @@ def test_tool(coco, tmp_path, tool, capsys):
     assert [path.name for path in out.iterdir()] == ['1.png']
     mask = Image.open(out / '1.png')
     assert mask.mode == 'P'
-    assert mask.getpalette()[3 * 12 : 3 * 13] == [64, 0, 128]  # VOC's colour of dogs
+    assert mask.getpalette()[3 * 12 : 3 * 13] == [64, 0, 128]  # VOC's color of dogs
+    assert mask.getpalette()[-3:] == [224, 224, 192]  # and of ignored pixels
     assert np.count_nonzero(np.array(mask) == 12) == 900
 
 

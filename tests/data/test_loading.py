@@ -156,3 +156,5 @@ def test_blank_has_the_annotated_size(extra, size, image, tmp_path):
     assert loaded['img'].shape == (*size, 3)
     assert loaded['ori_shape'] == loaded['img_shape'] == size
     assert len(np.unique(loaded['img'])) == 1
+    gray = loading.LoadImage(on_error='blank', color_type='grayscale')(dict(results))
+    assert gray['img'].shape == size

@@ -69,9 +69,9 @@ def test_same_bytes_and_labels(form, layouts, build):
         assert fileio.get(mine['img_path']) == Path(theirs['img_path']).read_bytes()
         assert packed.get_cat_ids(index) == folders.get_cat_ids(index)
         name = os.path.relpath(theirs['img_path'], folders.img_prefix)
-        metric = PredictionsCSV('a.csv', packed.img_prefix)
-        metric.process({}, [dict(img_path=mine['img_path'], pred_score=torch.ones(1))])
-        assert metric.results[0][0] == name
+        table = PredictionsCSV('a.csv', packed.img_prefix)
+        table.process(None, [dict(pred_score=torch.ones(1), img_path=mine['img_path'])])
+        assert table.results[0][0] == name
 
 
 @pytest.fixture(scope='module')
