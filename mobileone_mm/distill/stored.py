@@ -190,8 +190,7 @@ def open_view(path: Path, verify: bool = False) -> tuple[np.ndarray, OutputsMeta
     """Map the rows of a view and read its settings; ``verify`` reads all of it for the checksum.
 
     Raises:
-        DamagedViewError: The files are not as they were written.
-        InputError: They cannot be read.
+        InputError: The files cannot be read; a DamagedViewError if they are not as written.
     """
     try:
         entry = json.loads(path.with_suffix('.json').read_bytes())
