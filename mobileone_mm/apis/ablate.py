@@ -122,7 +122,8 @@ def read_variants(path: str | Path) -> dict[str, dict[str, Any]]:
             raise InputError(f"variants '{path}': '{name}' is not a dict of options by dotted key")
         if places.count(_place(name)) > 1:
             raise InputError(
-                f"variants '{path}': '{name}' would share the folder '{_place(name)}'; rename it"
+                f"variants '{path}': '{name}' and another would share the folder '{_place(name)}'; "
+                'rename one'
             )
     return {str(name): dict(options) for name, options in found.items()}
 

@@ -183,7 +183,10 @@ def write_view(path: Path, rows: np.ndarray, meta: OutputsMeta) -> None:
     np.save(data, rows)
     text = json.dumps({**asdict(meta), 'checksum': _checksum(meta, rows)}, indent=2) + '\n'
     # Readers look for the second file.
-    atomic_write_all({path: data.getvalue(), path.with_suffix('.json'): text.encode()})
+    atomic_write_all({
+        path: lambda file: file.write(data.getbuffer()),
+        path.with_suffix('.json'): text.encode(),
+    })  # fmt: skip
 
 
 def open_view(path: Path, verify: bool = False) -> tuple[np.ndarray, OutputsMeta]:
