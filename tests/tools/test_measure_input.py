@@ -77,6 +77,9 @@ def test_time_goes_to_its_stage(tiny_config, monkeypatch, fresh_mmengine):
     assert found[0].first_read == pytest.approx(0.005)
     stages = {name: spent for name, spent in found[0].stages.items() if spent}
     assert stages == pytest.approx({'read': 0.005, 'decode': 0.010})
+    # Two passes of eight images by stages and two by the loader, with the same clock; the worker
+    # has its own.
+    assert now == pytest.approx(4 * 8 * 0.015)
     assert found[0].workers.keys() == {0, 1}
     assert min(found[0].workers.values()) > 0
 
