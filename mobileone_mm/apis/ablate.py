@@ -106,11 +106,7 @@ def ablate(
 
 
 def read_variants(path: str | Path) -> dict[str, dict[str, Any]]:
-    """Read the options of each variant, in the order of the file.
-
-    Raises:
-        InputError: The file cannot be read, or has no dict of two or more variants.
-    """
+    """Read the options of two or more variants, in the order of the file, or raise an InputError."""
     try:
         found = Config.fromfile(path).get('variants')
     except Exception as error:  # the file is a program: it can raise anything
@@ -120,14 +116,13 @@ def read_variants(path: str | Path) -> dict[str, dict[str, Any]]:
             f"variants '{path}': expected a dict 'variants' with two or more names, each with a dict "
             'of options by dotted key'
         )
-    places: dict[str, str] = {}
+    places = [_place(name) for name in found]
     for name, options in found.items():
         if not isinstance(options, Mapping):
             raise InputError(f"variants '{path}': '{name}' is not a dict of options by dotted key")
-        other = places.setdefault(_place(name), name)
-        if other != name:
+        if places.count(_place(name)) > 1:
             raise InputError(
-                f"variants '{path}': '{other}' and '{name}' would share the folder '{_place(name)}'; "
+                f"variants '{path}': '{name}' and another would share the folder '{_place(name)}'; "
                 'rename one'
             )
     return {str(name): dict(options) for name, options in found.items()}

@@ -183,15 +183,17 @@ def write_view(path: Path, rows: np.ndarray, meta: OutputsMeta) -> None:
     np.save(data, rows)
     text = json.dumps({**asdict(meta), 'checksum': _checksum(meta, rows)}, indent=2) + '\n'
     # Readers look for the second file.
-    atomic_write_all({path: data.getvalue(), path.with_suffix('.json'): text.encode()})
+    atomic_write_all({
+        path: lambda file: file.write(data.getbuffer()),
+        path.with_suffix('.json'): text.encode(),
+    })  # fmt: skip
 
 
 def open_view(path: Path, verify: bool = False) -> tuple[np.ndarray, OutputsMeta]:
     """Map the rows of a view and read its settings; ``verify`` reads all of it for the checksum.
 
     Raises:
-        DamagedViewError: The files are not as they were written.
-        InputError: They cannot be read.
+        InputError: The files cannot be read; a DamagedViewError if they are not as written.
     """
     try:
         entry = json.loads(path.with_suffix('.json').read_bytes())

@@ -254,7 +254,7 @@ def test_another_teacher_of_the_same_name(config, tmp_path, teacher, tiny, outpu
     def missing(*_, **__):
         raise InputError('teacher: cannot be built') from ImportError('No module named timm')
 
-    monkeypatch.setattr('mobileone_mm.distill.teachers.Teacher', missing)
+    monkeypatch.setattr('mobileone_mm.distill.teachers._build', missing)
     assert begin(config(), stored) is None
 
 

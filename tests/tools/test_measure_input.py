@@ -64,12 +64,24 @@ def test_time_goes_to_its_stage(tiny_config, monkeypatch, fresh_mmengine):
     monkeypatch.setattr(measured, 'time', SimpleNamespace(perf_counter=lambda: now))
     monkeypatch.setattr(loading, 'decode', taking(0.010, loading.decode))
     monkeypatch.setattr(loading.LoadImage, 'content', taking(0.005, loading.LoadImage.content))
-    found, rate = measure_input(tiny_config('cls'), [0], num=8, repeats=1, train_step=False)
+    made, with_workers = [], measured.StagedPipeline.with_workers
+
+    def spy(self, number):
+        made.append(with_workers(self, number))
+        return made[-1]
+
+    monkeypatch.setattr(measured.StagedPipeline, 'with_workers', spy)
+    found, rate = measure_input(tiny_config('cls'), [1, 0], num=8, repeats=1, train_step=False)
     assert rate is None
+    assert [loader.num_workers for loader in made] == [0, 1]
     assert found[0].first_read == pytest.approx(0.005)
     stages = {name: spent for name, spent in found[0].stages.items() if spent}
     assert stages == pytest.approx({'read': 0.005, 'decode': 0.010})
-    assert found[0].workers[0] > 0
+    # Two passes of eight images by stages and two by the loader, with the same clock; the worker
+    # has its own.
+    assert now == pytest.approx(4 * 8 * 0.015)
+    assert found[0].workers.keys() == {0, 1}
+    assert min(found[0].workers.values()) > 0
 
 
 WRAPPED = """
