@@ -169,7 +169,7 @@ def _sets(
             yield from (each._replace(averaged=False) if key == raw_key else each for each in found)
     callbacks = content.get('callbacks')  # of Lightning, with one state for each callback
     for name, state in callbacks.items() if isinstance(callbacks, Mapping) else ():
-        if isinstance(state, Mapping):
+        if isinstance(state, Mapping) and len(path) < _MAX_DEPTH:
             found = _sets(state, (*path, 'callbacks', shown_name(name)))
             yield from (each for each in found if each.averaged)
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}

@@ -163,6 +163,8 @@ def test_lightnings_swa_is_not_used(raw, average, said):
     assert (report.averaged, report.averages) == (False, True)
     assert 'callbacks.StochasticWeightAveraging.average_model_state' in report.dropped
     assert 'BN statistics from the start of the training' in said[0]
+    file['callbacks']['itself'] = file  # a file can hold that
+    assert loaded(file, raw).averages
     # The callback leaves none before its first epoch.
     state['average_model_state'] = None
     assert not load_weights(Classifier(), file).averages

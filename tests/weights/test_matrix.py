@@ -197,8 +197,8 @@ class Doors:
         return self.loaded[-1]
 
     def load_from(self, file: Path) -> nn.Module:
-        options = dict(load_from=str(file))
-        train(self.config, str(self.folder / 'train'), cfg_options=options, device='cpu')
+        options, folder = dict(load_from=str(file)), str(self.folder / 'train')
+        train(self.config, options, device='cpu', work_dir=folder)
         return self.loaded[-1]
 
     def predict(self, file: Path) -> nn.Module:

@@ -163,13 +163,12 @@ def test_unknown_name():
         named.find('mobileone_mm://s5-apple')
 
 
+@pytest.mark.filterwarnings('ignore:.*found in sys.modules')
 def test_table(capsys, monkeypatch):
     assert len(named.NAMED) == 21
     with monkeypatch.context() as patch:
         patch.setattr(signal, 'signal', lambda *_: None)
-        runpy.run_path(
-            named.__file__, run_name='__main__', init_globals={'__package__': named.__package__}
-        )
+        runpy.run_module(named.__name__, run_name='__main__')
     printed = capsys.readouterr().out
     assert printed.count('mobileone_mm://') == 21
     assert 'SHA-256: unknown' in printed
