@@ -60,14 +60,12 @@ def in_user_code(error: BaseException) -> bool:
     if _WORKER_MARK in str(error):
         files += _WORKER_FILE.findall(str(error))
     modules = (sys.modules.get(name) for name in _PACKAGES)
-    known = [str(Path(str(module.__file__)).parent) for module in modules if module is not None]
-    known.append(str(Path(__file__).parents[1] / 'tools'))
-    for file in reversed(files):
-        if file.startswith(tuple(known)):
+    folders = [Path(str(module.__file__)).parent for module in modules if module is not None]
+    folders += [Path(__file__).parents[1] / name for name in ('tools', 'demo')]
+    for file in map(Path, reversed(files)):
+        if any(folder in file.parents for folder in folders):
             return False
-        if not (
-            file.startswith(_LIBRARIES) or {'site-packages', 'dist-packages'} & {*Path(file).parts}
-        ):
+        if not str(file).startswith(_LIBRARIES) and _INSTALLED.isdisjoint(file.parts):
             return True
     return False
 

@@ -95,9 +95,8 @@ def _describe(cfg: Config, call: _Call, error: BaseException) -> str:
         return f"{path or 'config'}.type: '{found[1]}' is unknown{hint} ({found[2]} registry)"
     if cls is None and 'type' not in node:
         near = mistyped('type', map(str, node))
-        return f"{path or 'config'}: has no 'type'" + (
-            f"; is '{near}' a typing error?" if near else ''
-        )
+        hint = f"; is '{near}' a typing error?" if near else ''
+        return f"{path or 'config'}: has no 'type'{hint}"
     if unexpected := _UNEXPECTED.search(text):
         name, key = unexpected.groups()
         known = arguments_of(cls) if inspect.isclass(cls) and key in node else set()

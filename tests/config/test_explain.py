@@ -129,8 +129,8 @@ def test_a_fault_inside_a_hook_of_the_user_keeps_its_place(kind, error, run_hook
     [
         ([dict(type='Mixp')], r"augments\.0\.type: 'Mixp' is unknown; did you mean 'Mixup'"),
         (
-            dict(type='Mixup', alph=1),
-            "augments: Mixup has no argument 'alph'; did you mean 'alpha'",
+            dict(type='Mixup', alpa=1),
+            "augments: Mixup has no argument 'alpa'; did you mean 'alpha'",
         ),
         (dict(typ='Mixup'), "augments: has no 'type'; is 'typ' a typing error"),
     ],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, MODELS
 
 
 def test_log_and_dumped_config_have_the_changes(tiny_config, tool, tmp_path):
@@ -21,12 +24,30 @@ def test_log_and_dumped_config_have_the_changes(tiny_config, tool, tmp_path):
     assert log.index('changes.NAME=False') < log.index('Epoch(train)')
 
 
-def test_a_type_error_of_a_host_in_training_keeps_its_traceback(tiny_config, tool, monkeypatch):
+class Faulty(Hook):
+    """A hook of a user."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        Path('/no/such.txt').read_text()
+
+
+def forward(self, x):
     """Even if it builds something that is not in the config."""
+    MODELS.build(dict(type='mobileone_mm.MobileOne', unknown=1))
 
-    def forward(self, x):
-        MODELS.build(dict(type='mobileone_mm.MobileOne', unknown=1))
 
+def test_faults_of_the_program_and_of_the_user_keep_their_traceback(
+    tiny_config, tool, monkeypatch, capsys
+):
+    monkeypatch.setitem(HOOKS.module_dict, 'Faulty', Faulty)
+    run = ('train', tiny_config('cls'), '--no-validate', '--cfg-options')
+    with pytest.raises(FileNotFoundError, match='such'):
+        tool(*run, "custom_hooks=[dict(type='Faulty')]")
     monkeypatch.setattr('mobileone_mm.MobileOne.forward', forward)
     with pytest.raises(TypeError, match='unknown'):
-        tool('train', tiny_config('cls'), '--no-validate')
+        tool(*run, 'custom_hooks=[]')
+    # A host checks this, and the registry that it was called from builds `train_cfg`.
+    capsys.readouterr()
+    assert tool(*run, 'changes.workers=False', 'train_dataloader.persistent_workers=True') == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith('error: train_dataloader: DataLoader: persistent_workers option needs')
