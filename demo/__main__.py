@@ -3,8 +3,6 @@
 python -m demo det|cls|seg [--out-dir demo_output]
 """
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

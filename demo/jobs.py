@@ -1,7 +1,5 @@
 """Train, test, convert and predict on drawn images, with the project's tools."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

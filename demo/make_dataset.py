@@ -1,7 +1,5 @@
 """Draw a small dataset: python -m demo.make_dataset {coco,imagenet,voc,ade,images} ROOT."""
 
-from __future__ import annotations
-
 import argparse
 
 from demo.generator import LAYOUTS, make

@@ -5,8 +5,6 @@ no host (mmpretrain, mmdet, mmseg, mmcv) is imported, and public names load on f
 ``custom_imports=dict(imports=['mobileone_mm'])`` costs a config next to nothing.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

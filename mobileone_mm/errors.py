@@ -1,7 +1,5 @@
 """The two errors that become exit codes of the tools."""
 
-from __future__ import annotations
-
 
 class InputError(ValueError):
     """An argument of the user cannot be used; the tools exit with code 2.

@@ -1,7 +1,5 @@
 """Tell faults that the user can correct from faults of the program."""
 
-from __future__ import annotations
-
 import re
 import sys
 import sysconfig

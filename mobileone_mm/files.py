@@ -1,7 +1,5 @@
 """Write files so that a reader sees the old file or the whole new one, never a part; hash them."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import io

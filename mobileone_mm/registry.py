@@ -4,8 +4,6 @@ mmengine imports ``<scope>.registry`` for a config with ``type='<scope>.Name'``.
 name ``type='mobileone_mm.MobileOne'`` works in any default scope without ``custom_imports``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any

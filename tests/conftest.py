@@ -1,7 +1,5 @@
 """What all tests share: the stand-ins in place, few threads, tiny datasets in the hosts' layouts."""
 
-from __future__ import annotations
-
 import os
 
 # The tests do the same on every machine: torch sees a GPU only in `make test-gpu`.

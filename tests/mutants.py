@@ -9,8 +9,6 @@ test is missing, the code is not needed, or the mutant is equivalent. All change
 copies of the project. Messages, log lines, annotations and ``__repr__`` are not changed.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import multiprocessing

@@ -1,7 +1,5 @@
 """Every config: it is declarative, its data load, it trains a step, predicts, and fuses exactly."""
 
-from __future__ import annotations
-
 import ast
 import re
 import shutil

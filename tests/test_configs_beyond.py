@@ -4,8 +4,6 @@ The latency ratios of docs/recipes.md:
     OMP_NUM_THREADS=1 python -m pytest -q -s -m slow tests/test_configs_beyond.py
 """
 
-from __future__ import annotations
-
 import re
 from functools import cache, partial
 from pathlib import Path

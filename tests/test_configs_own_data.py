@@ -1,7 +1,5 @@
 """The three lines of the docs for data of one's own, on real images under other names."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """docs/recipes.md against the configs: its tables, its options, and who gets which rate and decay."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The studies: their configs and every variant load, and differ in what their names say."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The files, functions and links that the documentation names exist."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -5,8 +5,6 @@ users are told (one line each), and, so that a test can run it, the data (a tiny
 images, two a batch) and the length.
 """
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 

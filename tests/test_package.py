@@ -1,7 +1,5 @@
 """The package as a user meets it: a lean import, and a wheel that carries its configs and tools."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """``type='mobileone_mm.MobileOne'`` from every default scope, whoever is imported first."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

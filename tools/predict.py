@@ -6,8 +6,6 @@ Writes predictions.json, drawings (vis/) and label maps of segmentors (masks/). 
 read are left out and listed at the end; the exit code is 2 if no image can be read.
 """
 
-from __future__ import annotations
-
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 

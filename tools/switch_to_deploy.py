@@ -8,8 +8,6 @@ Proves on data that the fused model is the same function, then writes OUT (weigh
 failed, nothing is written.
 """
 
-from __future__ import annotations
-
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 

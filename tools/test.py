@@ -3,8 +3,6 @@
 python tools/test.py CONFIG CHECKPOINT [--out predictions.csv | .pkl | metrics.json]
 """
 
-from __future__ import annotations
-
 from mobileone_mm.cli.arguments import add_run_arguments, tool_parser
 from mobileone_mm.cli.run import run_tool
 

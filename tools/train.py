@@ -4,8 +4,6 @@ python tools/train.py configs/ssdlite_mobileone_s2_coco.py
 torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch
 """
 
-from __future__ import annotations
-
 from mobileone_mm.cli.arguments import add_run_arguments, tool_parser
 from mobileone_mm.cli.run import run_tool
 

@@ -1,7 +1,5 @@
 """A small vector canvas on Pillow: outlined shapes, soft light and an antialiased mask."""
 
-from __future__ import annotations
-
 import colorsys
 from collections.abc import Sequence
 from functools import lru_cache

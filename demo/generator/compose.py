@@ -1,7 +1,5 @@
 """Place drawn objects in a painted scene, with the mask of the visible part of each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

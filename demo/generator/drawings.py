@@ -3,8 +3,6 @@
 Coordinates are units of the canvas: x to the right, y down, the object within about [-1, 1].
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

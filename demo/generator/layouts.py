@@ -1,7 +1,5 @@
 """Write drawn images in the layouts of COCO, ImageNet, VOC 2012 and ADE20K's challenge."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -3,8 +3,6 @@
 They are paler than the objects, so that a network learns the objects in minutes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

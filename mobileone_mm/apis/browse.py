@@ -1,7 +1,5 @@
 """Draw contact sheets of the training images as the pipeline outputs them, with their labels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any

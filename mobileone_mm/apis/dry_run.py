@@ -1,7 +1,5 @@
 """Show the plan of a training instead of training."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Measure the training pipeline of a config, and its training step."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Pack the images of a folder or of a config into few large files."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

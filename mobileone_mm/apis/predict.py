@@ -1,7 +1,5 @@
 """Predict images: drawings, label maps and a JSON file."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence

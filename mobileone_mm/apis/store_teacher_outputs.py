@@ -1,7 +1,5 @@
 """Run the teachers of a config over its training images once, and store their outputs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """Convert a trained model to a deploy pair, if wanted with the metric before and after."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Mapping, Sequence

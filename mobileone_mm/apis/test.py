@@ -1,7 +1,5 @@
 """Evaluate a classifier, detector or segmentor on the test set of its config."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

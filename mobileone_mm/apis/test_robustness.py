@@ -1,7 +1,5 @@
 """Evaluate an image classifier on corruptions and on the published test sets in one run."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping, Sequence

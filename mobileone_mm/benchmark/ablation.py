@@ -1,7 +1,5 @@
 """The result of an ablation: means over the seeds and paired differences, as a table and a plot."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import sqrt
 from pathlib import Path

@@ -4,8 +4,6 @@ mmengine logs ``data_time``, the time that a step waits for its batch. That stay
 loader is too slow. It does not tell how much is in reserve, or which transform costs most.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections import deque

@@ -1,7 +1,5 @@
 """Multiply-adds of anything that runs, by PyTorch's own counter."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tables of results: as text for a terminal, and as Markdown."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The timer of the project: functions in turns, a warm-up, every duration kept."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Time and memory of the training step: load, copy, forward, backward, optimizer."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 import time

@@ -1,7 +1,5 @@
 """Command-line arguments that the tools share, with OpenMMLab's names."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

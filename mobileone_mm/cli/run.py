@@ -1,7 +1,5 @@
 """Arguments, exit codes and error lines of the tools."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

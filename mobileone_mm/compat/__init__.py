@@ -14,8 +14,6 @@ Scripts that import a host before they read a config run as
 ``python -m mobileone_mm.compat SCRIPT ARGS``.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 import threading

@@ -4,8 +4,6 @@ For programs of others, such as mmdet's ``tools/test.py``: they import their hos
 the config that imports this package.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import runpy

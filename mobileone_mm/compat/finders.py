@@ -1,7 +1,5 @@
 """An import finder that acts when ``torchvision``, ``mmcv._ext`` or mmpretrain is first imported."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import importlib

@@ -1,7 +1,5 @@
 """Repair what can be repaired if mmcv or a host was imported before this package."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 import warnings

@@ -1,7 +1,5 @@
 """Stand-in for mmcv's compiled operators (``mobileone_mm.compat``)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any, NoReturn

@@ -4,8 +4,6 @@ A forked child inherits the stand-ins. A spawned child runs the main program and
 in a fresh interpreter, and both may import a host.
 """
 
-from __future__ import annotations
-
 from multiprocessing import spawn
 from typing import Any
 

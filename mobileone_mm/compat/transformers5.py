@@ -1,7 +1,5 @@
 """Switch mmpretrain's multimodal models off where transformers lacks what they import."""
 
-from __future__ import annotations
-
 import ast
 from importlib import import_module
 from pathlib import Path

@@ -5,8 +5,6 @@ Most mistyped keys end in a TypeError of the constructor that gets them (see
 ``get`` and ignore the other keys, and for values whose error would name neither the key nor the config.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import inspect
 import logging

@@ -1,7 +1,5 @@
 """One line for what goes wrong while something is built from a config."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import traceback

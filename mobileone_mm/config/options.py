@@ -1,7 +1,5 @@
 """Values of ``--cfg-options``: Python's literals, and the shorter forms that mmengine knows."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 from typing import Any

@@ -1,7 +1,5 @@
 """Read a config with its overrides from the command line, strictly."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import os

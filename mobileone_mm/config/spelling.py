@@ -1,7 +1,5 @@
 """Find the meaning of a mistyped name."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 

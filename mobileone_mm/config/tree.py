@@ -1,7 +1,5 @@
 """Walk over configs: dicts with their paths, datasets inside wrappers, classes behind types."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any

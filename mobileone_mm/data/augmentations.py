@@ -4,8 +4,6 @@ The color functions of the host compute every pixel in 64 bits or in floating po
 only 256 values: these classes compute a table of them and look the image up in it.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Datasets as a config describes them: their class, their class list and their files."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

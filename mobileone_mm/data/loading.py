@@ -1,7 +1,5 @@
 """Load images so that one broken file does not end a long run."""
 
-from __future__ import annotations
-
 import io
 import logging
 import zlib

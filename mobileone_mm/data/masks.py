@@ -1,7 +1,5 @@
 """Load segmentation masks, and name a mask that is wrong."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

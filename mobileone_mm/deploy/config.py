@@ -1,7 +1,5 @@
 """The config of a deploy pair: one self-contained file without settings of one machine."""
 
-from __future__ import annotations
-
 import copy
 import os
 import re

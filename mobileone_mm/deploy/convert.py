@@ -1,7 +1,5 @@
 """From the config and checkpoint of a trained model to a deploy pair."""
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Mapping, Sequence

@@ -6,8 +6,6 @@ edited model is built and compared with the original: the folded BNs must be gon
 have a bias, and everything else must be the same.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The raw outputs of any host's model, by which two forms of it can be compared."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

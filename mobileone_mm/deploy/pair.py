@@ -1,7 +1,5 @@
 """The three files of a deploy pair: their paths and their contents."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

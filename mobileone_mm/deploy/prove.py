@@ -1,7 +1,5 @@
 """Proof, on data, that two forms of a whole model are the same function."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

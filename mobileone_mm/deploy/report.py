@@ -1,7 +1,5 @@
 """What a conversion did: as a dict for the JSON file, and as lines to read."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Inputs of the proof."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator, Sequence

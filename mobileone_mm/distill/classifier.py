@@ -1,7 +1,5 @@
 """A classifier that learns from teachers; imports mmpretrain, so it loads on demand only."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any

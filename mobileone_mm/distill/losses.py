@@ -1,7 +1,5 @@
 """The soft-label loss of distillation, which mmpretrain and mmengine do not have."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -8,8 +8,6 @@ the rest equally. An image that could not be read has probabilities of 0. ``view
 what the rows were made from, and has a checksum of both files.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Transforms that make a view of an image again: to store outputs of teachers, and to read them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath

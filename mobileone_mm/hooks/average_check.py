@@ -1,7 +1,5 @@
 """A hook that ends a run in which a model and its average (EMA, mean teacher) differ in form."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any

@@ -1,7 +1,5 @@
 """The deploy pair beside the best checkpoint of a run."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A hook that keeps the checkpoints of a channels-last run in the contiguous memory format."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """A checkpoint hook that always keeps the requested number of checkpoints."""
 
-from __future__ import annotations
-
 from collections import deque
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A check of the checkpoint before its weights go into the model of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A hook that raises resolution and augmentation strength from phase to phase."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A hook that seeds the main process before every training iteration."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """A hook that reports the steps which the loss scaler of mixed precision skips."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

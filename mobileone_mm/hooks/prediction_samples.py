@@ -1,7 +1,5 @@
 """A hook that draws predictions during training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A hook that measures the BN statistics of lifted branches before training."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial

@@ -1,7 +1,5 @@
 """A hook that logs the weight decay."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmengine.hooks import Hook

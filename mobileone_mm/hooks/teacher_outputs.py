@@ -1,7 +1,5 @@
 """A check of all training images against the stored outputs of teachers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmengine.dist import is_main_process

@@ -1,7 +1,5 @@
 """Draw predictions and labels: boxes and masks, areas, or the best classes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

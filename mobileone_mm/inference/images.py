@@ -1,7 +1,5 @@
 """Find the images that a user names, and name their results."""
 
-from __future__ import annotations
-
 import glob
 import os
 from collections import Counter

@@ -1,7 +1,5 @@
 """The trained model of a config, its classes and its test pipeline."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Predictions of the three tasks as plain data for JSON."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

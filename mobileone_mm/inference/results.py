@@ -1,7 +1,5 @@
 """Files of a test: predictions as CSV or pickle, metrics as JSON."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

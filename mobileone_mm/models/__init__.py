@@ -1,7 +1,5 @@
 """The backbone, its unit, its sizes and its initialiser. Parts that extend a host load on demand."""
 
-from __future__ import annotations
-
 from .block import MobileOneBlock
 from .init import NearIdentityInit
 from .mobileone import MobileOne

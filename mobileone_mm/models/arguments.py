@@ -1,7 +1,5 @@
 """Checks of constructor arguments, with one message for each kind."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from operator import index

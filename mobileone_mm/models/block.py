@@ -1,7 +1,5 @@
 """The MobileOne unit: linear branches in training form, one convolution in deploy form."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -1,7 +1,5 @@
 """Check the input channels of neck and heads against the outputs of MobileOne."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Parameters and MACs of any size, from a network that has no memory."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

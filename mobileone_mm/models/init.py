@@ -1,7 +1,5 @@
 """Initialisers for ``init_cfg``."""
 
-from __future__ import annotations
-
 from mmengine.model import update_init_info
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm

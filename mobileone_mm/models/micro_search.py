@@ -5,8 +5,6 @@ networks have these figures. The search tries all small networks of the family f
 the figures and a common shape similar to S0 (docs/micro_models.md). It is deterministic.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple

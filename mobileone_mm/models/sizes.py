@@ -6,8 +6,6 @@ public: ``mu0``, ``mu1`` and ``mu2`` are **this project's reconstruction**.
 (docs/micro_models.md).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

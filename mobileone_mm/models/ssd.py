@@ -1,7 +1,5 @@
 """Corrected parts of mmdet's SSD. The module imports mmdet, so the registry loads it on demand."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

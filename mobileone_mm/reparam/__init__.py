@@ -1,7 +1,5 @@
 """Fuse branches into one convolution, lift one convolution into branches, and compare both forms."""
 
-from __future__ import annotations
-
 from .protocol import Branch, Reparameterizable
 from .surgery import reparameterize_model
 

@@ -7,8 +7,6 @@ fused convolution is the sum over all branches. All arithmetic is float64 on the
 milliseconds, and float32 sums of branches would lose digits permanently.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """What proofs of equality consist of: random weights and statistics, and measures of difference."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Iterator, Mapping

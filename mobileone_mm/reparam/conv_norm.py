@@ -6,8 +6,6 @@ pass does not use it, and folds all BN layers that share a convolution into it. 
 say that the BN follows, nothing else may use the convolution, and the arithmetic is float64.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple

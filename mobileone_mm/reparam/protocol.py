@@ -1,7 +1,5 @@
 """The protocol of modules that can be re-parameterised."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 

@@ -1,7 +1,5 @@
 """Convert modules with re-parameterisable blocks from training form to deploy form."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Blur of ImageNet-C. Functions take an RGB image (uint8) and return values of 0 to 255."""
 
-from __future__ import annotations
-
 import math
 
 import cv2

@@ -6,8 +6,6 @@ and contains photographs of unknown licence. Strengths are those of the authors'
 docs/robustness.md lists the differences.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Iterable
 

@@ -1,7 +1,5 @@
 """Noise and digital corruptions of ImageNet-C, from an RGB image (uint8) to values of 0 to 255."""
 
-from __future__ import annotations
-
 import io
 
 import cv2

@@ -7,8 +7,6 @@ AugMix by the same author (``ALEXNET_ERR`` in imagenet.py, github.com/google-res
 paper says 43.5.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

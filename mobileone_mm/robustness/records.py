@@ -1,7 +1,5 @@
 """Results of evaluations in one file, so that a second call continues an interrupted one."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

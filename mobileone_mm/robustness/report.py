@@ -1,7 +1,5 @@
 """Table and plot of the results."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ mmpretrain numbers class folders in alphabetical order. That is wrong for every 
 for an incomplete set, and for ImageNetV2, whose folders are named 0 to 999 (10 comes before 2).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from functools import cache

@@ -6,8 +6,6 @@ deviations are those of windows of 224 pixels in the published photographs, each
 that it has in the published code.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

@@ -3,8 +3,6 @@
 :mod:`mobileone_mm.runs.prepare` has their order and their names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

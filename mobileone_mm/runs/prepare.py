@@ -6,8 +6,6 @@ The changes have one order and one name each. A user switches a change off by it
 writes it into its config, under the same key.
 """
 
-from __future__ import annotations
-
 import copy
 import importlib.util
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The Runner of a prepared config, alone or with other processes."""
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The channels-last memory format (NHWC), in which many convolutions are faster, for a whole model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The folders of a run: whether they can be written, and what a refused run leaves in them."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Check the processes and devices that the user asks for against those of the machine."""
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 

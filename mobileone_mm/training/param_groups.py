@@ -1,7 +1,5 @@
 """Parameter groups: learning rates for parts of a model that keep the rules for weight decay."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The plan of a run: sizes, schedules, phases, and a few measured steps."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

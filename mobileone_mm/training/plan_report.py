@@ -1,7 +1,5 @@
 """The plan of a run as tables and as a drawing."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from pathlib import Path
 from typing import Any

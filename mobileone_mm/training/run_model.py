@@ -1,7 +1,5 @@
 """The model of a run: without the wrapper for several devices, and with units to fuse."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

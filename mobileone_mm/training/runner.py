@@ -1,7 +1,5 @@
 """mmengine's Runner with exact resume, atomic files and process groups on the CPU."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Convert a weight file to the names of another code base, or to the other form."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

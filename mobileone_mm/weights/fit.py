@@ -4,8 +4,6 @@ mmengine loads with ``strict=False`` and logs what did not match, so a checkpoin
 form or task "loads" and leaves most of the model at its random start.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Both work on mmpretrain's names below any prefix, in float64, and check first th
 complete. Other tensors (squeeze and excitation, classifier, necks, heads) stay as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -4,8 +4,6 @@ The import does this. ``registry.py`` names the module among the locations of th
 always built before its checkpoint is read, and so ``import mobileone_mm`` need not load torch.
 """
 
-from __future__ import annotations
-
 from .mmengine_loader import allow_mmengine_globals, use_named_weights
 
 allow_mmengine_globals()

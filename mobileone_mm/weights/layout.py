@@ -1,7 +1,5 @@
 """Tell from keys and shapes which MobileOne a file holds, and check that it is complete."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Make mmengine read checkpoints safely: local files, downloads, its own Runner's."""
 
-from __future__ import annotations
-
 import logging
 from importlib import metadata
 from typing import Any

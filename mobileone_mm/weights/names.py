@@ -4,8 +4,6 @@ All public ports hold the same tensors under different names, so conversion is r
 a set of names: a key is parsed with those of its own scheme and rendered with those of another.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace

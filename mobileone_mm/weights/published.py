@@ -3,8 +3,6 @@
 ``python -m mobileone_mm.weights.published`` prints where they are and what they expect.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -6,8 +6,6 @@ that reader lacks: checksums of zip files, the objects of mmengine's Runner (see
 :mod:`mobileone_mm.weights.allowed`), and errors of one line.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import stat

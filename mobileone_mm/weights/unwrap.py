@@ -1,7 +1,5 @@
 """Find the weights in a checkpoint: out of containers, averages first, without wrapper prefixes."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

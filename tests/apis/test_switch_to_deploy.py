@@ -1,7 +1,5 @@
 """The tool that converts: how often it executes and builds, and the metric before and after."""
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 

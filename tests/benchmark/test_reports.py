@@ -1,7 +1,5 @@
 """Reports against numbers worked out by hand."""
 
-from __future__ import annotations
-
 import pytest
 
 from mobileone_mm.benchmark.ablation import summarise, table

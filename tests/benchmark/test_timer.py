@@ -1,7 +1,5 @@
 """The timer calls in turns, counts nothing of the warm-up, and keeps to its budget."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,7 +1,5 @@
 """Exit codes and the one line on stderr."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import sys

@@ -1,7 +1,5 @@
 """Run code in a fresh interpreter, because the first import happens once per process."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

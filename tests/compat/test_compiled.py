@@ -1,7 +1,5 @@
 """The stand-ins against mmcv's compiled operators, in an environment that has them."""
 
-from __future__ import annotations
-
 import mobileone_mm  # isort: skip
 
 import pytest

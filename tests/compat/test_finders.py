@@ -1,7 +1,5 @@
 """Who wins where there is a real module, what is mended where there is none, and the silence."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import pkgutil

@@ -1,7 +1,5 @@
 """Sigmoid focal loss against its formula and numerical derivatives."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

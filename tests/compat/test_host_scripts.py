@@ -1,7 +1,5 @@
 """The hosts' own train and test scripts run our configs, with or without compiled operators."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The hosts import, whichever way round, on the environment that runs the tests."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import mobileone_mm  # isort: skip

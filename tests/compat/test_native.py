@@ -1,7 +1,5 @@
 """torchvision's compiled operators behind mmcv's: which calls reach them, and equal results."""
 
-from __future__ import annotations
-
 import mobileone_mm  # isort: skip
 
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Greedy and soft suppression against their definitions, box by box, and below mmcv's functions."""
 
-from __future__ import annotations
-
 import mobileone_mm  # noqa: F401  isort: skip
 
 import math

@@ -1,7 +1,5 @@
 """RoIAlign against its definition, point by point, and its gradients against differences."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

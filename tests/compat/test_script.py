@@ -1,7 +1,5 @@
 """``python -m mobileone_mm.compat``: a program runs as Python would run it, children included."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Post-processing on the stand-in costs less than the network before it."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The hosts import beside any release of transformers; only multimodal models may be missing."""
 
-from __future__ import annotations
-
 import mobileone_mm  # noqa: F401  isort: skip
 
 import sys

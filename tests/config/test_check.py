@@ -1,7 +1,5 @@
 """Keys and parts of a config that the hosts check late or never."""
 
-from __future__ import annotations
-
 import pytest
 from mmengine.config import Config
 

@@ -1,7 +1,5 @@
 """What becomes one line with a path while something is built, and what keeps its traceback."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 

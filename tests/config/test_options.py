@@ -1,7 +1,5 @@
 """Values of --cfg-options: mmengine's forms give what they give there, and spaces stay."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from contextlib import suppress

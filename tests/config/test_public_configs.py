@@ -1,7 +1,5 @@
 """The public configs: data roots, layouts, options, schedules, and mistyped options."""
 
-from __future__ import annotations
-
 import argparse
 import math
 from pathlib import Path

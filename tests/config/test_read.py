@@ -1,7 +1,5 @@
 """Configs and overrides: what is read, what is merged, and what is refused in one line."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

@@ -1,7 +1,5 @@
 """The faster augmentations: mmpretrain's pixels, draw by draw."""
 
-from __future__ import annotations
-
 import copy
 import time
 from statistics import median

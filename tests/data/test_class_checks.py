@@ -1,7 +1,5 @@
 """A number means the same class in all datasets of a run, or the run is refused in one line."""
 
-from __future__ import annotations
-
 import pytest
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope

@@ -1,7 +1,5 @@
 """The reader of COCO files, and the tool that writes a part of one."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

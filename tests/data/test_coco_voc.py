@@ -1,7 +1,5 @@
 """Masks of VOC's classes from COCO's instances."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Objects of a COCO-format dataset as images in class folders."""
 
-from __future__ import annotations
-
 import json
 
 import cv2

@@ -6,8 +6,6 @@ prints the tables of docs/data.md. It needs real images; decoders that are not i
 out.
 """
 
-from __future__ import annotations
-
 import io
 from functools import partial
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """LoadImage: what it reads is what mmcv reads, and what it cannot read is named."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Masks that cannot be read or do not fit."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image

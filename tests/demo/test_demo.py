@@ -1,7 +1,5 @@
 """The demo's own logic; its steps are the tools, which have tests of their own."""
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 from pathlib import Path

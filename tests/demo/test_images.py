@@ -1,7 +1,5 @@
 """The drawn images: reproducible, labelled exactly, with room around every object."""
 
-from __future__ import annotations
-
 import json
 from itertools import combinations
 

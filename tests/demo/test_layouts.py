@@ -1,7 +1,5 @@
 """The written datasets: layout, values, made once and whole, and read by the hosts."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import subprocess

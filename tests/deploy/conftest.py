@@ -1,7 +1,5 @@
 """What the tests of the deploy form share."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The written config: self-contained, portable, in deploy form."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

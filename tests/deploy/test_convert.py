@@ -1,7 +1,5 @@
 """Whole models to deploy pairs: proof, files, metrics and every way in which it must refuse."""
 
-from __future__ import annotations
-
 import copy
 import errno
 import json

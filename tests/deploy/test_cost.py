@@ -1,7 +1,5 @@
 """Time and memory of a conversion: the largest classifier, in a process of its own."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

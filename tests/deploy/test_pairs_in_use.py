@@ -1,7 +1,5 @@
 """What a written pair is for: the hosts' own functions in a fresh process, our tools, the metric."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

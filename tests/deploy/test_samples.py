@@ -1,7 +1,5 @@
 """Inputs for the proof: sizes from test pipelines, structured noise, images."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmengine.config import Config

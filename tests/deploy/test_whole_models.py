@@ -1,7 +1,5 @@
 """Models of the hosts with MobileOne in several places, and BNs that fold or must not."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A student, teachers with weights in files, and a batch: all tiny, five classes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The distilling classifier: a plain student to everything but its loss."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Both losses against their formulas, value and gradient, in float64."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn.functional import cross_entropy

@@ -1,7 +1,5 @@
 """Apple's S0 teaches a small net on real images: their agreement rises."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

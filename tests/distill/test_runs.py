@@ -1,7 +1,5 @@
 """Whole runs by the tools: training, storing, resuming, testing, converting, and what is refused."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Stored outputs: written whole, read safely, and only for the view that the teachers saw."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import shutil

@@ -1,7 +1,5 @@
 """Teachers: loaded from public forms of files, frozen, in their own normalisation and size."""
 
-from __future__ import annotations
-
 import copy
 import re
 from pathlib import Path

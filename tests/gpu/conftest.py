@@ -1,7 +1,5 @@
 """``make test-gpu`` runs these tests; ``make test-gpu DEVICE=cpu`` tries them without a GPU."""
 
-from __future__ import annotations
-
 import mobileone_mm  # noqa: F401  isort: skip
 
 import functools

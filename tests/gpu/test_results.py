@@ -1,7 +1,5 @@
 """Equal results on the GPU: the stand-ins, torchvision's operators, and the deploy form."""
 
-from __future__ import annotations
-
 import mobileone_mm  # isort: skip
 
 import pytest

@@ -1,7 +1,5 @@
 """Training on a GPU: mixed precision, SyncBN over nccl, compile with channels_last."""
 
-from __future__ import annotations
-
 import mobileone_mm  # noqa: F401  isort: skip
 
 import json

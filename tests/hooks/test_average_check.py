@@ -1,7 +1,5 @@
 """EMA and deploy in any order: one form for a model and its average, or one clear line."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

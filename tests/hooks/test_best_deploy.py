@@ -1,7 +1,5 @@
 """The deploy pair beside the best checkpoint of a run."""
 
-from __future__ import annotations
-
 import json
 import logging
 import random

@@ -1,7 +1,5 @@
 """The hook between mmengine's reader and the model of a run."""
 
-from __future__ import annotations
-
 import copy
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Runs with a curriculum: it switches, resumes in the middle of a phase, and says what is wrong."""
 
-from __future__ import annotations
-
 import re
 from types import SimpleNamespace
 

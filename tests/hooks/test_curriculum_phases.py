@@ -1,7 +1,5 @@
 """Phases as data, and transforms that change with them."""
 
-from __future__ import annotations
-
 import copy
 import re
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Validation in deploy form leaves the training alone, proves itself, and is faster."""
 
-from __future__ import annotations
-
 import copy
 import re
 import statistics

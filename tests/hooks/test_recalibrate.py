@@ -1,7 +1,5 @@
 """Statistics of lifted branches: measured, and the function stays what it was."""
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Hooks of one duty each: seeds, logged weight decay, contiguous checkpoints, kept checkpoints."""
 
-from __future__ import annotations
-
 import random
 from types import SimpleNamespace
 

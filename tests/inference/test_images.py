@@ -1,7 +1,5 @@
 """Images that the arguments select, and unique names for their outputs."""
 
-from __future__ import annotations
-
 from pathlib import Path, PurePath
 
 import pytest

@@ -1,7 +1,5 @@
 """The same keys and the same function as mmpretrain's class, in both forms and both ways."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

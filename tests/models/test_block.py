@@ -1,7 +1,5 @@
 """The unit by itself: its branches, its two forms, checkpointing, and what stays unchanged."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 import pytest

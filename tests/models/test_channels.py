@@ -1,7 +1,5 @@
 """Channels of neck and heads against those of the backbone."""
 
-from __future__ import annotations
-
 import pytest
 from torch import nn
 

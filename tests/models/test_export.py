@@ -1,7 +1,5 @@
 """Both forms go through torch's tracers, and run in other dtypes and layouts."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

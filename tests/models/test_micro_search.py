@@ -1,7 +1,5 @@
 """Counts of parameters and MACs, and the search that finds the micro models again."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 import re

@@ -1,7 +1,5 @@
 """SSD's head and neck: the fault of mmdet's, and predictions against a definition."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The backbone: sizes, outputs, strides and dilation, freezing, checkpointing, arguments."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Fusing branch by branch, against the convolutions themselves."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """Test the tools that the proofs of equality use."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

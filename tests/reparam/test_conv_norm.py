@@ -1,7 +1,5 @@
 """Folding of BN into the layer before it: which pairs there are, and that the function stays."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

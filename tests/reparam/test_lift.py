@@ -1,7 +1,5 @@
 """Lifting a kernel into branches: their sum is the kernel, and no two branches are equal."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """reparameterize_model on whole modules."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """Class folders with images whose colour says their class."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Each corruption against its definition, and against an independent implementation."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import cv2

@@ -1,7 +1,5 @@
 """Pipeline, counting and records: images whose colour says the class go through them."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Error measures: by hand, against the sources of AlexNet's errors, and where they are undefined."""
 
-from __future__ import annotations
-
 import pytest
 
 from mobileone_mm.robustness.corruptions import CORRUPTIONS, SEVERITIES

@@ -1,7 +1,5 @@
 """Apple's S0 on real images: our corruptions cost it as much accuracy as another implementation's."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Folders of the published sets, and the label of each image in them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

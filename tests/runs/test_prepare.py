@@ -1,7 +1,5 @@
 """The config pass: the order, the record and the switches of the changes; each change by itself."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmengine.config import Config

@@ -1,7 +1,5 @@
 """A Runner of a prepared config: its log, its dumped config, and errors of the hosts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """tools/analysis_tools/ablate.py: the runs, what is compared, and what happens when one fails."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

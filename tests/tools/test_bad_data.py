@@ -1,7 +1,5 @@
 """Data that is missing, empty, malformed or does not fit: one line, exit code 2, nothing written."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

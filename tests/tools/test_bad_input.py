@@ -1,7 +1,5 @@
 """What a user can get wrong: one line on stderr that says what, exit code 2, nothing half-written."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

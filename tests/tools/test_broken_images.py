@@ -1,7 +1,5 @@
 """An image that cannot be read, in the middle of a run."""
 
-from __future__ import annotations
-
 import csv
 import shutil
 

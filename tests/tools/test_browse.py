@@ -1,7 +1,5 @@
 """Contact sheets of training images."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

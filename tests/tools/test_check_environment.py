@@ -1,7 +1,5 @@
 """``tools/misc/check_environment.py`` reports what is missing, and never ends in a traceback."""
 
-from __future__ import annotations
-
 import mobileone_mm  # noqa: F401  isort: skip
 
 import subprocess

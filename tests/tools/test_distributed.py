@@ -1,7 +1,5 @@
 """Two processes on the CPU, as torchrun starts them."""
 
-from __future__ import annotations
-
 import json
 
 import torch

@@ -1,7 +1,5 @@
 """tools/train.py --dry-run: what it says is what the run does, and it leaves a drawing alone."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmengine.hooks import EMAHook, Hook

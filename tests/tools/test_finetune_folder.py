@@ -1,7 +1,5 @@
 """Fine-tuning on a folder of classes, as docs/classification.md has it."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """tools/analysis_tools/measure_input.py prints what it measured, and wrong input is one line."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

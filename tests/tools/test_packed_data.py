@@ -1,7 +1,5 @@
 """Packed data through the tools: packing, training, testing; what is wrong with it in one line."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

@@ -1,7 +1,5 @@
 """tools/predict.py on the three tasks."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

@@ -1,7 +1,5 @@
 """The tools on small pieces of the real datasets, with Apple's published weights."""
 
-from __future__ import annotations
-
 import csv
 
 import pytest

@@ -1,7 +1,5 @@
 """A killed run, resumed, ends with the weights of an uninterrupted one, bit by bit."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """tools/analysis_tools/test_robustness.py as a user calls it: tiny nets, tiny images."""
 
-from __future__ import annotations
-
 import json
 
 import cv2

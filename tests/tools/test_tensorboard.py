@@ -1,7 +1,5 @@
 """Curves, schedules and drawn predictions of a run, read back from TensorBoard's file."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """tools/train.py and tools/test.py on the three tasks, with tiny nets and tiny data."""
 
-from __future__ import annotations
-
 import csv
 import json
 import pickle

@@ -1,7 +1,5 @@
 """A classifier of a few thousand parameters, its data and its Runner, without any host."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Batch normalisation over all processes on the CPU, where torch's SyncBN does not run: for tests."""
 
-from __future__ import annotations
-
 import torch
 import torch.distributed as dist
 from mmengine.registry import MODELS

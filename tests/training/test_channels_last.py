@@ -1,7 +1,5 @@
 """Runs with channels_last: the same numbers in another layout, whatever it is combined with."""
 
-from __future__ import annotations
-
 import copy
 import json
 import shutil

@@ -1,7 +1,5 @@
 """A model in deploy form trains like any other: gradients, frozen stages, settings per parameter."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """Folders that a run writes into."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,7 +1,5 @@
 """docs/imagenet.md: its snippets are those of the configs, its options fit them."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

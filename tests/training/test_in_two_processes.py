@@ -1,7 +1,5 @@
 """Two processes on the CPU, or two batches before each step, train like one process."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -1,7 +1,5 @@
 """Which device a call uses, whatever an earlier call used."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmengine.device import get_device, utils

@@ -1,7 +1,5 @@
 """Rates of parts of a model, and decay only where the recipe has it."""
 
-from __future__ import annotations
-
 import pytest
 from mmengine.optim import build_optim_wrapper
 from torch import nn

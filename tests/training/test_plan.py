@@ -1,7 +1,5 @@
 """Parts of the plan of a run: counted operations, averages, and its text."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,7 +1,5 @@
 """The Runner's own decisions: default hooks, loaders, compilation, resume in another setting."""
 
-from __future__ import annotations
-
 import os
 from datetime import timedelta
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Seeds by position: what depends on them, what does not, and errors while samples are loaded."""
 
-from __future__ import annotations
-
 import pickle
 import random
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Annealed weight decay, group by group: the schedule of the ImageNet configs."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

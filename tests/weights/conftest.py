@@ -1,7 +1,5 @@
 """What the tests of the weights share."""
 
-from __future__ import annotations
-
 import logging
 import os
 import resource

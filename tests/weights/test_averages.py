@@ -1,7 +1,5 @@
 """Files with raw and averaged weights: which are taken, and what the log and the report say."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

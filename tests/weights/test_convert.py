@@ -1,7 +1,5 @@
 """Public weights under other names and in the other form."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -1,7 +1,5 @@
 """Fusing and lifting of state dicts, in float64 with random weights and random statistics."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

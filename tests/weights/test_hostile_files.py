@@ -5,8 +5,6 @@ refuses it turns a test red. A file can still take long to read: torch hashes wh
 a key, and tuples that hold one another twice, 50 deep, have no end. That is torch's limit as well.
 """
 
-from __future__ import annotations
-
 import builtins
 import functools
 import os

@@ -4,8 +4,6 @@ The other tests of this folder show what the reader and the loader refuse; here 
 could touch on another way, and one of each kind of fault.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import zipfile

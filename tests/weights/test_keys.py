@@ -1,7 +1,5 @@
 """The key table against itself, mmpretrain's class and the spellings of the public files."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Weights into models: what fits is taken, what does not is refused with the likely cause."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

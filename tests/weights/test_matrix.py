@@ -5,8 +5,6 @@ the source network. A decoy, another random network, is wherever a file holds a 
 weights; a loader that takes it, or leaves the model at its random start, is far outside the tolerance.
 """
 
-from __future__ import annotations
-
 import copy
 import itertools
 from collections.abc import Callable

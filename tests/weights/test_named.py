@@ -1,7 +1,5 @@
 """Public weights by name and by address; nothing here needs a network."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Checkpoints are read; broken files, and what is no checkpoint, are refused in one line."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import pickle

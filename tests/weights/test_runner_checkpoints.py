@@ -1,7 +1,5 @@
 """mmengine's own checkpoints through the safe loader: resume, load, Pretrained, downloads."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -6,8 +6,6 @@ VARIANTS is a file with a dict `variants`: options by dotted key for each name. 
 compared with the first. A second call skips the runs that are done. Writes a table and a plot.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mobileone_mm.cli.arguments import tool_parser

@@ -4,8 +4,6 @@
 python tools/analysis_tools/browse_dataset.py CONFIG --out-dir DIR [--num 16] [--mode concat]
 """
 
-from __future__ import annotations
-
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 

@@ -9,8 +9,6 @@ The first pass is reported separately, because it reads from the storage. The la
 images in the page cache, unless --num is too large for it.
 """
 
-from __future__ import annotations
-
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 from mobileone_mm.config.options import ConfigOptions

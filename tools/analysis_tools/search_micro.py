@@ -5,8 +5,6 @@ Prints every family of three that satisfies the criteria, the chosen one first. 
 is not the one in the size table; with other criteria than the default ones nothing is compared.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from mobileone_mm.cli.run import ToolParser, run_tool

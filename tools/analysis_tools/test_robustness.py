@@ -8,8 +8,6 @@ config. Prints a table, and writes robustness.json and robustness.png. A second 
 interrupted one.
 """
 
-from __future__ import annotations
-
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 

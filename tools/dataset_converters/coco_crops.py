@@ -5,8 +5,6 @@
 Writes a folder of images for each class.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mobileone_mm.cli.run import ToolParser, run_tool

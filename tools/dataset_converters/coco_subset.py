@@ -5,8 +5,6 @@
 Images without boxes are left out. Images, categories and ids do not change.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

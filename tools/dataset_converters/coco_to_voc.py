@@ -7,8 +7,6 @@
 Writes COCO/voc21/train2017/NAME.png, and at the end the list COCO/voc21/train2017.txt.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mobileone_mm.cli.run import ToolParser, run_tool

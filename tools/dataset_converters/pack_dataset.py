@@ -7,8 +7,6 @@
 The bytes of the images do not change. The tool reads everything back and compares it.
 """
 
-from __future__ import annotations
-
 from mobileone_mm.cli.run import ToolParser, run_tool
 from mobileone_mm.config.options import ConfigOptions
 

@@ -1,7 +1,5 @@
 """Say which parts of this environment are compiled and which are stand-ins, and whether all import."""
 
-from __future__ import annotations
-
 import mobileone_mm  # first: it puts the stand-ins in place
 
 import argparse

@@ -8,8 +8,6 @@ Each view is a file of its own, and existing views are kept: repeat an interrupt
 later, or write different views on several machines (--first-view). Damaged views are written again.
 """
 
-from __future__ import annotations
-
 from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.cli.run import run_tool
 

@@ -9,8 +9,6 @@ IN may be a file of Apple's, timm's, CoreNet's or mmpretrain's naming (.pth, .pt
 .safetensors), an address, or a name (python -m mobileone_mm.weights.published lists them).
 """
 
-from __future__ import annotations
-
 from mobileone_mm.cli.run import ToolParser, run_tool
 
 

@@ -1,7 +1,5 @@
 """torchvision's compiled operators, where this machine has them."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 

@@ -1,7 +1,5 @@
 """Element-wise sigmoid focal loss (Lin et al., arXiv 1708.02002) and its gradient."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid

@@ -1,7 +1,5 @@
 """Greedy non-maximum suppression, compiled by torchvision where that is installed."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

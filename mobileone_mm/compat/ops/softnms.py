@@ -1,7 +1,5 @@
 """Soft non-maximum suppression (Bodla et al., arXiv 1704.04503) without a compiler."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -5,8 +5,6 @@ with the class list: one additional folder in a split shifts all labels after it
 A packed dataset has the numbers of the dataset that was packed.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from contextlib import suppress

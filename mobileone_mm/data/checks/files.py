@@ -1,7 +1,5 @@
 """Check the files of a dataset: a COCO file, lists of files, class folders, masks, packed data."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 import os

@@ -5,8 +5,6 @@ not have, and numbers labels in the order of the file; mmpretrain numbers the cl
 split separately; mmseg and mmpretrain fail in a worker with a traceback.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Cut the objects out of a COCO-format dataset: one folder of images for each class."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ No host has such a dataset; mmseg's COCO-Stuff has other labels. The masks are p
 mmseg's ``PascalVOCDataset`` reads and an image viewer shows.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial

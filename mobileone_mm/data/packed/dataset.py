@@ -1,7 +1,5 @@
 """Classification from tar shards or an LMDB, as a dataset of mmpretrain."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Open packed datasets, and read images by name; also through mmengine's file functions."""
 
-from __future__ import annotations
-
 import errno
 import os
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """Training order for slow storage: shard by shard, shuffled within a window."""
 
-from __future__ import annotations
-
 import math
 import os
 import threading

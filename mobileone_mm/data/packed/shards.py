@@ -1,7 +1,5 @@
 """Tar shards in WebDataset's layout: their samples, and the stored index of where each image is."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

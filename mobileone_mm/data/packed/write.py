@@ -1,7 +1,5 @@
 """Pack a folder or a dataset into tar shards or an LMDB, completely or not at all."""
 
-from __future__ import annotations
-
 import io
 import os
 import random

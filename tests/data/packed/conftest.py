@@ -1,7 +1,5 @@
 """The tiny ImageNet in its three layouts."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 from importlib.util import find_spec

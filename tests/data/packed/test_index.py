@@ -1,7 +1,5 @@
 """Tar shards of any origin, and the index that goes stale."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os

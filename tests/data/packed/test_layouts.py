@@ -1,7 +1,5 @@
 """Folders, LMDB and tar shards are one dataset: images, classes and batches bit by bit."""
 
-from __future__ import annotations
-
 import copy
 import multiprocessing
 import os

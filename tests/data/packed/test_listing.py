@@ -1,7 +1,5 @@
 """labels.txt against the images and the classes that are packed."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

@@ -1,7 +1,5 @@
 """ShardSampler gives each image once, shard by shard, reproducibly, to any number of processes."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import time

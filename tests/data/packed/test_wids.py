@@ -3,8 +3,6 @@
 python -m pytest -s -m slow tests/data/packed/test_wids.py
 """
 
-from __future__ import annotations
-
 import os
 import time
 from functools import partial

@@ -1,7 +1,5 @@
 """write_pack: deterministic, whole or not at all, and nothing wrong goes in."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
