@@ -189,7 +189,8 @@ DECLARED = {
 
 @pytest.mark.parametrize('name', DECLARED)
 def test_declarations_beyond_the_file(tmp_path, name, little_memory, refused_file):
-    refused_file(archive_of(tmp_path / 'a.pth', DECLARED[name]), 'damaged|memory')
+    said = 'Unsupported call of bytes' if 'of bytes' in name else 'damaged|memory'
+    refused_file(archive_of(tmp_path / 'a.pth', DECLARED[name]), said)
 
 
 def test_the_hand_made_container_is_sound(tmp_path):
