@@ -20,7 +20,7 @@ class CheckpointCheckHook(Hook):
 
     mmengine loads without strictness and logs what did not fit, so that a run with a checkpoint of
     another size, form or task evaluates or resumes a model that is mostly random. This hook passes
-    the checkpoint, and the raw weights of a run with EMA, through
+    the checkpoint, and the raw weights of a resumed run with EMA, through
     :func:`~mobileone_mm.weights.fit.checkpoint_for` before mmengine and its EMAHook take them.
 
     Args:
@@ -48,6 +48,9 @@ class CheckpointCheckHook(Hook):
         if not isinstance(checkpoint.get('state_dict'), Mapping):
             checkpoint.clear()  # mmengine's Runner did not write it
         checkpoint['state_dict'] = fitted.state
+        if self._require == 'backbone':
+            # A new run starts from the averages. mmpretrain's EMAHook would exchange them.
+            checkpoint.pop('ema_state_dict', None)
         if not isinstance(checkpoint.get('ema_state_dict'), Mapping):
             return
         if ema_hooks(runner):
@@ -60,10 +63,7 @@ class CheckpointCheckHook(Hook):
             )
 
     def _fit_raw_weights(self, runner: Any, checkpoint: dict, form: str | None) -> None:
-        """Give the raw weights of a run with EMA, in ``ema_state_dict``, the names of the model.
-
-        A new run needs only the averaged weights, which are ``state_dict``.
-        """
+        """Give the raw weights of a run with EMA, in ``ema_state_dict``, the names of the model."""
         content = checkpoint['ema_state_dict']
         raw = {key: value for key, value in content.items() if key not in COUNTERS}
         weights = read_weights(raw, f'{runner._load_from}: ema_state_dict')
