@@ -133,7 +133,7 @@ def test_packed_and_folders(data, tmp_path):
             2,
             r"classes.txt' has the classes .*, but 2 classes are set .* set 3, or pack all",
         ),
-        (ABC[:2], range(3), 3, r"classes.txt' names 2 classes, but there is an image of class 2"),
+        (ABC[:2], range(3), 3, r'has an image of class 2, but there are 2 classes'),
         (ABC, None, 2, r'has an image of class 2, but there are 2 classes'),
     ],
 )
