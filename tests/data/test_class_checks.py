@@ -96,6 +96,12 @@ def test_numbers_of_two_splits(kind, train, val, more, line, data):
             refused(cfg, line, ('val_dataloader',))
 
 
+def test_class_list_in_a_file(data, tmp_path):
+    (tmp_path / 'names.txt').write_text('ant\nfly\n\nbee\n')
+    cfg = data(ABC, ABC, heads=3, metainfo=dict(classes=str(tmp_path / 'names.txt')))
+    refused(cfg, r"metainfo.classes: class 1 is 'fly', but .* where it is 'bee'")
+
+
 def test_some_names_are_other_words(data, capsys):
     MMLogger.get_instance('of_the_run', logger_name='of_the_run')
     check_data(data(ABC, ABC, metainfo=dict(classes=('ant', 'honey bee', 'fly'))), BOTH)

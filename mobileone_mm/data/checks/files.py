@@ -109,13 +109,10 @@ def _listed_name(where: str, line: str, num_classes: int | None) -> str:
 
 def _check_class_folders(dataset: DatasetConfig, folder: Path) -> None:
     """Check that the class folders have images; log the empty ones, which keep their numbers."""
-    from mmpretrain.datasets import CustomDataset
-
     path, names = dataset.path, class_folders(folder)
     if not names:
         raise InputError(f"{path}: '{folder}' has no class folders, and there is no ann_file")
-    default = inspect.signature(CustomDataset.__init__).parameters['extensions'].default
-    endings = tuple(end.lower() for end in dataset.settings.get('extensions') or default)
+    endings = tuple(end.lower() for end in _setting(dataset, 'extensions'))
     empty = [name for name in names if not _has_image(folder / name, endings)]
     if len(empty) == len(names):
         raise InputError(
@@ -161,7 +158,7 @@ def _check_pairs(dataset: DatasetConfig) -> None:
             _require_folder(f'{path}.data_prefix.{name}', folder)
     if images is None:
         return
-    suffix = _suffix(dataset, 'img_suffix')
+    suffix = _setting(dataset, 'img_suffix')
     ann_file = dataset.joined(dataset.settings.get('ann_file'))
     if ann_file is not None and not ann_file.is_dir():
         names = [line.strip() for line in _read_list(path, ann_file)]
@@ -174,15 +171,15 @@ def _check_pairs(dataset: DatasetConfig) -> None:
             raise InputError(f"{path}: the dataset is empty: no *{suffix} below '{images}'")
     _require_files(path, [images / f'{name}{suffix}' for name in names], f'{where} image')
     if masks is not None and not dataset.settings.get('test_mode'):
-        suffix = _suffix(dataset, 'seg_map_suffix')
+        suffix = _setting(dataset, 'seg_map_suffix')
         _require_files(path, [masks / f'{name}{suffix}' for name in names], f'{where} mask')
 
 
-def _suffix(dataset: DatasetConfig, key: str) -> str:
-    """Return a suffix from the settings, else the default of the first class that has the argument."""
+def _setting(dataset: DatasetConfig, key: str) -> Any:
+    """Return a setting, else the default of the first class that has the argument."""
     inits = (inspect.signature(base).parameters for base in inspect.getmro(dataset.kind))
     default = next(parameters[key].default for parameters in inits if key in parameters)
-    return str(dataset.settings.get(key) or default)
+    return dataset.settings.get(key) or default
 
 
 def _log_renumbering(dataset: DatasetConfig) -> None:

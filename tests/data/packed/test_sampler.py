@@ -3,6 +3,7 @@
 import itertools
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -152,14 +153,15 @@ def test_read_ahead(dataset, monkeypatch):
 
 
 def test_read_ahead_survives_a_lost_shard(tmp_path, write_tar, monkeypatch):
+    """It also waits for the earlier thread."""
     for name in 'ab':
         write_tar(tmp_path / f'{name}.tar', [(f'{name}.jpg', b'x')])
     pack = TarPack(tmp_path)
     (tmp_path / 'a.tar').unlink()
     read = []
     monkeypatch.setattr(sampling.os, 'preadv', lambda *args: read.append(args[2]) or 0)
-    fill_cache(pack, np.array([0, 1]), None)
-    assert len(read) == 1
+    fill_cache(pack, np.array([0, 1]), SimpleNamespace(join=lambda: read.append('earlier')))
+    assert read == ['earlier', pack.index.rows[1]['offset']]
 
 
 @pytest.mark.parametrize(
