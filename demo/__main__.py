@@ -14,7 +14,7 @@ from mobileone_mm.cli.run import ToolParser, run_tool
 def main(argv: list[str] | None = None) -> int:
     """Run one demo, and return the exit code of a tool that fails."""
     parser = ToolParser(description=__doc__)
-    parser.add_argument('task', nargs='?', default='det', help=f'one of {", ".join(JOBS)}')
+    parser.add_argument('task', nargs='?', default='det', choices=JOBS, help='default: det')
     parser.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='output folder')
     args = parser.parse_args(argv)
     try:

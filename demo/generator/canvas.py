@@ -80,14 +80,8 @@ class Canvas:
     """Draw shapes given in units: x to the right, y down, the object within about [-1, 1].
 
     A dark outline separates every shape from the background. Light and shade change colors, not the
-    mask.
-
-    Args:
-        side: Size of two units in pixels.
-        ink: Color of outlines and shade.
-        turn: Rotation of the drawing in degrees, clockwise.
-        stretch: Width over height, relative to the drawing.
-        mirror: Whether it looks to the left.
+    mask. ``side`` is the size of two units in pixels, ``ink`` the color of outlines and shade, ``turn``
+    the clockwise rotation in degrees, and ``stretch`` width over height, relative to the drawing.
     """
 
     def __init__(self, side: float, ink: Color, turn: float, stretch: float, mirror: bool) -> None:

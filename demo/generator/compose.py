@@ -1,6 +1,6 @@
 """Place drawn objects in a painted scene, with the mask of the visible part of each."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -66,9 +66,9 @@ class DrawnImage(NamedTuple):
         """The objects, from back to front."""
         return [Instance(name, self.owner == number) for number, name in enumerate(self.names, 1)]
 
-    def painted(self, indices: Mapping[str, int], background: np.ndarray) -> np.ndarray:
-        """Return a mask with an index for each class, over a background."""
-        table = np.array([0, *(indices[name] for name in self.names)], np.uint8)
+    def painted(self, dataset: str, background: np.ndarray) -> np.ndarray:
+        """Return a mask with the indices of ``voc`` or ``ade``, over a background."""
+        table = np.uint8([0, *(getattr(THINGS[name], dataset) for name in self.names)])
         return np.where(self.owner == 0, background, table[self.owner])
 
 
@@ -91,8 +91,7 @@ def draw_images(
 ) -> Iterator[DrawnImage]:
     """Yield ``num`` images of a split (a key of ``SPLITS``); ``options`` are those of ``compose``.
 
-    An image depends on seed, split and its own number only. The classes take turns as the first
-    object, so that every class occurs if there are as many images as classes.
+    An image depends on seed, split and its own number only. The classes take turns as first object.
     """
     for index in range(num):
         rng = np.random.default_rng([seed, SPLITS[split], index])
@@ -109,14 +108,9 @@ def compose(
 ) -> DrawnImage:
     """Draw an image of ``size`` pixels square that has an object of the class ``primary``.
 
-    Args:
-        rng: Decides everything else.
-        size: Side of the image in pixels.
-        primary: One of ``classes``.
-        classes: Classes of the other objects, if they fit the scene.
-        count: Range of the number of objects. If there is no room, there are fewer.
-        side: Range of the longer side of an object, relative to the image; at most 0.8, because
-            rotation and outline make an object up to a quarter longer.
+    ``count`` is the range of the number of objects; there are fewer if there is no room. ``side`` is
+    that of an object's longer side, relative to the image: at most 0.8, because rotation and outline
+    make an object up to a quarter longer.
     """
     kind = str(rng.choice(_scenes_for(primary)))
     scene = paint_scene(kind, size, rng)

@@ -236,32 +236,26 @@ def kite(canvas: Canvas, rng: np.random.Generator) -> None:
 class Thing(NamedTuple):
     """A class of drawn objects, with its names and indices in the public datasets."""
 
-    name: str  # COCO's
     draw: Callable[[Canvas, np.random.Generator], None]
     places: set[str]
     tilt: float  # the largest rotation in degrees
     wnid: str | None = None  # ImageNet-1k's folder; None if it has no such class
     imagenet: int | None = None  # 0 to 999
-    voc: int | None = None  # 1 to 20
+    voc: int = 0  # 1 to 20; 0 if it has no such class
     ade: int = 0  # 1 to 150, as in the challenge; 0 is ADE20K's "other"
 
 
-# The official configs (80, 1000, 21 and 150 classes) read the drawn images unchanged. The order is
-# COCO's: these classes alone and all 80 names give labels of the same order.
+# By COCO's names. The official configs (80, 1000, 21 and 150 classes) read the drawn images unchanged.
+# The order is COCO's: these classes alone and all 80 names give labels of the same order.
 THINGS = {
-    thing.name: thing
-    for thing in (
-        Thing('airplane', airplane, {'sky'}, 22, 'n02690373', 404, voc=1, ade=91),
-        Thing('bus', bus, {'road'}, 3, 'n04146614', 779, voc=6, ade=81),
-        Thing('boat', boat, {'water'}, 8, 'n04612504', 914, voc=4, ade=77),
-        Thing('bird', bird, {'ground', 'road'}, 14, 'n01580077', 17, voc=3, ade=127),
-        Thing('umbrella', umbrella, {'ground', 'road'}, 24, 'n04507155', 879),
-        Thing('kite', kite, {'sky'}, 32),
-        Thing(
-            'potted plant', potted_plant, {'ground', 'road'}, 4, 'n03991062', 738, voc=16, ade=18
-        ),
-        Thing('teddy bear', teddy_bear, {'ground'}, 8, 'n04399382', 850, ade=109),
-    )
+    'airplane': Thing(airplane, {'sky'}, 22, 'n02690373', 404, voc=1, ade=91),
+    'bus': Thing(bus, {'road'}, 3, 'n04146614', 779, voc=6, ade=81),
+    'boat': Thing(boat, {'water'}, 8, 'n04612504', 914, voc=4, ade=77),
+    'bird': Thing(bird, {'ground', 'road'}, 14, 'n01580077', 17, voc=3, ade=127),
+    'umbrella': Thing(umbrella, {'ground', 'road'}, 24, 'n04507155', 879),
+    'kite': Thing(kite, {'sky'}, 32),
+    'potted plant': Thing(potted_plant, {'ground', 'road'}, 4, 'n03991062', 738, voc=16, ade=18),
+    'teddy bear': Thing(teddy_bear, {'ground'}, 8, 'n04399382', 850, ade=109),
 }
 
 

@@ -1,7 +1,7 @@
 """Write drawn images in the layouts of COCO, ImageNet, VOC 2012 and ADE20K's challenge."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,7 +86,7 @@ def write_coco(root: Path, split: str, drawn_images: Images) -> None:
     annotations: list[dict[str, Any]] = []
     for image_id, drawn in enumerate(drawn_images, first_id):
         name = f'{image_id:012d}.jpg'
-        save_jpeg(drawn.image, folder / name)
+        write_image(drawn.image, folder / name)
         height, width = drawn.owner.shape
         size = {'width': width, 'height': height}
         images.append({'id': image_id, 'file_name': name, **size, **_COCO_IMAGE})
@@ -116,7 +116,7 @@ def write_imagenet(root: Path, split: str, drawn_images: Images) -> None:
     for index, drawn in enumerate(drawn_images):
         thing = THINGS[drawn.names[0]]
         file = f'{thing.wnid}/{thing.wnid}_{split}_{index:06d}.JPEG'
-        save_jpeg(drawn.image, root / split / file)
+        write_image(drawn.image, root / split / file)
         lines.append(f'{file} {thing.imagenet}')
     _write_text(root / 'meta' / f'{split}.txt', '\n'.join(lines))
 
@@ -126,14 +126,14 @@ def write_voc(root: Path, split: str, drawn_images: Images) -> None:
 
     The masks are palette PNGs: 0 is background, 255 a border of two pixels around every object.
     """
-    names = []
-    (root / 'SegmentationClass').mkdir(exist_ok=True)
+    names, square = [], np.ones((3, 3), np.uint8)
     for index, drawn in enumerate(drawn_images):
         names.append(f'synthetic_{split}_{index:06d}')
-        save_jpeg(drawn.image, root / 'JPEGImages' / f'{names[-1]}.jpg')
-        mask = Image.fromarray(_voc_mask(drawn))
-        mask.putpalette(voc_palette())
-        mask.save(root / 'SegmentationClass' / f'{names[-1]}.png')
+        write_image(drawn.image, root / 'JPEGImages' / f'{names[-1]}.jpg')
+        mask = drawn.painted('voc', np.zeros_like(drawn.owner))
+        # One pixel on each side of the line where two regions meet
+        mask[cv2.dilate(drawn.owner, square) != cv2.erode(drawn.owner, square)] = IGNORE
+        write_image(mask, root / 'SegmentationClass' / f'{names[-1]}.png', voc_palette())
     _write_text(root / 'ImageSets' / 'Segmentation' / f'{split}.txt', '\n'.join(names))
 
 
@@ -143,28 +143,20 @@ def write_ade(root: Path, split: str, drawn_images: Images) -> None:
     The masks have the challenge's indices: 1 to 150 for objects, sky, sea, grass and other
     surfaces, and 0 for objects that ADE20K does not name.
     """
-    indices = {name: thing.ade for name, thing in THINGS.items()}
     name = {'train': 'training', 'val': 'validation'}[split]
-    (root / 'annotations' / name).mkdir(parents=True)
     for index, drawn in enumerate(drawn_images, 1):
-        stem = f'ADE_{split}_{index:08d}'
-        save_jpeg(drawn.image, root / 'images' / name / f'{stem}.jpg')
-        mask = Image.fromarray(drawn.painted(indices, drawn.stuff))
-        mask.save(root / 'annotations' / name / f'{stem}.png')
+        file = f'{name}/ADE_{split}_{index:08d}'
+        write_image(drawn.image, root / 'images' / f'{file}.jpg')
+        write_image(drawn.painted('ade', drawn.stuff), root / 'annotations' / f'{file}.png')
 
 
-def _voc_mask(drawn: DrawnImage) -> np.ndarray:
-    """Return VOC's class indices; 255 where two regions meet, one pixel on each side."""
-    square = np.ones((3, 3), np.uint8)
-    border = cv2.dilate(drawn.owner, square) != cv2.erode(drawn.owner, square)
-    indices = {name: thing.voc or 0 for name, thing in THINGS.items()}
-    return np.where(border, np.uint8(IGNORE), drawn.painted(indices, np.zeros_like(drawn.owner)))
-
-
-def save_jpeg(image: np.ndarray, path: Path) -> None:
-    """Write uint8 RGB (H, W, 3) as JPEG of quality 92 without chroma subsampling."""
+def write_image(pixels: np.ndarray, path: Path, palette: Sequence[int] = ()) -> None:
+    """Write uint8 RGB or indices as the suffix says; JPEG without chroma subsampling."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path, 'JPEG', quality=92, subsampling=0)
+    image = Image.fromarray(pixels)
+    if palette:
+        image.putpalette(palette)
+    image.save(path, quality=92, subsampling=0)  # PNG has neither
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -215,9 +207,6 @@ def make(
         seed: Other seeds give other images.
         classes: The classes to draw, of the layout's; all by default.
         **counts: Numbers of images, by the names of ``Layout.counts``.
-
-    Raises:
-        InputError: An argument is out of range, or the folder holds something else.
     """
     kind = LAYOUTS[layout]
     counts = {**kind.counts, **counts}

@@ -4,7 +4,6 @@ The color functions of the host compute every pixel in 64 bits or in floating po
 only 256 values: these classes compute a table of them and look the image up in it.
 """
 
-import copy
 from typing import Any
 
 import cv2
@@ -17,52 +16,39 @@ from ..registry import TRANSFORMS
 
 #: all values of a pixel, in three channels
 _VALUES = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-#: OpenCV counts pixels in float32, which is exact up to this number.
-_MOST_PIXELS = 2**24
 
 
 def faster(transform: Any) -> Any:
-    """Return the faster version of a built transform of mmpretrain; other transforms unchanged.
+    """Make a built transform of mmpretrain faster in place, also those inside it; return it.
 
-    It has the same name and settings, draws the same random numbers and gives the same pixels.
-    Transforms inside a transform are replaced in place.
+    It keeps its name and settings, draws the same random numbers and gives the same pixels.
     """
     held = getattr(transform, 'transforms', None)
-    if isinstance(held, list):
-        held[:] = [faster(part) for part in held]
-    kind = _FASTER.get(type(transform))
-    if kind is None:
-        return transform
-    twin = copy.copy(transform)
-    twin.__class__ = kind
-    return twin
+    for part in held if isinstance(held, list) else ():
+        faster(part)
+    if type(transform) in _FASTER:
+        transform.__class__ = _FASTER[type(transform)]
+    return transform
 
 
 class _ByTable(BaseTransform):
     """An augmentation that maps each value of a channel to another one by a table."""
 
     def transform(self, results: dict) -> dict:
-        """Apply the host's transform to ``img``."""
         image = results['img']
-        fits = image.dtype == np.uint8 and image.shape[2:] == (3,)
-        if not (fits and 0 < image.size < 3 * _MOST_PIXELS):
+        if image.dtype != np.uint8 or image.shape[2:] != (3,):
             return super().transform(results)
         table = self._table(image)
         if table is not None:
             results['img'] = cv2.LUT(image, np.ascontiguousarray(table.astype(np.uint8)))
         return results
 
-    def _table(self, image: np.ndarray) -> np.ndarray | None:
-        """Return 256 values for all channels, or (1, 256, 3); None if the image stays."""
-        raise NotImplementedError
-
-
-class _Pointwise(_ByTable):
-    """An augmentation in which a new value depends on the old value only."""
-
     def _table(self, image: np.ndarray) -> np.ndarray | None:  # noqa: ARG002
-        """Apply the host's transform to one pixel of each value."""
-        table = super(_ByTable, self).transform(dict(img=_VALUES))['img']  # type: ignore[misc]
+        """Return 256 values for all channels, or (1, 256, 3); None if the image stays.
+
+        By default, a new value depends on the old value only: the host changes one pixel of each.
+        """
+        table = super().transform(dict(img=_VALUES))['img']
         # One table for all channels is faster in OpenCV than three equal tables.
         return None if table is _VALUES else table[0, :, 0]  # the probability switched it off
 
@@ -77,15 +63,15 @@ class _ByHistogram(_ByTable):
         return np.stack([self._channel(c.astype(np.int64)) for c in counts], axis=-1)[None]
 
 
-class Solarize(_Pointwise, host.Solarize):
+class Solarize(_ByTable, host.Solarize):
     """mmpretrain's ``Solarize``."""
 
 
-class SolarizeAdd(_Pointwise, host.SolarizeAdd):
+class SolarizeAdd(_ByTable, host.SolarizeAdd):
     """mmpretrain's ``SolarizeAdd``."""
 
 
-class Brightness(_Pointwise, host.Brightness):
+class Brightness(_ByTable, host.Brightness):
     """mmpretrain's ``Brightness``."""
 
 
@@ -140,10 +126,6 @@ class AutoAugment(host.AutoAugment):
 
     mmpretrain merges ``hparams`` into the policies, but builds the unmerged ones: ``pad_val`` is
     always 128. :func:`faster` replaces the slow augmentations.
-
-    Args:
-        policies: Name of a collection of policies, or the policies.
-        hparams: Settings of the augmentations that have them, such as ``pad_val``.
     """
 
     def __init__(self, policies: str | list[list[dict]], hparams: dict[str, Any]) -> None:

@@ -13,13 +13,13 @@ MMDET_KEYS = {
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
     'categories': ('id', 'name'),
 }
-_ID = (int, str)
-_TYPES: dict[str, Any] = {
+_ID, _NAME = ((int, str), 'a number'), (str, 'a string')
+# Type and description of the values.
+_VALUES: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(('id', 'image_id', 'category_id'), _ID),
-    **dict.fromkeys(('file_name', 'name', 'supercategory'), str),
-    'bbox': list,
+    **dict.fromkeys(('file_name', 'name', 'supercategory'), _NAME),
+    'bbox': (list, '[x, y, width, height]'),
 }
-_EXPECTED = {_ID: 'a number', str: 'a string', list: '[x, y, width, height]'}
 
 
 def read_coco(
@@ -32,24 +32,16 @@ def read_coco(
     where = f"{argument}: '{file}'"
     try:
         table = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f'{where} does not exist') from None
     except OSError as error:
         raise InputError(f'{where} cannot be read: {error.strerror}') from error
     except (ValueError, RecursionError) as error:
         raise InputError(f'{where} is not JSON: {error}') from error
-    if not isinstance(table, dict):
-        raise InputError(
-            f'{where} holds a {type(table).__name__}; expected a dict with {", ".join(keys)} '
-            "(COCO's format)"
-        )
     for name, needed in keys.items():
-        rows = table.get(name)
+        rows = table.get(name) if isinstance(table, dict) else None
         if not isinstance(rows, list):
             raise InputError(f"{where} is not in COCO's format: it has no list '{name}'")
         for index, row in enumerate(rows):
-            fault = _row_fault(row, needed)
-            if fault:
+            if fault := _row_fault(row, needed):
                 raise InputError(f'{where}: {name}[{index}]{fault}')
     return table
 
@@ -74,9 +66,10 @@ def _row_fault(row: Any, needed: Sequence[str]) -> str:
     for key in needed:
         if key not in row:
             return f" has no '{key}'"
-        if not isinstance(row[key], _TYPES.get(key, object)):
-            return f'.{key}: got {str(row[key])[:60]}; expected {_EXPECTED[_TYPES[key]]}'
-    box = row['bbox'] if 'bbox' in needed else [0.0] * 4
-    if len(box) != 4 or not all(isinstance(number, (int, float)) for number in box):
-        return f'.bbox: got {str(box)[:60]}; expected {_EXPECTED[list]}'
+        value, (kind, expected) = row[key], _VALUES.get(key, (object, ''))
+        fits = isinstance(value, kind)
+        if fits and key == 'bbox':
+            fits = len(value) == 4 and all(isinstance(number, (int, float)) for number in value)
+        if not fits:
+            return f'.{key}: got {str(value)[:60]}; expected {expected}'
     return ''

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 from ..config.tree import class_of, datasets, mapping, walk
 
-# Heads whose num_classes is that of the dataset. That of a region proposal head is not.
-HEADS = ('auxiliary_head', 'bbox_head', 'decode_head', 'head')
+# Heads whose num_classes is that of the dataset, and what contains them; not region proposal heads.
+HEADS = {'roi_head', 'auxiliary_head', 'bbox_head', 'decode_head', 'head'}
 
 
 @dataclass(frozen=True)
@@ -29,23 +30,27 @@ class DatasetConfig:
     @cached_property
     def classes(self) -> tuple[str, ...] | None:
         """The class list in force: that of the config, else that of the class, else None."""
-        classes = mapping(self.settings.get('metainfo')).get('classes')
-        if classes is None:
-            classes = self.settings.get('classes')  # mmpretrain's older argument
+        given = (
+            mapping(self.settings.get('metainfo')).get('classes'),
+            self.settings.get('classes'),  # mmpretrain's older argument
+            getattr(self.kind, 'METAINFO', {}).get('classes'),
+        )
+        classes = next((found for found in given if found is not None), None)
         if isinstance(classes, str):
-            try:
-                names = Path(classes).read_text(encoding='utf-8').splitlines()
-            except OSError:
-                names = [classes]
-            classes = [name.strip() for name in names if name.strip()]
-        if classes is None:
-            classes = getattr(self.kind, 'METAINFO', {}).get('classes')
+            with suppress(OSError):
+                classes = Path(classes).read_text(encoding='utf-8')
+            classes = [name.strip() for name in classes.splitlines() if name.strip()]
         return None if classes is None else tuple(classes)
 
     @property
     def root(self) -> str:
         """The data root; empty if it is not set."""
         return self.settings.get('data_root') or ''
+
+    @property
+    def reader(self) -> str | None:
+        """The module of the method that lists the samples: a derived class may have its own."""
+        return getattr(getattr(self.kind, 'load_data_list', None), '__module__', None)
 
     @property
     def is_local(self) -> bool:
@@ -79,7 +84,7 @@ def head_sizes(model: Any) -> Iterator[tuple[str, int]]:
     """Yield the path and the value of ``num_classes`` of each head in a model's config."""
     for path, node in walk(model, 'model'):
         keys = [key for key in path.split('.')[1:] if not key.isdigit()]
-        if keys and set(keys) <= {'roi_head', *HEADS} and node.get('num_classes') is not None:
+        if keys and set(keys) <= HEADS and node.get('num_classes') is not None:
             yield f'{path}.num_classes', node['num_classes']
 
 

@@ -3,6 +3,7 @@
 import io
 import logging
 import zlib
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -31,8 +32,8 @@ _FALLBACK_SIZE = (256, 256)
 class LoadImage(LoadImageFromFile):
     """Load an image. Report a file that cannot be read by name, and continue.
 
-    mmcv's loader ends the run with a traceback, often without the file name. Some versions of OpenCV
-    fill a truncated JPEG with gray; this class reports it as broken.
+    mmcv's loader ends the run with a traceback, often without the file name, and some versions of
+    OpenCV fill a truncated JPEG with gray.
 
     Args:
         on_error: The reaction to a file that cannot be read. ``skip``: the dataset returns another
@@ -50,14 +51,13 @@ class LoadImage(LoadImageFromFile):
         """Add ``img``, ``img_shape`` and ``ori_shape`` to the results; None if the file is skipped."""
         path = str(results['img_path'])
         try:
-            image = decode(self.content(path), path, self.color_type, self.imdecode_backend)
+            image = self.decode(self.content(path), path)
         except InputError as error:
             if self.on_error == 'raise':
                 raise
-            skipped = self.on_error == 'skip'
-            then = 'skipped' if skipped else 'replaced by a gray image'
+            then = 'skipped' if self.on_error == 'skip' else 'replaced by a gray image'
             report_file(path, f'{error}; it is {then}')
-            if skipped:
+            if self.on_error == 'skip':
                 return None
             channels = () if self.color_type.startswith('grayscale') else (3,)
             image = np.full((*_annotated_size(results, path), *channels), _GRAY, np.uint8)
@@ -75,6 +75,20 @@ class LoadImage(LoadImageFromFile):
         except OSError as error:
             raise InputError(f"image '{path}' cannot be read: {error.strerror or error}") from error
 
+    def decode(self, content: bytes, path: str) -> np.ndarray:
+        """Decode an image to (height, width, 3) in BGR order, or (height, width) for gray."""
+        if not content:
+            raise InputError(f"image '{path}' is empty (0 bytes)")
+        # Other data may follow the end marker, and a preview in the file header has its own one.
+        complete = content.rfind(_JPEG_END, len(content) // 2) >= 0
+        with suppress(*DECODING_ERRORS):
+            if content.startswith(_JPEG_START) and not complete and not opencv_rejects_truncated():
+                Image.open(io.BytesIO(content)).load()
+            image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
+            if image is not None:
+                return image
+        raise InputError(f"image '{path}' is not an image, or is truncated or damaged")
+
 
 def known_reaction(on_error: str, known: tuple[str, ...]) -> str:
     """Return ``on_error``; ValueError if it is not known."""
@@ -87,31 +101,6 @@ def read_image(path: str) -> np.ndarray:
     """Read a local file as (height, width, 3) of uint8, RGB; InputError if it is no whole image."""
     loaded = LoadImage(on_error='raise').transform(dict(img_path=str(path)))
     return np.ascontiguousarray(loaded['img'][..., ::-1])  # type: ignore[index]
-
-
-def decode(
-    content: bytes, path: str, color_type: str = 'color', backend: str = 'cv2'
-) -> np.ndarray:
-    """Decode an image to (height, width, 3) in BGR order, or (height, width) for ``grayscale``.
-
-    ``color_type`` and ``backend`` are those of ``mmcv.imfrombytes``; ``path`` is for the InputError.
-    """
-    if not content:
-        raise InputError(f"image '{path}' is empty (0 bytes)")
-    # Other data may follow the end marker, and a preview in the file header has its own end marker.
-    complete = content.rfind(_JPEG_END, len(content) // 2) >= 0
-    if content.startswith(_JPEG_START) and not complete and not opencv_rejects_truncated():
-        try:
-            Image.open(io.BytesIO(content)).load()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"image '{path}' is truncated or damaged: {error}") from error
-    try:
-        image = mmcv.imfrombytes(content, flag=color_type, backend=backend)
-    except DECODING_ERRORS as error:
-        raise InputError(f"image '{path}' is not an image, or is damaged") from error
-    if image is None:
-        raise InputError(f"image '{path}' is not an image, or is truncated or damaged")
-    return image
 
 
 @cache
@@ -143,24 +132,12 @@ def _reports() -> torch.Tensor:
 
 def report_file(path: str, message: str) -> None:
     """Log the fault of a file, once in all processes of a run."""
-    if first_report(path):
+    table, mark = _reports().numpy(), zlib.crc32(path.encode()) + 1
+    if mark not in table:
+        table[(table == 0).argmax()] = mark
         # mmengine's loggers of other ranks only pass errors.
         level = logging.WARNING if get_rank() == 0 else logging.ERROR
         print_log(message, logger='current', level=level)
-
-
-def first_report(path: str) -> bool:
-    """Return whether this file has not been reported yet, and remember it."""
-    mark = zlib.crc32(path.encode()) + 1
-    table = _reports().numpy()
-    for step in range(64):
-        slot = (mark + step) % len(table)
-        if table[slot] == mark:
-            return False
-        if table[slot] == 0:
-            table[slot] = mark
-            return True
-    return True
 
 
 def reported_files(reset: bool = False) -> int:

@@ -10,10 +10,6 @@ from ..registry import TRANSFORMS
 from .loading import DECODING_ERRORS, known_reaction, report_file
 
 
-class _UnreadableMaskError(InputError):
-    """A file that cannot be read, unlike a mask that does not fit."""
-
-
 @TRANSFORMS.register_module()
 class LoadSegAnnotations(LoadAnnotations):
     """Load the mask of an image. Name a mask that cannot be read or does not fit.
@@ -45,32 +41,25 @@ class LoadSegAnnotations(LoadAnnotations):
 
     def transform(self, results: dict) -> dict | None:
         """Add ``gt_seg_map`` to the results; None if the sample is skipped."""
+        path, shape = results['seg_map_path'], results.get('ori_shape')
         try:
-            return super().transform(results)
-        except _UnreadableMaskError as error:
-            if self.on_error == 'raise':
-                raise
-            skipped = self.on_error == 'skip'
-            report_file(
-                str(results['seg_map_path']),
-                f'{error}; {"its image is skipped" if skipped else "none of its pixels counts"}',
-            )
-            if skipped:
-                return None
-        shape = results.get('ori_shape', results['img'].shape[:2])
-        results['gt_seg_map'] = np.full(shape, self.ignore_index, np.uint8)
-        results['seg_fields'].append('gt_seg_map')
-        return results
-
-    def _load_seg_map(self, results: dict) -> None:
-        path = results['seg_map_path']
-        try:
-            super()._load_seg_map(results)
+            super().transform(results)
         except DECODING_ERRORS as error:
             damaged = 'it is not an image, or is truncated or damaged'
-            reason = getattr(error, 'strerror', None) or damaged
-            raise _UnreadableMaskError(f"mask '{path}' cannot be read: {reason}") from error
-        self._check(results['gt_seg_map'], str(path), results.get('ori_shape'))
+            fault = f"mask '{path}' cannot be read: {getattr(error, 'strerror', None) or damaged}"
+            if self.on_error == 'raise':
+                raise InputError(fault) from error
+            skipped = self.on_error == 'skip'
+            then = 'its image is skipped' if skipped else 'none of its pixels counts'
+            report_file(str(path), f'{fault}; {then}')
+            if skipped:
+                return None
+            size = results['img'].shape[:2] if shape is None else shape
+            results['gt_seg_map'] = np.full(size, self.ignore_index, np.uint8)
+            results['seg_fields'].append('gt_seg_map')
+        else:
+            self._check(results['gt_seg_map'], path, shape)
+        return results
 
     def _check(self, mask: np.ndarray, path: str, shape: tuple[int, int] | None) -> None:
         if mask.ndim != 2:

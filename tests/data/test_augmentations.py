@@ -69,7 +69,7 @@ def test_same_as_the_host(kind):
     for number, image in enumerate(make_images()):
         for place, options in enumerate(KINDS[kind]):
             theirs = getattr(host, kind)(prob=0.7, **options)
-            ours = augmentations.faster(theirs)
+            ours = augmentations.faster(copy.copy(theirs))
             assert type(ours) is getattr(augmentations, kind)
             for seed in range(3):
                 got = assert_same(ours, theirs, image, 1000 * number + 10 * place + seed)
@@ -85,9 +85,9 @@ def test_same_as_the_host(kind):
             theirs.transform(dict(img=image.copy()))
         except Exception as error:
             with pytest.raises(type(error)):
-                augmentations.faster(theirs)(dict(img=image.copy()))
+                augmentations.faster(copy.copy(theirs))(dict(img=image.copy()))
         else:
-            assert_same(augmentations.faster(theirs), theirs, image, 1)
+            assert_same(augmentations.faster(copy.copy(theirs)), theirs, image, 1)
 
 
 def test_contrast_for_every_mean():
@@ -95,7 +95,7 @@ def test_contrast_for_every_mean():
         image = np.full((6, 7, 3), mean, np.uint8)
         image[::2] = RNG.integers(0, 256, (3, 7, 3))
         theirs = host.Contrast(magnitude=float(RNG.uniform(0, 1)), prob=1.0)
-        assert_same(augmentations.faster(theirs), theirs, image, mean)
+        assert_same(augmentations.faster(copy.copy(theirs)), theirs, image, mean)
 
 
 @pytest.mark.parametrize('kind', ['Brightness', 'Contrast'])
@@ -105,7 +105,7 @@ def test_with_pillow(kind):
     try:
         for image in make_images()[:3]:
             theirs = getattr(host, kind)(magnitude=0.43, prob=1.0)
-            assert_same(augmentations.faster(theirs), theirs, image, 3)
+            assert_same(augmentations.faster(copy.copy(theirs)), theirs, image, 3)
     finally:
         mmcv.use_backend('cv2')
 

@@ -96,6 +96,12 @@ def test_numbers_of_two_splits(kind, train, val, more, line, data):
             refused(cfg, line, ('val_dataloader',))
 
 
+def test_class_list_in_a_file(data, tmp_path):
+    (tmp_path / 'names.txt').write_text('ant\nfly\n\nbee\n')
+    cfg = data(ABC, ABC, heads=3, metainfo=dict(classes=str(tmp_path / 'names.txt')))
+    refused(cfg, r"metainfo.classes: class 1 is 'fly', but .* where it is 'bee'")
+
+
 def test_some_names_are_other_words(data, capsys):
     MMLogger.get_instance('of_the_run', logger_name='of_the_run')
     check_data(data(ABC, ABC, metainfo=dict(classes=('ant', 'honey bee', 'fly'))), BOTH)
@@ -133,7 +139,7 @@ def test_packed_and_folders(data, tmp_path):
             2,
             r"classes.txt' has the classes .*, but 2 classes are set .* set 3, or pack all",
         ),
-        (ABC[:2], range(3), 3, r"classes.txt' names 2 classes, but there is an image of class 2"),
+        (ABC[:2], range(3), 3, r'has an image of class 2, but there are 2 classes'),
         (ABC, None, 2, r'has an image of class 2, but there are 2 classes'),
     ],
 )

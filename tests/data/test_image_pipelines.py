@@ -6,6 +6,7 @@ prints the tables of docs/data.md. It needs real images; decoders that are not i
 out.
 """
 
+import copy
 import io
 from functools import partial
 from importlib.util import find_spec
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 
 from mobileone_mm.benchmark.timer import interleaved
 from mobileone_mm.data.augmentations import RandomResizedCrop, faster
-from mobileone_mm.data.loading import decode
+from mobileone_mm.data.loading import LoadImage
 
 pytestmark = pytest.mark.slow
 SIZE = (224, 224)
@@ -61,7 +62,7 @@ def decoders():
     def pillow(content):
         return np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))[..., ::-1]
 
-    found = {'this project (cv2)': lambda content: decode(content, 'a.jpg'), 'Pillow': pillow}
+    found = {'this project (cv2)': partial(LoadImage().decode, path='a.jpg'), 'Pillow': pillow}
     if find_spec('simplejpeg'):
         from simplejpeg import decode_jpeg
 
@@ -104,7 +105,7 @@ def test_decoding(jpegs):
 def crops(jpegs):
     np.random.seed(0)
     draw = RandomResizedCrop(scale=224, backend='pillow')
-    images = [decode(content, 'a.jpg') for content in jpegs]
+    images = [LoadImage().decode(content, 'a.jpg') for content in jpegs]
     return [(image, draw.rand_crop_params(image)) for image in images]
 
 
@@ -172,7 +173,7 @@ def test_augmentations(kind, jpegs):
     if kind in ('AutoAugment', 'RandAugment'):
         ours = TRANSFORMS.build(dict(type=f'mobileone_mm.{kind}', **AUGMENTATIONS[kind]))
     else:
-        ours = faster(theirs)
+        ours = faster(copy.copy(theirs))
 
     def run(transform, item):
         np.random.seed(item[0])

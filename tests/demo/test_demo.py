@@ -1,7 +1,6 @@
 """The demo's own logic; its steps are the tools, which have tests of their own."""
 
 import json
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +8,10 @@ import pytest
 from PIL import Image
 
 from demo import jobs as demo
+from demo.__main__ import main
 from mobileone_mm.config.options import parse_value
 from mobileone_mm.config.read import load_config
-from mobileone_mm.errors import InputError, ProofError
+from mobileone_mm.errors import ProofError
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def stage(tmp_path, monkeypatch):
     return here, calls, metrics
 
 
-def test_runs_all_tools_once_and_skips_what_is_done(stage, capsys):
+def test_runs_all_tools_once(stage):
     here, calls, _ = stage
     summary = here.run()
     names = [f'tools/{n}.py' for n in ('train', 'test', 'switch_to_deploy', 'test', 'predict')]
@@ -54,32 +54,6 @@ def test_runs_all_tools_once_and_skips_what_is_done(stage, capsys):
     reds = np.asarray(Image.open(summary['overview']))[..., 0]
     for index in range(0, 16, 2):  # every second image of the first sixteen
         assert (abs(reds.astype(int) - 15 * index) < 3).mean() > 0.05
-    again = demo.Demo('det', here.folder)
-    again.run()
-    assert calls == names
-    assert capsys.readouterr().out.count('already done') == 6
-
-
-def test_steps_after_a_changed_one_run_again(stage, monkeypatch):
-    """The checkpoint has the same name, but it is another one; also after an interruption."""
-    here, calls, _ = stage
-    here.run()
-    changed = here.job._replace(train_options=('train_cfg.max_epochs=1',))
-    run = demo.subprocess.run
-    for failing, expected in (('switch', 2), ('none', 3)):
-
-        def interrupted(command, failing=failing, **kwargs):
-            if failing in command[1]:
-                raise KeyboardInterrupt
-            run(command, **kwargs)
-
-        monkeypatch.setattr(demo.subprocess, 'run', interrupted)
-        calls.clear()
-        again = demo.Demo('det', here.folder)
-        again.job = changed
-        with suppress(KeyboardInterrupt):
-            again.run()
-        assert len(calls) == expected
 
 
 @pytest.mark.parametrize(
@@ -96,9 +70,10 @@ def test_judges(before, after, message, stage):
         here.run()
 
 
-def test_bad_task(tmp_path):
-    with pytest.raises(InputError, match="task: got 'pose'; expected one of det, cls, seg"):
-        demo.Demo('pose', tmp_path)
+def test_bad_task(capsys):
+    with pytest.raises(SystemExit, match='2'):
+        main(['pose'])
+    assert "invalid choice: 'pose'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('task', demo.JOBS)

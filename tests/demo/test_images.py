@@ -165,13 +165,13 @@ def test_names_agree_with_the_hosts_lists(real_data) -> None:
     ]
     synsets = (real_data / 'imagenet/meta/synsets.csv').read_text().splitlines()
     numbers = {line.split(',')[1]: line.split(',')[0] for line in synsets[1:]}
-    things = THINGS.values()
-    assert all(numbers[thing.wnid] == str(thing.imagenet) for thing in things if thing.wnid)
+    wnids = [thing for thing in THINGS.values() if thing.wnid]
+    assert all(numbers[thing.wnid] == str(thing.imagenet) for thing in wnids)
     objects = (real_data / 'ADEChallengeData2016/objectInfo150.txt').read_text().splitlines()
     names = {int(line.split('\t')[0]): line.split('\t')[4] for line in objects[1:]}
     assert all(name in names[index] for name, index in ADE_STUFF.items())
     expected = dict(airplane='airplane', bus='bus', boat='boat', bird='animal')
     expected |= {'potted plant': 'plant', 'teddy bear': 'toy'}
-    for thing in things:
-        assert bool(thing.ade) == (thing.name in expected)
-        assert thing.ade == 0 or expected[thing.name] in names[thing.ade]
+    for name, thing in THINGS.items():
+        assert bool(thing.ade) == (name in expected)
+        assert thing.ade == 0 or expected[name] in names[thing.ade]

@@ -247,7 +247,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('demo.generator.layouts.save_jpeg', full)
+    monkeypatch.setattr('demo.generator.layouts.write_image', full)
     with pytest.raises(InputError, match='^root: cannot write .*: the disk is full'):
         make('coco', tmp_path / 'data', 32)
     assert not list(tmp_path.iterdir())

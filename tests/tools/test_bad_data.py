@@ -66,7 +66,7 @@ def test_not_coco(own, tiny_config, refused):
     content = file.read_text()
     for change, said in (
         (lambda table: 'version: 1', 'is not JSON'),
-        (lambda table: [1, 2], 'holds a list'),
+        (lambda table: [1, 2], "it has no list 'images'"),
         (lambda table: {'shapes': [], 'imagePath': 'a.jpg'}, "it has no list 'images'"),
         (without_box, "annotations[2] has no 'bbox'"),
         (lambda table: {**table, 'categories': table['categories'][:5]}, 'is not in categories'),

@@ -96,6 +96,7 @@ def test_class_folder_without_a_image(own, tool, tmp_path, capsys):
     root, names, options = own
     shutil.rmtree(root / 'train' / names[0])
     (root / 'train' / names[0]).mkdir()
+    (root / 'train' / names[0] / '.hidden.jpg').touch()
     work = tmp_path / 'run'
     assert tool('train', CONFIG, '--work-dir', work, '--cfg-options', *options) == 0
     line = f"class folders of '{root / 'train'}' without an image: '{names[0]}'; they keep their"

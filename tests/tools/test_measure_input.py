@@ -60,7 +60,7 @@ def test_time_goes_to_its_stage(tiny_config, monkeypatch, fresh_mmengine):
         return call
 
     monkeypatch.setattr(measured, 'time', SimpleNamespace(perf_counter=lambda: now))
-    monkeypatch.setattr(loading, 'decode', taking(0.010, loading.decode))
+    monkeypatch.setattr(loading.LoadImage, 'decode', taking(0.010, loading.LoadImage.decode))
     monkeypatch.setattr(loading.LoadImage, 'content', taking(0.005, loading.LoadImage.content))
     made, with_workers = [], measured.StagedPipeline.with_workers
 

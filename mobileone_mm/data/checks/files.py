@@ -4,6 +4,7 @@ import inspect
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ from mmengine.logging import print_log
 from ...errors import InputError
 from ..coco import check_references, read_coco
 from ..datasets import DatasetConfig
-from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack, read_classes
+from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack, read_classes, read_lines
 
 # A look-up of every file of a large dataset on a network drive would take minutes.
 MAX_LOOKUPS = 2000
@@ -22,7 +23,7 @@ _T = TypeVar('_T')
 def check_coco(dataset: DatasetConfig, _: int | None = None) -> None:
     """Check that an annotation file is complete, and fits the class list and the images."""
     path, ann_file = dataset.path, dataset.joined(dataset.settings.get('ann_file'))
-    if ann_file is None or not _has_host_reader(dataset):
+    if ann_file is None or dataset.reader != 'mmdet.datasets.coco':
         return
     table = read_coco(ann_file, f'{path}.ann_file')
     check_references(table, f"{path}.ann_file: '{ann_file}'")
@@ -51,26 +52,18 @@ def _check_categories(table: Mapping[str, Any], classes: Sequence[str], where: s
         )
     order = [name for name in found if name in set(classes)]
     if order != list(classes):
-        pairs = zip(order, classes, strict=False)
-        place = next((i for i, (a, b) in enumerate(pairs) if a != b), len(classes))
+        place = next(i for i, (a, b) in enumerate(zip_longest(order, classes)) if a != b)
         raise InputError(
             f'{where}: the order of the classes differs from metainfo.classes at number {place} '
             f'({few(order[place:])} in the file); labels follow the file: use its order'
         )
 
 
-def _has_host_reader(dataset: DatasetConfig) -> bool:
-    """Return whether mmdet's method reads the file; a derived class may replace it."""
-    base = next(base for base in dataset.kind.__mro__ if base.__name__ == 'CocoDataset')
-    return getattr(dataset.kind, 'load_data_list', None) is vars(base).get('load_data_list')
-
-
 def check_labels(dataset: DatasetConfig, num_classes: int | None) -> None:
     """Check the list of a ``CustomDataset`` or ``ImageNet``, or its class folders."""
     path = dataset.path
     folder, ann_file, labelled = images_and_list(dataset)
-    if not folder.is_dir():
-        raise InputError(f"{path}: the folder of images '{folder}' does not exist")
+    _require_folder(f'{path}.data_prefix', folder)
     if ann_file is not None:
         names = _read_list(path, ann_file)
         if labelled:
@@ -116,13 +109,10 @@ def _listed_name(where: str, line: str, num_classes: int | None) -> str:
 
 def _check_class_folders(dataset: DatasetConfig, folder: Path) -> None:
     """Check that the class folders have images; log the empty ones, which keep their numbers."""
-    from mmpretrain.datasets import CustomDataset
-
     path, names = dataset.path, class_folders(folder)
     if not names:
         raise InputError(f"{path}: '{folder}' has no class folders, and there is no ann_file")
-    default = inspect.signature(CustomDataset.__init__).parameters['extensions'].default
-    endings = tuple(end.lower() for end in dataset.settings.get('extensions') or default)
+    endings = tuple(end.lower() for end in _setting(dataset, 'extensions'))
     empty = [name for name in names if not _has_image(folder / name, endings)]
     if len(empty) == len(names):
         raise InputError(
@@ -130,25 +120,20 @@ def _check_class_folders(dataset: DatasetConfig, folder: Path) -> None:
             f'({", ".join(endings)})'
         )
     if empty:
-        print_log(
-            f"{path}: class folders of '{folder}' without an image: {few(empty)}; they keep their "
-            'numbers.',
-            'current',
-            logging.WARNING,
-        )
+        text = f"{path}: class folders of '{folder}' without an image: {few(empty)}"
+        print_log(f'{text}; they keep their numbers.', 'current', logging.WARNING)
 
 
 def _has_image(folder: str | Path, endings: tuple[str, ...]) -> bool:
     """Return whether mmpretrain finds an image at any depth; it ignores hidden files."""
-    inner = []
     with os.scandir(folder) as entries:
-        for entry in entries:
-            # The first image ends the search: listing ImageNet on a network drive takes minutes.
-            if entry.name.lower().endswith(endings) and not entry.name.startswith('.'):
-                return True
-            if entry.is_dir():
-                inner.append(entry.path)
-    return any(_has_image(path, endings) for path in inner)
+        # The first image ends the search: listing ImageNet on a network drive takes minutes.
+        return any(
+            _has_image(entry.path, endings)
+            if entry.is_dir()
+            else entry.name.lower().endswith(endings) and not entry.name.startswith('.')
+            for entry in entries
+        )
 
 
 def check_masks(dataset: DatasetConfig, _: int | None = None) -> None:
@@ -173,7 +158,7 @@ def _check_pairs(dataset: DatasetConfig) -> None:
             _require_folder(f'{path}.data_prefix.{name}', folder)
     if images is None:
         return
-    suffix = _suffix(dataset, 'img_suffix')
+    suffix = _setting(dataset, 'img_suffix')
     ann_file = dataset.joined(dataset.settings.get('ann_file'))
     if ann_file is not None and not ann_file.is_dir():
         names = [line.strip() for line in _read_list(path, ann_file)]
@@ -186,20 +171,15 @@ def _check_pairs(dataset: DatasetConfig) -> None:
             raise InputError(f"{path}: the dataset is empty: no *{suffix} below '{images}'")
     _require_files(path, [images / f'{name}{suffix}' for name in names], f'{where} image')
     if masks is not None and not dataset.settings.get('test_mode'):
-        suffix = _suffix(dataset, 'seg_map_suffix')
+        suffix = _setting(dataset, 'seg_map_suffix')
         _require_files(path, [masks / f'{name}{suffix}' for name in names], f'{where} mask')
 
 
-def _suffix(dataset: DatasetConfig, key: str) -> str:
-    """Return a suffix from the settings, else the default of the first class that has the argument."""
-    if dataset.settings.get(key):
-        return str(dataset.settings[key])
-    for base in inspect.getmro(dataset.kind):
-        init = vars(base).get('__init__')
-        parameters = inspect.signature(init).parameters if inspect.isfunction(init) else {}
-        if key in parameters:
-            return str(parameters[key].default)
-    return ''
+def _setting(dataset: DatasetConfig, key: str) -> Any:
+    """Return a setting, else the default of the first class that has the argument."""
+    inits = (inspect.signature(base).parameters for base in inspect.getmro(dataset.kind))
+    default = next(parameters[key].default for parameters in inits if key in parameters)
+    return dataset.settings.get(key) or default
 
 
 def _log_renumbering(dataset: DatasetConfig) -> None:
@@ -221,57 +201,38 @@ def check_packed(dataset: DatasetConfig, num_classes: int | None) -> None:
 
     If the index of tar shards is missing, it is built here.
     """
-    folder = pack_folder(dataset)
+    folder = images_and_list(dataset)[0].expanduser()
     with_label = bool(dataset.settings.get('with_label', True))
     try:
         pack = open_pack(folder)
         images = pack.images(with_label)
-        if isinstance(pack, LmdbPack):
-            missing = [name for name in _sparse(list(images)) if name not in pack]
-            if missing:
-                raise InputError(
-                    f"'{folder}': {LABELS} lists '{missing[0]}', which the LMDB does not have; pack "
-                    'the dataset again'
-                )
+        for name in _sparse(list(images)) if isinstance(pack, LmdbPack) else ():
+            pack.read(name)
         if not images:
             raise InputError(f"the dataset is empty: '{folder}' has no image")
         if with_label:
-            _check_greatest(folder, max(images.values())[0], num_classes)
+            greatest = max(images.values())[0]
+            sizes = [num_classes, len(read_classes(folder) or ()) or None]
+            limit = min(filter(None, sizes), default=greatest + 1)
+            if greatest >= limit:
+                raise InputError(
+                    f"'{folder}' has an image of class {greatest}, but there are {limit} classes "
+                    f'(model.head.num_classes, metainfo.classes, {CLASSES}); classes start at 0'
+                )
     except InputError as error:
         raise InputError(f'{dataset.path}: {error}') from error
     except OSError as error:
-        raise InputError(f"{dataset.path}: '{folder}' cannot be read: {error.strerror}") from error
-
-
-def pack_folder(dataset: DatasetConfig) -> Path:
-    """Return the folder of a packed dataset, by its settings."""
-    prefix = dataset.settings.get('data_prefix') or dataset.settings.get('split') or ''
-    return Path(dataset.root, str(prefix)).expanduser()
-
-
-def _check_greatest(folder: Path, greatest: int, num_classes: int | None) -> None:
-    if num_classes is not None and greatest >= num_classes:
         raise InputError(
-            f"'{folder}' has an image of class {greatest}, but there are {num_classes} classes "
-            '(model.head.num_classes, metainfo.classes); classes start at 0'
-        )
-    classes = read_classes(folder)
-    if classes is not None and greatest >= len(classes):
-        raise InputError(
-            f"'{folder / CLASSES}' names {len(classes)} classes, but there is an image of class "
-            f'{greatest}; give a line for each class from 0, or pack the dataset again'
-        )
+            f"{dataset.path}: '{error.filename}', listed in {LABELS}, cannot be read: "
+            f'{error.strerror}; pack the dataset again'
+        ) from error
 
 
 def _read_list(path: str, file: Path) -> list[str]:
     """Read the lines of a dataset's ``ann_file`` that are not empty."""
-    try:
-        text = file.read_text(encoding='utf-8')
-    except FileNotFoundError:
-        raise InputError(f"{path}.ann_file: '{file}' does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}.ann_file: '{file}' is not a readable list: {error}") from error
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = read_lines(file, f'{path}.ann_file: ')
+    if lines is None:
+        raise InputError(f"{path}.ann_file: '{file}' does not exist")
     if not lines:
         raise InputError(f"{path}: the dataset is empty: '{file}' lists no image")
     return lines

@@ -29,7 +29,7 @@ def cut_objects(
         annotations: COCO-format file with boxes.
         images: Folder of its images.
         out: New or empty folder. After an error it is not written.
-        by: The names of the folders, ``category`` or ``supercategory``.
+        by: The names of the folders, a key of ``BY``.
         min_size: Least width and height of a box, in pixels.
         margin: Share of the box's size that is added on each side, from 0.
         classes: Names to keep; all if empty.
@@ -47,7 +47,12 @@ def cut_objects(
     counts: Counter[str] = Counter()
     with atomic_folder(out, 'out') as folder:
         for file, rows in objects.items():
-            image = _read(Path(images, file))
+            path = Path(images, file)
+            try:
+                with Image.open(path) as opened:
+                    image = opened.convert('RGB')
+            except OSError as error:
+                raise InputError(f"images: '{path}' cannot be read: {error}") from error
             for name, row in rows:
                 target = folder / name.replace('/', '_') / f'{Path(file).stem}_{row["id"]}.jpg'
                 target.parent.mkdir(exist_ok=True)
@@ -80,14 +85,6 @@ def _annotated(
         name, file = names.get(row['category_id'], ''), files.get(row['image_id'])
         if name in (classes or known) and file and not row.get('iscrowd'):
             yield file, name, row
-
-
-def _read(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert('RGB')
-    except OSError as error:
-        raise InputError(f"images: '{path}' cannot be read: {error}") from error
 
 
 def _crop(image: Image.Image, bbox: list[float], margin: float) -> Image.Image:

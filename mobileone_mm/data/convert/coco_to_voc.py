@@ -39,11 +39,8 @@ def write_voc_masks(
 
     The list of names is written last, so an interrupted run leaves no list and can be repeated.
 
-    Args:
-        annotations: A COCO-format file with segmentations.
-        folder: Folder of the masks.
-        min_pixels: Images with at most this many pixels of VOC's 20 classes are left out; 1000 as
-            in torchvision and CVNets.
+    ``annotations`` is a COCO-format file with segmentations. Images with at most ``min_pixels``
+    pixels of VOC's 20 classes are left out; 1000 as in torchvision and CVNets.
 
     Returns the number of masks, and the number of images in the file.
     """
@@ -84,8 +81,7 @@ def _masks(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, np.ndarr
             print(f'{done}/{len(table["images"])} images', flush=True)
         name = image['file_name']
         try:
-            shape = int(image['height']), int(image['width'])
-            mask = paint_voc_mask(shape, rows[image['id']], labels)
+            mask = paint_voc_mask((image['height'], image['width']), rows[image['id']], labels)
         except Exception as error:  # pycocotools raises plain exceptions
             raise InputError(
                 f"{where}: the segmentations of image '{name}' cannot be read "
@@ -100,12 +96,8 @@ def paint_voc_mask(
     """Paint the instances of an image: (height, width) of uint8.
 
     Pixels in instances of two classes are ignored (255), because COCO does not tell which one is in
-    front. Crowds have rough outlines and are ignored where no instance is. All else is background.
-
-    Args:
-        shape: Height and width in pixels.
-        rows: COCO annotations, in any order.
-        labels: VOC's class of each category id; other categories are left out.
+    front. Crowds have rough outlines and are ignored where no instance is. All else is background,
+    as are categories whose id has no class in ``labels``.
     """
     mask = np.zeros(shape, np.uint8)
     crowd = np.zeros(shape, bool)

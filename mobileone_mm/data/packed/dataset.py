@@ -33,18 +33,18 @@ class PackedDataset(BaseDataset):
         split: str = '',
         data_prefix: str = '',
         with_label: bool = True,
+        ann_file: str = '',
         **kwargs: Any,
     ) -> None:
         self.with_label = with_label
-        kwargs.setdefault('ann_file', '')
-        if kwargs['ann_file']:
+        if ann_file:
             raise InputError(
-                f"PackedDataset: ann_file: got '{kwargs['ann_file']}'; the packed dataset has the "
+                f"PackedDataset: ann_file: got '{ann_file}'; the packed dataset has the "
                 "classes: remove ann_file, or set it to ''"
             )
         self.pack = open_pack(os.path.join(os.path.expanduser(data_root), data_prefix or split))
         prefix = f'{PREFIX}{self.pack.folder}{INSIDE}'
-        super().__init__(data_root=data_root, data_prefix=prefix, **kwargs)
+        super().__init__(ann_file, data_root=data_root, data_prefix=prefix, **kwargs)
 
     def _join_prefix(self) -> None:
         """Leave the prefix as it is: it is an address."""
@@ -65,6 +65,3 @@ class PackedDataset(BaseDataset):
         """Return the row of each sample in the order of the files."""
         rows = (self.get_data_info(index)['pack_row'] for index in range(len(self)))
         return np.fromiter(rows, np.int64, len(self))
-
-    def extra_repr(self) -> list[str]:
-        return [f'Packed dataset: \t{self.pack.folder}']

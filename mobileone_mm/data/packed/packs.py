@@ -4,7 +4,6 @@ import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache, lru_cache
 from io import FileIO
 from pathlib import Path
@@ -46,54 +45,43 @@ class Pack(ABC):
         """Yield name and class (-1 for none) of each image, in the order of the files."""
 
     def images(self, with_label: bool = True) -> dict[str, tuple[int, int]]:
-        """Map names to class and row in the files, in the order of ``labels.txt``, else of the names.
-
-        Raises:
-            InputError: ``labels.txt`` lists other images; or, with ``with_label``, it has other
-                classes, or an image has no class.
-        """
+        """Map names to class and row in the files, in the order of ``labels.txt`` or of the names."""
         found = {name: (label, row) for row, (name, label) in enumerate(self.samples())}
-        listing = self._listing()
-        if listing is not None:
-            self._check_listing(listing, found, with_label)
-        names = sorted(found, key=_as_folders) if listing is None else dict(listing)
-        for name, (label, _) in found.items():
-            if with_label and label == NO_LABEL:
+        listed = self._listing()
+        if listed is None:  # in mmpretrain's order of class folders
+            names = sorted(found, key=lambda n: n.split('/', 1) if '/' in n else ['', n])
+            listed = dict.fromkeys(names, NO_LABEL)
+        where, advice = f"'{self.folder / LABELS}'", 'remove it, or pack the dataset again'
+        odd = min(listed.keys() ^ found.keys(), default=None)
+        if odd is not None:
+            fault = 'not listed' if odd in found else 'not in the shards'
+            raise InputError(f"{where} does not fit the shards: '{odd}' is {fault}; {advice}")
+        for name, label in listed.items() if with_label else ():
+            packed = found[name][0]
+            if packed == NO_LABEL:
                 raise InputError(
                     f"'{self.folder}': '{name}' has no class; pack the dataset with classes, or set "
                     'with_label=False'
                 )
-        return {name: found[name] for name in names}
+            if label not in (NO_LABEL, packed):
+                raise InputError(
+                    f"{where}: '{name}' has class {label}, but its .cls or .json member in the shards "
+                    f'has {packed}; the shards define the classes and this file the order: {advice}'
+                )
+        return {name: found[name] for name in listed}
 
-    def _listing(self) -> list[tuple[str, int]] | None:
-        """Return the lines ``NAME LABEL`` of ``labels.txt``, in the order of the source dataset."""
-        lines, found = _lines(self.folder / LABELS), []
+    def _listing(self) -> dict[str, int] | None:
+        """Return the classes by name in ``labels.txt``, in the order of the source dataset."""
+        lines = read_lines(self.folder / LABELS)
+        found = {}
         for number, line in enumerate(lines or (), 1):
             name, _, label = line.rpartition(' ')
             if not name or not label.removeprefix('-').isdigit() or int(label) < NO_LABEL:
                 raise InputError(
                     f"'{self.folder / LABELS}', line {number}: got '{line[:60]}'; expected NAME LABEL"
                 )
-            found.append((name, int(label)))
+            found[name] = int(label)
         return None if lines is None else found
-
-    def _check_listing(
-        self, listing: list[tuple[str, int]], found: dict[str, tuple[int, int]], with_label: bool
-    ) -> None:
-        where, advice = f"'{self.folder / LABELS}'", 'remove it, or pack the dataset again'
-        listed = dict(listing)
-        for name in (*listed, *found):
-            if name not in found or name not in listed:
-                fault = 'not listed' if name in found else 'not in the shards'
-                raise InputError(f"{where} does not fit the shards: '{name}' is {fault}; {advice}")
-        other = [(n, label) for n, label in listing if label not in (NO_LABEL, found[n][0])]
-        if other and with_label:
-            name, label = other[0]
-            raise InputError(
-                f"{where}: '{name}' has class {label}, but its .cls or .json member in the shards has "
-                f'{found[name][0]} ({len(other)} of {len(found)} images differ); the shards define '
-                f'the classes and this file the order: {advice}'
-            )
 
     def _missing(self, name: str) -> FileNotFoundError:
         return FileNotFoundError(errno.ENOENT, 'no image of that name', f'{self.folder}!/{name}')
@@ -106,13 +94,11 @@ class TarPack(Pack):
         super().__init__(folder)
         self.index = open_index(folder)
         self._names = np.ascontiguousarray(self.index.rows['name'])
-        self._order = np.argsort(self._names, kind='stable')
-        names = self._names[self._order]
-        if (names[1:] == names[:-1]).any():
+        if len(np.unique(self._names)) < len(self._names):
             # The names start again in each shard: the name of the shard makes them unique.
             stems = np.array([f'{Path(name).stem}/'.encode() for name in self.index.shards])
             self._names = np.char.add(stems[self.index.shard], self._names)
-            self._order = np.argsort(self._names, kind='stable')
+        self._order = np.argsort(self._names, kind='stable')
         # The last reference closes a file, so no thread loses one that it reads.
         self.file = lru_cache(_MAX_OPEN)(self._open)
 
@@ -123,14 +109,14 @@ class TarPack(Pack):
     def read(self, name: str) -> bytes:
         row = self._row(name)
         file = self.file(int(self.index.shard[row]))
-        _, offset, left, _ = self.index.rows[row].item()
-        parts = []
-        while left:
-            parts.append(os.pread(file.fileno(), left, offset))
-            offset, left = offset + len(parts[-1]), left - len(parts[-1])
-            if not parts[-1]:
+        _, offset, size, _ = self.index.rows[row].item()
+        content = b''
+        while len(content) < size:
+            part = os.pread(file.fileno(), size - len(content), offset + len(content))
+            if not part:
                 raise OSError(errno.EIO, 'the shard is shorter than its index says', name)
-        return b''.join(parts)
+            content += part
+        return content
 
     def _open(self, shard: int) -> FileIO:
         return FileIO(self.folder / self.index.shards[shard])
@@ -157,21 +143,9 @@ class LmdbPack(Pack):
                 f"'{self.folder}' has no {LABELS} with a line NAME LABEL for each image (label -1 for "
                 'no class); tools/dataset_converters/pack_dataset.py writes it'
             )
-        return iter(listing)
+        return iter(listing.items())
 
     def read(self, name: str) -> bytes:
-        with self._transaction(name) as transaction:
-            found = transaction.get(name.encode())
-        if found is None:
-            raise self._missing(name)
-        return found
-
-    def __contains__(self, name: str) -> bool:
-        with self._transaction(name) as transaction:
-            return transaction.cursor().set_key(name.encode())
-
-    @contextmanager
-    def _transaction(self, name: str) -> Iterator[Any]:
         import lmdb
 
         try:
@@ -180,9 +154,12 @@ class LmdbPack(Pack):
                     str(self.folder), readonly=True, lock=False, readahead=False, meminit=False
                 )
             with self._environment.begin() as transaction:
-                yield transaction
+                found = transaction.get(name.encode())
         except lmdb.Error as error:
             raise OSError(errno.EIO, f'LMDB: {error}', f'{self.folder}!/{name}') from error
+        if found is None:
+            raise self._missing(name)
+        return found
 
     def close(self) -> None:
         """Close the environment. The next read opens it again."""
@@ -196,11 +173,7 @@ _open: dict[str, Pack] = {}
 
 @cache  # resolving symbolic links is too slow for each image
 def open_pack(folder: str | os.PathLike[str]) -> Pack:
-    """Open a folder of tar shards or an LMDB, once in each process.
-
-    Raises:
-        InputError: It is neither, or it cannot be read, or the package ``lmdb`` is missing.
-    """
+    """Open a folder of tar shards or an LMDB, once in each process."""
     path = os.path.realpath(os.path.expanduser(folder))
     if path not in _open:
         _open[path] = read_pack(Path(path))
@@ -228,9 +201,20 @@ def require_lmdb(reason: str) -> None:
         raise InputError(f'{reason}: it needs the package lmdb: pip install lmdb') from error
 
 
+def read_lines(path: Path, where: str = '') -> list[str] | None:
+    """Read the lines of a list that are not empty; None without the file."""
+    try:
+        text = path.read_text(encoding='utf-8')
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{where}'{path}' is not a readable list: {error}") from error
+    return [line for line in text.split('\n') if line.strip()]
+
+
 def read_classes(folder: Path) -> tuple[str, ...] | None:
     """Read the class names of a packed dataset; None without ``classes.txt``."""
-    lines = _lines(folder / CLASSES)
+    lines = read_lines(folder / CLASSES)
     return None if lines is None else tuple(lines)
 
 
@@ -243,22 +227,6 @@ def _close_environments() -> None:
 # LMDB forbids the use of an environment after a fork, and a second environment in one process.
 if hasattr(os, 'register_at_fork'):
     os.register_at_fork(before=_close_environments)
-
-
-def _lines(path: Path) -> list[str] | None:
-    """Read the lines of a list that are not empty; None without the file."""
-    try:
-        text = path.read_text(encoding='utf-8')
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"'{path}' is not a readable list: {error}") from error
-    return [line for line in text.split('\n') if line]
-
-
-def _as_folders(name: str) -> tuple[str, str]:
-    folder, slash, rest = name.partition('/')
-    return (folder, rest) if slash else ('', name)
 
 
 @register_backend('mobileone_mm.packed', prefixes='packed')
@@ -291,5 +259,4 @@ class PackedBackend(BaseStorageBackend):
         return open_pack(folder).read(name)
 
     def get_text(self, filepath: str | Path, encoding: str = 'utf-8') -> str:
-        """Return the content of a text file; the errors are those of :meth:`get`."""
         return self.get(filepath).decode(encoding)

@@ -4,7 +4,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator
-from queue import SimpleQueue
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -32,17 +32,13 @@ class ShardSampler(Sampler):
 
     Args:
         dataset: A ``PackedDataset`` of tar shards.
-        shuffle: Must be True. Evaluation uses ``DefaultSampler``: mmengine gathers results in its
-            order.
+        shuffle: Must be True. mmengine gathers the results of an evaluation in the order of
+            ``DefaultSampler``.
         seed: Seed of the order, the same in all processes; None draws one.
-        round_up: Whether the images of the start are repeated at the end, so that all processes have
-            equally many.
+        round_up: Whether images of the start are repeated, so that processes have equally many.
         window: Number of images that are shuffled together; 1 keeps the order within the shards.
         read_ahead: Whether a thread reads the next window into the page cache, in pieces of 8 MB.
             The cache needs room for two windows (1 GB for 4096 images of ImageNet).
-
-    Raises:
-        InputError: The dataset has no tar shards, or an argument is out of range.
     """
 
     def __init__(
@@ -61,9 +57,7 @@ class ShardSampler(Sampler):
                 'mobileone_mm.PackedDataset of shards; use DefaultSampler for other datasets'
             )
         if not shuffle:
-            raise InputError(
-                'ShardSampler: shuffle: got False; use DefaultSampler without shuffling'
-            )
+            raise InputError('ShardSampler: shuffle: got False; use DefaultSampler')
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise InputError(f'ShardSampler: window: got {window!r}; expected an integer from 1')
         self.dataset, self.window, self.round_up = dataset, window, round_up
@@ -71,7 +65,8 @@ class ShardSampler(Sampler):
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
         self._rows = dataset.pack_rows()
-        self._reader = ReadAhead(pack) if read_ahead else None
+        self.read_ahead = read_ahead
+        self._reader: threading.Thread | None = None
         by_row = np.argsort(self._rows, kind='stable')
         shard = pack.index.shard[self._rows[by_row]]
         self._shards = np.split(by_row, np.flatnonzero(np.diff(shard)) + 1)
@@ -85,15 +80,16 @@ class ShardSampler(Sampler):
         first = int(torch.randint(1, self.window + 1, (), generator=generator))
         windows = np.split(part, range(first, len(part), self.window))
         for number, window in enumerate(windows):
-            for near in windows[number + 1 : number + 2] if number else windows[:2]:
-                if self._reader is not None:
-                    self._reader.want(self._rows[near])
+            if self.read_ahead and number + 1 < max(2, len(windows)):
+                near = windows[number + 1] if number else np.concatenate(windows[:2])
+                work = self.dataset.pack, self._rows[near], self._reader
+                self._reader = threading.Thread(target=fill_cache, args=work, daemon=True)
+                self._reader.start()
             order = torch.randperm(len(window), generator=generator).numpy()
             yield from window[order].tolist()
 
     def __len__(self) -> int:
-        first, last = self._bounds()
-        return last - first
+        return len(range(*self._bounds()))
 
     def set_epoch(self, epoch: int) -> None:
         """Set the next epoch."""
@@ -107,38 +103,20 @@ class ShardSampler(Sampler):
         return self.rank * count // self.world_size, (self.rank + 1) * count // self.world_size
 
 
-class ReadAhead:
-    """A thread that reads parts of tar shards into the page cache of the kernel.
+def fill_cache(pack: TarPack, rows: np.ndarray, earlier: threading.Thread | None) -> None:
+    """Read the images of some rows into the page cache, shard by shard, after an earlier thread.
 
     ``posix_fadvise(WILLNEED)`` reads only the read-ahead size of the device, often 128 kB.
     """
-
-    def __init__(self, pack: TarPack) -> None:
-        self.pack = pack
-        self._wanted: SimpleQueue[np.ndarray] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    def want(self, rows: np.ndarray) -> None:
-        """Read the images of some rows after those of earlier calls."""
-        self._wanted.put(rows)
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._work, name='read-ahead', daemon=True)
-            self._thread.start()
-
-    def _work(self) -> None:
-        buffer = memoryview(bytearray(_PIECE))
-        while True:
-            rows = self._wanted.get()
-            shards = self.pack.index.shard[rows]
-            for shard in dict.fromkeys(shards.tolist()):
-                part = self.pack.index.rows[rows[shards == shard]]
-                position = int(part['offset'].min())
-                end = int((part['offset'] + part['size']).max())
-                try:
-                    file, count = self.pack.file(shard), 1
-                    while position < end and count:
-                        piece = buffer[: end - position]
-                        count = os.preadv(file.fileno(), [piece], position)
-                        position += count
-                except OSError:
-                    continue  # the loader meets the same error and reports it
+    if earlier is not None:
+        earlier.join()
+    buffer = memoryview(bytearray(_PIECE))
+    shards = pack.index.shard[rows]
+    for shard in dict.fromkeys(shards.tolist()):
+        part = pack.index.rows[rows[shards == shard]]
+        position, end = int(part['offset'].min()), int((part['offset'] + part['size']).max())
+        with suppress(OSError):  # the loader meets the same error and reports it
+            file, count = pack.file(shard), 1
+            while position < end and count:
+                count = os.preadv(file.fileno(), [buffer[: end - position]], position)
+                position += count

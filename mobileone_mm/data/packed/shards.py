@@ -4,11 +4,12 @@ import json
 import logging
 import re
 import tarfile
-import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from mmengine.logging import print_log
@@ -22,7 +23,6 @@ INDEX_FILE = 'index.npz'
 _VERSION = 2
 # WebDataset's rule: the key ends at the first dot of the file name. Folders belong to the key.
 _MEMBER = re.compile(r'^((?:.*/)?[^./][^./]*)\.([^/]*)$', re.DOTALL)
-_MAX_LABEL_BYTES = 1 << 20
 
 
 class Sample(NamedTuple):
@@ -61,7 +61,10 @@ def open_index(folder: Path) -> ShardIndex:
             f"'{folder}' has no *.tar shards; tools/dataset_converters/pack_dataset.py writes shards"
         )
     keys = [f'{_VERSION}/{p.name}/{p.stat().st_size}/{p.stat().st_mtime_ns}' for p in paths]
-    stored = _load(folder / INDEX_FILE)
+    stored: dict[str, np.ndarray] = {}
+    # If the file is missing or damaged, the index is built again.
+    with suppress(OSError, ValueError, EOFError, BadZipFile), np.load(folder / INDEX_FILE) as file:
+        stored = dict(file)
     fresh = sum(key not in stored for key in keys)
     if fresh:
         print_log(f'Reading the headers of {fresh} shards for the index.', 'current')
@@ -79,37 +82,15 @@ def open_index(folder: Path) -> ShardIndex:
     return ShardIndex(tuple(path.name for path in paths), shard, np.concatenate(parts))
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
-    """Return the stored rows by shard; empty if the file is missing, damaged or does not fit."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            table = {key: file[key] for key in file}
-        for key, rows in table.items():
-            first, size, shard_size = rows['offset'], rows['size'], int(key.split('/')[2])
-            inside = ((first >= 0) & (size >= 0) & (first + size <= shard_size)).all()
-            if rows.ndim != 1 or rows.dtype != _dtype(rows.dtype['name'].itemsize) or not inside:
-                return {}
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
-        return {}
-    return table
-
-
 def _table(samples: Iterable[Sample]) -> np.ndarray:
-    rows = [sample._replace(name=sample.name.encode()) for sample in samples]  # type: ignore[arg-type]
-    return np.array(rows, _dtype(max((len(row.name) for row in rows), default=1)))
-
-
-def _dtype(name_bytes: int) -> np.dtype:
+    rows = [(name.encode(), offset, size, label) for name, offset, size, label in samples]
+    longest = max((len(row[0]) for row in rows), default=1)
     numbers = [(field, np.int64) for field in ('offset', 'size', 'label')]
-    return np.dtype([('name', f'S{name_bytes}'), *numbers])
+    return np.array(rows, [('name', f'S{longest}'), *numbers])
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
-    """Yield the samples of a tar file in its order; read headers and labels only.
-
-    Raises:
-        InputError: The file is not a tar file or is truncated, or a label cannot be read.
-    """
+    """Yield the samples of a tar file in its order; read headers and labels only."""
     with path.open('rb') as file:
         for key, members in groupby(_members(path, file), lambda found: found[0]):
             image, label = None, NO_LABEL
@@ -136,42 +117,32 @@ def _members(path: Path, file: BinaryIO) -> Iterator[tuple[str, str, tarfile.Tar
                 if not member.isreg() or found is None:
                     continue
                 if member.offset_data + member.size > length:
-                    raise _damaged(path, f"'{member.name}' is truncated")
+                    raise tarfile.ReadError(f"'{member.name}' is truncated")
                 yield found[1], found[2].lower(), member
             # tarfile takes a damaged header for the end of the archive, except for the first header.
             file.seek(tar.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b'\0'):
-                raise _damaged(path, f'no header at byte {tar.offset}')
+                raise tarfile.ReadError(f'no header at byte {tar.offset}')
     except (tarfile.TarError, EOFError, UnicodeError) as error:
-        raise _damaged(path, str(error)) from error
+        raise InputError(
+            f"shard '{path}' is not a tar file, is compressed or is damaged: {error}; "
+            'pack it again without compression, or remove it'
+        ) from error
 
 
 def _label(path: Path, file: BinaryIO, member: tarfile.TarInfo, suffix: str, earlier: int) -> int:
     """Read the class of a ``.cls`` or ``.json`` member; ``earlier`` comes from the other member."""
-    if member.size > _MAX_LABEL_BYTES:
-        raise _damaged(path, f"'{member.name}' is too large for a label")
     file.seek(member.offset_data)
     content = file.read(member.size)
     try:
         label: Any = int(content) if suffix == 'cls' else json.loads(content)
         if suffix == 'json':
             label = label.get('label', label.get('cls', earlier))
-        if type(label) is not int or label < NO_LABEL:
+        if type(label) is not int or label < NO_LABEL or earlier not in (label, NO_LABEL):
             raise ValueError(label)
     except (ValueError, AttributeError):
         raise InputError(
             f"shard '{path}': '{member.name}' holds {content[:40]!r}; expected a class number from 0 "
-            "(in .json as 'label' or 'cls')"
+            "(in .json as 'label' or 'cls'), the same in .cls and .json"
         ) from None
-    if NO_LABEL not in (earlier, label) and label != earlier:
-        raise InputError(
-            f"shard '{path}': '{member.name}' has class {label}, another member has {earlier}"
-        )
     return label
-
-
-def _damaged(path: Path, reason: str) -> InputError:
-    return InputError(
-        f"shard '{path}' is not a tar file, is compressed or is damaged: {reason}; "
-        'pack it again without compression, or remove it'
-    )

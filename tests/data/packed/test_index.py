@@ -67,7 +67,7 @@ def test_webdataset_reads_what_we_index(tmp_path, write_tar):
         ([('a.cls', b'-7')], "'a.cls' holds"),
         ([('a.json', b'{"label": "cat"}')], "'a.json' holds"),
         ([('a.json', b'[1]')], "'a.json' holds"),
-        ([('a.cls', b'1'), ('a.json', b'{"label": 2}')], 'has class 2, another'),
+        ([('a.cls', b'1'), ('a.json', b'{"label": 2}')], "'a.json' holds"),
     ],
 )
 def test_bad_members(members, message, tmp_path, write_tar):
@@ -139,16 +139,16 @@ def test_index_is_kept_and_made_anew(tmp_path, monkeypatch, write_tar):
     assert len(read) == 5
 
 
-@pytest.mark.parametrize('damage', ['empty', 'text', 'half', 'other offsets', 'other version'])
+@pytest.mark.parametrize('damage', ['empty', 'text', 'half', 'other version'])
 def test_damaged_index(damage, tmp_path, write_tar):
     write_tar(tmp_path / 'a.tar', [('a.jpg', b'x' * 2000), ('b.jpg', b'y')])
     expected = rows(tmp_path)
     path = tmp_path / INDEX_FILE
-    if damage.startswith('other'):
+    if damage == 'other version':
         with np.load(path) as file:
             ((key, table),) = file.items()
-        table['offset'] += 10**9 * (damage == 'other offsets')
-        np.savez(path, **{key if damage == 'other offsets' else '1' + key[1:]: table})
+        table['offset'] += 10**9
+        np.savez(path, **{'1' + key[1:]: table})
     else:
         half = path.read_bytes()[:300]
         path.write_bytes({'empty': b'', 'text': b'no index', 'half': half}[damage])

@@ -3,6 +3,7 @@
 import itertools
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from mmengine.registry import DATA_SAMPLERS
 
 from mobileone_mm.data.packed import sampler as sampling
 from mobileone_mm.data.packed.packs import TarPack
-from mobileone_mm.data.packed.sampler import ReadAhead
+from mobileone_mm.data.packed.sampler import fill_cache
 from mobileone_mm.errors import InputError
 
 SIZES = (5, 9, 1, 7, 11, 4)
@@ -151,16 +152,16 @@ def test_read_ahead(dataset, monkeypatch):
         assert pieces == sorted(pieces)
 
 
-def test_read_ahead_survives_a_lost_shard(tmp_path, write_tar):
+def test_read_ahead_survives_a_lost_shard(tmp_path, write_tar, monkeypatch):
+    """It also waits for the earlier thread."""
     for name in 'ab':
         write_tar(tmp_path / f'{name}.tar', [(f'{name}.jpg', b'x')])
     pack = TarPack(tmp_path)
     (tmp_path / 'a.tar').unlink()
-    ahead = ReadAhead(pack)
-    ahead.want(np.array([0]))
-    ahead.want(np.array([1]))
-    wait_for(ahead._wanted.empty)
-    assert ahead._thread.is_alive()
+    read = []
+    monkeypatch.setattr(sampling.os, 'preadv', lambda *args: read.append(args[2]) or 0)
+    fill_cache(pack, np.array([0, 1]), SimpleNamespace(join=lambda: read.append('earlier')))
+    assert read == ['earlier', pack.index.rows[1]['offset']]
 
 
 @pytest.mark.parametrize(
