@@ -51,7 +51,7 @@ MODELS = LazyRegistry(
         'DistillClassifier': 'distill.classifier',
         'DistillLoss': 'distill.losses',
     },
-    locations=['models', 'weights.host_reading'],
+    locations=['models', 'weights.mmengine_loader'],
 )
 WEIGHT_INITIALIZERS = LazyRegistry(roots.WEIGHT_INITIALIZERS, locations=['models'])
 TRANSFORMS = LazyRegistry(

@@ -20,7 +20,7 @@ from mobileone_mm.reparam import reparameterize_model
 from mobileone_mm.reparam.compare import max_difference, randomize_
 from mobileone_mm.reparam.surgery import unfused_blocks
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
-from mobileone_mm.weights.published import find
+from mobileone_mm.weights.published import NAMED, PREFIX
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'
@@ -238,7 +238,7 @@ def test_distilling_leaves_name_public_weights(size):
         assert spec.timm in timm.list_pretrained()
         table = timm.get_pretrained_cfg(spec.timm)
         assert table.num_classes == cfg.model.head.num_classes
-    weights = find(cfg.load_from)
+    weights = NAMED[cfg.load_from.removeprefix(PREFIX)]
     assert weights.form == 'train'
     assert f'mobileone-{size}_' in weights.url
 

@@ -3,7 +3,7 @@
 import copy
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,16 +12,15 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from ..config.explain import config_faults
 from ..config.read import load_config
-from ..config.tree import class_of, walk
-from ..errors import InputError, one_line
+from ..config.tree import class_of, type_name, walk
 from ..models import MobileOne
 
 #: keys that lead from ``model`` to a setting
 Place: TypeAlias = tuple[str | int, ...]
 #: settings of one run on one machine
 RUN_KEYS = ('changes', 'channels_last', 'load_from', 'resume', 'work_dir', 'launcher')
-_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _ENVIRONMENT = re.compile(r'\{\{[\'"]?\s*\$(\w+)\s*:\s*(\S*?)\s*[\'"]?\}\}')
 
 
@@ -47,38 +46,33 @@ def _without_stored_views(node: Any) -> Any:
         return node
     items: list[Any] = []
     for item in node:
-        if isinstance(item, dict) and str(item.get('type')).endswith('.StoredView'):
+        if type_name(item).endswith('.StoredView'):
             items += item['transforms']
         elif item != 'teacher_view':  # a key that only the distilling classifier reads
             items.append(_without_stored_views(item))
-    return items if isinstance(node, list) else tuple(items)
+    return type(node)(items)
 
 
 def build_model(config: Config) -> nn.Module:
     """Build the model of a config in the config's own scope, as the Runner does.
 
-    Raises:
-        InputError: The model cannot be built.
+    A refusal is an InputError with the path in the config.
     """
     # A scope that this process used before must not decide where names are looked up.
     init_default_scope(config.get('default_scope') or 'mmengine')
-    model = copy.deepcopy(config.model)
+    model = copy.deepcopy(config.model)  # some hosts change what they build from
     if config.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', config.data_preprocessor)
-    try:
+    with config_faults(config):
         return ROOT_MODELS.build(model)
-    except Exception as error:  # constructors of the hosts raise anything
-        raise InputError(
-            f'config: its model cannot be built ({type(error).__name__}: {one_line(error)[:200]})'
-        ) from error
 
 
 def deploy_config_text(config: Config, without: Sequence[Place] = ()) -> str:
     """Return the text of the deploy form of a config; see :func:`deploy_form`.
 
-    A string that begins with the path of an environment variable of the
-    source (``{{$COCO_ROOT:data/coco}}``) begins with the variable again, so that data roots are those
-    of the machine that uses the pair.
+    A string that begins with the path of an environment variable of the source
+    (``{{$COCO_ROOT:data/coco}}``) begins with the variable again: data roots are those of the machine
+    that uses the pair.
     """
     text = deploy_form(config, without).dump()
     paths = {
@@ -108,7 +102,7 @@ def deploy_form(config: Config, without: Sequence[Place] = ()) -> Config:
     content = copy.deepcopy(config.to_dict())
     for key in RUN_KEYS:
         content.pop(key, None)
-    for loader in _LOADERS:
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         # torch refuses persistent workers without workers; mmpretrain's tools add them by default.
         if content.get(loader) and not content[loader].get('num_workers'):
             content[loader]['persistent_workers'] = False
@@ -116,7 +110,7 @@ def deploy_form(config: Config, without: Sequence[Place] = ()) -> Config:
         if is_mobileone(node):
             node['deploy'] = True
             node.pop('init_cfg', None)
-        elif _is_pretrained(node.get('init_cfg')):
+        elif any(type_name(n).endswith('Pretrained') for _, n in walk(node.get('init_cfg'))):
             del node['init_cfg']
         if isinstance(node.get('pretrained'), str):
             del node['pretrained']
@@ -130,10 +124,9 @@ def deploy_form(config: Config, without: Sequence[Place] = ()) -> Config:
         node[place[-1]] = None
     imports = content.setdefault('custom_imports', dict(imports=[], allow_failed_imports=False))
     given = imports['imports']
-    names = [given] if isinstance(given, str) else list(given)
-    if 'mobileone_mm' not in names:
-        # First: its import replaces missing compiled operators.
-        imports['imports'] = ['mobileone_mm', *names]
+    names = [given] if isinstance(given, str) else given
+    # First: its import replaces missing compiled operators.
+    imports['imports'] = list(dict.fromkeys(['mobileone_mm', *names]))
     return Config(content)
 
 
@@ -153,9 +146,3 @@ def _teacher(given: Any) -> dict[str, Any]:
 
         path = Path(get_installed_path('mmdet')).parent / path
     return {'model': load_config(path).to_dict()['model']}
-
-
-def _is_pretrained(init_cfg: Any) -> bool:
-    if isinstance(init_cfg, (list, tuple)):
-        return any(_is_pretrained(item) for item in init_cfg)
-    return isinstance(init_cfg, Mapping) and str(init_cfg.get('type')).endswith('Pretrained')

@@ -3,7 +3,6 @@
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,18 +18,11 @@ from ..reparam.surgery import unfused_blocks
 from ..weights.fit import FittedState, load_weights
 from ..weights.unwrap import read_weights
 from . import config as configs
+from . import prove
 from .fold import Folding, build_deploy_form, foldable
 from .forward import RawForward
 from .pair import Conversion, output_paths, pair_meta
-from .prove import (
-    FLOAT64_TOLERANCE,
-    OWN_TOLERANCE_EPS,
-    Difference,
-    compare_models,
-    deploy_state,
-    failing_folds,
-)
-from .report import describe, describe_proof
+from .report import describe
 from .samples import proof_inputs
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -49,20 +41,14 @@ def convert_to_deploy(
     """Fuse a trained classifier, detector or segmentor, prove that it is the same, and write it.
 
     Every MobileOne of the model is fused. Every BN of necks and heads that follows a convolution is
-    folded into it, as far as a config can express that to an unmodified host; the report lists what
-    stays and why.
-
-    Three files are written together or not at all: the checkpoint ``out`` (weights, classes, palette),
-    and beside it, with the same name, the config (``.py``) and a report (``.json``). The raw outputs of
-    the original are compared with those of the model that the *written* config builds, at the test size
-    of the config and at a second, non-square one, in the model's dtype and in float64.
-
-    Averaged weights (EMA) are preferred. Optimizer, schedulers, message hub and raw weights are left
-    out.
+    folded into it, as far as a config can express that to an unmodified host. The raw outputs of the
+    original are compared with those of the model that the *written* config builds, at the test size of
+    the config and at a second, non-square one, in the model's dtype and in float64. Three files are
+    written together or not at all: the checkpoint ``out``, and with the same name the config (``.py``)
+    and the report (``.json``).
 
     Args:
-        config: The config that the model was trained with.
-        checkpoint: Its weights in training form, in any known naming.
+        checkpoint: Weights in training form, in any known naming.
         out: The checkpoint to write, a ``.pth``, ``.pt`` or ``.safetensors`` file. The last format
             holds weights only; classes and palette are in the report.
         cfg_options: Overrides of the config, by dotted key.
@@ -102,7 +88,13 @@ def prepare_conversion(
     """
     sources = [path for path in (config.filename, checkpoint, *images) if path is not None]
     paths = output_paths(out, sources)
-    target = _device(device)
+    try:
+        target = torch.device(device)
+        torch.empty(1, device=target).item()  # fails on 'meta', which has no values
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(
+            f"device: got '{device}', which torch cannot use ({one_line(error)[:100]}); use cpu"
+        ) from error
     if tolerance is not None and not 0 < tolerance < 1:
         raise InputError(f'tolerance: got {tolerance}; expected a number between 0 and 1')
     config = configs.student_form(config)
@@ -114,28 +106,14 @@ def prepare_conversion(
 
     folding, exact = _deploy_form(config, forward, model, inputs, backbone_only)
     dtype = next(model.parameters()).dtype
-    allowed = OWN_TOLERANCE_EPS * torch.finfo(dtype).eps if tolerance is None else tolerance
-    own = compare_models(forward, model, folding.model, inputs, allowed, folding.pairs)
+    allowed = prove.OWN_TOLERANCE_EPS * torch.finfo(dtype).eps if tolerance is None else tolerance
+    own = prove.compare_models(forward, model, folding.model, inputs, allowed, folding.pairs)
 
-    report = describe(source, fitted, forward, model, folding, inputs[0][1], backbone_only)
-    report['proof'] = describe_proof(
-        target,
-        {'float64': (FLOAT64_TOLERANCE, exact), str(dtype).removeprefix('torch.'): (allowed, own)},
-    )
+    proofs = [(prove.FLOAT64_TOLERANCE, exact), (allowed, own)]
+    report = describe(source, fitted, forward, model, folding, inputs[0][1], backbone_only, proofs)
     meta = pair_meta(fitted.meta, config, folding.text, report['source'], dataset_meta)
     state = {key: value.detach().cpu() for key, value in folding.model.state_dict().items()}
     return Conversion(paths, folding.text, state, meta, report)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).item()  # fails on 'meta', which has no values
-    except (RuntimeError, AssertionError, ValueError) as error:
-        if str(name).startswith('cuda') and not torch.cuda.is_available():
-            raise InputError(f"device: got '{name}', but torch finds no GPU; use cpu") from error
-        raise InputError(f"device: got '{name}', which torch cannot use; try cpu") from error
-    return device
 
 
 def _trained_model(config: Config, checkpoint: PathLike) -> tuple[nn.Module, FittedState]:
@@ -157,7 +135,7 @@ def _trained_model(config: Config, checkpoint: PathLike) -> tuple[nn.Module, Fit
     fitted = load_weights(model, weights)
     # A statement of its own: the eval() of mmdet's distillers returns None.
     model.eval()
-    return model, replace(fitted, state={}, raw={})  # the model has the weights now
+    return model, fitted
 
 
 def _deploy_form(
@@ -166,35 +144,29 @@ def _deploy_form(
     model: nn.Module,
     inputs: list[tuple[str, Tensor]],
     backbone_only: bool,
-) -> tuple[Folding, list[Difference]]:
+) -> tuple[Folding, list[prove.Difference]]:
     """Build the deploy form with its weights, and prove it in float64."""
     target = next(model.parameters()).device
     device = torch.device('cpu') if target.type == 'mps' else target  # MPS has no float64
     exact = copy.deepcopy(model).to(device).double()
     inputs = [(name, tensor.to(device).double()) for name, tensor in inputs]
+    found = Found([], {}) if backbone_only else foldable(exact)
+    refused = prove.failing_folds(forward, exact, found.pairs, inputs[0][1])
+    pairs = [pair for pair in found.pairs if pair.norm not in refused]
+    folding = build_deploy_form(config, model, Found(pairs, {**found.left, **refused}))
     try:
-        found = Found([], {}) if backbone_only else foldable(exact)
-        refused = failing_folds(forward, exact, found.pairs, inputs[0][1])
-        pairs = [pair for pair in found.pairs if pair.norm not in refused]
-        folding = build_deploy_form(config, model, Found(pairs, {**found.left, **refused}))
-        state = deploy_state(exact, folding.pairs)
-        _load(folding.model, state)
-        folding.model.to(target).eval()
-        deployed = copy.deepcopy(folding.model).to(device).double()
-        _load(deployed, state)
-    except InputError:
-        raise
+        state = prove.deploy_state(exact, folding.pairs)
     except ValueError as error:
         raise InputError(f'checkpoint: {one_line(error)}') from error
-    return folding, compare_models(
-        forward, exact, deployed, inputs, FLOAT64_TOLERANCE, folding.pairs
-    )
-
-
-def _load(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     try:
-        model.load_state_dict(state, strict=True)
+        folding.model.load_state_dict(state)
     except RuntimeError as error:
         raise ProofError(
             f'the written config builds another model ({one_line(error)[:200]}); nothing was written'
         ) from error
+    folding.model.to(target).eval()
+    deployed = copy.deepcopy(folding.model).to(device).double()
+    deployed.load_state_dict(state)
+    return folding, prove.compare_models(
+        forward, exact, deployed, inputs, prove.FLOAT64_TOLERANCE, folding.pairs
+    )

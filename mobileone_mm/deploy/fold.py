@@ -9,6 +9,7 @@ have a bias, and everything else must be the same.
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from mmengine.config import Config
@@ -16,7 +17,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from ..config.tree import class_of
-from ..errors import InputError
+from ..errors import one_line
 from ..reparam.conv_norm import ConvNorm, Found, find_conv_norms, outer_modules
 from . import config as configs
 from .config import Place
@@ -34,10 +35,6 @@ class Folding:
     without: tuple[Place, ...]  # settings of the model that the text sets to None
     pairs: list[ConvNorm]  # layers and BNs that become one layer
     left: dict[str, str]  # names of normalisation layers that stay, with the reason
-
-
-class _NotFoldedError(Exception):
-    """An edit of the config does not build the folded model; the message is the reason."""
 
 
 def foldable(model: nn.Module) -> Found:
@@ -63,7 +60,7 @@ def build_deploy_form(config: Config, model: nn.Module, found: Found) -> Folding
     try:  # usually all edits are good, and one build is enough
         text, deployed = _build(config, without)
         folded = _folded_by(model, deployed, pairs)
-    except (_NotFoldedError, InputError):
+    except Exception:  # constructors of the hosts raise anything
         without, folded, refused = _one_by_one(config, model, pairs, without)
         text, deployed = _build(config, without)
     left = {norm: _why_not(norm, refused) for norm in pairs if norm not in folded}
@@ -88,8 +85,8 @@ def _one_by_one(
         try:
             edited = configs.build_model(configs.deploy_form(config, edits))
             now = _folded_by(model, edited, pairs)
-        except (_NotFoldedError, InputError) as error:
-            refused[place] = str(error).removeprefix('config: ')
+        except Exception as error:  # constructors of the hosts raise anything
+            refused[place] = one_line(error)[:200]
             continue
         if len(now) > len(folded):
             without, folded = edits, now
@@ -145,28 +142,24 @@ def _folded_by(model: nn.Module, edited: nn.Module, pairs: Mapping[str, ConvNorm
         (after.keys() - before.keys(), "the model would get '{}'"),
     ):
         if names:
-            raise _NotFoldedError(problem.format(min(names)))
-    biases = {pairs[name].layer for name in gone}
-    for name, module in before.items():
-        if name not in gone:
-            _check_same(name, module, after[name], name in biases)
+            raise ValueError(problem.format(min(names)))
+    folded = {pairs[name].layer for name in gone}
+    for name in [name for name in before if name not in gone]:
+        if type(before[name]) is not type(after[name]):
+            raise ValueError(f"'{name}' would become a {type(after[name]).__name__}")
+        own, other = _shapes(before[name]), _shapes(after[name])
+        if name in folded:
+            if 'bias' not in other:
+                raise ValueError(f"'{name}' would have no bias")
+            own['bias'] = other['bias']
+        if own != other:
+            raise ValueError(f"'{name}' would have other tensors")
     return gone
 
 
-def _check_same(name: str, before: nn.Module, after: nn.Module, folded: bool) -> None:
-    if type(before) is not type(after):
-        raise _NotFoldedError(f"'{name}' would become a {type(after).__name__}")
-    shapes = [
-        {key: tuple(t.shape) for key, t in tensors.items() if t is not None}
-        for module in (before, after)
-        for tensors in ({**module._parameters, **module._buffers},)
-    ]
-    if folded:
-        if 'bias' not in shapes[1]:
-            raise _NotFoldedError(f"'{name}' would have no bias")
-        shapes[0]['bias'] = shapes[1]['bias']
-    if shapes[0] != shapes[1]:
-        raise _NotFoldedError(f"'{name}' would have other tensors")
+def _shapes(module: nn.Module) -> dict[str, Any]:
+    tensors = module.named_parameters(recurse=False), module.named_buffers(recurse=False)
+    return {name: tensor.shape for name, tensor in chain(*tensors)}
 
 
 def _why_not(norm: str, refused: Mapping[Place, str]) -> str:

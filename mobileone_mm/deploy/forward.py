@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from ..reparam.compare import tensors_of
@@ -15,13 +16,9 @@ class RawForward:
     NMS and top-k turn a difference in the last digit into another list of boxes. Therefore the
     proposals of a two-stage detector are computed once, by one model, and given to all. The same holds
     for the regions of the later stages of a cascade, because the pyramid level of a region depends on
-    its size by steps. The regions that a model finds itself are among its outputs.
-
-    A wrapper of a student and a teacher gives the outputs of both.
-
-    Args:
-        proposer: The model that finds the proposals, in its own dtype: mmcv's compiled NMS reads
-            float32 only.
+    its size by steps. The regions that a model finds itself are among its outputs. A wrapper of a
+    student and a teacher gives the outputs of both. ``proposer`` is the model that finds the proposals,
+    in its own dtype: mmcv's compiled NMS reads float32 only.
     """
 
     def __init__(self, proposer: nn.Module) -> None:
@@ -45,7 +42,9 @@ class RawForward:
                     getattr(model, part), getattr(proposer, part), inputs, f'{name}{part}.'
                 )
             ]
-        samples = _samples(inputs)
+        names = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
+        info = {**dict.fromkeys(names, tuple(inputs.shape[-2:])), 'scale_factor': (1.0, 1.0)}
+        samples = [BaseDataElement(metainfo=info) for _ in inputs]
         if _has_module(model, 'roi_head') and _has_module(model, 'rpn_head'):
             return self._two_stages(model, proposer, inputs, samples, name)
         try:
@@ -94,11 +93,3 @@ class RawForward:
 
 def _has_module(model: Any, name: str) -> bool:
     return isinstance(getattr(model, name, None), nn.Module)
-
-
-def _samples(inputs: Tensor) -> list[Any]:
-    from mmengine.structures import BaseDataElement
-
-    names = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
-    info = {**dict.fromkeys(names, tuple(inputs.shape[-2:])), 'scale_factor': (1.0, 1.0)}
-    return [BaseDataElement(metainfo=info) for _ in inputs]

@@ -30,10 +30,7 @@ class Conversion:
     report: dict[str, Any]  # write adds sizes and hashes of the files
 
     def write(self, folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
-        """Write the three files, all of them or none, and return their paths.
-
-        For a trial, they are written to the given folder.
-        """
+        """Write the three files, for a trial to a folder, all or none, and return their paths."""
         paths = self.paths
         if folder is not None:
             paths = {kind: Path(folder) / path.name for kind, path in paths.items()}
@@ -55,11 +52,7 @@ class Conversion:
 def output_paths(
     out: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]
 ) -> dict[str, Path]:
-    """Return the paths of the three files.
-
-    Raises:
-        InputError: One of them is a folder or an input, or the suffix is not one of :data:`SUFFIXES`.
-    """
+    """Return the paths of the three files; a folder, an input or another suffix is an InputError."""
     path = Path(os.path.expanduser(out))
     if path.suffix not in SUFFIXES:
         raise InputError(
@@ -71,10 +64,9 @@ def output_paths(
         for kind, suffix in (('checkpoint', path.suffix), ('config', '.py'), ('report', '.json'))
     }
     for target in paths.values():
-        for source in map(Path, sources):
+        for source in map(os.path.expanduser, sources):
             # os.path.exists: Path.exists raises for names that are not possible.
-            same = os.path.exists(target) and os.path.exists(source) and target.samefile(source)
-            if same or os.path.realpath(target) == os.path.realpath(source.expanduser()):
+            if os.path.exists(target) and os.path.exists(source) and target.samefile(source):
                 raise InputError(
                     f"out: '{target}' would overwrite the input '{source}'; choose another name"
                 )

@@ -88,10 +88,8 @@ def compare_models(
     The first model is in training form, the second in deploy form with the pairs as one layer each;
     both are in eval mode and in the same dtype. Units are compared one by one on the inputs that they
     have in the first model. Those that no run reaches (auxiliary heads) are compared on random input.
-
-    Raises:
-        ProofError: A relative difference is beyond the tolerance, or the outputs cannot be compared.
-        InputError: The outputs of the first model are not finite.
+    A relative difference beyond the tolerance, or other shapes, are a ProofError; outputs of the first
+    model that are not finite are an InputError.
     """
     names = [*(name for name, _ in unfused_blocks(first)), *_parents(pairs)]
     units = {name: second.get_submodule(name) for name in names}

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -36,8 +36,9 @@ def describe(
     folding: Folding,
     inputs: Tensor,
     backbone_only: bool,
+    proofs: Sequence[tuple[float, list[Difference]]],
 ) -> dict[str, Any]:
-    """Return the report without the proof; latencies and MACs are those of the inputs."""
+    """Return the report; latencies and MACs are those of the inputs, ``proofs`` have tolerances."""
     models = {'before': model, 'after': folding.model}
     runs = {name: partial(forward, one, inputs) for name, one in models.items()}
     return {
@@ -46,6 +47,7 @@ def describe(
         'checkpoint_bytes': {'before': checkpoint.stat().st_size},
         'fused_units': sum(1 for _ in unfused_blocks(model)),
         'ema': fitted.averaged,
+        'entry': fitted.entry,
         'parameters': {
             name: sum(p.numel() for p in one.parameters()) for name, one in models.items()
         },
@@ -62,7 +64,7 @@ def describe(
             'left': [{'norm': name, 'reason': reason} for name, reason in folding.left.items()],
         },
         'absolute_paths_in_config': absolute_paths(folding.text),
-        'notes': list(_notes(fitted, next(folding.model.parameters()).dtype)),
+        'proof': _proof(inputs.device, proofs),
     }
 
 
@@ -80,33 +82,19 @@ def _latency(runs: Mapping[str, Callable[[], Any]], inputs: Tensor) -> dict[str,
     }
 
 
-def _notes(fitted: FittedState, dtype: torch.dtype) -> Iterator[str]:
-    left = f'; left out: {", ".join(fitted.dropped)}' if fitted.dropped else ''
-    if fitted.averaged:
-        yield f"The averaged weights (EMA or SWA) in '{fitted.entry}' were converted{left}."
-    elif fitted.averages:
-        yield f'The file holds averaged weights that are no network; they are not used{left}.'
-    own = str(dtype).removeprefix('torch.')
-    if fitted.dtypes not in ((), (own,)):
-        yield (
-            f'The weights were stored in {", ".join(fitted.dtypes)}. Fused kernels need more digits, '
-            f'so the result is {own}.'
-        )
-
-
-def describe_proof(
-    device: torch.device, found: Mapping[str, tuple[float, list[Difference]]]
+def _proof(
+    device: torch.device, proofs: Sequence[tuple[float, list[Difference]]]
 ) -> dict[str, Any]:
-    """Return the part of the report about the proof, given tolerance and differences by dtype."""
-    proof: dict[str, Any] = {'device': str(device)}
-    for dtype, (tolerance, differences) in found.items():
-        proof[dtype] = {
+    greatest = {
+        found[0].dtype: {
             'tolerance': tolerance,
-            'greatest_relative': max(d.relative for d in differences),
-            'greatest_absolute': max(d.absolute for d in differences),
+            'greatest_relative': max(d.relative for d in found),
+            'greatest_absolute': max(d.absolute for d in found),
         }
-    proof['differences'] = [asdict(d) for _, differences in found.values() for d in differences]
-    return proof
+        for tolerance, found in proofs
+    }
+    differences = [asdict(d) for _, found in proofs for d in found]
+    return {'device': str(device), **greatest, 'differences': differences}
 
 
 def summary(report: Mapping[str, Any], out: str | os.PathLike[str]) -> str:
@@ -133,7 +121,8 @@ def summary(report: Mapping[str, Any], out: str | os.PathLike[str]) -> str:
             )
     for name, (before, after) in report.get('metric', {}).get('values', {}).items():
         rows[name] = f'{before:.4f} -> {after:.4f}'
-    rows['weights'] = 'averaged (EMA)' if report['ema'] else 'as stored in the file'
+    kind = 'averaged (EMA or SWA)' if report['ema'] else 'as stored'
+    rows['weights'] = f"{kind}, from '{report['entry']}'"
     if report['dropped']:
         rows['left out'] = ', '.join(report['dropped'])
     lines = [f'{name + ":":<24}{value}' for name, value in rows.items()]
@@ -142,7 +131,6 @@ def summary(report: Mapping[str, Any], out: str | os.PathLike[str]) -> str:
         reasons[entry['reason']].append(entry['norm'])
     for reason, (norm, *others) in reasons.items():
         lines.append(f'left: {norm}{f" and {len(others)} more" if others else ""}: {reason}')
-    lines += report['notes']
     if report['absolute_paths_in_config']:
         lines.append(f'paths in the config: {", ".join(report["absolute_paths_in_config"])}')
     files = ', '.join(str(Path(out).with_suffix(s)) for s in (Path(out).suffix, '.py', '.json'))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -36,7 +37,7 @@ def proof_inputs(
     """
     # The preprocessor pads its batches, and necks that join upsampled maps rely on that.
     divisor = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1) or 1
-    size = round_up(test_size(config), divisor)
+    size = round_up(pipeline_size(config), divisor)
     channels = next(unfused_blocks(model))[1].kernel_shape[1]
     sizes = [size, *(round_up(other, divisor) for other in second_sizes(size))]
     inputs: list[tuple[str, Tensor]] = []
@@ -66,7 +67,7 @@ def proof_inputs(
     return inputs
 
 
-def test_size(config: Config) -> tuple[int, int]:
+def pipeline_size(config: Config) -> tuple[int, int]:
     """Return height and width that the test pipeline makes of an image of 480 x 640 pixels.
 
     Returns :data:`DEFAULT_SIZE` if the pipeline does not change the size.
@@ -82,9 +83,6 @@ def test_size(config: Config) -> tuple[int, int]:
             data = {**data, **TRANSFORMS.build(step)(data)}
     size = getattr(data['img'], 'shape', IMAGE_SIZE)[:2]
     return DEFAULT_SIZE if size == IMAGE_SIZE else size
-
-
-test_size.__test__ = False  # type: ignore[attr-defined]  # it is not a pytest test
 
 
 def round_up(size: tuple[float, float], divisor: int) -> tuple[int, int]:
@@ -121,17 +119,12 @@ def image_inputs(
     model: nn.Module, paths: Sequence[str | os.PathLike[str]], size: tuple[int, int]
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield names and images (1, C, H, W), resized and preprocessed by the model's own preprocessor."""
-    from PIL import Image
-
     for path in paths:
-        try:
-            with Image.open(path) as image:
-                rgb = image.convert('RGB').resize(size[::-1], Image.Resampling.BILINEAR)
-        except (OSError, ValueError, SyntaxError) as error:
-            missing = isinstance(error, FileNotFoundError)
-            reason = 'no such file' if missing else 'not a readable image'
-            raise InputError(f"images: '{os.fspath(path)}': {reason}") from error
-        bgr = torch.from_numpy(np.asarray(rgb)[..., ::-1].copy())
-        data = dict(inputs=[bgr.permute(2, 0, 1)], data_samples=None)
+        image = cv2.imread(os.fspath(path))
+        if image is None:
+            reason = 'not a readable image' if os.path.exists(path) else 'no such file'
+            raise InputError(f"images: '{os.fspath(path)}': {reason}")
+        bgr = torch.from_numpy(cv2.resize(image, size[::-1])).permute(2, 0, 1)
+        data = dict(inputs=[bgr], data_samples=None)
         inputs = model.data_preprocessor(data, False)['inputs']  # type: ignore[operator]
         yield os.path.basename(path), inputs.float()

@@ -27,11 +27,8 @@ class Painter:
     """Draws predictions and labels of all three tasks onto images, with mmengine's visualizer.
 
     The visualizers of the hosts write the labels of small boxes at 5 points, hide the image under its
-    areas, and need seconds to find the middle of an area.
-
-    Args:
-        meta: ``classes`` and, if there is one, ``palette`` of the dataset.
-        score_thr: Lowest score of a box that is drawn.
+    areas, and need seconds to find the middle of an area. ``meta`` has ``classes`` and, if there is
+    one, ``palette`` of the dataset; ``score_thr`` is the lowest score of a box that is drawn.
     """
 
     def __init__(self, meta: dict[str, Any], score_thr: float = 0.3) -> None:
@@ -53,8 +50,11 @@ class Painter:
             instances = sample.pred_instances.cpu()
             self._instances(instances[instances.scores >= self.score_thr], scale)
         elif task == 'classification':
+            # Of the synonyms in a class name of ImageNet, the first is drawn.
             best = record_of(sample, self.classes, 0)['top'][:3]
-            self._names([f'{_short(row["category"])}  {row["score"]:.0%}' for row in best])
+            self._names(
+                [f'{row["category"].partition(",")[0]}  {row["score"]:.0%}' for row in best]
+            )
         return self._visualizer.get_image()
 
     def draw_truth(self, image: np.ndarray, sample: Any) -> np.ndarray:
@@ -73,8 +73,8 @@ class Painter:
                 shown.masks = list(given.masks.to_ndarray())
             self._instances(shown, scale)
         elif 'gt_label' in sample:
-            labels = sample.gt_label.tolist()
-            self._names([_short(class_name(self.classes, label)) for label in labels])
+            names = [class_name(self.classes, label) for label in sample.gt_label.tolist()]
+            self._names([name.partition(',')[0] for name in names])
         return self._visualizer.get_image()
 
     def colour(self, label: int) -> tuple[int, int, int]:
@@ -143,9 +143,8 @@ class Painter:
         for label in np.unique(labels).tolist():
             name, area = class_name(self.classes, label), labels == label
             if label != ignored and name != 'background':
-                blended[area] += (
-                    np.array(self.colour(label), np.float32) - blended[area]
-                ) * _OPACITY
+                colour = np.array(self.colour(label), np.float32)
+                blended[area] += (colour - blended[area]) * _OPACITY
                 places += [(name, *place) for place in _deepest_point(area)]
         self._visualizer.set_image(blended.round().astype(np.uint8))
         font = max(9, round(min(width, height) / 40))
@@ -157,11 +156,6 @@ class Painter:
 
 def _width(text: str, font: int) -> float:
     return 0.8 * font * len(text)  # of a letter, in font sizes
-
-
-def _short(name: str) -> str:
-    """Return the first of the synonyms in a class name of ImageNet."""
-    return name.partition(',')[0]
 
 
 def _deepest_point(area: np.ndarray) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import TypeVar
 
@@ -76,15 +77,14 @@ def result_names(images: Sequence[Path]) -> list[PurePath]:
     ``2.jpg``.
     """
     absolute = [Path(os.path.abspath(image)) for image in images]
-    # Some file systems do not distinguish upper and lower case.
-    if len({path.name.casefold() for path in absolute}) == len(absolute):
-        return [PurePath(path.name) for path in absolute]
-    if len({str(path).casefold() for path in absolute}) == len(absolute):
-        try:
-            common = os.path.commonpath([path.parent for path in absolute])
-            return [PurePath(path.relative_to(common)) for path in absolute]
-        except ValueError:  # on two drives
-            pass
+    choices: list[list[PurePath]] = [[PurePath(path.name) for path in absolute]]
+    with suppress(ValueError):  # on two drives
+        common = os.path.commonpath([path.parent for path in absolute])
+        choices.append([path.relative_to(common) for path in absolute])
+    for names in choices:
+        # Some file systems do not distinguish upper and lower case.
+        if len({str(name).casefold() for name in names}) == len(names):
+            return names
     width = len(str(len(absolute)))
     return [PurePath(f'{n:0{width}d}_{path.name}') for n, path in enumerate(absolute, 1)]
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import MODELS, TRANSFORMS
+from mmengine.registry import TRANSFORMS
 from torch import nn
 
 from ..config.explain import config_faults
 from ..config.tree import datasets, mapping, type_name
 from ..data.datasets import datasets_of, head_sizes
+from ..deploy.config import build_model
 from ..errors import InputError
 from ..weights.fit import checkpoint_for
 from ..weights.unwrap import read_weights
@@ -26,15 +27,11 @@ def init_model(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Build the model of a config with the weights of a checkpoint, in evaluation mode.
 
-    The host of the config must be the default scope. Also returns ``classes`` and ``palette`` if the
-    checkpoint or the config has them. An InputError says why the config or the checkpoint does not fit.
+    Also returns ``classes`` and ``palette`` if the checkpoint or the config has them. A config or a
+    checkpoint that does not fit is an InputError.
     """
     weights = read_weights(checkpoint)
-    settings = cfg.model.copy()
-    if cfg.get('data_preprocessor') is not None:
-        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with config_faults(cfg):
-        model = MODELS.build(settings)
+    model = build_model(cfg)
     checkpoint_for(model, weights).load(model)
     return model.to(device).eval(), data_meta(cfg, weights.meta)
 

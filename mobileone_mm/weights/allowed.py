@@ -61,8 +61,8 @@ class Array(np.ndarray):
             _, shape, dtype, fortran, raw = state
             fits = math.prod(shape) * dtype.real.itemsize == len(raw)
             fits = fits and isinstance(raw, bytes) and min(shape, default=0) >= 0
-        except (TypeError, ValueError, AttributeError) as error:
-            raise _refuse('numpy array') from error
+        except (TypeError, ValueError, AttributeError):
+            fits = False
         if not fits:
             raise _refuse('numpy array: its shape does not fit its data')
         super().__setstate__((1, tuple(shape), dtype.real, bool(fortran), raw))  # type: ignore[arg-type]

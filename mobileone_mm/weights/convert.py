@@ -40,12 +40,9 @@ def convert_weights(
         to: A key of :data:`~mobileone_mm.weights.names.SCHEMES`.
         form: ``train``, ``deploy``, or None for that of the source.
 
-    Returns:
-        ``scheme`` and ``form`` of the source and of the output, ``arch`` if a public size has these
-        shapes, and the number of ``tensors``.
-
-    Raises:
-        InputError: An argument does not fit, or the source is no sound classifier or backbone.
+    Return ``scheme`` and ``form`` of the source and of the output, ``arch`` if a public size has these
+    shapes, and the number of ``tensors``. An argument that does not fit, and a source that is no sound
+    classifier or backbone, are an InputError.
     """
     for name, value, allowed in (('form', form, (None, *FORMS)), ('to', to, tuple(SCHEMES))):
         if value not in allowed:

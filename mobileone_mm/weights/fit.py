@@ -5,7 +5,6 @@ form or task "loads" and leaves most of the model at its random start.
 """
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,9 +18,8 @@ from .forms import fuse_state, lift_state
 from .layout import EPS
 from .mismatch import Differences, common_problem, mismatch, shape_problem, value_problem
 from .names import form_of, is_unit_key, places, scheme_of, some_keys, to_classifier
-from .unwrap import WRAPPERS, Weights, read_weights, shared_prefix, without_wrappers
+from .unwrap import WRAPPERS, Source, Weights, read_weights, shared_prefix, without_wrappers
 
-Source = str | os.PathLike[str] | Mapping[str, Any] | Weights
 Require = Literal['model', 'backbone', 'nothing']
 
 
@@ -75,7 +73,7 @@ def checkpoint_for(
         state = _in_form_of(model, target, weights.raw if as_it_is else _named_for(target, given))
         if require == 'backbone' or _is_bare(target):
             state = _without_se(model, target, state, weights.name)
-        differences = Differences.between(target, state)
+        differences = Differences(target, state)
         if problem := _problem(differences, require):
             raise InputError(problem)
     except InputError as error:
@@ -193,7 +191,7 @@ def _problem(found: Differences, require: Require) -> str | None:
         problem = mismatch(found, allow_other=_is_bare(found.target))
     elif require == 'backbone' and place is not None:
         own, given = _below(found.target, place), _below(found.state, place)
-        problem = mismatch(Differences.between(own, given or found.state), allow_other=True)
+        problem = mismatch(Differences(own, given or found.state), allow_other=True)
     if require != 'backbone':
         problem = problem or shape_problem(found) or common_problem(found)
     return problem or value_problem(found.target, found.state)
@@ -210,13 +208,9 @@ def _without_se(
     if all(getattr(module, 'use_se', True) for module in model.modules()):
         return state
     place = _backbone_place(target) or ''
-    left = {
-        key
-        for key in state.keys() - target.keys()
-        if '.se.' in key
-        and key.startswith(place)
-        and is_unit_key(key.removeprefix(place), 'mmpretrain')
-    }
+    own = _below(state, place)
+    left = {place + key for key in own if '.se.' in key and is_unit_key(key, 'mmpretrain')}
+    left -= target.keys()
     if left:
         print_log(
             f'{name}: its squeeze-and-excitation is left out ({len(left)} tensors), because the '

@@ -20,11 +20,8 @@ _DAMAGED = 'the file is damaged, or of another implementation'
 def check_whole(state: Mapping[str, Tensor]) -> str | None:
     """Check that the values, every MobileOne and the classifier of a state dict are sound.
 
-    Returns:
-        The public size of the first MobileOne, None if it has another.
-
-    Raises:
-        InputError: A tensor is missing, surplus, of another shape or type, or holds NaN or Inf.
+    Return the public size of the first MobileOne, None if it has another. A tensor that is missing,
+    surplus, of another shape or type, or holds NaN or Inf, is an InputError.
     """
     sizes = check_units(state)
     for place, (model, _) in sizes.items():
@@ -49,9 +46,8 @@ def check_units(
     number of blocks, branches and channels is allowed, but a unit that has less than its neighbours is
     an error. A model may lack all scale or identity branches.
 
-    Returns:
-        By prefix: a model without data of the size and form of the file, whose BNs have ``eps``, and
-        its public name, if it has one.
+    Return by prefix: a model without data of the size and form of the file, whose BNs have ``eps``,
+    and its public name, if it has one.
     """
     names = (parse(key, 'mmpretrain') for key in state)
     prefixes = {name.prefix for name in names if name and name.stage is not None}
@@ -61,23 +57,17 @@ def check_units(
 def _checked(state: Mapping[str, Tensor], place: str, eps: float) -> tuple[MobileOne, str | None]:
     below = {k.removeprefix(place): v for k, v in state.items() if k.startswith(place)}
     tensors = {key: value for key, value in below.items() if is_unit_key(key, 'mmpretrain')}
-    parsed = {key: parse(key, 'mmpretrain') for key in tensors}
-    names = {key: name for key, name in parsed.items() if name and not name.prefix}
+    parsed = ((key, parse(key, 'mmpretrain')) for key in tensors)
+    names = {key: name for key, name in parsed if name and not name.prefix}
     arch = _arch(place, tensors, names)
-    scale, identity = (
-        any(f'.{branch}.' in key for key in tensors) for branch in ('branch_scale', 'branch_norm')
-    )
-    stems = (v for key, v in tensors.items() if names[key].stage == 0 and v.ndim == 4)
-    channels = next((value.shape[1] for value in stems), 3)
-    deploy = any(name.part == 'fused' for name in names.values())
+    parts = {name.part for name in names.values()}
+    deploy, scale, identity = (part in parts for part in ('fused', 'scale_norm', 'identity'))
+    stems = (tensors[key] for key, name in names.items() if name.stage == 0)
+    channels = next((value.shape[1] for value in stems if value.ndim == 4), 3)
+    norm = dict(type='BN', eps=eps)
     with torch.device('meta'):
         model = MobileOne(
-            arch,
-            channels,
-            norm_cfg=dict(type='BN', eps=eps),
-            use_scale=scale,
-            use_identity=identity,
-            deploy=deploy,
+            arch, channels, norm_cfg=norm, use_scale=scale, use_identity=identity, deploy=deploy
         )
     _compare(place, tensors, model.state_dict())
     if deploy or (scale and identity):  # the public sizes have both kinds of branches
@@ -90,8 +80,6 @@ def _checked(state: Mapping[str, Tensor], place: str, eps: float) -> tuple[Mobil
 
 
 def _arch(place: str, tensors: Mapping[str, Tensor], names: Mapping[str, TensorName]) -> Arch:
-    if unknown := next((key for key in tensors if key not in names), None):
-        raise InputError(f"has '{place}{unknown}', which no MobileOne has a place for")
     blocks, widths, branches, squeezed = [], [], [], []
     for stage in range(1, NUM_STAGES + 1):
         own = {key: name for key, name in names.items() if name.stage == stage}

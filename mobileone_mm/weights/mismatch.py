@@ -1,10 +1,7 @@
 """Say in one line why a file does not fit a model: another size, form, task or head, bad values."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,26 +9,17 @@ from torch import Tensor
 from .names import is_unit_key, parse, places, scheme_of, some_keys
 
 
-@dataclass(frozen=True)
 class Differences:
-    """Keys of a model (the target) and of a file by where they are."""
+    """Keys of a model (the target) and of a file by where they are and how their shapes agree."""
 
-    target: Mapping[str, Tensor]
-    state: Mapping[str, Tensor]
-    common: list[str]
-    missing: list[str]
-    unexpected: list[str]
-    shapes: list[str]
-
-    @classmethod
-    def between(cls, target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Differences:
-        """Compare the keys and shapes."""
-        common = [key for key in target if key in state]
+    def __init__(self, target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+        self.target, self.state = target, state
+        self.common = [key for key in target if key in state]
         # Old files lack the counter, and nothing that is evaluated depends on it.
-        missing = [k for k in target if k not in state and not k.endswith('num_batches_tracked')]
-        unexpected = [key for key in state if key not in target]
-        shapes = [key for key in common if target[key].shape != state[key].shape]
-        return cls(target, state, common, missing, unexpected, shapes)
+        lacking = [key for key in target if key not in state]
+        self.missing = [key for key in lacking if not key.endswith('num_batches_tracked')]
+        self.unexpected = [key for key in state if key not in target]
+        self.shapes = [key for key in self.common if target[key].shape != state[key].shape]
 
 
 def mismatch(found: Differences, allow_other: bool) -> str | None:
@@ -43,12 +31,7 @@ def mismatch(found: Differences, allow_other: bool) -> str | None:
         return None
     if scheme_of(found.target) and not scheme_of(found.state):
         return f'holds no MobileOne (its keys: {some_keys(found.state)}); another backbone?'
-    return (
-        shape_problem(found)
-        or common_problem(found)
-        or _unit_problem(found.missing, unexpected)
-        or _key_problem(found.missing, unexpected)
-    )
+    return shape_problem(found) or common_problem(found) or _key_problem(found.missing, unexpected)
 
 
 def shape_problem(found: Differences) -> str | None:
@@ -83,10 +66,16 @@ def common_problem(found: Differences) -> str | None:
     )
 
 
-def _unit_problem(missing: list[str], unexpected: list[str]) -> str | None:
+def _key_problem(missing: list[str], unexpected: list[str]) -> str:
     units = [key for key in [*missing, *unexpected] if _is_of_unit(key)]
     if not units:
-        return None
+        parts = []
+        if missing:
+            parts.append(f'lacks {len(missing)} keys ({some_keys(missing)})')
+        if unexpected:
+            many = len(unexpected)
+            parts.append(f'has {many} keys that the model lacks ({some_keys(unexpected)})')
+        return f'does not fit the model: it {" and ".join(parts)}; another task or another head?'
     have, want = ('without', 'with') if missing else ('with', 'without')
     for part, what, hint in (
         ('.se.', 'squeeze-and-excitation', 'the argument use_se'),
@@ -99,15 +88,6 @@ def _unit_problem(missing: list[str], unexpected: list[str]) -> str | None:
         f'is of another size: units or branches differ ({some_keys(units)}); set the arch of the '
         'checkpoint'
     )
-
-
-def _key_problem(missing: list[str], unexpected: list[str]) -> str:
-    parts = []
-    if missing:
-        parts.append(f'lacks {len(missing)} keys ({some_keys(missing)})')
-    if unexpected:
-        parts.append(f'has {len(unexpected)} keys that the model lacks ({some_keys(unexpected)})')
-    return f'does not fit the model: it {" and ".join(parts)}; another task or another head?'
 
 
 def _is_of_unit(key: str) -> bool:

@@ -1,4 +1,9 @@
-"""Make mmengine read checkpoints safely: local files, downloads, its own Runner's."""
+"""Make mmengine read checkpoints safely: local files, downloads, its own Runner's.
+
+The import lets the hosts' own scripts read the Runner's checkpoints, and weights by name.
+``registry.py`` names the module among the locations of the models: a model is always built before its
+checkpoint is read.
+"""
 
 import logging
 from importlib import metadata
@@ -6,6 +11,8 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model.weight_init import PretrainedInit, update_init_info
+from mmengine.runner import checkpoint
 from torch import nn
 
 from ..errors import InputError
@@ -13,12 +20,12 @@ from ..reparam import Reparameterizable
 from .allowed import ALLOWED
 from .fit import checkpoint_for
 from .names import some_keys, to_classifier
-from .published import PREFIX, download, read_any
-from .reading import only_globals, read_checkpoint
+from .published import PREFIX, local_file
+from .reading import read_checkpoint, torch_load
 from .unwrap import CONTAINERS, is_average, is_of_mmengine, read_weights
 
 
-def for_host(checkpoint: dict[str, Any], filename: str) -> dict[str, Any]:
+def for_host(content: dict[str, Any], filename: str) -> dict[str, Any]:
     """Return the checkpoint as the hosts take it: its weights as ``state_dict``, in their naming.
 
     This prefers the averaged weights and removes wrapper prefixes. A MobileOne of Apple's, timm's or
@@ -26,31 +33,30 @@ def for_host(checkpoint: dict[str, Any], filename: str) -> dict[str, Any]:
     keys. ``meta['config']`` is left out: on resuming, mmengine runs that string as a config file,
     which is a program, to compare a number that its Runner does not even write.
     """
-    meta = checkpoint.get('meta')
+    meta = content.get('meta')
     if isinstance(meta, dict) and 'config' in meta:
-        checkpoint = {**checkpoint, 'meta': {k: v for k, v in meta.items() if k != 'config'}}
+        content = {**content, 'meta': {k: v for k, v in meta.items() if k != 'config'}}
     try:
-        weights = read_weights(checkpoint, filename)
+        weights = read_weights(content, filename)
         if weights.scheme is None:
-            return checkpoint
+            return content
         state = weights.state if weights.scheme == 'mmpretrain' else to_classifier(weights.state)
     except InputError:  # no weights, or a model whose backbone has such names
-        return checkpoint
-    # mmengine's EMAHook resumes from the raw weights in `ema_state_dict`.
-    kept = {'ema_state_dict'} if is_of_mmengine(checkpoint) else set()
-    left_out = {*CONTAINERS, 'callbacks', 'current_model_state'}
+        return content
+    left_out = {*CONTAINERS, 'callbacks', 'current_model_state', *filter(is_average, content)}
+    if is_of_mmengine(content):  # its EMAHook resumes from the raw weights there
+        left_out.remove('ema_state_dict')
     others = {
         key: value
-        for key, value in checkpoint.items()
-        if key in kept
-        or not (key in left_out or is_average(key) or isinstance(value, torch.Tensor))
+        for key, value in content.items()
+        if key not in left_out and not isinstance(value, torch.Tensor)
     }
     return {'meta': {}, **others, 'state_dict': state}
 
 
-def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+def load_from_local(filename: str, map_location: Any = None, **_: Any) -> dict[str, Any]:
     """Read a checkpoint for mmengine, whose log calls this reader ``local`` because of its name."""
-    return for_host(read_any(filename, map_location), filename)
+    return for_host(read_checkpoint(local_file(filename), map_location), filename)
 
 
 def allow_mmengine_globals() -> None:
@@ -67,46 +73,32 @@ def allow_mmengine_globals() -> None:
         torch.serialization.add_safe_globals(list(ALLOWED))
 
 
-def use_named_weights() -> None:
-    """Let mmengine take ``mobileone_mm://NAME``, and any MobileOne file as ``init_cfg``.
+def init_pretrained(self: PretrainedInit, module: nn.Module) -> None:
+    """Load any MobileOne file in place of ``PretrainedInit.__call__``.
 
-    mmengine's ``PretrainedInit`` would log the keys that do not fit and train from scratch. A model
-    with a MobileOne loads through :func:`~mobileone_mm.weights.fit.checkpoint_for` instead.
+    mmengine's would log the keys that do not fit and train from scratch; it still serves other models.
     """
-    from mmengine.model.weight_init import PretrainedInit, update_init_info
-    from mmengine.runner.checkpoint import CheckpointLoader
-
-    CheckpointLoader.register_scheme(PREFIX, load_from_local, force=True)
-    plain_call = getattr(PretrainedInit.__call__, 'replaced', PretrainedInit.__call__)
-
-    def init_pretrained(self: PretrainedInit, module: nn.Module) -> None:
-        if not any(isinstance(part, Reparameterizable) for part in module.modules()):
-            plain_call(self, module)
-            return
-        print_log(f'load model from: {self.checkpoint}', 'current')
-        fitted = checkpoint_for(module, self.checkpoint, 'backbone', self.prefix)
-        fitted.load(module)
-        left = [
-            key
-            for key in module.state_dict()
-            if key not in fitted.loaded and not key.endswith('num_batches_tracked')
-        ]
-        if left:
-            print_log(
-                f'{fitted.name}: lacks {len(left)} tensors of the model, or has them in another shape '
-                f'({some_keys(left)}); they keep their initial values',
-                'current',
-                logging.WARNING,
-            )
-        if hasattr(module, '_params_init_info'):
-            update_init_info(module, init_info=self._get_init_info())
-
-    init_pretrained.replaced = plain_call  # type: ignore[attr-defined]
-    PretrainedInit.__call__ = init_pretrained
+    if not any(isinstance(part, Reparameterizable) for part in module.modules()):
+        _plain_init(self, module)
+        return
+    print_log(f'load model from: {self.checkpoint}', 'current')
+    fitted = checkpoint_for(module, self.checkpoint, 'backbone', self.prefix)
+    fitted.load(module)
+    rest = [key for key in module.state_dict() if key not in fitted.loaded]
+    left = [key for key in rest if not key.endswith('num_batches_tracked')]
+    if left:
+        print_log(
+            f'{fitted.name}: lacks {len(left)} tensors of the model, or has them in another shape '
+            f'({some_keys(left)}); they keep their initial values',
+            'current',
+            logging.WARNING,
+        )
+    if hasattr(module, '_params_init_info'):
+        update_init_info(module, init_info=self._get_init_info())
 
 
 def use_safe_loader() -> None:
-    """Make mmengine's checkpoint loader read local and downloaded files by :func:`read_checkpoint`.
+    """Make mmengine's checkpoint loader read local and downloaded files by :func:`load_from_local`.
 
     From then on ``Runner.load_checkpoint``, ``Runner.resume``, ``init_cfg`` of type ``Pretrained``
     and the hosts' ``init_*`` functions do so in this process. The original mmengine cannot read the
@@ -114,20 +106,12 @@ def use_safe_loader() -> None:
     list, and reads whatever it refuses a second time with ``weights_only=False``, which runs the
     file's code; both read downloads with ``weights_only=False``.
     """
-    from mmengine.runner import checkpoint
-
-    def load_url(
-        url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True
-    ) -> dict[str, Any]:
-        return for_host(read_checkpoint(download(url, model_dir, progress), map_location), url)
-
-    def safe_torch_load(file: Any, map_location: Any = None, **_: Any) -> Any:
-        with only_globals(ALLOWED):
-            return torch.load(file, map_location=map_location, weights_only=True)
-
     checkpoint.CheckpointLoader.register_scheme('', load_from_local, force=True)
-    use_named_weights()
-    checkpoint.load_from_local = load_from_local
-    checkpoint.load_url = load_url
+    checkpoint.load_from_local = checkpoint.load_url = load_from_local
     # What OneDL's other schemes (ceph, pavi) call; the original has no such function.
-    checkpoint._safe_torch_load = safe_torch_load
+    checkpoint._safe_torch_load = torch_load
+
+
+_plain_init, PretrainedInit.__call__ = PretrainedInit.__call__, init_pretrained
+checkpoint.CheckpointLoader.register_scheme(PREFIX, load_from_local, force=True)
+allow_mmengine_globals()

@@ -22,40 +22,38 @@ FORM_PARTS = {
 _PARTS = (*FORM_PARTS['train'], *FORM_PARTS['deploy'], 'se_reduce', 'se_expand')
 
 
-@dataclass(frozen=True)
 class Scheme:
     """How one code base names the tensors."""
 
-    #: the stem and the four stages; the number of the unit follows (even: depthwise, odd: pointwise)
-    stages: tuple[str, ...]
-    parts: Mapping[str, str]  # of a unit; ``{j}`` is the branch
-    classifier: str  # the linear layer after global pooling
-
-
-def _scheme(stages: str, parts: str, classifier: str) -> Scheme:
-    return Scheme(tuple(stages.split()), dict(zip(_PARTS, parts.split(), strict=True)), classifier)
+    def __init__(self, stages: str, parts: str, classifier: str) -> None:
+        #: the stem and four stages; the number of the unit follows (even: depthwise, odd: pointwise)
+        self.stages = stages.split()
+        self.parts = dict(
+            zip(_PARTS, parts.split(), strict=True)
+        )  # of a unit; ``{j}`` is the branch
+        self.classifier = classifier  # the linear layer after global pooling
 
 
 SCHEMES: dict[str, Scheme] = {
-    'mmpretrain': _scheme(
+    'mmpretrain': Scheme(
         'stage0 stage1 stage2 stage3 stage4',
         'branch_conv_list.{j}.conv branch_conv_list.{j}.norm branch_scale.conv branch_scale.norm '
         'branch_norm branch_reparam se.conv1.conv se.conv2.conv',
         'head.fc',
     ),
-    'apple': _scheme(
+    'apple': Scheme(
         'stage0 stage1 stage2 stage3 stage4',
         'rbr_conv.{j}.conv rbr_conv.{j}.bn rbr_scale.conv rbr_scale.bn '
         'rbr_skip reparam_conv se.reduce se.expand',
         'linear',
     ),
-    'timm': _scheme(
+    'timm': Scheme(
         'stem stages.0 stages.1 stages.2 stages.3',
         'conv_kxk.{j}.conv conv_kxk.{j}.bn conv_scale.conv conv_scale.bn '
         'identity reparam_conv attn.fc1 attn.fc2',
         'head.fc',
     ),
-    'corenet': _scheme(
+    'corenet': Scheme(
         'conv_1 layer_2 layer_3 layer_4 layer_5',
         'rbr_conv.{j}.block.conv rbr_conv.{j}.block.norm rbr_scale.block.conv rbr_scale.block.norm '
         'rbr_skip reparam_conv se.se_layer.fc1.block.conv se.se_layer.fc2.block.conv',
@@ -143,11 +141,7 @@ def is_unit_key(key: str, scheme: str) -> bool:
 
 
 def form_of(keys: Iterable[str]) -> str | None:
-    """Return 'train' or 'deploy', by the units among the keys; None if there are none.
-
-    Raises:
-        InputError: There are units of both forms.
-    """
+    """Return 'train' or 'deploy' by the units; None if there are none, an InputError for both."""
     keys = list(keys)
     scheme = scheme_of(keys)
     if scheme is None:
@@ -166,11 +160,8 @@ def to_classifier(state_dict: Mapping[str, T], keep_others: bool = False) -> dic
     """Rename the state dict of a MobileOne, bare or as ``backbone.``, to the keys of mmpretrain.
 
     They are those of a classifier: ``backbone.`` and ``head.fc.``. Other keys of a file in mmpretrain's
-    naming stay as they are.
-
-    Raises:
-        InputError: The keys follow no known scheme, or a file of another code base has a key that its
-            scheme does not know (unless ``keep_others``).
+    naming stay as they are; in a file of another code base, they are an InputError (unless
+    ``keep_others``), and so are keys of no known scheme.
     """
     scheme = scheme_of(state_dict)
     if scheme is None:
@@ -182,13 +173,10 @@ def to_classifier(state_dict: Mapping[str, T], keep_others: bool = False) -> dic
     for key, value in state_dict.items():
         name, new = parse(key, scheme), key
         if name and name.prefix in ('', 'backbone.'):
-            new = render(
-                replace(name, prefix='' if name.stage is None else 'backbone.'), 'mmpretrain'
-            )
+            prefix = '' if name.stage is None else 'backbone.'
+            new = render(replace(name, prefix=prefix), 'mmpretrain')
         elif scheme != 'mmpretrain' and not keep_others:
-            raise InputError(
-                f"state dict: the key '{key}' is unknown in a file of {scheme}'s naming"
-            )
+            raise InputError(f"state dict: '{key}' is unknown in a file of {scheme}'s naming")
         elif is_unit_key(key, 'mmpretrain'):
             new = f'backbone.{key}'
         if new in renamed:
@@ -200,32 +188,25 @@ def to_classifier(state_dict: Mapping[str, T], keep_others: bool = False) -> dic
 def to_scheme(state_dict: Mapping[str, T], scheme: str) -> dict[str, T]:
     """Rename the state dict of a MobileOne classifier or backbone of any known naming to another.
 
-    The result is as from :func:`to_classifier`, or a file as the other code base writes it.
-
-    Raises:
-        InputError: The scheme is unknown, the keys are those of no MobileOne, or the file holds more
-            than a classifier, for which the other code base has no name.
+    The result is as from :func:`to_classifier`, or a file as the other code base writes it. A key that
+    the other code base has no name for is an InputError.
     """
-    if scheme not in SCHEMES:
-        raise InputError(f"to: got '{scheme}'; {', '.join(SCHEMES)} are allowed")
     renamed = to_classifier(state_dict)
     if scheme == 'mmpretrain':
         return renamed
-    names = {key: parse(key, 'mmpretrain') for key in renamed}
-    for key, name in names.items():
+    result: dict[str, T] = {}
+    for key, value in renamed.items():
+        name = parse(key, 'mmpretrain')
         if name is None or name.prefix not in ('', 'backbone.'):
             raise InputError(
                 f"state dict: '{key}' is no part of a classifier, so {scheme} has no name for it; "
                 'only classifiers and backbones can be renamed'
             )
-    return {
-        render(replace(name, prefix=''), scheme): renamed[key]
-        for key, name in names.items()
-        if name
-    }
+        result[render(replace(name, prefix=''), scheme)] = value
+    return result
 
 
-def some_keys(keys: Iterable[str], count: int = 3) -> str:
+def some_keys(keys: Iterable[str]) -> str:
     """Return the first keys, for a message."""
     keys = list(keys)
-    return (', '.join(map(str, keys[:count])) or 'none') + (', ...' if len(keys) > count else '')
+    return (', '.join(keys[:3]) or 'none') + (', ...' if len(keys) > 3 else '')

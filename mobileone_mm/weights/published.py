@@ -6,22 +6,21 @@
 import hashlib
 import os
 import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from ..errors import InputError
 from ..files import atomic_write, sha256_of
-from .reading import first_line, read_checkpoint
+from .reading import first_line
 
 PREFIX = 'mobileone_mm://'
-Source = str | os.PathLike[str]
 _IMAGENET = 'RGB, mean (123.675, 116.28, 103.53), std (58.395, 57.12, 57.375)'
 _APPLE = 'https://docs-assets.developer.apple.com/ml-research'
 _OPENMMLAB = 'https://download.openmmlab.com/mmclassification/v0/mobileone'
+_TIMM = 'https://huggingface.co/timm'
 #: the convention of torch.hub and OpenMMLab: the name ends in the beginning of the SHA-256
 _HASH = re.compile(r'-([0-9a-f]{8,})\.')
 _OPENMMLAB_HASHES = ('0bc94952', 'ceeef467', '9c7ecb97', 'c95eb3bf', '28d888cb')
@@ -39,16 +38,13 @@ class NamedWeights(NamedTuple):
 
 def _table() -> Iterator[tuple[str, NamedWeights]]:
     apple = "Apple's licence of ml-mobileone"
-    for n in range(5):
+    for n, digest in enumerate(_OPENMMLAB_HASHES):
         file = f'{_APPLE}/datasets/mobileone/mobileone_s{n}'
         yield f's{n}-apple', NamedWeights(f'{file}.pth.tar', 'deploy', apple)
         yield f's{n}-apple-unfused', NamedWeights(f'{file}_unfused.pth.tar', 'train', apple)
-        digest = _OPENMMLAB_HASHES[n]
         file = f'{_OPENMMLAB}/mobileone-s{n}_8xb32_in1k_20221110-{digest}.pth'
         yield f's{n}-openmmlab', NamedWeights(file, 'train', 'Apache-2.0', sha256=digest)
-        file = (
-            f'https://huggingface.co/timm/mobileone_s{n}.apple_in1k/resolve/main/model.safetensors'
-        )
+        file = f'{_TIMM}/mobileone_s{n}.apple_in1k/resolve/main/model.safetensors'
         yield f's{n}-timm', NamedWeights(file, 'train', f'{apple} (the same weights)')
     file = f'{_APPLE}/models/corenet/v0.1.0/mobileone/imagenet-1k/mobileone-s1.pt'
     yield 's1-corenet', NamedWeights(file, 'train', "Apple's licence of CoreNet", 'RGB from 0 to 1')
@@ -57,26 +53,25 @@ def _table() -> Iterator[tuple[str, NamedWeights]]:
 NAMED: dict[str, NamedWeights] = dict(_table())
 
 
-def read_any(source: Source, map_location: Any = 'cpu') -> dict[str, Any]:
-    """Read a checkpoint from whatever :func:`local_file` takes."""
-    return read_checkpoint(local_file(source), map_location)
-
-
-def local_file(source: Source) -> Path:
+def local_file(source: str | os.PathLike[str]) -> Path:
     """Return the path of a checkpoint on this machine; a remote file is fetched into the cache.
 
     The source is a path, ``http://...``, ``https://...``, ``mobileone_mm://NAME``, or an address that
-    a back end of mmengine's file client takes (``s3://...``, ``petrel://...``).
-
-    Raises:
-        InputError: The name is unknown, or the file cannot be fetched.
+    a back end of mmengine's file client takes (``s3://...``, ``petrel://...``). An unknown name, and a
+    file that cannot be fetched, are an InputError.
     """
     text = os.fspath(source)
     if not text:
         raise InputError(f"checkpoint: got ''; expected a path, an address or {PREFIX}NAME")
     if text.startswith(PREFIX):
-        weights = find(text)
-        return download(weights.url, sha256=weights.sha256)
+        weights = NAMED.get(text.removeprefix(PREFIX))
+        if weights is None:
+            kinds = sorted({name.partition('-')[2] for name in NAMED})
+            raise InputError(
+                f"checkpoint '{text}': no such name; s0 to s4 with {', '.join(kinds)} (CoreNet: s1) "
+                f'are known, such as {PREFIX}s0-apple'
+            )
+        return download(weights.url, weights.sha256)
     if text.startswith(('http://', 'https://')):
         return download(text)
     if '://' in text and not os.path.exists(text):
@@ -84,30 +79,13 @@ def local_file(source: Source) -> Path:
     return Path(text)
 
 
-def find(name: str) -> NamedWeights:
-    """Look a public file up by name, with or without ``mobileone_mm://``."""
-    key = name.removeprefix(PREFIX)
-    if key not in NAMED:
-        kinds = sorted({other.partition('-')[2] for other in NAMED})
-        raise InputError(
-            f"checkpoint '{name}': no such name; s0 to s4 with {', '.join(kinds)} (CoreNet: s1) are "
-            f'known, such as {PREFIX}s0-apple'
-        )
-    return NAMED[key]
-
-
-def download(
-    url: str, folder: str | None = None, progress: bool = True, sha256: str | None = None
-) -> Path:
+def download(url: str, sha256: str | None = None) -> Path:
     """Return the path of a downloaded file in the cache, see :func:`cache_path`.
 
     A file that mmengine or ``torch.hub`` downloaded is under its base name, which several addresses
     share. It is used only if its SHA-256 is the known one, or the one that its name ends in.
-
-    Raises:
-        InputError: It cannot be downloaded, or is another file than expected.
     """
-    path = cache_path(url, folder)
+    path = cache_path(url)
     shared = path.parents[1] / path.name
     digest = sha256 or (match[1] if (match := _HASH.search(path.name)) else None)
     if digest and shared.is_file() and sha256_of(shared).startswith(digest):
@@ -115,7 +93,7 @@ def download(
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), progress=progress)
+            torch.hub.download_url_to_file(url, str(path))
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"checkpoint '{url}': cannot be downloaded ({first_line(str(error))}); download it by "
@@ -129,7 +107,7 @@ def download(
     return path
 
 
-def cache_path(address: str, folder: str | None = None) -> Path:
+def cache_path(address: str) -> Path:
     """Return where the cache keeps the file of an address; the whole address is the key.
 
     The folder (``checkpoints`` of torch's hub folder, which ``TORCH_HOME`` moves) has a folder for each
@@ -138,7 +116,7 @@ def cache_path(address: str, folder: str | None = None) -> Path:
     plain = address.partition('?')[0]
     host, name = plain.partition('://')[2].partition('/')[0], plain.rpartition('/')[2]
     key = f'{host}-{hashlib.sha256(address.encode()).hexdigest()[:16]}'
-    return Path(folder or Path(torch.hub.get_dir()) / 'checkpoints') / key / (name or 'checkpoint')
+    return Path(torch.hub.get_dir(), 'checkpoints', key, name or 'checkpoint')
 
 
 def _from_storage(address: str) -> Path:
@@ -161,8 +139,6 @@ def _from_storage(address: str) -> Path:
 
 
 if __name__ == '__main__':
-    if hasattr(signal, 'SIGPIPE'):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end without a traceback in `... | head`
     for label, row in NAMED.items():
         digest = row.sha256 or 'unknown'
         print(f'{PREFIX}{label}\n    {row.url}\n    form: {row.form}; SHA-256: {digest}')

@@ -11,8 +11,7 @@ import re
 import stat
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,14 +26,19 @@ _LOCK = threading.RLock()
 def read_checkpoint(path: str | os.PathLike[str], map_location: Any = 'cpu') -> dict[str, Any]:
     """Read a local checkpoint of torch (zip or older) or safetensors, told apart by its content.
 
-    Raises:
-        InputError: The file is missing, broken, no checkpoint, or needs code to be loaded.
+    A file that is missing, broken, no checkpoint, or needs code to be loaded, is an InputError.
     """
     path = Path(os.path.expanduser(path))
     if '\0' in str(path):
         raise InputError(f'checkpoint {str(path)!r}: no such file; check the path')
     try:
-        _check_regular(path.stat())  # opening a pipe would wait for a writer
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError('is a folder; give a file in it')
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer
+            raise InputError('is no regular file')
+        if status.st_size == 0:
+            raise InputError('is empty (0 bytes); copy or download it again')
         # Opened once: what is checked is what is read, even if another file takes its name.
         with path.open('rb') as file:
             checkpoint = _read(file, path.suffix, map_location)
@@ -46,15 +50,6 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = 'cpu') -> 
     except Exception as error:  # torch has no common error for what is wrong with a file
         raise InputError(f"checkpoint '{path}': {_reason(error)}") from error
     return checkpoint  # type: ignore[return-value]
-
-
-def _check_regular(status: os.stat_result) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise InputError('is a folder; give a file in it')
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError('is no regular file')
-    if status.st_size == 0:
-        raise InputError('is empty (0 bytes); copy or download it again')
 
 
 def _read(file: BinaryIO, suffix: str, map_location: Any) -> Any:
@@ -76,8 +71,7 @@ def _read(file: BinaryIO, suffix: str, map_location: Any) -> Any:
         )
     # No mmap, neither here nor above: a later checkpoint that is written over this file would change
     # the mapped tensors or kill the process, and a Runner resumes from a file that it may write again.
-    with only_globals(ALLOWED):
-        return torch.load(file, map_location=map_location, weights_only=True)
+    return torch_load(file, map_location)
 
 
 def _check_zip(file: BinaryIO) -> None:
@@ -96,18 +90,17 @@ def _check_zip(file: BinaryIO) -> None:
     file.seek(0)
 
 
-@contextmanager
-def only_globals(allowed: tuple[tuple[Any, str], ...]) -> Iterator[None]:
-    """Limit torch's allow-list to these names inside the block.
+def torch_load(file: Any, map_location: Any = None, **_: Any) -> Any:
+    """Call ``torch.load`` with :data:`~mobileone_mm.weights.allowed.ALLOWED` as its allow-list.
 
     A list that another library has added to (a real ``getattr``, say) must not be mixed in.
     """
     with _LOCK:
         before = torch.serialization.get_safe_globals()
         torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(list(allowed))
+        torch.serialization.add_safe_globals(list(ALLOWED))
         try:
-            yield
+            return torch.load(file, map_location=map_location, weights_only=True)
         finally:
             torch.serialization.clear_safe_globals()
             torch.serialization.add_safe_globals(before)

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from mmengine.logging import print_log
@@ -14,7 +14,8 @@ from torch import Tensor
 from ..errors import InputError
 from .allowed import shown_name
 from .names import form_of, places, scheme_of, to_classifier
-from .published import read_any
+from .published import local_file
+from .reading import read_checkpoint
 
 #: where training scripts store weights, in order of preference
 CONTAINERS = (
@@ -34,6 +35,7 @@ _DTYPES = (
     *(torch.complex128, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
 )
 T = TypeVar('T')
+Source: TypeAlias = 'str | os.PathLike[str] | Mapping[str, Any] | Weights'
 _MAX_NAME = 200
 _MAX_DEPTH = 4
 #: elements that a tensor of stride 0 may show beyond its data
@@ -53,33 +55,24 @@ class Weights:
     form: str | None  # 'train' or 'deploy'; None if it holds no MobileOne
     entry: str  # where the file has them, such as 'ema.module'
     averaged: bool  # whether these are averaged weights (EMA, SWA)
-    averages: bool  # whether the file has averaged weights
     dropped: tuple[str, ...]  # the other entries of the file, which are not used
-    dtypes: tuple[str, ...]  # names of the floating-point types in the file
     meta: Mapping[str, Any]  # the entry ``meta`` of the file
 
 
-def read_weights(
-    source: str | os.PathLike[str] | Mapping[str, Any] | Weights, name: str | None = None
-) -> Weights:
+def read_weights(source: Source, name: str | None = None) -> Weights:
     """Read the weights of a checkpoint; all code of the package that reads weights calls this.
 
-    Where a file holds raw and averaged weights, the averaged ones are returned, because they are
-    what was evaluated; the log says so.
-
-    Args:
-        source: A path, an address, ``mobileone_mm://NAME``, a checkpoint or state dict in memory, or
-            the result of an earlier call.
-        name: Name of the checkpoint in messages; by default its path.
-
-    Raises:
-        InputError: The file cannot be read or holds no weights.
+    The source is a path, an address, ``mobileone_mm://NAME``, a checkpoint or state dict in memory, or
+    the result of an earlier call; messages call it ``name``. Of raw and averaged weights, the averaged
+    ones are returned, because they are what was evaluated; the log says so. A file that cannot be read
+    or holds no weights is an InputError.
     """
     if isinstance(source, Weights):
         return source
     if isinstance(source, Mapping):
         return _chosen(source, f"checkpoint '{name}'" if name else 'checkpoint')
-    return _chosen(read_any(source), f"checkpoint '{name or os.fspath(source)}'")
+    content = read_checkpoint(local_file(source))
+    return _chosen(content, f"checkpoint '{name or os.fspath(source)}'")
 
 
 class _Set(NamedTuple):
@@ -107,7 +100,6 @@ def _chosen(content: Mapping[str, Any], name: str) -> Weights:
     dropped = {each.path for each in sets if each.path != chosen.path}
     if root in content:
         dropped |= {shown_name(key) for key in content if key not in (root, 'meta')}
-    dtypes = {value.dtype for value in tensors.values() if value.is_floating_point()}
     return Weights(
         name=name,
         state=state,
@@ -116,9 +108,7 @@ def _chosen(content: Mapping[str, Any], name: str) -> Weights:
         form=form,
         entry=chosen.path,
         averaged=chosen.averaged,
-        averages=any(each.averaged for each in sets),
         dropped=tuple(sorted(dropped)),
-        dtypes=tuple(sorted(str(dtype).removeprefix('torch.') for dtype in dtypes)),
         meta=_meta(content),
     )
 
@@ -126,7 +116,7 @@ def _chosen(content: Mapping[str, Any], name: str) -> Weights:
 def _preferred(sets: list[_Set], name: str) -> _Set:
     """Return the first averages that are complete, or the raw weights; log the choice."""
     raw = next((each for each in sets if not each.averaged), None)
-    averages = [_named(each, raw) if raw else each for each in sets if each.averaged]
+    averages = [each for each in sets if each.averaged]
     reasons = {each.path: _why_not(raw, each) if raw else None for each in averages}
     good = [each for each in averages if not reasons[each.path]]
     chosen = (good or [raw or sets[0]])[0]
@@ -159,8 +149,6 @@ def _sets(
     raw_key = _raw_key(content)
     for key in dict.fromkeys((*filter(is_average, content), *CONTAINERS, raw_key or '')):
         inner = content.get(key)
-        if is_average(key) and isinstance(inner, (list, tuple)):
-            inner = dict(enumerate(inner))
         if isinstance(inner, Mapping) and len(path) < _MAX_DEPTH:
             averaged = key == 'state_dict' if raw_key else is_average(key)
             found = _sets(inner, (*path, key), average or averaged)
@@ -201,14 +189,6 @@ def is_average(key: Any) -> bool:
     return isinstance(key, str) and _AVERAGE.search(key) is not None
 
 
-def _named(average: _Set, raw: _Set) -> _Set:
-    """Name the tensors of a list, as NeMo's EMA callback for Lightning stores it."""
-    shapes = [[value.shape for value in each.tensors.values()] for each in (average, raw)]
-    if all(isinstance(key, str) for key in average.tensors) or shapes[0] != shapes[1]:
-        return average
-    return average._replace(tensors=dict(zip(raw.tensors, average.tensors.values(), strict=True)))
-
-
 def _is_named(average: _Set) -> bool:
     """Tell averages by their name from those that a program stores as ``state_dict``."""
     return is_average(average.path.replace('.', '_'))
@@ -218,12 +198,8 @@ def _why_not(raw: _Set, average: _Set) -> str | None:
     """Return why averages are no network, compared with the raw weights of the file, or None."""
     if average.path.endswith('.average_model_state'):  # Lightning's StochasticWeightAveraging
         return 'have BN statistics from the start of the training'
-    lacking = _lacking(raw, average) if _is_named(average) else 0
-    return f"lack {lacking} tensors of '{raw.path}'" if lacking else None
-
-
-def _lacking(raw: _Set, average: _Set) -> int:
-    """Count what the averages lack of the raw weights, whatever their prefixes and naming."""
+    if not _is_named(average):
+        return None
     names = []
     for each in (raw, average):
         # Old files lack the counter of BN.
@@ -233,10 +209,11 @@ def _lacking(raw: _Set, average: _Set) -> int:
             form = form_of(plain)
             names.append((form, to_classifier(plain, keep_others=True) if form else plain))
         except InputError:  # damaged: refused if it is chosen
-            return 0
+            return None
     (form, one), (other_form, other) = names
     # Two forms have other tensors; loading checks that each is complete.
-    return len(one.keys() - other.keys()) if form == other_form or not other_form else 0
+    lacking = len(one.keys() - other.keys()) if form == other_form or not other_form else 0
+    return f"lack {lacking} tensors of '{raw.path}'" if lacking else None
 
 
 def shared_prefix(keys: Any) -> str:
@@ -253,27 +230,25 @@ def shared_prefix(keys: Any) -> str:
 def without_wrappers(state: Mapping[str, T]) -> dict[str, T]:
     """Remove the prefixes of wrappers; the only MobileOne becomes bare or ``backbone.``.
 
-    Raises:
-        InputError: Two keys differ only in their prefixes.
+    Two keys that differ only in their prefixes are an InputError.
     """
     shared = len(shared_prefix(state))
-    found = places(key[shared:] for key in state)
+    below = [key[shared:] for key in state]
+    found = places(below)
     place = found.pop() if len(found) == 1 else ''
-    if not set(place.split('.')[:-1]) <= WRAPPERS | BACKBONES:
-        place = ''
-    renamed = {_canonical(key[shared:], place): value for key, value in state.items()}
+    parts = place.split('.')[:-1]
+    if not set(parts) <= WRAPPERS | BACKBONES:
+        place, parts = '', []
+    cut = next((index for index, part in enumerate(parts) if part in BACKBONES), len(parts))
+    inner, outer = 'backbone.' * (cut < len(parts)), ''.join(f'{part}.' for part in parts[:cut])
+    names = [
+        inner + key[len(place) :] if key.startswith(place) else key.removeprefix(outer)
+        for key in below
+    ]
+    renamed = dict(zip(names, state.values(), strict=True))
     if len(renamed) < len(state):
         raise InputError('holds a weight twice, under two prefixes; the file is damaged')
     return renamed
-
-
-def _canonical(key: str, place: str) -> str:
-    """Return the key of a model whose only MobileOne is below the prefix ``place``."""
-    parts = place.split('.')[:-1]
-    cut = next((index for index, part in enumerate(parts) if part in BACKBONES), len(parts))
-    if key.startswith(place):
-        return ('backbone.' if cut < len(parts) else '') + key[len(place) :]
-    return key.removeprefix(''.join(f'{part}.' for part in parts[:cut]))
 
 
 def _plain(tensors: Mapping[Any, Tensor]) -> dict[str, Tensor]:

@@ -125,9 +125,7 @@ def test_pair_report_and_metric(task, trained, out, tmp_path, monkeypatch, fresh
     sizes = {'before': checkpoint.stat().st_size, 'after': out.stat().st_size}
     assert report['checkpoint_bytes'] == sizes
     assert report['dropped'] == ['ema_state_dict', 'optimizer']
-    assert "averaged weights (EMA or SWA) in 'state_dict'" in report['notes'][0]
-    assert 'left out: ema_state_dict, optimizer' in report['notes'][0]
-    assert report['ema'] is True
+    assert (report['ema'], report['entry']) == (True, 'state_dict')
     assert report['fused_units'] == 1 + 2 * 5
     assert report['latency']['ratio'] > 0
     for count in ('macs', 'parameters'):
@@ -233,7 +231,7 @@ def test_what_cannot_be_converted(trained, out):
         (dict(arch='s0'), {'head.in_channels': 1024}, 'of another size'),
         (dict(deploy=True), {}, r'in deploy form \(deploy=True\) already'),
         (dict(type='MobileOne', arch='s0'), {}, 'no MobileOne of'),
-        (dict(arch='s9'), {}, "cannot be built .*got 's9'"),
+        (dict(arch='s9'), {}, "model.backbone: MobileOne: arch: got 's9'"),
         ({}, {'head.num_classes': 7}, 'another number of classes'),
     ]
     for backbone, others, match in cases:
@@ -288,7 +286,8 @@ def test_tool(tool, trained, out, capsys, monkeypatch):
         f'{row}:' in printed for row in (*rows, 'difference, float64', 'difference, float32')
     )
     assert str(out.with_suffix('.json')) in printed
-    assert 'The file holds averaged weights that are no network; they are not used' in printed
+    assert "as stored, from 'state_dict'" in printed
+    assert 'callbacks.StochasticWeightAveraging.average_model_state' in printed
     assert 'norm_eval=True' in out.with_suffix('.py').read_text()
     monkeypatch.setattr(surgery, 'fuse_branches', fused_wrongly)
     before = out.read_bytes()

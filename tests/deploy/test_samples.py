@@ -8,10 +8,10 @@ from torch import nn
 
 from mobileone_mm.deploy.samples import (
     image_inputs,
+    pipeline_size,
     round_up,
     second_sizes,
     structured_input,
-    test_size,
 )
 from mobileone_mm.errors import InputError
 
@@ -56,16 +56,16 @@ def config(*steps: dict) -> Config:
     ],
 )
 def test_size_of_pipelines(steps, size):
-    assert test_size(config(*steps)) == size
+    assert pipeline_size(config(*steps)) == size
 
 
 def test_size_of_wrapped_datasets_and_missing_parts():
     inner = dict(pipeline=[dict(type='CenterCrop', crop_size=64), dict(type='NoSuchTransform')])
     for dataset in (dict(dataset=inner), dict(datasets=[inner, {}])):
         cfg = dict(default_scope='mmpretrain', val_dataloader=dict(dataset=dataset))
-        assert test_size(Config(cfg)) == (64, 64)
-    assert test_size(Config(dict(test_dataloader=dict(dataset=dict(type='X'))))) == (224, 224)
-    assert test_size(Config({})) == (224, 224)
+        assert pipeline_size(Config(cfg)) == (64, 64)
+    assert pipeline_size(Config(dict(test_dataloader=dict(dataset=dict(type='X'))))) == (224, 224)
+    assert pipeline_size(Config({})) == (224, 224)
 
 
 def test_round_up():

@@ -16,7 +16,7 @@ from mobileone_mm.distill.normalization import Normalization
 from mobileone_mm.distill.stored import describe
 from mobileone_mm.distill.teachers import Teacher, Teachers, check_specs
 from mobileone_mm.errors import InputError
-from mobileone_mm.weights.published import find
+from mobileone_mm.weights.published import NAMED, PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = 5
@@ -279,7 +279,7 @@ def test_what_the_docs_show():
     model = Config.fromstring(block, '.py').model
     assert len(check_specs(model.teachers)) == 4
     assert (ROOT / model.teachers[2].config).is_file()
-    assert find(model.teachers[2].checkpoint)
+    assert model.teachers[2].checkpoint.removeprefix(PREFIX) in NAMED
     (line,) = re.findall(r'^    --cfg-options (model.distill_loss.*)$', text, re.MULTILINE)
     options = tool_parser('', checkpoint=False).parse_args(['c.py', '--cfg-options', *line.split()])
     cfg = Config(dict(model=dict(distill_loss=dict(temperature=1.0, alpha=1.0))))

@@ -133,8 +133,6 @@ def test_what_cannot_be_renamed(states):
     deploy = states['deploy']
     with pytest.raises(InputError, match='fused and unfused'):
         form_of([*states['train'], *deploy])
-    with pytest.raises(InputError, match=r"to: got 'keras'; mmpretrain, apple, timm, corenet are"):
-        to_scheme(deploy, 'keras')
     with pytest.raises(InputError, match=r"'bbox_head\.conv\.weight' is no part of a classifier"):
         to_scheme({**deploy, 'bbox_head.conv.weight': 0}, 'timm')
     for prefix in ('teacher.', 'neck.'):  # a MobileOne elsewhere is no backbone of a classifier

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+import mobileone_mm.weights.mmengine_loader  # noqa: F401 -- it changes mmengine
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.fit import checkpoint_for, load_weights
-from mobileone_mm.weights.mmengine_loader import use_named_weights
 from mobileone_mm.weights.names import SCHEMES, parse, render, to_scheme
 from mobileone_mm.weights.unwrap import read_weights
 
@@ -276,7 +276,6 @@ def test_a_backbone_without_se_takes_the_rest_of_a_file_with_it(way, tmp_path, m
         checkpoint_for(whole, backbone_only, 'backbone').load(whole)
     else:
         torch.save(source.state_dict(), tmp_path / 's4.pth')
-        use_named_weights()
         model.init_cfg = dict(
             type='Pretrained', checkpoint=str(tmp_path / 's4.pth'), prefix='backbone'
         )

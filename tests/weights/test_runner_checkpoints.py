@@ -235,7 +235,7 @@ def test_downloads_are_read_safely(run, tmp_path, safe_loader, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     online = True
 
-    def download(url, target, progress):
+    def download(url, target):
         if not online:
             raise OSError('Name or service not known')
         Path(target).write_bytes((run / 'epoch_3.pth').read_bytes())
