@@ -99,8 +99,7 @@ class Prepared:
 
     def table(self) -> str:
         """Return the changes as a short table, one line each."""
-        width = max(map(len, self.changes), default=0)
-        lines = [f'  {name:{width}}  {_short(done)}' for name, done in self.changes.items()]
+        lines = [f'  {name:17}  {_short(done)}' for name, done in self.changes.items()]
         title = 'Changes of the config (to switch one off: --cfg-options changes.NAME=False):'
         return '\n'.join([title, *lines])
 
@@ -139,9 +138,8 @@ def prepare(
             prepared.changes[name] = done
         before = after
     if off or prepared.changes:
-        cfg.changes = dict.fromkeys(off, False) | {
-            k: v or False for k, v in prepared.changes.items()
-        }
+        made = {name: done for name, done in prepared.changes.items() if done}
+        cfg.changes = {**dict.fromkeys(off, False), **made}
     if purpose.evaluator is not None:
         check_parts(cfg, purpose.evaluator)
         source = str(cfg.get('load_from') or '')
