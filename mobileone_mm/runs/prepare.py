@@ -123,20 +123,15 @@ def prepare(
     cfg = load_config(path, options, purpose.needs)
     _use_scope(cfg.get('default_scope'))
     off = _switched_off(cfg)
-    prepared = Prepared(cfg, written=copy.deepcopy(cfg))
+    left_out: dict[str, list[str] | None] = {name: None for name in purpose.changes if name in off}
+    prepared = Prepared(cfg, copy.deepcopy(cfg), left_out)
     given = Flags(config=path, **flags)
-    before = flatten(cfg.to_dict())
     for name, change in CHANGES.items():
-        if name not in purpose.changes:
-            continue
-        if name in off:
-            prepared.changes[name] = None
-            continue
-        change(cfg, given)
-        after = flatten(cfg.to_dict())
-        if done := _differences(before, after):
-            prepared.changes[name] = done
-        before = after
+        if name in purpose.changes and name not in off:
+            before = flatten(cfg.to_dict())
+            change(cfg, given)
+            if done := _differences(before, flatten(cfg.to_dict())):
+                prepared.changes[name] = done
     if off or prepared.changes:
         made = {name: done for name, done in prepared.changes.items() if done}
         cfg.changes = {**dict.fromkeys(off, False), **made}

@@ -21,10 +21,7 @@ _STEP = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
 
 
 def check_writable(folder: str | Path, name: str) -> None:
-    """Check that a folder can be made and written, without a trace of the attempt.
-
-    An InputError begins with ``name``, the argument that gives the folder, and says why not.
-    """
+    """Check that a folder, the value of the argument ``name``, can be written; leave no trace."""
     folder = Path(folder).expanduser()
     if not is_main_process():
         return

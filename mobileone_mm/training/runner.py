@@ -102,10 +102,7 @@ class Runner(MMEngineRunner):
         return loader
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        """Build the optimizer; a missing learning rate or weight decay is that of its class.
-
-        mmengine's constructors multiply the numbers of the config, and fail if one is not given.
-        """
+        """Build the optimizer; a missing learning rate or weight decay is that of its class."""
         optimizer = mapping(mapping(optim_wrapper).get('optimizer'))
         if optimizer:
             optim_wrapper = {**optim_wrapper, 'optimizer': with_defaults(optimizer)}
