@@ -50,10 +50,7 @@ def user_fault(error: BaseException) -> str | None:
 
 
 def in_user_code(error: BaseException) -> bool:
-    """Return whether a module of the user raised an error or called the library that raised it.
-
-    The modules of the user are neither this package's, nor a host's, nor of an installed library.
-    """
+    """Return whether a module of the user raised an error or called the library that raised it."""
     files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
     if _WORKER_MARK in str(error):
         files += _WORKER_FILE.findall(str(error))

@@ -86,7 +86,7 @@ def atomic_write_all(contents: Mapping[Path_, Content]) -> None:
         try:
             for path, content in contents.items():
                 target = _target(path)
-                _make_folder(target.parent, undo)
+                make_folder(target.parent, undo)
                 staged[target] = _stage(target, content, undo)
             backups = [_rename(staged[target], target, len(staged) > 1, undo) for target in staged]
             undo.pop_all()
@@ -110,8 +110,7 @@ def atomic_write_all(contents: Mapping[Path_, Content]) -> None:
 def atomic_folder(path: Path_, argument: str) -> Iterator[Path]:
     """Yield a temporary folder that is renamed to the given path at the end, or removed after an error.
 
-    A folder that is not empty, is a file or cannot be written is an InputError that begins with
-    ``argument``, the name of the argument that gave the path.
+    An InputError begins with ``argument``, the name of the argument that gave the path.
     """
     target = Path(path).expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -120,7 +119,7 @@ def atomic_folder(path: Path_, argument: str) -> Iterator[Path]:
     work = target.with_name(f'.{target.name}.{secrets.token_hex(8)}.tmp')
     with ExitStack() as undo:
         try:
-            _make_folder(target.parent, undo)
+            make_folder(target.parent, undo)
             undo.callback(shutil.rmtree, work, ignore_errors=True)
             work.mkdir()
             yield work
@@ -155,7 +154,7 @@ def _target(path: Path_) -> Path:
     return target
 
 
-def _make_folder(folder: Path, undo: ExitStack) -> None:
+def make_folder(folder: Path, undo: ExitStack) -> None:
     """Make a folder and its parents; undoing removes the new ones, if nobody else uses them."""
 
     def remove(new: Path) -> None:

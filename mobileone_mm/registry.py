@@ -17,16 +17,11 @@ FASTER = ('RandAugment', 'RandomResizedCrop')
 
 
 class LazyRegistry(Registry):
-    """A registry that imports a module only when its class is looked up.
+    """A registry that imports a module only when its class, a key of ``lazy``, is looked up.
 
     mmengine imports all ``locations`` at the first look-up of any name. A class that extends a host
     (for example mmdet's SSD head) must not be imported for a user of the backbone alone: the host may
     be absent or take seconds to import.
-
-    Args:
-        root: The registry of mmengine whose child this is.
-        lazy: From the name of a class to the module of this package that registers it.
-        locations: Modules of this package that mmengine imports at the first look-up.
     """
 
     def __init__(

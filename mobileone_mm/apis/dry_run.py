@@ -36,11 +36,7 @@ def dry_run(
         out: The drawing, a ``.png``; by default ``plan.png`` in the work dir.
         work_dir: Folder of the run; nothing else is written there.
         resume: Must be None: the plan is that of the whole run.
-        **flags: Other arguments of :func:`~mobileone_mm.apis.train.prepare_training`.
-
-    Raises:
-        InputError: The training would end before its first iteration, or the drawing cannot be
-            written.
+        **flags: Other arguments of :func:`~mobileone_mm.apis.train.train`.
     """
     if resume is not None:
         raise InputError('--dry-run: shows the plan of the whole run; leave --resume out')

@@ -17,7 +17,7 @@ from ..benchmark.train_step import measure_train_step
 from ..config.explain import config_faults
 from ..errors import InputError, check_least
 from ..runs.prepare import TRAIN_IMAGES, prepare
-from ..training import channels_last
+from ..training.channels_last import use_channels_last
 from ..training.launch import select_device
 from ..training.runner import Runner
 
@@ -81,8 +81,8 @@ def _step_rate(cfg: Config, pipeline: StagedPipeline) -> float:
     try:
         with config_faults(cfg):
             model = MODELS.build(cfg.model).to(get_device())
-            if channels_last.is_enabled(cfg.get(channels_last.KEY)):
-                channels_last.use_channels_last(model, get_device())
+            if cfg.get('channels_last'):
+                use_channels_last(model, get_device())
             optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
     finally:
         logger.setLevel(level)

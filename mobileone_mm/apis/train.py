@@ -59,13 +59,7 @@ def prepare_training(
     device: str | None = None,
     **flags: Any,
 ) -> Prepared:
-    """Prepare the config of a training, and check processes, device and initial weights.
-
-    The arguments are those of :func:`train`.
-
-    Raises:
-        InputError: Anything that the user gave does not fit.
-    """
+    """Prepare the config of a training; arguments and errors are those of :func:`train`."""
     check_launcher(launcher)
     select_device(device)
     prepared = prepare(config, cfg_options, TRAIN, **flags)

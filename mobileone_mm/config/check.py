@@ -57,7 +57,6 @@ _KNOWN: tuple[tuple[str, Collection[str], bool], ...] = (
     ('optim_wrapper.paramwise_cfg.custom_keys.*', ('decay_mult', 'lr_mult'), True),
     # of SwitchRecipeHook
     ('custom_hooks.*.schedule.*', ('action_epoch', 'batch_augments', 'loss', 'train_pipeline'), False),
-    # Keys that the models of the three hosts look up.
     ('model*.train_cfg', _MODEL_CFG_KEYS, True),
     ('model*.test_cfg', _MODEL_CFG_KEYS, True),
     ('model*.nms', (
@@ -68,6 +67,12 @@ _KNOWN: tuple[tuple[str, Collection[str], bool], ...] = (
 #: packages of mmengine's visualizer back ends (AimVisBackend ...) that pip does not install with it
 _BACKEND_PACKAGES = ('aim', 'clearml', 'dvclive', 'mlflow', 'neptune', 'tensorboard', 'wandb')
 _PARTS = ('train', 'val', 'test')
+#: settings with their types and what is allowed
+_TYPES: tuple[tuple[str, tuple[type, ...], str], ...] = (
+    ('channels_last', (bool,), 'True or False'),
+    ('compile', (bool, Mapping), 'True, False or a dict'),
+    ('custom_hooks', (list, tuple), 'a list of dicts, such as custom_hooks="[dict(type=\'X\')]"'),
+)
 #: what is allowed: kinds, least value, whether -1 stands for never, settings
 _NUMBERS: tuple[tuple[tuple[type, ...], int, bool, tuple[str, ...]], ...] = (
     ((int,), 1, False, (
@@ -92,10 +97,7 @@ _NUMBERS: tuple[tuple[tuple[type, ...], int, bool, tuple[str, ...]], ...] = (
 
 
 def check_values(cfg: Config) -> None:
-    """Check the settings that every run has; an absent one or None is allowed.
-
-    An InputError names the setting, the value and what is allowed.
-    """
+    """Check the settings that every run has; an absent one or None is allowed."""
     for kinds, least, never, paths in _NUMBERS:
         for path in paths:
             value = _at(cfg, path)
@@ -106,24 +108,19 @@ def check_values(cfg: Config) -> None:
                     f'{path}: got {value!r}; expected {kind} of at least {least}'
                     f'{", or -1 for never" if never else ""}'
                 )
-    if not isinstance(cfg.get('compile'), (bool, Mapping, type(None))):
-        raise InputError(f'compile: got {cfg.compile!r}; expected True, False or a dict')
+    for key, kinds, allowed in _TYPES:
+        if not isinstance(cfg.get(key), (*kinds, type(None))):
+            raise InputError(f'{key}: got {cfg[key]!r:.60}; expected {allowed}')
     level = cfg.get('log_level', 'INFO')
     if not isinstance(level, int) and not isinstance(logging.getLevelName(level), int):
         raise InputError(f'log_level: got {level!r}; expected DEBUG, INFO, WARNING or ERROR')
-    if not isinstance(cfg.get('custom_hooks'), (list, tuple, type(None))):
-        raise InputError(
-            f'custom_hooks: got {str(cfg.custom_hooks)[:60]!r}; expected a list of dicts, on the '
-            'command line custom_hooks="[dict(type=\'X\')]"'
-        )
 
 
 def check_keys(cfg: Config, training: bool = True) -> None:
     """Check the dicts of a config whose unknown keys the hosts ignore.
 
     ``training`` checks the optimizer and the hooks, too. Some of the hosts' own configs have keys
-    there that nothing reads; they do no harm to a test. An InputError names the path of the key and
-    the probable meaning.
+    there that nothing reads; they do no harm to a test.
     """
     skipped = [
         f'{path}.'
@@ -147,19 +144,17 @@ def check_keys(cfg: Config, training: bool = True) -> None:
                         raise InputError(f"config: {path} has no '{key}'{did_you_mean(key, known)}")
 
 
-def check_parts(cfg: Config, evaluator: str | None = None) -> None:
+def check_parts(cfg: Config, evaluator: str) -> None:
     """Check hooks, optimizer, visualizer and metrics of a run, in the default scope of its config.
 
-    ``evaluator`` is ``val_evaluator`` or ``test_evaluator``. An InputError names the path, the value
-    and what is allowed.
+    ``evaluator`` is ``val_evaluator`` or ``test_evaluator``.
     """
     for path, hook in _hooks(cfg):
         _check_hook(path, hook)
     kind = _at(cfg, 'optim_wrapper.optimizer.type')
     _class_of('optim_wrapper.optimizer', kind, OPTIMIZERS, 'torch.optim has the usual optimizers')
     _check_back_ends(cfg)
-    if evaluator is not None:
-        _check_topk(cfg, evaluator)
+    _check_topk(cfg, evaluator)
 
 
 def _hooks(cfg: Config) -> Iterator[tuple[str, Any]]:
@@ -170,10 +165,7 @@ def _hooks(cfg: Config) -> Iterator[tuple[str, Any]]:
 
 
 def _check_hook(path: str, hook: Any) -> None:
-    """Check the type, priority and argument names of a hook.
-
-    Some hooks of the hosts take any keyword and use it late or never.
-    """
+    """Check a hook; some hooks of the hosts take any keyword and use it late or never."""
     if not isinstance(hook, (Mapping, Hook)) and hook is not None:
         raise InputError(f"{path}: got {str(hook)[:60]!r}; expected a dict with 'type'")
     node = mapping(hook)
@@ -220,10 +212,7 @@ def _check_back_ends(cfg: Config) -> None:
 
 
 def _check_topk(cfg: Config, evaluator: str) -> None:
-    """Check ``topk`` of a classifier's head and evaluator against the number of classes.
-
-    mmpretrain fails at the end of the first evaluation, after an epoch of training.
-    """
+    """Check ``topk`` of a classifier; mmpretrain fails after an epoch of training."""
     head = mapping(_at(cfg, 'model.head'))
     number = head.get('num_classes')
     if not isinstance(number, int):

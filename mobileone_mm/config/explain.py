@@ -54,11 +54,10 @@ def config_faults(cfg: Config, built: Callable[[], bool] = lambda: False) -> Ite
                 if number in REASONS and is_named(name, value):
                     raise InputError(f"{path}: '{name}': {REASONS[number]}") from error
         call = _innermost_call(error) if isinstance(error, REFUSALS) else None
-        if (
-            call is None
-            or (built() and call.node not in [node for _, node in walk(cfg._cfg_dict)])
-            or (in_user_code(call.error) and _unexpected_key(call.error) not in call.node)
-        ):
+        if call is None or (built() and call.node not in [n for _, n in walk(cfg._cfg_dict)]):
+            raise
+        unexpected = _UNEXPECTED.search(str(call.error))
+        if in_user_code(call.error) and not (unexpected and unexpected[2] in call.node):
             raise
         raise InputError(_describe(cfg, call, error)) from error
 
@@ -78,11 +77,6 @@ def _innermost_call(error: BaseException | None) -> _Call | None:
     return found
 
 
-def _unexpected_key(error: BaseException) -> str | None:
-    found = _UNEXPECTED.search(str(error))
-    return found[2] if found else None
-
-
 def _describe(cfg: Config, call: _Call, error: BaseException) -> str:
     node, cls = call.node, call.cls
     text = one_line(error)
@@ -93,8 +87,7 @@ def _describe(cfg: Config, call: _Call, error: BaseException) -> str:
         return f"{path or 'config'}.type: '{found[1]}' is unknown{hint} ({found[2]} registry)"
     if cls is None and 'type' not in node:
         near = mistyped('type', map(str, node))
-        hint = f"; is '{near}' a typing error?" if near else ''
-        return f"{path or 'config'}: has no 'type'{hint}"
+        return f"{path or 'config'}: has no 'type'" + (f"; rename '{near}'" if near else '')
     if unexpected := _UNEXPECTED.search(text):
         name, key = unexpected.groups()
         known = arguments_of(cls) if inspect.isclass(cls) and key in node else set()
@@ -125,18 +118,15 @@ def _path_of(cfg: Config, node: Mapping) -> str | None:
     Hosts add keys before they build (a detector passes ``train_cfg`` to its head) and remove others
     (an optimizer wrapper loses its optimizer), so that no dict need be equal.
     """
-    best, most = None, -1
-    for path, other in walk(cfg._cfg_dict):
-        if other.get('type') == node.get('type'):
-            same = sum(key in other and other[key] == value for key, value in node.items())
-            if same > most:
-                best, most = path, same
-    return best
+
+    def shared(entry: tuple[str, Mapping]) -> int:
+        return sum(key in entry[1] and entry[1][key] == value for key, value in node.items())
+
+    entries = (e for e in walk(cfg._cfg_dict) if e[1].get('type') == node.get('type'))
+    return max(entries, key=shared, default=(None,))[0]
 
 
 def _path_of_key(cfg: Config, node: Mapping, path: str | None, key: str) -> str:
-    if path is not None and key in node:
-        return path
     # The argument can be in a part that the constructor passes on, such as norm_cfg, or in the
     # config of what builds this node, such as a hook.
     start = (cfg._cfg_dict, '') if path is None else (node, path)

@@ -1,7 +1,7 @@
 """Values of ``--cfg-options``: Python's literals, and the shorter forms that mmengine knows."""
 
-import argparse
 import ast
+from argparse import Action, ArgumentParser, Namespace
 from typing import Any
 
 _CLOSING = {'(': ')', '[': ']', '{': '}'}
@@ -15,7 +15,7 @@ class UnbracketedList(list[Any]):
         self.text = text
 
 
-class ConfigOptions(argparse.Action):
+class ConfigOptions(Action):
     """Collect KEY=VALUE pairs in a dict, in place of mmengine's ``DictAction``.
 
     mmengine removes every space from a value, so that class names and paths change without a message;
@@ -23,11 +23,7 @@ class ConfigOptions(argparse.Action):
     """
 
     def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
+        self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: Any = None
     ) -> None:
         options = dict(getattr(namespace, self.dest, None) or {})
         for pair in values or ():
@@ -44,12 +40,11 @@ class ConfigOptions(argparse.Action):
 
 
 def parse_value(text: str) -> Any:
-    """Parse a value of the command line.
+    """Parse a value of the command line; a ValueError says why it is malformed.
 
     Allowed are lists, tuples and dicts as in Python, ``dict(a=1)`` included; lists whose strings have
     no quotes (``[a, b]``) or that have no brackets (``1,2,3``); numbers, True, False and None. Anything
-    else is a string. A single value in parentheses is a tuple. Unbalanced brackets, and a text that
-    looks like a dict and is not one, are a ValueError.
+    else is a string. A single value in parentheses is a tuple.
     """
     text = text.strip().strip('\'"')
     if text.startswith(('[', '(', '{', 'dict(')):

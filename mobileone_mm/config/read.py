@@ -39,8 +39,7 @@ def load_config(
 ) -> Config:
     """Read a config, merge the overrides of ``--cfg-options`` into it, check its keys and numbers.
 
-    ``needs`` are top-level keys that it must have besides ``model``. An InputError says that the file
-    cannot be read, or has a key that nothing reads or a number out of range.
+    ``needs`` are top-level keys that it must have besides ``model``.
     """
     cfg = _read(Path(path).expanduser())
     if options:
@@ -75,22 +74,27 @@ def _read(path: Path) -> Config:
         raise InputError(f"config '{path}': no such file; check the path")
     if path.suffix not in SUFFIXES:
         raise InputError(f"config '{path}': is not a config ({', '.join(SUFFIXES)})")
-    filter_ = _SayOnce()
+    said: dict[str, logging.LogRecord] = {}
+
+    def say_once(record: logging.LogRecord) -> bool:
+        """Pass each message once: mmengine names a variable for each place in each base file."""
+        return said.setdefault(record.getMessage(), record) is record
+
     logger = MMLogger.get_current_instance()
-    logger.addFilter(filter_)
+    logger.addFilter(say_once)
     try:
         return Config.fromfile(path)
     except Exception as error:  # a config is a program: any error can occur in it
         if hint := _import_hint(path, error):
             raise InputError(f"config '{path}': {hint}") from error
-        named = dict.fromkeys(_VARIABLE.findall(' '.join(filter_.messages)))
+        named = dict.fromkeys(_VARIABLE.findall(' '.join(said)))
         used = ''.join(f", {name}='{os.environ[name]}'" for name in named if name in os.environ)
         raise InputError(
             f"config '{path}': cannot be read ({type(error).__name__}: {one_line(error)[:300]})"
             + (f'; it uses these environment variables: {used[2:]}' if used else '')
         ) from error
     finally:
-        logger.removeFilter(filter_)
+        logger.removeFilter(say_once)
 
 
 def _import_hint(path: Path, error: BaseException) -> str:
@@ -101,27 +105,10 @@ def _import_hint(path: Path, error: BaseException) -> str:
     name = str(getattr(missing, 'name', None) or '')
     if not name:
         return ''
-    top, folder = name.partition('.')[0], path.absolute().parent
-    place, shown = '', 'the folder that has it'
+    top, folder, shown = name.partition('.')[0], path.absolute().parent, 'the folder that has it'
     if folder.joinpath(f'{top}.py').is_file() or folder.joinpath(top).is_dir():
-        place, shown = f"it is in '{folder}', the folder of the config: ", f"'{folder}'"
-    return (
-        f"custom_imports: Python does not find the module '{name}'; {place}add {shown} to the "
-        'environment variable PYTHONPATH'
-    )
-
-
-class _SayOnce(logging.Filter):
-    """Passes each message once: mmengine names a variable for each place in each base file."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: dict[str, None] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        new = record.getMessage() not in self.messages
-        self.messages[record.getMessage()] = None
-        return new
+        shown = f"'{folder}', the folder of the config,"
+    return f"custom_imports: Python does not find the module '{name}'; add {shown} to PYTHONPATH"
 
 
 def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -146,9 +133,7 @@ def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
 def _check_option(cfg: Config, name: str, options: Mapping[str, Any]) -> Any:
     """Return the value of an override; reject a key that is not in the config and looks mistyped.
 
-    A key that is new at the end of its path may be an argument that the config leaves at its
-    default; the constructor checks it. A key next to its correct spelling, or below something that
-    is not a dict or list, is an error: mmengine would add it without a message.
+    mmengine would add it without a message. The constructor checks other new keys.
     """
     node: Any = cfg._cfg_dict
     done: list[str] = []
@@ -194,8 +179,7 @@ def _check_new_key(cfg: Config, name: str, key: str, node: Mapping, where: str) 
     known = {str(other) for other in node} - ({'type'} if key == 'dtype' else set())  # with --amp
     if where == 'the config':
         if key not in TOP_LEVEL_KEYS:
-            known |= TOP_LEVEL_KEYS
-            hint = did_you_mean(key, known) if mistyped(key, known) else ''
+            hint = did_you_mean(key, known | TOP_LEVEL_KEYS, listed=False)
             raise InputError(f"--cfg-options {name}: {where} has no '{key}'{hint}")
         return
     near = mistyped(key, known)

@@ -3,22 +3,16 @@
 from collections.abc import Iterable
 
 
-def edit_distance(a: str, b: str) -> int:
-    """Return the restricted Damerau-Levenshtein distance of two names.
-
-    It counts changed, missing and additional letters, and swaps of neighbours.
-    """
-    previous: list[int] = []
-    current = list(range(len(b) + 1))
-    for i, letter in enumerate(a, 1):
-        before, previous = previous, current
-        current = [i]
-        for j, other in enumerate(b, 1):
-            cost = min(previous[j] + 1, current[j - 1] + 1, previous[j - 1] + (letter != other))
-            if i > 1 and j > 1 and letter == b[j - 2] and other == a[i - 2]:
-                cost = min(cost, before[j - 2] + 1)
-            current.append(cost)
-    return current[-1]
+def within(edits: int, a: str, b: str) -> bool:
+    """Return whether at most so many changed, missing, additional or swapped letters lead to b."""
+    if not a or not b:
+        return len(a) + len(b) <= edits
+    if a[0] == b[0]:
+        return within(edits, a[1:], b[1:])
+    rests = [(a[1:], b[1:]), (a[1:], b), (a, b[1:])]
+    if a[:2] == b[1::-1]:
+        rests.append((a[2:], b[2:]))
+    return edits > 0 and any(within(edits - 1, *rest) for rest in rests)
 
 
 def mistyped(name: str, known: Iterable[str]) -> str | None:
@@ -26,10 +20,9 @@ def mistyped(name: str, known: Iterable[str]) -> str | None:
 
     A name of up to nine letters may differ by one letter, a longer one by two.
     """
-    near = [(edit_distance(name, other), other) for other in known if other != name]
-    allowed = 1 if len(name) <= 9 else 2
-    distance, other = min(near, default=(allowed + 1, ''))
-    return other if distance <= allowed else None
+    others = sorted(other for other in known if other != name)
+    allowed = (1,) if len(name) <= 9 else (1, 2)
+    return next((b for edits in allowed for b in others if within(edits, name, b)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], listed: bool = True) -> str:

@@ -13,7 +13,6 @@ from ..reparam import Reparameterizable
 from ..training.run_model import unwrapped
 from ..weights.names import form_of
 
-_FORMS = {'train': 'training form', 'deploy': 'deploy form', None: 'another structure'}
 _REMEDY = (
     'fuse after the run (tools/switch_to_deploy.py), evaluate in deploy form with '
     'mobileone_mm.DeployEvalHook, or train with deploy=True from the first iteration'
@@ -27,9 +26,6 @@ class AverageCheckHook(Hook):
     The Runner of this package has the hook by default. It checks mmengine's EMAHook and mmdet's
     MeanTeacherHook before everything that touches both models: at the start, after every iteration,
     before a validation, a test and a saved checkpoint.
-
-    Raises:
-        InputError: See :func:`check_averages`.
     """
 
     priority = 'HIGH'  # before any EMAHook, which exchanges the two
@@ -64,10 +60,6 @@ def check_averages(runner: Any) -> None:
     mmengine's EMAHook exchanges parameters with its average by position, and mmdet's MeanTeacherHook
     averages by position. If only one of the two models is fused, weights get into tensors of other
     layers.
-
-    Raises:
-        InputError: A source and its average have different forms, or the average was fused after its
-            hook had stored which tensors to update.
     """
     for name, source, average in _averaged_models(runner):
         updated = getattr(average, 'avg_parameters', None)
@@ -77,7 +69,8 @@ def check_averages(runner: Any) -> None:
             for model in (source, copied)
         )
         if own != other:
-            forms = [_FORMS[form_of(model.state_dict())] for model in (source, copied)]
+            names = {'train': 'training form', 'deploy': 'deploy form', None: 'another structure'}
+            forms = [names[form_of(model.state_dict())] for model in (source, copied)]
             first = next((a or b)[0] for a, b in zip_longest(own, other) if a != b)
             raise InputError(
                 f'{name}: the model is in {forms[0]}, its average in {forms[1]} (the first '

@@ -14,9 +14,6 @@ from ..registry import HOOKS
 from ..training.run_model import has_branches, unwrapped
 from ..training.seeding import seeded
 
-#: CheckpointHook's key of its files; with '_<metric>' if there are several metrics
-_KEY = 'best_ckpt'
-
 
 @HOOKS.register_module()
 class BestDeployHook(Hook):
@@ -24,15 +21,13 @@ class BestDeployHook(Hook):
 
     ``best_accuracy_top1_epoch_9.pth`` gets ``best_accuracy_top1_epoch_9_deploy.pth``, ``.py`` and
     ``.json``; see :func:`~mobileone_mm.convert_to_deploy`. The pair of the previous best is then
-    removed. Only the main process converts, on the CPU. If a conversion fails, the log has an error and
-    the older pair stays. A resumed run writes the pair that a killed run could not write, after its
-    first validation.
+    removed. If a conversion fails, the log has an error and the older pair stays. A resumed run writes
+    the pair that a killed run could not write, after its first validation.
 
     Args:
         tolerance: As in :func:`~mobileone_mm.convert_to_deploy`.
 
     Raises:
-        ValueError: ``tolerance`` is not a number between 0 and 1.
         InputError: No best checkpoint is saved on a local disk, or the model has no unit to fuse.
     """
 
@@ -81,11 +76,10 @@ class BestDeployHook(Hook):
                 prepare_conversion(
                     runner.cfg, checkpoint, pair, (), self.tolerance, 'cpu', backbone_only=False
                 ).write()
-        except (InputError, ProofError, OSError) as error:
-            runner.logger.error(f'No deploy pair of {Path(checkpoint).name}: {one_line(error)}')
-            return
-        except Exception:  # a tool can write the pair later; the training must go on
-            runner.logger.exception(f'No deploy pair of {Path(checkpoint).name}')
+        except Exception as error:  # a tool can write the pair later; the training must go on
+            expected = isinstance(error, (InputError, ProofError, OSError))
+            line = f'No deploy pair of {Path(checkpoint).name}: {one_line(error)}'
+            runner.logger.error(line, exc_info=not expected)
             return
         runner.logger.info(f'The deploy pair of the best checkpoint is written to {pair}.')
         previous = self._pairs.get(key)
@@ -93,7 +87,7 @@ class BestDeployHook(Hook):
         if previous is not None and previous not in self._pairs.values():
             for suffix in ('.pth', '.py', '.json'):
                 with suppress(OSError):
-                    previous.with_suffix(suffix).unlink(missing_ok=True)
+                    previous.with_suffix(suffix).unlink()
 
 
 def _pair_of(checkpoint: str) -> Path:
@@ -102,11 +96,9 @@ def _pair_of(checkpoint: str) -> Path:
 
 
 def _best_checkpoints(runner: Any) -> dict[str, str]:
-    """Return the best checkpoints on the disk by their keys."""
+    """Return the best checkpoints on the disk by CheckpointHook's keys, one for each metric."""
     return {
         key: path
         for key, path in runner.message_hub.runtime_info.items()
-        if (key == _KEY or key.startswith(f'{_KEY}_'))
-        and isinstance(path, str)
-        and Path(path).is_file()
+        if key.startswith('best_ckpt') and isinstance(path, str) and Path(path).is_file()
     }

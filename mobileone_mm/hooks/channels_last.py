@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.utils import apply_to
 from torch import Tensor
 
 from ..registry import HOOKS
@@ -28,17 +29,5 @@ class ChannelsLastHook(Hook):
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:  # noqa: ARG002
         for key in ('state_dict', 'ema_state_dict', 'optimizer'):
-            if key in checkpoint:
-                _make_contiguous(checkpoint[key])
-
-
-def _make_contiguous(content: Any) -> None:
-    """Replace the tensors in nested dicts and lists, which the Runner has built for the file."""
-    if not isinstance(content, (dict, list)):
-        return
-    items = content.items() if isinstance(content, dict) else enumerate(content)
-    for key, value in list(items):
-        if isinstance(value, Tensor):
-            content[key] = value.contiguous()
-        else:
-            _make_contiguous(value)
+            content = checkpoint.get(key, {})  # in place: torch keeps versions in an attribute
+            content.update(apply_to(dict(content), torch.is_tensor, Tensor.contiguous))

@@ -1,7 +1,6 @@
 """A checkpoint hook that always keeps the requested number of checkpoints."""
 
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -31,11 +30,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             )
 
     def after_val_epoch(self, runner: Any, metrics: Any) -> None:
-        """Save the best checkpoint.
-
-        Raises:
-            InputError: ``save_best`` is not a metric of the validation; mmengine raises a KeyError.
-        """
+        """Save the best checkpoint; an unknown metric is an InputError, in mmengine a KeyError."""
         for name in self.key_indicators or () if self.save_best not in (None, 'auto') else ():
             if metrics and name not in metrics:
                 raise InputError(
@@ -61,5 +56,3 @@ class CheckpointHook(MMEngineCheckpointHook):
             path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated))
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
-            elif Path(path).is_dir():  # deepspeed's checkpoints
-                self.file_backend.rmtree(path)

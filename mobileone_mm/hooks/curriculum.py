@@ -37,8 +37,8 @@ class CurriculumHook(Hook):
     - ``strength`` multiplies the magnitudes of mmpretrain's ``AutoAugment`` and ``RandAugment``;
       see :func:`weakened`.
 
-    A switch writes one number in shared memory while no batch is loaded; all worker processes read it
-    at each image. It depends only on the epoch, so a resumed run and all ranks are in the right phase.
+    A switch writes one number in shared memory, which all worker processes read at each image. It
+    depends only on the epoch, so a resumed run and all ranks are in the right phase.
 
     Args:
         phases: Dicts of ``begin`` (first epoch of the phase, counted from 0), ``resolution`` (pixels)
@@ -47,8 +47,6 @@ class CurriculumHook(Hook):
             scaled in proportion, to whole epochs, at least one each. None uses ``begin`` unchanged.
 
     Raises:
-        TypeError, ValueError: The phases are malformed or not sorted, a phase equals the one before, or
-            begins after ``total``.
         InputError: At the start of a run: a phase would have no effect, because it begins after the
             end, the pipeline has nothing that it changes, or a later transform undoes it.
     """
@@ -58,11 +56,6 @@ class CurriculumHook(Hook):
     def __init__(self, phases: Sequence[Mapping[str, Any]], total: int | None = None) -> None:
         self.phases = read_phases(phases)
         self.total = None if total is None else check_integer('total', total, 1)
-        for index, phase in enumerate(self.phases):
-            if self.total is not None and phase.begin >= self.total:
-                raise ValueError(
-                    f'phases.{index}.begin: got {phase.begin}; expected less than total ({total})'
-                )
         self._begins: list[int] = []
         self._index = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._logged: int | None = None
@@ -78,7 +71,7 @@ class CurriculumHook(Hook):
             if begin >= max_epochs:
                 raise InputError(
                     f'{_NAME}: phases.{index}: would begin at epoch {begin + 1} of a run of '
-                    f'{max_epochs}; remove it, or train longer'
+                    f'{max_epochs}; remove it, train longer or correct total'
                 )
             begins.append(begin)
         return begins
@@ -91,8 +84,7 @@ class CurriculumHook(Hook):
             )
         for hook in filter(_replaces_pipelines, runner.hooks):
             raise InputError(
-                f'{_NAME} and {type(hook).__name__} both change the training pipeline; remove one of '
-                'them'
+                f'{_NAME} and {type(hook).__name__} both change the training pipeline; remove one'
             )
         self._begins = self.begins(runner.max_epochs)
         try:
@@ -109,7 +101,7 @@ class CurriculumHook(Hook):
                     f'({kinds}); remove it from the phases'
                 )
         if self.phases[0].resolution is not None:
-            self._check_sizes(runner, runner.train_dataloader.dataset)
+            self._check_sizes(runner.model, runner.train_dataloader.dataset)
         self.before_train_epoch(runner)
 
     def before_train_epoch(self, runner: Any) -> None:
@@ -126,11 +118,10 @@ class CurriculumHook(Hook):
         """Use a phase, counted from 0, for all images that are loaded from now on."""
         self._index.fill_(number)
 
-    def _check_sizes(self, runner: Any, dataset: Any) -> None:
+    def _check_sizes(self, model: Any, dataset: Any) -> None:
         """Load a sample in every phase: a later crop or padding could undo the resolution."""
-        preprocessor = getattr(unwrapped(runner.model), 'data_preprocessor', None)
-        fixed = getattr(preprocessor, 'size', None)
-        if fixed is not None:
+        preprocessor = getattr(unwrapped(model), 'data_preprocessor', None)
+        if (fixed := getattr(preprocessor, 'size', None)) is not None:
             raise InputError(
                 f'{_NAME}: resolution: model.data_preprocessor.size pads to {fixed}; remove it from '
                 'the config'
@@ -159,11 +150,8 @@ class Phase(NamedTuple):
     strength: float | None = None  # factor of the augmentation magnitudes, 0 to 1
 
     def __str__(self) -> str:
-        parts = (
-            (f'{self.resolution} px', self.resolution),
-            (f'strength {self.strength}', self.strength),
-        )
-        return ', '.join(text for text, value in parts if value is not None)
+        texts = {'resolution': f'{self.resolution} px', 'strength': f'strength {self.strength}'}
+        return ', '.join(text for key, text in texts.items() if getattr(self, key) is not None)
 
 
 def read_phases(phases: Sequence[Mapping[str, Any]]) -> tuple[Phase, ...]:
@@ -203,12 +191,11 @@ def _read_phase(where: str, phase: Any) -> Phase:
     return found
 
 
-def _replaces_pipelines(hook: Hook) -> bool:
+def _replaces_pipelines(hook: Any) -> bool:
     """Return whether a hook of mmdet or mmpretrain replaces the pipeline of the dataset."""
-    name = type(hook).__name__
-    recipes = getattr(hook, 'schedule', {}) if name == 'SwitchRecipeHook' else {}
-    replaced = any('train_pipeline' in recipe for recipe in recipes.values())
-    return replaced or name == 'PipelineSwitchHook'
+    recipes = hook.schedule.values() if type(hook).__name__ == 'SwitchRecipeHook' else ()
+    replaced = any('train_pipeline' in recipe for recipe in recipes)
+    return replaced or type(hook).__name__ == 'PipelineSwitchHook'
 
 
 class Phased(BaseTransform):
@@ -228,8 +215,7 @@ class Phased(BaseTransform):
 def install(dataset: Any, phases: Sequence[Phase], index: Tensor) -> dict[str, int]:
     """Replace transforms of a dataset, also of one inside wrappers, by ones that follow ``index``.
 
-    Returns the number of transforms that change with the resolution, and with the strength. An
-    augmentation whose magnitude is not known here is a ValueError.
+    Returns the number of transforms that change with the resolution, and with the strength.
     """
     counts = dict(resolution=0, strength=0)
     for inner in datasets_inside(dataset):
@@ -248,7 +234,7 @@ def weakened(transform: Any, strength: float) -> Any:
 
     The strength multiplies the magnitudes. For Solarize it multiplies the distance of the threshold
     from 256, for Posterize the number of removed bits (rounded). AutoContrast, Equalize and Invert
-    have no magnitude; an unknown augmentation is a ValueError.
+    have no magnitude.
     """
     copied = copy.deepcopy(transform)
     for _, _, part in _places(copied):
@@ -275,17 +261,15 @@ def _resized(transform: Any, resolution: int) -> Any:
 
 def _changed_by(transform: Any) -> str | None:
     """Return the setting of a phase that changes this transform, if any."""
-    kinds = type(transform).__mro__
-    names = {kind.__name__ for kind in kinds}
+    modules = {kind.__name__: kind.__module__ for kind in type(transform).__mro__}
     scale = getattr(transform, 'scale', None)
-    resizes = 'RandomResizedCrop' in names or (
-        'Resize' in names and not getattr(transform, 'keep_ratio', False)
+    resizes = 'RandomResizedCrop' in modules or (
+        'Resize' in modules and not getattr(transform, 'keep_ratio', False)
     )
     if resizes and isinstance(scale, (list, tuple)) and len(set(scale)) == 1:
         return 'resolution'
-    policies = [kind for kind in kinds if kind.__name__ in ('AutoAugment', 'RandAugment')]
-    own = any(kind.__module__.startswith('mmpretrain.') for kind in policies)
-    return 'strength' if own else None
+    policies = [modules.get(name, '') for name in ('AutoAugment', 'RandAugment')]
+    return 'strength' if any(name.startswith('mmpretrain.') for name in policies) else None
 
 
 def _places(node: Any) -> Iterator[tuple[list, int, Any]]:

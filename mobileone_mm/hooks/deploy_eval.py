@@ -44,7 +44,6 @@ class DeployEvalHook(Hook):
             or 0.01 percent). Raise it for half precision (``val_cfg.fp16``).
 
     Raises:
-        ValueError: An argument is not allowed.
         InputError: The model has no unit to fuse or cannot be copied, an average is in another form,
             or the hook runs after EMAHook or CheckpointHook.
         ProofError: The forms differ by more than the tolerances.
@@ -86,9 +85,7 @@ class DeployEvalHook(Hook):
                 'weights are split over processes; remove the hook'
             )
         if not has_branches(runner.model, 'DeployEvalHook'):
-            runner.logger.info(
-                'The model is in deploy form already; validation has nothing to fuse.'
-            )
+            runner.logger.info('The model is in deploy form; validation has nothing to fuse.')
         run = loop.run
 
         def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -167,7 +164,10 @@ class DeployEvalHook(Hook):
         if reference.passes > 1:
             runner.logger.info(f'{line}; the loop gives no metrics to compare.')
             return
-        name, difference, values = reference.metric_difference(metrics)
+        expected = reference.evaluator.evaluate(len(runner.val_dataloader.dataset))
+        pairs = [(name, _number(v), _number(metrics.get(name))) for name, v in expected.items()]
+        differences = [(value_difference(*values), name, values) for name, *values in pairs]
+        difference, name, values = max(differences, default=(0.0, '', []))
         if not difference <= self.metric_tolerance:
             raise ProofError(
                 f"validation in deploy form: '{name}' is {values[1]:g}, in training form "
@@ -215,15 +215,6 @@ class _Reference:
             outputs = outputs[:-1]
         self.evaluator.process(data_samples=outputs, data_batch=batch)
         self.used = True
-
-    def metric_difference(
-        self, metrics: Mapping[str, Any]
-    ) -> tuple[str, float, tuple[float, float]]:
-        """Return name, difference and values (training, deploy) of the metric that differs most."""
-        expected = self.evaluator.evaluate(len(self.loop.dataloader.dataset))
-        pairs = {name: (_number(v), _number(metrics.get(name))) for name, v in expected.items()}
-        found = [(name, value_difference(*pair), pair) for name, pair in pairs.items()]
-        return max(found, key=lambda entry: entry[1], default=('', 0.0, (0.0, 0.0)))
 
 
 def _number(value: Any) -> float:

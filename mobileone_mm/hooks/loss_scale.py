@@ -26,21 +26,19 @@ class LossScaleHook(Hook):
         self.patience = patience
         self._skipped = 0  # successive steps
         self._stepped = False
-        self._handle: Any = None
 
     def before_train(self, runner: Any) -> None:
         if hasattr(runner.optim_wrapper, 'loss_scaler'):
-            optimizer = runner.optim_wrapper.optimizer
-            self._handle = optimizer.register_step_post_hook(self._after_step)
+            runner.optim_wrapper.optimizer.register_step_post_hook(self._after_step)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG002
         overflow = getattr(optimizer, 'found_inf', None)  # fused optimizers skip by themselves
         self._stepped = overflow is None or not bool(overflow)
 
     def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
-        if self._handle is None or not runner.optim_wrapper.should_update():
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        if scaler is None or not runner.optim_wrapper.should_update():
             return
-        scaler = runner.optim_wrapper.loss_scaler
         if not self._stepped:
             self._skipped += 1
             if self._skipped % self.patience == 0:
@@ -64,8 +62,5 @@ class LossScaleHook(Hook):
         self._stepped = False
 
     def after_train(self, runner: Any) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
         if self._skipped:
             runner.logger.warning(f'The loss scaler skipped the last {self._skipped} steps.')

@@ -27,9 +27,6 @@ class PredictionSamplesHook(Hook):
     Args:
         num: Number of images, all from the main process.
         score_thr: Lowest score of a drawn box, from 0 to 1.
-
-    Raises:
-        TypeError, ValueError: An argument is not allowed.
     """
 
     priority = 'LOW'

@@ -39,7 +39,6 @@ class RecalibrateHook(Hook):
         num_batches: Number of augmented training batches to measure on, at least 1.
 
     Raises:
-        TypeError, ValueError: ``num_batches`` is not an integer of at least 1.
         InputError: The model has no re-parameterisable unit.
     """
 
@@ -96,10 +95,9 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Forward | Non
     """Set the BN statistics of all branches to those of the data; keep the function in eval mode.
 
     Scale and shift of each BN compensate its new mean and variance. In training mode, where BN
-    normalises with the batch, the function is then close to that of eval mode. A few hundred images are
-    enough. ``forward`` runs the model on a batch. Returns the number of
-    measured BN layers. Layers without scale and shift, frozen ones (no gradient of the scale) and those
-    with fewer than two values per channel do not change.
+    normalises with the batch, the function is then close to that of eval mode. ``forward`` runs the
+    model on a batch. Returns the number of measured BN layers. Layers without scale and shift, frozen
+    ones and those with fewer than two values per channel do not change.
     """
     norms: list[Any] = [
         branch.norm

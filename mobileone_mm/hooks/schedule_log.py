@@ -12,8 +12,7 @@ class ScheduleLogHook(Hook):
     """Log the weight decay of every iteration beside the learning rate.
 
     mmengine logs only learning rate and momentum. This hook logs ``weight_decay``, the largest of all
-    parameter groups, and ``weight_decay_min``, the smallest, if the two differ. The smallest stays 0 if
-    norms and biases have no decay. Both appear in the text log, JSON log and TensorBoard.
+    parameter groups, and ``weight_decay_min``, the smallest, if the two differ.
     """
 
     priority = 'VERY_LOW'

@@ -19,9 +19,9 @@ from ..training.folders import latest_checkpoint
 from ..weights.reading import read_checkpoint
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-_IMAGE_LOADERS = frozenset(
-    {'LoadImage', 'LoadImageFromFile', 'mmcv.LoadImageFromFile', 'mobileone_mm.LoadImage'}
-)
+_IMAGE_LOADERS = (
+    'LoadImage', 'LoadImageFromFile', 'mmcv.LoadImageFromFile', 'mobileone_mm.LoadImage',
+)  # fmt: skip
 _MASK_LOADERS = ('mmseg.LoadAnnotations', 'mobileone_mm.LoadSegAnnotations')
 
 
@@ -53,11 +53,8 @@ def amp(cfg: Config, flags: Flags) -> None:
         return
     if get_device() == 'cpu':
         raise InputError('--amp: mixed precision needs a GPU, and this run uses none; leave it out')
-    wrapper = cfg.get('optim_wrapper')
-    if not isinstance(wrapper, dict):
-        raise InputError("--amp: the config has no 'optim_wrapper'")
-    wrapper['type'] = 'AmpOptimWrapper'
-    wrapper.setdefault('loss_scale', 'dynamic')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def auto_scale_lr(cfg: Config, flags: Flags) -> None:
@@ -78,15 +75,10 @@ def tensorboard(cfg: Config, flags: Flags) -> None:
     if not flags.tensorboard:
         return
     visualizer = cfg.get('visualizer') or ConfigDict(type='Visualizer', name='visualizer')
-    visualizer['vis_backends'] = _with_types(
-        visualizer.get('vis_backends'), dict(type='TensorboardVisBackend')
-    )
+    _add_types(visualizer, 'vis_backends', 'TensorboardVisBackend')
     cfg.visualizer = visualizer
-    cfg.custom_hooks = _with_types(
-        cfg.get('custom_hooks'),
-        dict(type='mobileone_mm.ScheduleLogHook'),
-        dict(type='mobileone_mm.PredictionSamplesHook'),
-    )
+    hooks = ('ScheduleLogHook', 'PredictionSamplesHook')
+    _add_types(cfg, 'custom_hooks', *(f'mobileone_mm.{name}' for name in hooks))
 
 
 def tta(cfg: Config, flags: Flags) -> None:
@@ -102,9 +94,8 @@ def tta(cfg: Config, flags: Flags) -> None:
 
 
 def workers(cfg: Config, flags: Flags) -> None:  # noqa: ARG001
-    """Set what depends on the machine, and what mmpretrain's own tool sets in its loaders.
+    """Set what mmpretrain's own tool sets in its loaders, and what depends on the machine.
 
-    mmpretrain's configs rely on its tool for ``collate_fn``, pinned memory and persistent workers.
     torch refuses persistent workers without workers, and warns of pinned memory without a GPU.
     """
     host_defaults = cfg.get('default_scope') == 'mmpretrain'
@@ -136,9 +127,7 @@ def load_from(cfg: Config, flags: Flags) -> None:
 def resume(cfg: Config, flags: Flags) -> None:
     """Continue a run: from a file, or from the latest checkpoint of the work dir.
 
-    mmengine finds the latest checkpoint by a small file that holds an absolute path. In a moved
-    folder, or after a kill at the wrong moment, it starts from the beginning. This function then takes
-    the checkpoint with the highest number. A run without a fixed seed continues with its seed.
+    A run without a fixed seed continues with its seed.
     """
     asked, given = '--resume', flags.resume
     if given is None:
@@ -171,15 +160,13 @@ def resume(cfg: Config, flags: Flags) -> None:
 def broken_files(cfg: Config, flags: Flags) -> None:
     """Replace the hosts' loading transforms by ones that continue after a broken file.
 
-    Where the config names :class:`~mobileone_mm.data.loading.LoadImage` or
-    :class:`~mobileone_mm.data.masks.LoadSegAnnotations` itself, its ``on_error`` holds, except with
-    ``stop_at_broken_images``.
+    An ``on_error`` of the config holds, except with ``stop_at_broken_images``.
     """
     head = mapping(cfg.get('model')).get('decode_head')
     head = mapping(head[-1] if isinstance(head, (list, tuple)) and head else head)
     # A bare LoadAnnotations is mmseg's only in mmseg's scope: mmdet has one of that name, too.
     masks = (*_MASK_LOADERS, *(['LoadAnnotations'] if cfg.get('default_scope') == 'mmseg' else ()))
-    for training, step in _steps(cfg, {*_IMAGE_LOADERS, *masks}):
+    for training, step in _steps(cfg, (*_IMAGE_LOADERS, *masks)):
         is_mask = type_name(step) in masks
         on_error = 'skip' if training else 'ignore' if is_mask else 'blank'
         on_error = 'raise' if flags.stop_at_broken_images else step.get('on_error', on_error)
@@ -191,21 +178,13 @@ def broken_files(cfg: Config, flags: Flags) -> None:
 
 
 def stored_outputs(cfg: Config, flags: Flags) -> None:  # noqa: ARG001
-    """Read stored outputs of the teachers instead of running them, if the model names a folder.
-
-    This comes before :func:`faster_transforms`: a stored view names the transforms of the config as
-    the user wrote them.
-    """
+    """Read stored outputs of the teachers, which name the transforms as the user wrote them."""
     if cfg.model.get('outputs'):  # of a distilling classifier
         use_stored_outputs(cfg)
 
 
 def faster_transforms(cfg: Config, flags: Flags) -> None:  # noqa: ARG001
-    """Replace transforms of mmpretrain by faster ones with the same result.
-
-    See :mod:`mobileone_mm.data.augmentations`. mmpretrain's AutoAugment stays: the one here is another
-    one, which respects ``hparams``.
-    """
+    """Replace transforms of mmpretrain by those of :mod:`mobileone_mm.data.augmentations`."""
     scopes = ('', 'mmpretrain.') if cfg.get('default_scope') == 'mmpretrain' else ('mmpretrain.',)
     for _, step in _steps(cfg, [f'{scope}{name}' for scope in scopes for name in FASTER]):
         step['type'] = f'mobileone_mm.{type_name(step).rpartition(".")[2]}'
@@ -234,8 +213,8 @@ def checks(cfg: Config, flags: Flags) -> None:
         cfg.custom_hooks = hooks
 
 
-def _with_types(given: Any, *wanted: dict[str, Any]) -> list[Any]:
-    """Return a list with a dict for each type that it does not have yet."""
-    nodes = list(given or [])
+def _add_types(owner: Any, key: str, *types: str) -> None:
+    """Add a dict to a list for each type that it does not have yet."""
+    nodes = list(owner.get(key) or [])
     names = [type_name(node).rpartition('.')[2] for node in nodes]
-    return nodes + [node for node in wanted if node['type'].rpartition('.')[2] not in names]
+    owner[key] = nodes + [dict(type=t) for t in types if t.rpartition('.')[2] not in names]

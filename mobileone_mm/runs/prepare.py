@@ -99,8 +99,7 @@ class Prepared:
 
     def table(self) -> str:
         """Return the changes as a short table, one line each."""
-        width = max(map(len, self.changes), default=0)
-        lines = [f'  {name:{width}}  {_short(done)}' for name, done in self.changes.items()]
+        lines = [f'  {name:17}  {_short(done)}' for name, done in self.changes.items()]
         title = 'Changes of the config (to switch one off: --cfg-options changes.NAME=False):'
         return '\n'.join([title, *lines])
 
@@ -124,24 +123,18 @@ def prepare(
     cfg = load_config(path, options, purpose.needs)
     _use_scope(cfg.get('default_scope'))
     off = _switched_off(cfg)
-    prepared = Prepared(cfg, written=copy.deepcopy(cfg))
+    left_out: dict[str, list[str] | None] = {name: None for name in purpose.changes if name in off}
+    prepared = Prepared(cfg, copy.deepcopy(cfg), left_out)
     given = Flags(config=path, **flags)
-    before = flatten(cfg.to_dict())
     for name, change in CHANGES.items():
-        if name not in purpose.changes:
-            continue
-        if name in off:
-            prepared.changes[name] = None
-            continue
-        change(cfg, given)
-        after = flatten(cfg.to_dict())
-        if done := _differences(before, after):
-            prepared.changes[name] = done
-        before = after
+        if name in purpose.changes and name not in off:
+            before = flatten(cfg.to_dict())
+            change(cfg, given)
+            if done := _differences(before, flatten(cfg.to_dict())):
+                prepared.changes[name] = done
     if off or prepared.changes:
-        cfg.changes = dict.fromkeys(off, False) | {
-            k: v or False for k, v in prepared.changes.items()
-        }
+        made = {name: done for name, done in prepared.changes.items() if done}
+        cfg.changes = {**dict.fromkeys(off, False), **made}
     if purpose.evaluator is not None:
         check_parts(cfg, purpose.evaluator)
         source = str(cfg.get('load_from') or '')

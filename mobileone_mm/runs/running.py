@@ -3,16 +3,16 @@
 import copy
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from mmengine.dist import barrier
+import torch
+from mmengine.dist import barrier, is_distributed
 from mmengine.registry import RUNNERS
 
 from ..config.explain import config_faults
 from ..data.loading import reported_files
 from ..files import use_atomic_files
 from ..training.folders import nothing_left_behind
-from ..training.launch import leave_group
 from ..training.runner import Runner
 from ..weights.mmengine_loader import use_safe_loader
 from .prepare import Prepared
@@ -20,11 +20,7 @@ from .prepare import Prepared
 
 @contextmanager
 def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
-    """Build the Runner of a config, and clean up after it.
-
-    Until the first loop starts, an error of a constructor becomes an InputError of one line with its
-    path in the config; from then on only an error of a part that is in the config does.
-    """
+    """Build the Runner of a config with its errors in one line each, and clean up after it."""
     cfg = prepared.cfg
     cfg.launcher = launcher
     os.environ.setdefault('LOCAL_RANK', '0')
@@ -43,22 +39,20 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
             finally:
                 runner.visualizer.close()  # TensorBoard and the like write what is left
             if count := reported_files(reset=True):
-                runner.logger.warning(
-                    f'{count} files could not be read; the log names each of them.'
-                )
+                runner.logger.warning(f'{count} files could not be read; the log names each.')
             barrier()  # a process that ends early closes the connections of those that still write
     finally:
-        leave_group()
+        if is_distributed():  # torch warns of a process group that stays open
+            with suppress(RuntimeError):
+                torch.distributed.destroy_process_group()
 
 
 def _build(prepared: Prepared) -> Runner:
     """Build the Runner; the config that it writes starts a new run, from the weights that it names."""
     cfg, written = copy.deepcopy(prepared.cfg), prepared.written
+    source, whole = cfg.get('load_from'), bool(cfg.get('resume'))
     cfg.load_from = None if written.get('resume') else written.get('load_from')
     cfg.resume = False
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner._load_from, runner._resume = (
-        prepared.cfg.get('load_from'),
-        bool(prepared.cfg.get('resume')),
-    )
+    runner._load_from, runner._resume = source, whole
     return runner

@@ -8,24 +8,12 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..models.block import SubsampledConv2d
 
-KEY = 'channels_last'
-
-
-def is_enabled(setting: Any) -> bool:
-    """Return whether a config enables the format by its value of ``channels_last``, if any."""
-    if setting is not None and not isinstance(setting, bool):
-        raise InputError(f'{KEY}: got {setting!r}; expected True or False')
-    return bool(setting)
-
 
 def use_channels_last(model: nn.Module, device: str) -> None:
     """Convert the weights of a model now, and the inputs of its backbones at each call.
 
-    Shapes, values and names stay the same. Copies of the model have the same format.
-
-    Raises:
-        InputError: The model has no backbone with 2-D convolutions, or one whose gradient torch
-            computes incorrectly on this device.
+    Shapes, values and names stay the same. Copies of the model have the same format. An InputError
+    names a model without 2-D convolutions, or with one whose gradient torch computes incorrectly.
     """
     backbones = [
         module
@@ -35,13 +23,13 @@ def use_channels_last(model: nn.Module, device: str) -> None:
     ]
     if not backbones:
         raise InputError(
-            f'{KEY}: {type(model).__name__} has no backbone with 2-D convolutions; remove the setting'
+            f'channels_last: {type(model).__name__} has no backbone with 2-D convolutions; remove it'
         )
     if device == 'cpu':
         _check_strided(model)
     for backbone in backbones:
         if not _converts(backbone):
-            backbone.register_forward_pre_hook(_to_channels_last)
+            backbone.register_forward_pre_hook(_convert_inputs)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -51,17 +39,16 @@ def restore_format(model: nn.Module) -> None:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _to_channels_last(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _convert_inputs(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    images = [isinstance(value, Tensor) and value.dim() == 4 for value in args]
     return tuple(
-        value.to(memory_format=torch.channels_last)
-        if isinstance(value, Tensor) and value.dim() == 4
-        else value
-        for value in args
+        value.to(memory_format=torch.channels_last) if image else value
+        for value, image in zip(args, images, strict=True)
     )
 
 
 def _converts(module: nn.Module) -> bool:
-    return _to_channels_last in module._forward_pre_hooks.values()
+    return _convert_inputs in module._forward_pre_hooks.values()
 
 
 def _check_strided(model: nn.Module) -> None:
@@ -76,7 +63,7 @@ def _check_strided(model: nn.Module) -> None:
             and part.in_channels in (3, 4)
         ):
             raise InputError(
-                f"{KEY}: '{name}' is a strided 1x1 convolution of {part.in_channels} channels, whose "
-                'gradient torch computes incorrectly in this format on a CPU; remove the setting, or '
-                'use mobileone_mm.MobileOne'
+                f"channels_last: '{name}' is a strided 1x1 convolution of {part.in_channels} channels, "
+                'whose gradient torch computes incorrectly in this format on a CPU; remove the '
+                'setting, or use mobileone_mm.MobileOne'
             )

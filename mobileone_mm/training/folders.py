@@ -5,7 +5,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 
 from ..errors import InputError
 from ..faults import user_fault
+from ..files import make_folder, reason_of
 from .launch import is_main_process
 from .runner import Runner
 
@@ -20,30 +21,20 @@ _STEP = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
 
 
 def check_writable(folder: str | Path, name: str) -> None:
-    """Check that a folder can be made and written, without a trace of the attempt.
-
-    An InputError begins with ``name``, the argument that gives the folder, and says why not.
-    """
+    """Check that a folder, the value of the argument ``name``, can be written; leave no trace."""
     folder = Path(folder).expanduser()
     if not is_main_process():
         return
-    missing: list[Path] = []
     try:
-        missing = _missing_folders(folder)  # looks at the disk, which can fail, too
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder) as file:
-            # An empty file needs no space, and would not show that the disk is full.
-            file.write(b'\0' * 4096)
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError as error:
-        raise InputError(f"{name}: '{folder}' is a file; give a folder") from error
+        with ExitStack() as undo:
+            make_folder(folder, undo)
+            with tempfile.NamedTemporaryFile(dir=folder) as file:
+                # An empty file needs no space, and would not show that the disk is full.
+                file.write(b'\0' * 4096)
+                file.flush()
+                os.fsync(file.fileno())
     except OSError as error:
-        raise InputError(
-            f"{name}: the folder '{folder}' cannot be written: {error.strerror}; choose another"
-        ) from error
-    finally:
-        _remove_empty(missing)
+        raise InputError(f"{name}: cannot write '{folder}': {reason_of(error)}") from error
 
 
 class Progress(Hook):
@@ -78,17 +69,16 @@ def nothing_left_behind(folder: str | Path) -> Iterator[Progress]:
     mmengine's Runner starts a log before it builds the model and reads the checkpoint. Other files of
     the work dir stay: another run may write them now. The yielded hook must be registered.
     """
-    missing = _missing_folders(Path(folder).expanduser())
-    known = len(Runner.log_dirs)
-    progress = Progress()
-    try:
-        yield progress
-    except Exception as error:
-        if user_fault(error) is not None and not progress.done and is_main_process():
-            for log_dir in Runner.log_dirs[known:]:
-                shutil.rmtree(log_dir, ignore_errors=True)
-            _remove_empty(missing)
-        raise
+    progress, known = Progress(), len(Runner.log_dirs)
+    with ExitStack() as undo:  # removes new folders that are empty at the end
+        make_folder(Path(folder).expanduser(), undo)
+        try:
+            yield progress
+        except Exception as error:
+            if user_fault(error) is not None and not progress.done and is_main_process():
+                for log_dir in Runner.log_dirs[known:]:
+                    shutil.rmtree(log_dir, ignore_errors=True)
+            raise
 
 
 def latest_checkpoint(work_dir: str | Path) -> str | None:
@@ -100,20 +90,6 @@ def latest_checkpoint(work_dir: str | Path) -> str | None:
     for candidate in (folder / Path(noted).name, Path(noted)):
         if noted and candidate.is_file():
             return str(candidate)
-    numbered = [
-        (int(found[1]), str(file))
-        for file in folder.glob('*_*.pth')
-        if (found := _STEP.match(file.name))
-    ]
+    files = folder.glob('*_*.pth')
+    numbered = [(int(found[1]), str(f)) for f in files if (found := _STEP.match(f.name))]
     return max(numbered, default=(0, None))[1]
-
-
-def _missing_folders(folder: Path) -> list[Path]:
-    """Return a folder and its parents that do not exist, innermost first."""
-    return [path for path in (folder, *folder.parents) if not path.exists()]
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    with suppress(OSError):
-        for folder in folders:
-            folder.rmdir()

@@ -1,10 +1,8 @@
 """Check the processes and devices that the user asks for against those of the machine."""
 
 import os
-from contextlib import suppress
 
 import torch
-import torch.distributed as dist
 from mmengine.device import utils
 
 from ..errors import InputError
@@ -30,10 +28,7 @@ LAUNCHERS = ('none', *_LAUNCHERS)
 
 
 def check_launcher(launcher: str) -> None:
-    """Check that the launcher of the command line started the processes.
-
-    An InputError names missing or malformed environment variables, or processes without a launcher.
-    """
+    """Check that the launcher of the command line started the processes."""
     if launcher == 'none':
         started = os.environ.get('WORLD_SIZE', '1')
         if 'TORCHELASTIC_RUN_ID' in os.environ and started != '1':
@@ -71,7 +66,7 @@ def select_device(device: str | None) -> str:
     """Make mmengine use ``cpu``, ``cuda`` or ``cuda:N`` in this process, and name it.
 
     None stands for the accelerator that mmengine found at its import, else the CPU. A call is
-    independent of earlier ones. An InputError says that the machine does not have the device.
+    independent of earlier ones.
     """
     asked = device or _MACHINE_DEVICE
     try:
@@ -106,10 +101,3 @@ def is_main_process() -> bool:
     """Return whether this is the first process of all, by the environment of any launcher."""
     ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
     return next((rank for rank in ranks if rank is not None), '0') == '0'
-
-
-def leave_group() -> None:
-    """Leave the process group, if there is one; torch warns of a group that stays open."""
-    if dist.is_available() and dist.is_initialized():
-        with suppress(RuntimeError):
-            dist.destroy_process_group()

@@ -6,14 +6,11 @@ from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
-from torch.nn import GroupNorm, LayerNorm
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ..config.tree import class_of
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-_NORMS = (_BatchNorm, _InstanceNorm, GroupNorm, LayerNorm)
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # as in mmengine
 
 
 def with_defaults(optimizer: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,8 +29,8 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
     matches (mmengine issue 846). With ``custom_keys=dict(head=dict(lr_mult=10))`` and
     ``norm_decay_mult=0``, the norms and biases of the head get full decay without a message. Here
     ``norm_decay_mult``, ``bias_decay_mult``, ``dwconv_decay_mult`` and ``flat_decay_mult`` apply to
-    them as well, unless the entry has its own ``decay_mult``. The arguments are mmengine's. A learning
-    rate or weight decay that the config does not give is that of the optimizer.
+    them as well, unless the entry has its own ``decay_mult``. A learning rate or weight decay that the
+    config does not give is that of the optimizer.
     """
 
     def _validate_cfg(self) -> None:
@@ -42,11 +39,7 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super()._validate_cfg()
 
     def add_params(
-        self,
-        params: list[dict],
-        module: nn.Module,
-        prefix: str = '',
-        is_dcn_module: int | float | None = None,
+        self, params: list[dict], module: nn.Module, prefix: str = '', is_dcn_module: Any = None
     ) -> None:
         """Add a group for each parameter of the module and of its children."""
         own = {id(value): name for name, value in module.named_parameters(recurse=False)}
@@ -59,13 +52,11 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
             custom = any(key in f'{prefix}.{name}' for key in given.get('custom_keys', {}))
             if name is None or 'decay_mult' in group or not custom:
                 continue
+            depthwise = isinstance(module, nn.Conv2d) and module.in_channels == module.groups
             rules = (  # the first one that applies counts, in mmengine's order
-                ('norm_decay_mult', isinstance(module, _NORMS)),
+                ('norm_decay_mult', isinstance(module, NORMS)),
                 ('bias_decay_mult', name == 'bias'),
-                (
-                    'dwconv_decay_mult',
-                    isinstance(module, nn.Conv2d) and module.in_channels == module.groups,
-                ),
+                ('dwconv_decay_mult', depthwise),
                 ('flat_decay_mult', parameter.ndim == 1),
             )
             for key, holds in rules:

@@ -1,7 +1,7 @@
 """The plan of a run: sizes, schedules, phases, and a few measured steps."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -10,17 +10,15 @@ import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import EMAHook, Hook, ParamSchedulerHook
 from mmengine.runner import EpochBasedTrainLoop
-from torch import nn
 
 from ..benchmark.macs import count_macs
 from ..benchmark.train_step import StepCost, measure_train_step
 from ..errors import InputError
 from ..reparam import reparameterize_model
+from .param_groups import NORMS
 from .run_model import unwrapped
 
 _CURVE = 400  # points of the drawing
-_INITIAL = 'initial_'
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 @dataclass
@@ -76,10 +74,7 @@ class Plan:
 
 
 def make_plan(runner: Any, curriculum: Any = None) -> Plan:
-    """Make the plan of a Runner that is about to train; it can train no more.
-
-    ``curriculum`` is its CurriculumHook, if it has one.
-    """
+    """Make the plan of a Runner, which can train no more, with its CurriculumHook, if any."""
     model, loader = unwrapped(runner.model), runner.train_dataloader
     groups = parameter_groups(runner)
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
@@ -98,15 +93,15 @@ def make_plan(runner: Any, curriculum: Any = None) -> Plan:
     curve = follow(runner, groups, length, steps)
     chosen.add(max(curve, key=lambda point: point.lr[0]).iteration)  # the end of a warm-up
     device = next(model.parameters()).device
+    name = f'{device.type}, {torch.get_num_threads()} threads'
+    if device.type == 'cuda':
+        name = torch.cuda.get_device_name(device)
+    size = loader.batch_size or loader.batch_sampler.batch_size
     return Plan(
         parameters=sum(p.numel() for p in model.parameters()),
         parameters_deploy=sum(p.numel() for p in deployed.parameters()),
         samples=len(loader.dataset),
-        batch=(
-            get_world_size(),
-            loader.batch_size or loader.batch_sampler.batch_size,
-            runner.optim_wrapper._accumulative_counts,
-        ),
+        batch=(get_world_size(), size, runner.optim_wrapper._accumulative_counts),
         length=length,
         iterations=runner.max_iters,
         epochs=runner.max_epochs if by_epoch else None,
@@ -115,24 +110,20 @@ def make_plan(runner: Any, curriculum: Any = None) -> Plan:
         curve=curve,
         phases=phases,
         measures=measures,
-        device=(
-            torch.cuda.get_device_name(device)
-            if device.type == 'cuda'
-            else f'{device.type}, {torch.get_num_threads()} threads'
-        ),
+        device=name,
     )
 
 
 def _measures(runner: Any, curriculum: Any, firsts: list[int], deployed: Any) -> Iterator[Measure]:
-    averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    averages = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
     updates = [partial(average.after_train_iter, runner) for average in averages]
     alone = copy.deepcopy(unwrapped(runner.model)).eval()
     for number, first in enumerate(firsts):
         end = [*firsts, runner.max_iters][number + 1]
         if curriculum:
             curriculum.use_phase(number)
-        batches = runner.train_dataloader
-        cost = measure_train_step(runner.model, runner.optim_wrapper, batches, updates)
+        parts = runner.model, runner.optim_wrapper, runner.train_dataloader
+        cost = measure_train_step(*parts, updates)
         yield Measure(cost, end - first, *(_macs(model, cost.size) for model in (alone, deployed)))
 
 
@@ -153,12 +144,12 @@ def parameter_groups(runner: Any) -> list[Group]:
     for module in unwrapped(runner.model).modules():
         for name, parameter in module.named_parameters(recurse=False):
             kind = 'biases' if name == 'bias' else 'weights'
-            kinds[id(parameter)] = 'norms' if isinstance(module, _NORMS) else kind
+            kinds[id(parameter)] = 'norms' if isinstance(module, NORMS) else kind
     groups: dict[str, Group] = {}
     for raw in optimizer.param_groups:
         settings = {key: value for key, value in raw.items() if key != 'params'}
-        for key in [key for key in settings if key.startswith(_INITIAL)]:  # set by the schedulers
-            settings[key.removeprefix(_INITIAL)] = settings.pop(key)
+        for key in [key for key in settings if key.startswith('initial_')]:  # set by the schedulers
+            settings[key.removeprefix('initial_')] = settings.pop(key)
         group = groups.setdefault(str(sorted(settings.items())), Group(settings))
         for parameter in raw['params']:
             kind = kinds.get(id(parameter), 'weights')
@@ -167,12 +158,11 @@ def parameter_groups(runner: Any) -> list[Group]:
     return list(groups.values())
 
 
-def follow(runner: Any, groups: list[Group], length: int, iterations: Iterable[int]) -> list[Point]:
+def follow(runner: Any, groups: list[Group], length: int, iterations: set[int]) -> list[Point]:
     """Step mmengine's schedulers through every iteration and every epoch of ``length`` iterations.
 
-    Returns the settings at some iterations, counted from 0. A schedule that depends on the validation
-    (ReduceOnPlateau) stays at its start. The optimizer can train no more: a step over a thousand groups
-    is slow, so it gets those of :func:`parameter_groups`, without parameters.
+    Returns the settings at some iterations. A schedule that depends on the validation (ReduceOnPlateau)
+    stays at its start. The optimizer gets the merged groups, because a step over a thousand is slow.
     """
     settings: list[dict] = [dict(group.settings, params=[]) for group in groups]
     runner.optim_wrapper.optimizer.param_groups = settings
@@ -180,7 +170,7 @@ def follow(runner: Any, groups: list[Group], length: int, iterations: Iterable[i
         runner.param_schedulers = runner.build_param_scheduler(copy.deepcopy(config))
     hook = next((h for h in runner.hooks if isinstance(h, ParamSchedulerHook)), Hook())
     points, done = [], 0
-    for iteration in sorted(set(iterations)):
+    for iteration in sorted(iterations):
         for step in range(done, iteration):
             hook.after_train_iter(runner, step)
             if (step + 1) % length == 0:
@@ -193,10 +183,7 @@ def follow(runner: Any, groups: list[Group], length: int, iterations: Iterable[i
 
 
 def ema_momentum(runner: Any, iteration: int) -> float | None:
-    """Ask the average of a run for the share of the new weights after an iteration.
-
-    None stands for a run without EMA, and for the iterations before it starts.
-    """
+    """Ask the average of a run, if it has started, for the share of the new weights."""
     hook = next((hook for hook in runner.hooks if isinstance(hook, EMAHook)), None)
     if hook is None:
         return None
@@ -207,7 +194,7 @@ def ema_momentum(runner: Any, iteration: int) -> float | None:
         return None
     average: Any = hook.ema_model
     before = average.steps.clone()
-    old, new = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    old, new = torch.tensor([0.0, 1.0], dtype=torch.float64)
     average.steps.fill_(max(1, iteration - max(0, first)))
     average.avg_func(old, new, int(average.steps))
     average.steps.copy_(before)

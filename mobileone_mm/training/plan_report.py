@@ -6,7 +6,7 @@ from typing import Any
 
 from ..benchmark.tables import text_table
 from ..files import atomic_write
-from .plan import Group, Plan, Point
+from .plan import Plan, Point
 
 # The table has no room for more groups; the largest ones are shown.
 _MOST_GROUPS = 4
@@ -14,8 +14,7 @@ _MOST_GROUPS = 4
 
 def report(plan: Plan, title: str) -> str:
     """Format the plan as text with a title."""
-    parts = [title, _facts(plan), _groups(plan), _points(plan), _measures(plan)]
-    return '\n\n'.join(parts)
+    return '\n\n'.join([title, _facts(plan), _groups(plan), _points(plan), _measures(plan)])
 
 
 def draw(plan: Plan, path: str | Path, title: str) -> None:
@@ -76,25 +75,21 @@ def _facts(plan: Plan) -> str:
     run += f'{plan.iterations:,} iterations'
     if accumulated > 1:
         run += f', {-(-plan.iterations // accumulated):,} steps of the optimizer'
-    rows = [
-        ('model', f'{plan.parameters:,} parameters, {plan.parameters_deploy:,} in deploy form'),
-        ('data', f'{plan.samples:,} images'),
-        (
-            'batch',
-            f'{processes * size * accumulated} images a step: batch_size {size}, processes '
-            f'{processes}, accumulative_counts {accumulated}',
-        ),
-        ('run', run),
-    ]
-    return text_table(rows)
+    batch = (
+        f'{processes * size * accumulated} images a step: batch_size {size}, processes {processes}, '
+        f'accumulative_counts {accumulated}'
+    )
+    model = f'{plan.parameters:,} parameters, {plan.parameters_deploy:,} in deploy form'
+    data = f'{plan.samples:,} images'
+    return text_table([('model', model), ('data', data), ('batch', batch), ('run', run)])
 
 
 def _groups(plan: Plan) -> str:
     rows = [['group', 'parameters', 'lr', 'weight decay', 'tensors']]
     for index, group in enumerate(plan.groups, 1):
         rate, decay = group.settings['lr'], group.settings.get('weight_decay', 0)
-        numbers = f'{group.parameters:,}', f'{rate:.4g}', f'{decay:.4g}'
-        rows.append([str(index), *numbers, _kinds(group)])
+        kinds = ', '.join(f'{kind} {number:,}' for kind, number in group.kinds.items())
+        rows.append([str(index), f'{group.parameters:,}', f'{rate:.4g}', f'{decay:.4g}', kinds])
     text = text_table(rows)
     of_norms = [group.settings for group in plan.groups if 'norms' in group.kinds]
     if len({settings.get('weight_decay', 0) > 0 for settings in of_norms}) > 1:
@@ -106,10 +101,10 @@ def _groups(plan: Plan) -> str:
 
 
 def _points(plan: Plan) -> str:
-    columns = {'iteration': [f'{point.iteration + 1:,}' for point in plan.points]}
+    columns = {}
     if plan.epochs:
-        epochs = [str(point.iteration // plan.length + 1) for point in plan.points]
-        columns = {'epoch': epochs, **columns}
+        columns['epoch'] = [str(point.iteration // plan.length + 1) for point in plan.points]
+    columns['iteration'] = [f'{point.iteration + 1:,}' for point in plan.points]
     for name, values in _series(plan, plan.points).items():
         columns[name] = ['off' if value is None else f'{value:.4g}' for value in values]
     return text_table([list(columns), *zip(*columns.values(), strict=True)])
@@ -119,27 +114,19 @@ def _measures(plan: Plan) -> str:
     rows = [['size', 'iterations', 'MMACs', 'deploy', 's/iteration', 'loading', 'memory', 'time']]
     total = 0.0
     for measure in plan.measures:
-        cost = measure.cost
-        total += cost.seconds * measure.iterations
+        cost, seconds = measure.cost, measure.cost.seconds * measure.iterations
+        total += seconds
         counts = (measure.macs, measure.macs_deploy)
-        row = [
-            f'{cost.size[1]} x {cost.size[0]}',
-            f'{measure.iterations:,}',
+        rows.append([
+            f'{cost.size[1]} x {cost.size[0]}', f'{measure.iterations:,}',
             *('?' if macs is None else f'{macs / 1e6:,.0f}' for macs in counts),
-            f'{cost.seconds:.3g}',
-            f'{cost.waited / cost.seconds:.0%}',
-            '?' if cost.memory is None else f'{cost.memory / 2**30:.2f} GB',
-            _duration(cost.seconds * measure.iterations),
-        ]
-        rows.append(row)
+            f'{cost.seconds:.3g}', f'{cost.waited / cost.seconds:.0%}',
+            '?' if cost.memory is None else f'{cost.memory / 2**30:.2f} GB', _duration(seconds),
+        ])  # fmt: skip
     return (
         f'{text_table(rows)}\n'
         f'About {_duration(total)} on {plan.device}, from a few measured steps, without validation.'
     )
-
-
-def _kinds(group: Group) -> str:
-    return ', '.join(f'{kind} {number:,}' for kind, number in group.kinds.items())
 
 
 def _duration(seconds: float) -> str:

@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
-from mmengine.optim import _ParamScheduler
 from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
@@ -20,13 +19,10 @@ from torch.utils.data import DataLoader
 from ..config.tree import mapping
 from ..errors import InputError, one_line
 from ..files import atomic_text
-from . import channels_last
+from .channels_last import restore_format, use_channels_last
 from .param_groups import with_defaults
 from .run_model import unwrapped
 from .seeding import SeededSampler, seed_samples
-
-# Attributes of a scheduler that say how far it is, not what it does.
-_PROGRESS = ('last_step', 'base_values', 'verbose')
 
 
 class Runner(MMEngineRunner):
@@ -36,15 +32,12 @@ class Runner(MMEngineRunner):
       ``torch.cuda.set_device`` for every backend and passes GPU ids to DDP. Here the process group
       uses gloo, and BN replaces SyncBN, which needs GPUs.
     - A resumed run equals the uninterrupted run: see :mod:`mobileone_mm.training.seeding`.
-    - Config and checkpoints are written completely or not at all; an old checkpoint is removed only
-      after the new one is written.
     - :meth:`write_config` writes the copy of the config, not the constructor: a run that is refused
       must not overwrite the config of an earlier run, nor a test the config of the training.
     - A model and its EMA in different forms are an error, as is a dataloader without a batch.
     - ``compile`` compiles the backbone. mmengine compiles the whole training step; torch cannot trace
       its optimizer (the parameter groups are mmengine's ConfigDicts), and would compile it again for
       every learning rate.
-    - ``channels_last=True``: see :mod:`mobileone_mm.training.channels_last`.
     """
 
     #: Log folders of all Runners of this process, including those whose constructor failed.
@@ -53,7 +46,7 @@ class Runner(MMEngineRunner):
     def setup_env(self, env_cfg: dict) -> None:
         """Join the process group of torchrun through gloo if there is no GPU; then as mmengine."""
         if self.distributed and not dist.is_initialized() and get_device() == 'cpu':
-            seconds = dict(env_cfg.get('dist_cfg', {})).get('timeout')
+            seconds = mapping(env_cfg.get('dist_cfg')).get('timeout')
             os.environ.setdefault('LOCAL_RANK', os.environ['RANK'])
             limit = None if seconds is None else timedelta(seconds=seconds)
             dist.init_process_group('gloo', timeout=limit)
@@ -65,8 +58,8 @@ class Runner(MMEngineRunner):
 
         channels_last comes first: DDP gives its gradient buckets the memory format of the weights.
         """
-        if self._channels_last:
-            channels_last.use_channels_last(model, get_device())
+        if self.cfg.get('channels_last'):
+            use_channels_last(model, get_device())
             self.logger.info('channels_last: weights and the inputs of the backbone are converted.')
         if not self.distributed or get_device() != 'cpu':
             return super().wrap_model(model_wrapper_cfg, model)
@@ -82,24 +75,17 @@ class Runner(MMEngineRunner):
         wrapper.update(model_wrapper_cfg or {}, device_ids=None)
         return super().wrap_model(wrapper, model)
 
-    @property
-    def _channels_last(self) -> bool:
-        return channels_last.is_enabled(self.cfg.get(channels_last.KEY))
-
     def _init_model_weights(self) -> None:
         # torch fills a weight with random numbers in the order of its memory.
         self.model.to(memory_format=torch.contiguous_format)
         super()._init_model_weights()
-        channels_last.restore_format(self.model)
+        restore_format(self.model)
 
     @staticmethod
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """Build a dataloader whose augmentation depends only on the seed and the position in the run.
-
-        A dataloader without a batch is an InputError; mmengine would train nothing and report success.
-        """
+        """Build a dataloader; its augmentation depends only on the seed and the position in the run."""
         if not isinstance(dataloader, dict):
             return MMEngineRunner.build_dataloader(dataloader, seed, diff_rank_seed)
         cfg = dict(dataloader)
@@ -107,7 +93,7 @@ class Runner(MMEngineRunner):
             cfg['sampler'] = dict(type=SeededSampler, sampler=cfg['sampler'], sample_seed=seed)
         loader = MMEngineRunner.build_dataloader(cfg, seed, diff_rank_seed)
         seed_samples(loader)
-        if len(loader) == 0:
+        if len(loader) == 0:  # mmengine would train nothing and report success
             raise InputError(
                 f'the dataloader has {len(loader.dataset)} images per epoch (repeats included), '  # type: ignore[arg-type]
                 f'fewer than one batch of {loader.batch_size or "this size"} per process; lower '
@@ -116,10 +102,7 @@ class Runner(MMEngineRunner):
         return loader
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        """Build the optimizer; a missing learning rate or weight decay is that of its class.
-
-        mmengine's constructors multiply the numbers of the config, and fail if one is not given.
-        """
+        """Build the optimizer; a missing learning rate or weight decay is that of its class."""
         optimizer = mapping(mapping(optim_wrapper).get('optimizer'))
         if optimizer:
             optim_wrapper = {**optim_wrapper, 'optimizer': with_defaults(optimizer)}
@@ -133,8 +116,7 @@ class Runner(MMEngineRunner):
         """Resume from a checkpoint; correct the iteration if an epoch has another length now.
 
         mmengine starts at the beginning of an epoch, with the iteration of the checkpoint. With another
-        batch size that is the iteration of another epoch, and the ETA can become negative. A warning
-        says that the run has already reached its end.
+        batch size that is the iteration of another epoch, and the ETA can become negative.
         """
         super().resume(*args, **kwargs)
         loop, done, unit = self.train_loop, self.iter, 'iter'
@@ -169,7 +151,7 @@ class Runner(MMEngineRunner):
             if hooks.setdefault(name, dict(type=kind)) is None:
                 del hooks[name]  # None switches a default hook off, as in mmengine
         super().register_default_hooks(hooks)
-        if self._channels_last:
+        if self.cfg.get('channels_last'):
             self.register_hook(dict(type='mobileone_mm.ChannelsLastHook'))
 
     def _maybe_compile(self, target: str) -> None:
@@ -199,12 +181,15 @@ def checked_resume(runner: MMEngineRunner) -> Iterator[None]:
     mmengine replaces the schedules of the config by those of the checkpoint and does not say so. A
     run that is resumed in order to train longer then stays at the rate where the old one ended.
     """
+    if not runner._resume:
+        yield
+        return
     planned = _schedules(runner)
     try:
         yield
+    except (InputError, OSError):
+        raise
     except Exception as error:  # torch and mmengine raise many kinds for the state of another run
-        if isinstance(error, (InputError, OSError)) or not runner._resume:
-            raise
         raise InputError(
             f"--resume: the state in '{runner._load_from}' does not fit this run "
             f'({type(error).__name__}: {one_line(error)[:200]}); resume with the config that the run '
@@ -223,19 +208,19 @@ def checked_resume(runner: MMEngineRunner) -> Iterator[None]:
 
 
 def _schedules(runner: MMEngineRunner) -> list[tuple[str, dict[str, Any]]]:
-    """Return class and settings of each parameter scheduler, in order; none before they are built."""
+    """Return class and settings of each parameter scheduler, in order."""
     found: Any = runner.param_schedulers
+    groups = found.values() if isinstance(found, dict) else [found or []]
+    progress = ('last_step', 'base_values', 'verbose')  # how far it is, not what it does
     return [
         (
             type(scheduler).__name__,
             {
                 key: value
                 for key, value in vars(scheduler).items()
-                if isinstance(value, (int, float, list)) and key[0] != '_' and key not in _PROGRESS
+                if isinstance(value, (int, float, list)) and key[0] != '_' and key not in progress
             },
         )
-        for group in (found.values() if isinstance(found, dict) else [found])
-        if isinstance(group, list)
+        for group in groups
         for scheduler in group
-        if isinstance(scheduler, _ParamScheduler)
     ]

@@ -2,9 +2,8 @@
 
 mmengine stores no random state in its checkpoints and seeds its data-loader workers once, when they
 start: after a resume the augmentation differs from the uninterrupted run, and without persistent
-workers every epoch repeats the augmentation of the first one. Here nothing is stored either: the
-generators of each sample and each iteration are seeded from (seed, rank, epoch, position), which a
-resumed run knows.
+workers every epoch repeats the augmentation of the first one. Here the generators of each sample and
+each iteration are seeded from (seed, rank, epoch, position), which a resumed run knows.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,21 +58,14 @@ class SeededIndex(int):
 
     seed: int
 
-    def __new__(cls, index: int, seed: int) -> SeededIndex:
+    def __new__(cls, index: int, seed: int = 0) -> SeededIndex:  # pickle gives the index alone
         self = super().__new__(cls, index)
         self.seed = seed
         return self
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (int(self), self.seed)
-
 
 class SeededSampler(Sampler):
-    """Add a seed to every index of another sampler.
-
-    ``sampler`` is its config, built with ``dataset`` and ``seed``, which gives the order. The seeds
-    of the augmentation are derived from ``sample_seed``.
-    """
+    """Add a seed of the augmentation to every index of another sampler, which is a config."""
 
     def __init__(self, sampler: dict, dataset: Sized, seed: int | None, sample_seed: int) -> None:
         self.sampler = DATA_SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=seed))
@@ -104,41 +97,37 @@ class SeededSampler(Sampler):
         self._start = num_samples
 
 
-class SeededItems:
-    """Load a batch of samples, each with the seed that its index carries.
+def load_samples(dataset: Any, indices: Sequence[int]) -> list[Any]:
+    """Load a batch of samples, each with the seed that its index carries."""
+    return [_load(dataset, index) for index in indices]
+
+
+def _load(dataset: Any, index: int) -> Any:
+    seed = getattr(index, 'seed', None)
+    try:
+        with nullcontext() if seed is None else seeded(seed):
+            return dataset[index if seed is None else int(index)]
+    except (OSError, SyntaxError) as error:
+        # Pillow's errors about a broken mask do not name the file.
+        info: dict = getattr(dataset, 'get_data_info', lambda _: {})(int(index))
+        files = [f"'{info[key]}'" for key in ('img_path', 'seg_map_path') if info.get(key)]
+        name = ' with '.join(files) or f'sample {int(index)}'
+        raise InputError(f'{name} cannot be loaded: {error}') from error
+    except Exception as error:
+        # mmengine raises a plain Exception if it can load none of many samples.
+        if type(error) is Exception and 'annot find valid image' in str(error):
+            raise InputError(
+                'no sample of many could be loaded; the log names the files'
+            ) from error
+        raise
+
+
+def seed_samples(dataloader: DataLoader) -> None:
+    """Make the dataset of a loader use the seeds of :class:`SeededSampler`.
 
     torch's loader calls ``__getitems__`` of a dataset if there is one. As an attribute of the dataset
     object it leaves the class, the wrappers and the pipeline unchanged.
     """
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __call__(self, indices: Sequence[int]) -> list[Any]:
-        return [self._item(index) for index in indices]
-
-    def _item(self, index: int) -> Any:
-        seed = getattr(index, 'seed', None)
-        try:
-            with nullcontext() if seed is None else seeded(seed):
-                return self.dataset[index if seed is None else int(index)]
-        except (OSError, SyntaxError) as error:
-            # Pillow's errors about a broken mask do not name the file.
-            info: dict = getattr(self.dataset, 'get_data_info', lambda _: {})(int(index))
-            files = [f"'{info[key]}'" for key in ('img_path', 'seg_map_path') if info.get(key)]
-            name = ' with '.join(files) or f'sample {int(index)}'
-            raise InputError(f'{name} cannot be loaded: {error}') from error
-        except Exception as error:
-            # mmengine raises a plain Exception if it can load none of many samples.
-            if type(error) is Exception and 'annot find valid image' in str(error):
-                raise InputError(
-                    'no sample of many could be loaded; the log names the files'
-                ) from error
-            raise
-
-
-def seed_samples(dataloader: DataLoader) -> None:
-    """Make the dataset of a loader use the seeds of :class:`SeededSampler`."""
-    dataset = dataloader.dataset
+    dataset: Any = dataloader.dataset
     if not hasattr(dataset, '__getitems__'):
-        dataset.__getitems__ = SeededItems(dataset)  # type: ignore[attr-defined]
+        dataset.__getitems__ = partial(load_samples, dataset)

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from mobileone_mm.config.check import TOP_LEVEL_KEYS, check_keys, check_parts, check_values
-from mobileone_mm.config.spelling import edit_distance, mistyped
+from mobileone_mm.config.spelling import mistyped, within
 from mobileone_mm.config.tree import arguments_of
 from mobileone_mm.errors import InputError
 
@@ -16,8 +16,9 @@ from mobileone_mm.errors import InputError
         ('kitten', 'sitting', 3), ('hooks', 'hook', 1), ('ca', 'abc', 3),
     ],
 )  # fmt: skip
-def test_edit_distance(a, b, distance):
-    assert edit_distance(a, b) == edit_distance(b, a) == distance
+def test_within_some_edits(a, b, distance):
+    for edits in range(5):
+        assert within(edits, a, b) == within(edits, b, a) == (edits >= distance)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_a_default_hook_under_an_unknown_name():
     with pytest.raises(
         InputError, match="default_hooks.logr: has no 'type'; allowed: checkpoint, logger"
     ):
-        check_parts(cfg)
+        check_parts(cfg, 'val_evaluator')
 
 
 def test_arguments_of_a_class():
@@ -131,6 +132,6 @@ def test_back_end_without_its_package(name, package, monkeypatch):
     )
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(InputError, match=rf'vis_backends\.1\.type: .* needs the package {package}'):
-        check_parts(cfg)
+        check_parts(cfg, 'val_evaluator')
     monkeypatch.setattr('importlib.util.find_spec', lambda name: name)
-    check_parts(cfg)
+    check_parts(cfg, 'val_evaluator')

@@ -130,7 +130,7 @@ def test_a_fault_inside_a_hook_of_the_user_keeps_its_place(kind, error, run_hook
             dict(type='Mixup', alpa=1),
             "augments: Mixup has no argument 'alpa'; did you mean 'alpha'",
         ),
-        (dict(typ='Mixup'), "augments: has no 'type'; is 'typ' a typing error"),
+        (dict(typ='Mixup'), "augments: has no 'type'; rename 'typ'"),
     ],
 )
 def test_mistyped_batch_augmentation(augments, said):

@@ -359,7 +359,7 @@ SLIPS = [
 
 def check_and_build(name, option):
     cfg = load(name, option)
-    check_parts(cfg)
+    check_parts(cfg, 'val_evaluator')
     with config_faults(cfg):
         build(cfg, option)
 

@@ -289,7 +289,7 @@ custom_hooks = [dict(type='mobileone_mm.CurriculumHook', phases=[dict(begin=0, r
 def check_sizes(sample, model=None):
     """The check of a hook with two resolutions on a dataset of one sample."""
     hook = CurriculumHook([dict(begin=0, resolution=32), dict(begin=1, resolution=48)])
-    hook._check_sizes(SimpleNamespace(model=model), [sample])
+    hook._check_sizes(model, [sample])
 
 
 @pytest.mark.parametrize(

@@ -73,14 +73,16 @@ def test_an_optimizer_without_weight_decay():
 def test_contiguous_checkpoints_and_resumed_state():
     last = torch.rand(4, 3, 3, 3).to(memory_format=torch.channels_last)
     other = [last.clone(), dict(deep=last.clone(), number=3)]
+    state = dict(a=last)  # has the versions of the layers as an attribute
     checkpoint = dict(
-        state_dict=dict(a=last), ema_state_dict=dict(a=last), optimizer=other, meta=last
+        state_dict=state, ema_state_dict=dict(a=last), optimizer=dict(state=other), meta=last
     )
     ChannelsLastHook().before_save_checkpoint(None, checkpoint)
-    found = [checkpoint['state_dict']['a'], checkpoint['ema_state_dict']['a'], other[0]]
-    for tensor in (*found, other[1]['deep']):
+    assert checkpoint['state_dict'] is state
+    other = checkpoint['optimizer']['state']
+    for tensor in (state['a'], checkpoint['ema_state_dict']['a'], other[0], other[1]['deep']):
         assert tensor.is_contiguous()
-        assert torch.equal(tensor, last) or tensor is not found[0]
+        assert torch.equal(tensor, last)
     assert other[1]['number'] == 3
     ChannelsLastHook().before_save_checkpoint(None, dict(state_dict={}))  # no EMA, no optimizer
 

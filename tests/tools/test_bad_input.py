@@ -227,7 +227,7 @@ def test_unwritable_output(tiny_config, checkpoint, refused, tmp_path, monkeypat
     (tmp_path / 'file').write_text('in the way')
     config, inside = tiny_config('cls'), tmp_path / 'file' / 'run'
     line = refused('train', config, '--work-dir', inside)
-    assert 'cannot be written' in line
+    assert 'cannot write' in line
     assert str(inside) in line
     assert '--out' in refused('test', config, checkpoint, '--out', inside / 'a.csv')
     assert '--out' in refused('test', config, checkpoint, '--out', tmp_path / 'a.txt')

@@ -121,7 +121,7 @@ def test_refusals(refused, tiny_config, tmp_path):
         *run, '--dry-run', 'plan.pdf'
     )
     line = refused(*run, '--dry-run', config / 'plan.png')
-    assert line.startswith(f"error: --dry-run: '{config}' is a file; give a folder")
+    assert line.startswith(f"error: --dry-run: cannot write '{config}': a file of that name exists")
     hook = "dict(type='mobileone_mm.CurriculumHook', phases=[dict(begin=0, strength=0.5)])"
     torch.save(MobileOne('s1').state_dict(), tmp_path / 's1.pth')
     line = refused(*run, '--dry-run', '--cfg-options', f'load_from={tmp_path}/s1.pth')

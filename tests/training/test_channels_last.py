@@ -9,13 +9,15 @@ from statistics import median
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from mobileone_mm.benchmark.timer import interleaved
+from mobileone_mm.config.check import check_values
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import mobileone
 from mobileone_mm.models.block import SubsampledConv2d
-from mobileone_mm.training.channels_last import is_enabled, restore_format, use_channels_last
+from mobileone_mm.training.channels_last import restore_format, use_channels_last
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.reading import read_checkpoint
 
@@ -199,11 +201,9 @@ def test_layouts_of_copies():
 
 
 def test_the_setting(tiny_config, tool, tmp_path, capsys):
-    for value, enabled in ((None, False), (False, False), (True, True)):
-        assert is_enabled(value) is enabled
     for value in (1, {}):
         with pytest.raises(InputError, match='channels_last: got'):
-            is_enabled(value)
+            check_values(Config(dict(channels_last=value)))
     options = ('--work-dir', tmp_path / 'run', '--cfg-options', 'channels_last=yes')
     assert tool('train', tiny_config('cls'), *options) == 2
     lines = capsys.readouterr().err.strip().splitlines()

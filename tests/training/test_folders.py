@@ -51,7 +51,7 @@ def test_probe_leaves_no_trace(tmp_path):
     folders.check_writable(tmp_path / 'mine', '--work-dir')
     assert list(tmp_path.rglob('*')) == [tmp_path / 'mine']
     (tmp_path / 'file').write_text('mine')
-    with pytest.raises(InputError, match="--out-dir: '.*file' is a file; give a folder"):
+    with pytest.raises(InputError, match="--out-dir: cannot write '.*file': a file of that name"):
         folders.check_writable(tmp_path / 'file', '--out-dir')
     assert (tmp_path / 'file').read_text() == 'mine'
 

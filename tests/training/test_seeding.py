@@ -3,6 +3,7 @@
 import pickle
 import random
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from torch.utils.data import DataLoader
 from mobileone_mm.errors import InputError
 from mobileone_mm.training.seeding import (
     SeededIndex,
-    SeededItems,
     SeededSampler,
     derived_seed,
+    load_samples,
     seed_samples,
     seeded,
 )
@@ -118,7 +119,7 @@ class Draws:
 
 
 def test_items_are_drawn_with_their_seeds():
-    items = SeededItems(Draws())
+    items = partial(load_samples, Draws())
     first = items([SeededIndex(0, 7), SeededIndex(1, 8)])
     assert items([SeededIndex(3, 8), SeededIndex(2, 7)]) == first[::-1]
     assert items([0]) != items([0])
@@ -136,7 +137,7 @@ def test_samples_that_cannot_be_loaded(error, index, line):
     dataset = Draws()
     dataset.error = error
     with pytest.raises(InputError, match=line):
-        SeededItems(dataset)([SeededIndex(index, 0)])
+        load_samples(dataset, [SeededIndex(index, 0)])
 
 
 @pytest.mark.parametrize('error', [Exception('other'), KeyError('annot find valid image')])
@@ -144,7 +145,7 @@ def test_other_errors_keep_their_traceback(error):
     dataset = Draws()
     dataset.error = error
     with pytest.raises(type(error)) as caught:
-        SeededItems(dataset)([0])
+        load_samples(dataset, [0])
     assert caught.value is error
 
 
@@ -154,14 +155,14 @@ def test_a_dataset_without_names():
             raise OSError('broken')
 
     with pytest.raises(InputError, match='^sample 2 cannot be loaded'):
-        SeededItems(Plain([1]))([2])
+        load_samples(Plain([1]), [2])
 
 
 def test_a_loader_uses_the_seeds():
     dataset = Draws()
     loader = DataLoader(dataset, batch_size=2, sampler=sampler(), collate_fn=list)
     seed_samples(loader)
-    assert isinstance(dataset.__getitems__, SeededItems)
     own = dataset.__getitems__
+    assert own.func is load_samples
     seed_samples(loader)
     assert dataset.__getitems__ is own
