@@ -1,22 +1,16 @@
 """Supply what the hosts lack on this machine, and only where it is missing.
 
-Three imports fail there:
-
-- PyPI's torchvision needs CUDA libraries. Beside a CPU build of torch its import ends with
-  ``operator torchvision::nms does not exist``.
-- pip builds mmcv without ``mmcv._ext``, which ``mmdet.models`` and ``mmcv.ops`` import.
-- transformers 5 has no longer the names that mmpretrain's multimodal models import.
-
-:func:`install` puts a finder on ``sys.meta_path`` that acts when one of these modules is imported.
-Nothing is imported before that. A compiled module always wins. Without a fault nothing is printed.
-
-Scripts that import a host before they read a config run as
-``python -m mobileone_mm.compat SCRIPT ARGS``.
+Three imports fail there: PyPI's torchvision beside a CPU build of torch; ``mmcv._ext``, which pip does
+not build and ``mmdet.models`` imports; and, with transformers 5, mmpretrain's multimodal models.
+:func:`install` puts a finder on ``sys.meta_path`` that acts when one of these modules is
+imported. Nothing is imported before that. A compiled module always wins. Without a fault nothing is
+printed.
 """
 
 import importlib
 import sys
 import threading
+import warnings
 
 from . import late
 from .finders import Finder, is_stand_in
@@ -36,11 +30,17 @@ def install() -> None:
     with _LOCK:
         if any(isinstance(finder, Finder) for finder in sys.meta_path):
             return
-        late.forget_failed('torchvision', 'mmcv.ops')
         sys.meta_path.insert(0, Finder())
         prepare_children()
         late.complete_imported()
-    late.warn_of_placeholders()
+    if found := late.placeholders():
+        warnings.warn(
+            f'imported before mobileone_mm, the hosts have replaced {", ".join(found)} of mmcv by '
+            'placeholders that only raise: import mobileone_mm first, or run the script as '
+            '`python -m mobileone_mm.compat SCRIPT ARGS`',
+            RuntimeWarning,
+            stacklevel=3,  # the line that imports mobileone_mm
+        )
 
 
 def status() -> dict[str, str]:

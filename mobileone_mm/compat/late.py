@@ -2,22 +2,14 @@
 
 import importlib
 import sys
-import warnings
 from types import ModuleType
+from typing import Any
 
-from .transformers5 import without_multimodal_models
+from .finders import without_multimodal_models
 
 _HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
 #: If an import from mmcv.ops fails, OneDL's hosts define a function or class with this message.
 _PLACEHOLDER = 'requires mmcv to be compiled with ops'
-
-
-def forget_failed(*packages: str) -> None:
-    """Drop the submodules that a failed import of a package left in ``sys.modules``."""
-    for package in packages:
-        if package not in sys.modules:
-            for name in [name for name in sys.modules if name.startswith(f'{package}.')]:
-                del sys.modules[name]
 
 
 def complete_imported() -> None:
@@ -26,27 +18,17 @@ def complete_imported() -> None:
     ``mmcv.cnn.bricks.transformer`` turns the failed import of the class into a warning, and then
     mmdet and mmseg cannot import the name.
     """
-    module = sys.modules.get('mmcv.cnn.bricks.transformer')
-    name = 'MultiScaleDeformableAttention'
-    if module is not None and not hasattr(module, name):
+    for package in {'torchvision', 'mmcv.ops'}.difference(sys.modules):
+        # The submodules that a failed import left.
+        for name in [name for name in sys.modules if name.startswith(f'{package}.')]:
+            del sys.modules[name]
+    module: Any = sys.modules.get('mmcv.cnn.bricks.transformer')
+    if module is not None and not hasattr(module, 'MultiScaleDeformableAttention'):
         source = importlib.import_module('mmcv.ops.multi_scale_deform_attn')
-        setattr(module, name, getattr(source, name))
+        module.MultiScaleDeformableAttention = source.MultiScaleDeformableAttention
     dependency = sys.modules.get('mmpretrain.utils.dependency')
     if dependency is not None:
         without_multimodal_models(dependency)
-
-
-def warn_of_placeholders() -> None:
-    """Warn if a host has replaced operators by placeholders; name the operators and the fix."""
-    found = placeholders()
-    if found:
-        warnings.warn(
-            f'imported before mobileone_mm, the hosts have replaced {", ".join(found)} of mmcv by '
-            'placeholders that only raise: import mobileone_mm first, or run the script as '
-            '`python -m mobileone_mm.compat SCRIPT ARGS`',
-            RuntimeWarning,
-            stacklevel=4,  # the line that imports mobileone_mm
-        )
 
 
 def placeholders() -> list[str]:

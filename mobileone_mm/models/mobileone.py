@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..registry import MODELS
 from ..reparam import reparameterize_model
-from .arguments import check_integer, check_sequence, is_integer
+from .arguments import check_integer, check_integers, is_integer
 from .block import MobileOneBlock
 from .sizes import NUM_STAGES, Arch, get_arch
 
@@ -29,12 +29,6 @@ DEFAULT_INIT = (
     dict(type='Kaiming', layer=['Conv2d']),
     dict(type='Constant', val=1, layer=['_BatchNorm']),
 )
-
-
-#: arguments that are True or False
-_FLAGS = (
-    'contract_dilation', 'norm_eval', 'with_cp', 'use_se', 'use_scale', 'use_identity', 'deploy',
-)  # fmt: skip
 
 
 @MODELS.register_module()
@@ -112,8 +106,11 @@ class MobileOne(BaseModule):
         self.arch = get_arch(arch)
         self.in_channels = check_integer('in_channels', in_channels, 1)
         self.frozen_stages = check_integer('frozen_stages', frozen_stages, -1, NUM_STAGES)
-        flags = (contract_dilation, norm_eval, with_cp, use_se, use_scale, use_identity, deploy)
-        for name, flag in zip(_FLAGS, flags, strict=True):
+        flags = dict(
+            contract_dilation=contract_dilation, norm_eval=norm_eval, with_cp=with_cp, use_se=use_se,
+            use_scale=use_scale, use_identity=use_identity, deploy=deploy,
+        )  # fmt: skip
+        for name, flag in flags.items():
             if not isinstance(flag, bool):
                 raise TypeError(f'{name}: got {flag!r}; expected True or False')
         self.norm_eval, self.contract_dilation = norm_eval, contract_dilation
@@ -239,16 +236,12 @@ def _strides_and_dilations(
         if isinstance(output_stride, bool) or output_stride not in OUTPUT_STRIDES:
             raise ValueError(f'output_stride: got {output_stride!r}; expected 8, 16 or 32')
         return OUTPUT_STRIDES[output_stride]
-    default_strides, default_dilations = OUTPUT_STRIDES[32]
+    strides = OUTPUT_STRIDES[32][0] if strides is None else strides
+    dilations = OUTPUT_STRIDES[32][1] if dilations is None else dilations
     return (
-        default_strides if strides is None else _per_stage('strides', strides, 2),
-        default_dilations if dilations is None else _per_stage('dilations', dilations),
+        check_integers('strides', strides, NUM_STAGES, 1, 2),
+        check_integers('dilations', dilations, NUM_STAGES, 1),
     )
-
-
-def _per_stage(name: str, value: Any, high: int | None = None) -> tuple[int, ...]:
-    values = check_sequence(name, value, NUM_STAGES)
-    return tuple(check_integer(f'{name}[{i}]', v, 1, high) for i, v in enumerate(values))
 
 
 def _unit_cfg(

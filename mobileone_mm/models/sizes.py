@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .arguments import check_integer, check_sequence
+from .arguments import check_integers, check_sequence
 
 BASE_CHANNELS = (64, 128, 256, 512)
 NUM_STAGES = len(BASE_CHANNELS)
@@ -94,10 +94,9 @@ _KEYS = tuple(field.name for field in fields(Arch))
 
 def _read_field(key: str, value: Any) -> tuple[Any, ...]:
     name = f'arch.{key}'
-    values = check_sequence(name, value, NUM_STAGES)
     if key != 'width_factor':
-        low = 0 if key == 'num_se_blocks' else 1
-        return tuple(check_integer(f'{name}[{i}]', v, low) for i, v in enumerate(values))
+        return check_integers(name, value, NUM_STAGES, 0 if key == 'num_se_blocks' else 1)
+    values = check_sequence(name, value, NUM_STAGES)
     if any(not isinstance(v, (int, float)) or isinstance(v, bool) for v in values):
         raise TypeError(f'{name}: got {list(values)}; expected numbers')
     if not all(math.isfinite(v) for v in values):

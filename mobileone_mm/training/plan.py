@@ -12,9 +12,9 @@ from mmengine.hooks import EMAHook, Hook, ParamSchedulerHook
 from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
-from ..benchmark.macs import count_macs
 from ..benchmark.train_step import StepCost, measure_train_step
 from ..errors import InputError
+from ..models.count import count_macs
 from ..reparam import reparameterize_model
 from .run_model import unwrapped
 
