@@ -32,8 +32,16 @@ def main(argv: Sequence[str]) -> int:
     # By default a fork server runs the script before it imports this package.
     if 'forkserver' in multiprocessing.get_all_start_methods():
         multiprocessing.set_forkserver_preload([str(__package__)])
+    # Unlike `runpy.run_path`, this leaves `sys.argv[0]` as the user wrote it.
     sys.argv[:] = argv
-    _run(os.path.abspath(argv[0]))
+    path = os.path.abspath(argv[0])
+    if not getattr(sys.flags, 'safe_path', False):  # Python 3.11: -P leaves out this entry
+        sys.path[0] = str(Path(path).resolve().parent)
+    if not any(Path(entry, 'mobileone_mm').is_dir() for entry in sys.path):
+        sys.path.append(str(Path(__file__).resolve().parents[2]))  # for imports of this package
+    module = sys.modules['__main__'] = ModuleType('__main__')
+    module.__file__ = path
+    exec(compile(Path(path).read_bytes(), path, 'exec'), vars(module))
     return 0
 
 
@@ -45,18 +53,6 @@ def _problem(script: Path) -> str | None:
     except (SyntaxError, UnicodeDecodeError):
         text = '\0'
     return 'is not a Python file' if '\0' in text else None
-
-
-def _run(path: str) -> None:
-    """Run a script; unlike ``runpy.run_path`` this leaves ``sys.argv[0]`` as the user wrote it."""
-    if not getattr(sys.flags, 'safe_path', False):  # Python 3.11: -P leaves out this entry
-        sys.path[0] = str(Path(path).resolve().parent)
-    if not any(Path(entry, 'mobileone_mm').is_dir() for entry in sys.path):
-        sys.path.append(str(Path(__file__).resolve().parents[2]))  # for imports of this package
-    module = ModuleType('__main__')
-    module.__file__ = path
-    sys.modules['__main__'] = module
-    exec(compile(Path(path).read_bytes(), path, 'exec'), vars(module))
 
 
 if __name__ == '__main__':

@@ -82,9 +82,7 @@ class Teacher:
         if preprocessor is None and published:
             scaled = {key: [255 * number for number in published[key]] for key in ('mean', 'std')}
             preprocessor = {**scaled, 'to_rgb': True}
-        default = self._student
-        if preprocessor is not None:
-            default = Normalization.of(preprocessor)
+        default = self._student if preprocessor is None else Normalization.of(preprocessor)
         self.normalization = Normalization.of(spec.get('data_preprocessor') or {}, default)
         self.input_size = spec.get('input_size')
         if self.input_size is None and published and published.get('fixed_input_size'):
@@ -127,10 +125,9 @@ class Teachers:
     def scores(self, inputs: Tensor, temperature: float = 1.0) -> Tensor:
         """Compute soft labels: N x classes, rows of sum 1, float32 (float64 for such teachers)."""
         total: Any = 0
-        for teacher in self.members:
-            logits = teacher.logits(inputs)
-            logits = logits.float() if logits.dtype.itemsize < 4 else logits
-            total = total + F.softmax(logits / temperature, dim=1)
+        for logits in (teacher.logits(inputs) for teacher in self.members):
+            dtype = torch.promote_types(logits.dtype, torch.float32)
+            total = total + F.softmax(logits.to(dtype) / temperature, dim=1)
         return total / len(self.members)
 
 

@@ -75,11 +75,6 @@ def get_arch(arch: str | Mapping[str, Any] | Arch) -> Arch:
         problem = f'{"unknown" if unknown else "missing"} key {key!r}'
         raise ValueError(f'arch: {problem}; expected the keys {", ".join(_KEYS)}')
     checked = Arch(**{key: _read_field(key, value) for key, value in arch.items()})
-    if min(checked.channels) < 1:
-        raise ValueError(
-            f'arch.width_factor: got {list(checked.width_factor)}, which gives '
-            f'{list(checked.channels)} channels; expected at least 1 per stage'
-        )
     pairs = zip(checked.num_se_blocks, checked.num_blocks, strict=True)
     if any(se > blocks for se, blocks in pairs):
         raise ValueError(
@@ -99,6 +94,6 @@ def _read_field(key: str, value: Any) -> tuple[Any, ...]:
     values = check_sequence(name, value, NUM_STAGES)
     if any(not isinstance(v, (int, float)) or isinstance(v, bool) for v in values):
         raise TypeError(f'{name}: got {list(values)}; expected numbers')
-    if not all(math.isfinite(v) for v in values):
-        raise ValueError(f'{name}: got {list(values)}; expected finite numbers')
+    if not all(1 / 64 <= v < math.inf for v in values):  # of at least 64 channels
+        raise ValueError(f'{name}: got {list(values)}; expected finite numbers of at least 1/64')
     return tuple(values)

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from helpers import randomize_
 from mobileone_mm import MobileOne, NearIdentityInit, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import ARCHS, MobileOneBlock, get_arch
-from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference
 from mobileone_mm.weights.fit import load_weights
 
 CHANNELS = {

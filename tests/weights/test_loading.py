@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import randomize_
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
-from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.fit import checkpoint_for, load_weights
 from mobileone_mm.weights.mmengine_loader import use_named_weights
 from mobileone_mm.weights.names import SCHEMES, parse, render, to_scheme
