@@ -23,10 +23,9 @@ class DistillClassifier(ImageClassifier):
     """mmpretrain's classifier with soft labels of frozen teachers (arXiv 2206.04040, table 10).
 
     The classifier is the student: its parameters and checkpoints are those of ``ImageClassifier``.
-    Teachers are outside of the module, so that no optimizer, average, state dict or ``train()``
-    reaches them. They are built and loaded when training begins (``init_weights``), never for a
-    test, a prediction or a conversion. mmpretrain has nothing for this, and the distillers of
-    mmrazor put the teacher into the checkpoint.
+    Teachers are outside of the module. They are built and loaded when training begins
+    (``init_weights``), never for a test, a prediction or a conversion. mmpretrain has nothing for
+    this, and the distillers of mmrazor put the teacher into the checkpoint.
 
     Student and teachers see the same batch after all augmentation, mixed images included. Each
     teacher gets it in its own normalisation and size. Their probabilities are averaged. A wrong

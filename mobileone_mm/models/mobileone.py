@@ -116,7 +116,8 @@ class MobileOne(BaseModule):
         self.norm_eval, self.contract_dilation = norm_eval, contract_dilation
         self.use_se, self.use_identity = use_se, use_identity
         self.strides, self.dilations = _strides_and_dilations(strides, dilations, output_stride)
-        self.out_indices = out_indices
+        self._places = _places_of(out_indices)  # TorchScript has no tuples of different types
+        self._last = max(self._places)
         self.unit_cfg = _unit_cfg(norm_cfg, act_cfg, with_cp, use_scale, deploy)
         widths = (self.arch.stem_channels, *self.arch.channels)
         self.stage0 = MobileOneBlock(self.in_channels, widths[0], 3, stride=2, **self.unit_cfg)
@@ -168,12 +169,6 @@ class MobileOne(BaseModule):
     def out_indices(self) -> tuple[int | str, ...]:
         """Which stages the outputs come from."""
         return tuple(place - 1 if place else STEM for place in self._places)
-
-    @out_indices.setter
-    def out_indices(self, value: int | str | Sequence[int | str]) -> None:
-        # TorchScript has no tuples of different types.
-        self._places = _places_of(value)
-        self._last = max(self._places)
 
     @property
     def out_channels(self) -> tuple[int, ...]:
