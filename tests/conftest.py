@@ -185,10 +185,10 @@ def trained(
 
     Reports of conversions measure latencies in three turns only.
     """
+    from helpers import randomize_
     from mobileone_mm.config.read import load_config
     from mobileone_mm.deploy import report
     from mobileone_mm.deploy.config import build_model
-    from mobileone_mm.reparam.compare import randomize_
 
     monkeypatch.setattr(report, 'LATENCY_SECONDS', 0.0)
 

@@ -15,9 +15,10 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope, init_default_scope
 from mmengine.runner import Runner
 
+from helpers import randomize_
 from mobileone_mm.config.tree import datasets, walk
 from mobileone_mm.reparam import reparameterize_model
-from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference
 from mobileone_mm.reparam.surgery import unfused_blocks
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
 from mobileone_mm.weights.published import NAMED, PREFIX

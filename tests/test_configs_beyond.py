@@ -15,12 +15,12 @@ from mmengine.registry import DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mobileone_mm.benchmark.macs import count_macs
 from mobileone_mm.benchmark.timer import interleaved
 from mobileone_mm.config.read import load_config
 from mobileone_mm.deploy.config import build_model
 from mobileone_mm.deploy.fold import build_deploy_form, foldable
 from mobileone_mm.deploy.forward import RawForward
+from mobileone_mm.models.count import count_macs
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / 'docs' / 'recipes.md').read_text()

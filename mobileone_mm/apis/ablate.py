@@ -60,14 +60,9 @@ def ablate(
     allows. Each run is an ordinary run of ``tools/train.py`` in ``WORK_DIR/<variant>/seed_<n>``.
     The last value of the metric counts. A second call skips the runs that are done.
 
-    Args:
-        root: The folder that holds ``tools``. The other arguments are those of the tool.
-
-    Returns:
-        The summary, see :func:`~mobileone_mm.benchmark.ablation.summarise`.
-
-    Raises:
-        InputError: An argument cannot be used, or a run failed; finished runs are kept.
+    ``root`` is the folder that holds ``tools``; the other arguments are those of the tool. Returns the
+    summary, see :func:`~mobileone_mm.benchmark.ablation.summarise`. An InputError says that an argument
+    cannot be used, or that a run failed; finished runs are kept.
     """
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise InputError(f'--seeds: got {list(seeds)}; expected different integers of at least 0')

@@ -35,18 +35,15 @@ def measure_input(
 ) -> tuple[list[InputSpeed], float | None]:
     """Measure the training pipeline stage by stage and with worker processes; print the result.
 
+    Returns one entry for each pipeline, and images per second of the training step or None. An
+    InputError says that the config, its data or an argument cannot be used.
+
     Args:
         num_workers: Numbers of worker processes; by default 1 and the cores of this machine.
         num: Images in each pass.
         repeats: Passes that count; their median is reported.
         against: Overrides that make a second pipeline, which is measured in turns with the first.
         target_rate: Images per second of the training step on another machine.
-
-    Returns:
-        One entry for each pipeline, and images per second of the training step or None.
-
-    Raises:
-        InputError: The config, its data or an argument cannot be used.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     workers = sorted(set(num_workers or (1, cores or 1)))

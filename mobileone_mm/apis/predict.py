@@ -40,18 +40,14 @@ def predict(
     """Predict images with a classifier, detector or segmentor.
 
     Writes ``predictions.json``, drawn images below ``vis`` and a segmentor's label maps below
-    ``masks`` into the output folder. An image that cannot be read is left out and listed.
+    ``masks`` into the output folder. An image that cannot be read is left out and listed. Returns the
+    content of ``predictions.json``. An InputError says that an argument does not fit, or that no image
+    could be read.
 
     Args:
         inputs: Files, folders (searched with all folders below them) and patterns.
         score_thr: Lowest score of a box, 0 to 1.
         batch_size: How many images of the same size go through the model at once.
-
-    Returns:
-        The content of ``predictions.json``.
-
-    Raises:
-        InputError: Anything that the user gave does not fit, or no image could be read.
     """
     if not 0 <= score_thr <= 1:
         raise InputError(f'--score-thr: got {score_thr}; expected 0 to 1')

@@ -36,17 +36,14 @@ def store_teacher_outputs(
     """Store the outputs of the teachers for some views of every training image; print what was done.
 
     Existing views are kept: repeat an interrupted call, add views later, or write different views
-    on several machines. Damaged views are written again.
+    on several machines. Damaged views are written again. An InputError says that the config or an
+    argument cannot be used, or that the folder holds views with other settings.
 
     Args:
         config: A config with a distilling classifier.
         topk: Number of probabilities for each image; 0 for all.
         seed: Source of the seeds of the views.
         batch_size: Images of a batch; by default that of the training.
-
-    Raises:
-        InputError: The config or an argument cannot be used, or the folder holds views with other
-            settings.
     """
     check_least(1, views=views, batch_size=batch_size)
     check_least(0, first_view=first_view, topk=topk, seed=seed)
@@ -90,7 +87,9 @@ def store_teacher_outputs(
         rows = meta.rows(keys)
         _fill(rows, with_progress(loader, f'View {view}'), model, meta)
         stored.write_view(path, rows, meta)
-        print(f'{path}: {_summary(rows)}')
+        read = np.count_nonzero(rows['scores'].any(1))
+        missing = f'{len(rows) - read} images could not be read and have no outputs'
+        print(f'{path}: {read} images; {missing}')
 
 
 def _model(cfg: Config) -> Any:
@@ -152,13 +151,3 @@ def _fill(rows: np.ndarray, batches: Any, model: Any, meta: stored.OutputsMeta) 
             scores, rows['classes'][places] = scores.topk(meta.topk, dim=1)
         rows['scores'][places] = scores
         rows['signature'][places] = [sample.teacher_signature for sample in samples]
-
-
-def _summary(rows: np.ndarray) -> str:
-    sums = rows['scores'].sum(1, dtype=np.float64)
-    readable = np.count_nonzero(sums)
-    return (
-        f'{readable} images, {rows.nbytes} bytes; the stored classes leave '
-        f'{1 - sums.sum() / max(1, readable):.4f} of the probability to the others; '
-        f'{len(rows) - readable} images could not be read and have no outputs'
-    )

@@ -32,19 +32,10 @@ def switch_to_deploy(
     backbone_only: bool = False,
     data: bool = False,
 ) -> dict[str, Any]:
-    """Convert a model as :func:`~mobileone_mm.convert_to_deploy` does.
+    """Convert a model as :func:`~mobileone_mm.convert_to_deploy` does, and return the report.
 
-    This function executes the config once and usually builds each of the two models once. If an edit
-    of the config fails, it builds one model for each candidate. With ``data``, it also executes the
-    written config, and the Runner builds each model once more.
-
-    Args:
-        images: Files, folders and patterns.
-        data: Also evaluate the original and the result on the test set of the config; each metric must
-            agree within :data:`METRIC_TOLERANCE`.
-
-    Returns:
-        The report.
+    ``images`` are files, folders and patterns. With ``data``, the original and the result are also
+    evaluated on the test set of the config; each metric must agree within :data:`METRIC_TOLERANCE`.
 
     Raises:
         InputError: Anything that the user gave cannot be used; nothing is written.

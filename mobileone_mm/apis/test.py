@@ -25,7 +25,9 @@ def evaluate(
     launcher: str = 'none',
     device: str | None = None,
 ) -> dict[str, float]:
-    """Evaluate a checkpoint on the test set of its config.
+    """Evaluate a checkpoint on the test set of its config, and return the metrics by name.
+
+    An InputError says that an argument does not fit; nothing is evaluated then.
 
     Args:
         out: File for predictions (``.pkl``; ``.csv`` for a classifier) or metrics (``.json``).
@@ -33,12 +35,6 @@ def evaluate(
         score_thr: Lowest score of a drawn box, 0 to 1.
         tta: Test-time augmentation, as ``tta_model`` and ``tta_pipeline`` of the config say.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-
-    Returns:
-        The metrics by name.
-
-    Raises:
-        InputError: Anything that the user gave does not fit; nothing is evaluated then.
     """
     check_launcher(launcher)
     select_device(device)

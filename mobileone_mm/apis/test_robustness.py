@@ -23,8 +23,9 @@ from ..inference.images import with_progress
 from ..inference.model import init_model
 from ..inference.results import check_output
 from ..reparam import reparameterize_model
-from ..robustness.pipeline import EvaluatedImages, TestPipeline, count_correct
-from ..robustness.records import Counts, Records, digest, model_digest
+from ..reparam.compare import fingerprint
+from ..robustness.pipeline import EvaluatedImages, SplitPipeline, count_correct
+from ..robustness.records import Counts, Records, digest
 from ..robustness.report import plot, summarise, table
 from ..robustness.sets import LAYOUTS, OWN_SETS, Evaluation, make_plan, own_images, read_set
 from ..runs.prepare import ROBUSTNESS, prepare
@@ -50,7 +51,8 @@ def evaluate_robustness(
     """Evaluate a classifier, print a table, and write the results as JSON with a plot beside it.
 
     The file is written after each evaluation, so that a second call continues an interrupted one.
-    It holds the results of several models. Units with branches are fused in memory.
+    It holds the results of several models. Units with branches are fused in memory. An InputError
+    says that the config, the checkpoint or an argument cannot be used.
 
     Args:
         root: See :func:`~mobileone_mm.robustness.sets.make_plan`, also for the next three.
@@ -60,9 +62,6 @@ def evaluate_robustness(
 
     Returns:
         The summary, see :func:`~mobileone_mm.robustness.report.summarise`.
-
-    Raises:
-        InputError: The config, the checkpoint or an argument cannot be used.
     """
     chosen = select_device(device)
     check_least(0, seed=seed)
@@ -119,9 +118,9 @@ class _Session:
         if not steps:
             raise InputError("test_dataloader.dataset: expected one dataset with a 'pipeline'")
         with config_faults(cfg):
-            self.pipeline = TestPipeline(steps)
+            self.pipeline = SplitPipeline(steps)
         model, _ = init_model(cfg, checkpoint, device)
-        self.digest = digest(model_digest(model), cfg.model, cfg.get('data_preprocessor'), steps)
+        self.digest = digest(fingerprint(model), cfg.model, cfg.get('data_preprocessor'), steps)
         self.model = reparameterize_model(model, inplace=True)
 
     def run(self, plan: Sequence[Evaluation], records: Records) -> dict[Evaluation, Counts]:
@@ -166,8 +165,6 @@ class _Session:
         return replace(self.own, corruption=corruption)
 
     def _evaluate(self, name: str, dataset: EvaluatedImages) -> Counts:
-        if dataset.corruption:
-            dataset.keep_crops()  # in the dict that all corruptions share
         loader = dict(
             self.cfg.test_dataloader,
             dataset=dataset,

@@ -13,13 +13,11 @@ from .tables import markdown_table
 def summarise(values: Mapping[str, Mapping[int, float]], metric: str) -> dict[str, Any]:
     """Compute mean and spread of each variant, and its paired differences from the first variant.
 
-    ``values`` has the metric by variant and seed; every variant has the same seeds.
-
-    Returns:
-        ``metric``, ``seeds``, ``reference`` (the first variant) and ``variants``: by name the
-        ``values`` in the order of the seeds, ``mean`` and standard deviation ``std``. All variants
-        except the reference also have ``difference`` (mean over the seeds), its standard ``error``,
-        ``lowest`` and ``highest``. ``std`` and ``error`` are None with one seed.
+    ``values`` has the metric by variant and seed; every variant has the same seeds. Returns ``metric``,
+    ``seeds``, ``reference`` (the first variant) and ``variants``: by name the ``values`` in the order
+    of the seeds, ``mean`` and standard deviation ``std``. All variants except the reference also have
+    ``difference`` (mean over the seeds), its standard ``error``, ``lowest`` and ``highest``. ``std``
+    and ``error`` are None with one seed.
     """
     reference = next(iter(values))
     seeds = list(values[reference])

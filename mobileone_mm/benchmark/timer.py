@@ -16,7 +16,8 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Time functions in turns, because the speed of a machine drifts.
 
-    Report the median of each function, and compare functions of one call only.
+    Returns the seconds of each counted call, by name. Report the median of each function, and compare
+    functions of one call only.
 
     Args:
         functions: What is timed, by name.
@@ -24,10 +25,12 @@ def interleaved(
         warm_up: Rounds before them, which fill caches and start workers.
         budget: Seconds after which no further round starts; at least three rounds count.
         device: Where the functions run; the timer waits for a GPU.
-
-    Returns:
-        Seconds of each counted call, by name.
     """
+
+    def synchronize() -> None:
+        if torch.device(device).type == 'cuda':
+            torch.cuda.synchronize(device)
+
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     end = float('inf')
     for turn in range(warm_up + repeats):
@@ -36,16 +39,10 @@ def interleaved(
         if turn >= warm_up + 3 and time.perf_counter() > end:
             break
         for name, function in functions.items():
-            _synchronize(device)
+            synchronize()
             start = time.perf_counter()
             function()
-            _synchronize(device)
+            synchronize()
             if turn >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
-
-
-def _synchronize(device: torch.device | str) -> None:
-    """Wait for a GPU; return at once for any other device."""
-    if torch.device(device).type == 'cuda':
-        torch.cuda.synchronize(device)

@@ -34,7 +34,7 @@ def measure_train_step(
     """
     device = next(model.parameters()).device
     waits: list[float] = []
-    sizes: list[tuple[int, int]] = []
+    sizes: list[tuple[int, ...]] = []
     source = itertools.chain.from_iterable(itertools.repeat(batches))
 
     def step() -> None:
@@ -43,8 +43,9 @@ def measure_train_step(
         waits.append(time.perf_counter() - start)
         model.train_step(batch, optim_wrapper=optim_wrapper)
         for hook in hooks:
-            hook(len(sizes))
-        sizes.append(_size(batch))
+            hook(len(waits) - 1)
+        inputs = batch['inputs'] if isinstance(batch, Mapping) else batch[0]
+        sizes.extend(tuple(image.shape[-2:]) for image in inputs)
 
     model.train()
     if device.type == 'cuda':
@@ -54,12 +55,6 @@ def measure_train_step(
     return StepCost(
         (max(heights), max(widths)), median(times), median(waits[WARM_UP:]), _peak_memory(device)
     )
-
-
-def _size(batch: Any) -> tuple[int, int]:
-    inputs = batch['inputs'] if isinstance(batch, Mapping) else batch[0]
-    heights, widths = zip(*(image.shape[-2:] for image in inputs), strict=True)
-    return max(heights), max(widths)
 
 
 def _peak_memory(device: torch.device) -> int | None:

@@ -31,10 +31,7 @@ def tool_parser(
 def add_run_arguments(parser: ToolParser) -> None:
     """Add the arguments of a Runner: ``--work-dir``, ``--launcher`` and what launchers append."""
     add = parser.add_argument
-    add(
-        '--work-dir',
-        help='folder of the run (default: work_dir of the config, or work_dirs/<config>)',
-    )
+    add('--work-dir', help='(default: work_dir of the config, or work_dirs/<config>)')
     add('--launcher', choices=LAUNCHERS, default='none', help='what starts the processes')
     # torch.distributed.launch appends it; the environment has the same value.
     add('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)

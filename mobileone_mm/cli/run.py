@@ -50,11 +50,7 @@ def run_tool(main: Main) -> NoReturn:
 
 
 def call_tool(main: Main, argv: list[str] | None = None) -> int:
-    """Run a tool's ``main`` in this process and return its exit code, as :func:`run_tool` does.
-
-    Raises:
-        SystemExit: The arguments do not parse (code 2), or help was asked for (code 0).
-    """
+    """Run a tool's ``main`` in this process and return its exit code, as :func:`run_tool` does."""
     try:
         return main(argv) or 0
     except BrokenPipeError:

@@ -1,30 +1,28 @@
 """Supply what the hosts lack on this machine, and only where it is missing.
 
-Three imports fail there:
-
-- PyPI's torchvision needs CUDA libraries. Beside a CPU build of torch its import ends with
-  ``operator torchvision::nms does not exist``.
-- pip builds mmcv without ``mmcv._ext``, which ``mmdet.models`` and ``mmcv.ops`` import.
-- transformers 5 has no longer the names that mmpretrain's multimodal models import.
-
-:func:`install` puts a finder on ``sys.meta_path`` that acts when one of these modules is imported.
-Nothing is imported before that. A compiled module always wins. Without a fault nothing is printed.
-
-Scripts that import a host before they read a config run as
-``python -m mobileone_mm.compat SCRIPT ARGS``.
+Three imports fail there: PyPI's torchvision beside a CPU build of torch; ``mmcv._ext``, which pip does
+not build and ``mmdet.models`` imports; and, with transformers 5, mmpretrain's multimodal models.
+:func:`install` puts a finder on ``sys.meta_path`` that acts when one of these modules is
+imported. Nothing is imported before that. A compiled module always wins. Without a fault nothing is
+printed.
 """
 
 import importlib
 import sys
 import threading
+import warnings
+from types import ModuleType
+from typing import Any
 
-from . import late
-from .finders import Finder, is_stand_in
+from .finders import Finder, is_stand_in, without_multimodal_models
 from .processes import prepare_children
 
 __all__ = ['install', 'status']
 
 _LOCK = threading.Lock()
+_HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
+#: If an import from mmcv.ops fails, OneDL's hosts define a function or class with this message.
+_PLACEHOLDER = 'requires mmcv to be compiled with ops'
 
 
 def install() -> None:
@@ -36,11 +34,17 @@ def install() -> None:
     with _LOCK:
         if any(isinstance(finder, Finder) for finder in sys.meta_path):
             return
-        late.forget_failed('torchvision', 'mmcv.ops')
         sys.meta_path.insert(0, Finder())
         prepare_children()
-        late.complete_imported()
-    late.warn_of_placeholders()
+        complete_imported()
+    if found := placeholders():
+        warnings.warn(
+            f'imported before mobileone_mm, the hosts have replaced {", ".join(found)} of mmcv by '
+            'placeholders that only raise: import mobileone_mm first, or run the script as '
+            '`python -m mobileone_mm.compat SCRIPT ARGS`',
+            RuntimeWarning,
+            stacklevel=3,  # the line that imports mobileone_mm
+        )
 
 
 def status() -> dict[str, str]:
@@ -59,3 +63,40 @@ def status() -> dict[str, str]:
         except Exception:  # of any kind: the import runs code of others
             found[name] = 'broken'
     return found
+
+
+def complete_imported() -> None:
+    """Complete what is imported already: mmcv's attention class, mmpretrain's list of dependencies.
+
+    ``mmcv.cnn.bricks.transformer`` turns the failed import of the class into a warning, and then
+    mmdet and mmseg cannot import the name.
+    """
+    for package in {'torchvision', 'mmcv.ops'}.difference(sys.modules):
+        # The submodules that a failed import left.
+        for name in [name for name in sys.modules if name.startswith(f'{package}.')]:
+            del sys.modules[name]
+    module: Any = sys.modules.get('mmcv.cnn.bricks.transformer')
+    if module is not None and not hasattr(module, 'MultiScaleDeformableAttention'):
+        source = importlib.import_module('mmcv.ops.multi_scale_deform_attn')
+        module.MultiScaleDeformableAttention = source.MultiScaleDeformableAttention
+    dependency = sys.modules.get('mmpretrain.utils.dependency')
+    if dependency is not None:
+        without_multimodal_models(dependency)
+
+
+def placeholders() -> list[str]:
+    """Return the sorted names of operators that loaded modules of the hosts have replaced."""
+    return sorted(
+        {
+            name
+            for module_name, module in list(sys.modules.items())
+            if module_name.partition('.')[0] in _HOSTS and isinstance(module, ModuleType)
+            for name, value in list(vars(module).items())
+            if getattr(value, '__module__', None) == module_name and _PLACEHOLDER in _texts(value)
+        }
+    )
+
+
+def _texts(value: object) -> str:
+    maker = vars(value).get('__init__') if isinstance(value, type) else value
+    return repr(getattr(getattr(maker, '__code__', None), 'co_consts', ''))

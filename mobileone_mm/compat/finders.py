@@ -1,5 +1,6 @@
 """An import finder that acts when ``torchvision``, ``mmcv._ext`` or mmpretrain is first imported."""
 
+import ast
 import copy
 import functools
 import importlib
@@ -8,13 +9,14 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
+from pathlib import Path
 from types import ModuleType
-
-from .transformers5 import without_multimodal_models
 
 #: The message of torchvision's import error if its compiled library cannot be loaded.
 _NO_OPS = 'operator torchvision::nms does not exist'
 _MARK = '__mobileone_mm_stand_in__'
+#: The file of mmpretrain that turns a failed import into ``TypeError: NoneType takes no arguments``.
+_BLIP = 'models/multimodal/blip/language_model.py'
 
 
 def is_stand_in(module: ModuleType) -> bool:
@@ -46,6 +48,26 @@ def _run_dependency(loader: Loader, module: ModuleType) -> None:
     """Import mmpretrain's list of optional dependencies and correct it."""
     loader.exec_module(module)
     without_multimodal_models(module)
+
+
+def without_multimodal_models(dependency: ModuleType) -> None:
+    """Set ``WITH_MULTIMODAL`` to False if the names that mmpretrain's BLIP imports are missing.
+
+    mmpretrain then registers placeholders for these models, as it does without transformers.
+    OneDL's release needs transformers below 5, the original release needs an early version 4.
+    ``dependency`` is the module ``mmpretrain.utils.dependency``.
+    """
+    file = Path(str(dependency.__file__)).parents[1] / _BLIP
+    # A release without BLIP has no such fault.
+    if not getattr(dependency, 'WITH_MULTIMODAL', False) or not file.is_file():
+        return
+    nodes = ast.walk(ast.parse(file.read_text(encoding='utf-8')))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    own = [node for node in imports if str(node.module).startswith('transformers.')]
+    try:
+        exec(compile(ast.Module([*own], []), str(file), 'exec'), {})
+    except ImportError:
+        vars(dependency)['WITH_MULTIMODAL'] = False
 
 
 _RUN = {'torchvision': _run_torchvision, 'mmpretrain.utils.dependency': _run_dependency}

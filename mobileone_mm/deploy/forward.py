@@ -48,9 +48,9 @@ class RawForward:
         if _has_module(model, 'roi_head') and _has_module(model, 'rpn_head'):
             return self._two_stages(model, proposer, inputs, samples, name)
         try:
-            return list(tensors_of(model(inputs, samples, mode='tensor')))
+            return tensors_of(model(inputs, samples, mode='tensor'))
         except NotImplementedError:
-            return list(tensors_of(model.extract_feat(inputs)))
+            return tensors_of(model.extract_feat(inputs))
 
     def _two_stages(
         self, model: Any, proposer: Any, inputs: Tensor, samples: list[Any], name: str
@@ -65,7 +65,7 @@ class RawForward:
         features = model.extract_feat(inputs)
         with self._same_regions(model.roi_head, f'{name}regions') as own:
             rois = model.roi_head.forward(features, self._given[key], samples)
-        return list(tensors_of([features, model.rpn_head(features), rois, own]))
+        return tensors_of([features, model.rpn_head(features), rois, own])
 
     @contextmanager
     def _same_regions(self, head: nn.Module, key: str) -> Iterator[list[Tensor]]:

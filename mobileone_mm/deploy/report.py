@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .._version import __version__
-from ..benchmark.macs import count_macs
 from ..benchmark.timer import interleaved
 from ..files import sha256_of
+from ..models.count import count_macs
 from ..reparam.surgery import unfused_blocks
 from ..weights.fit import FittedState
 from .config import absolute_paths

@@ -23,13 +23,14 @@ class DistillClassifier(ImageClassifier):
     """mmpretrain's classifier with soft labels of frozen teachers (arXiv 2206.04040, table 10).
 
     The classifier is the student: its parameters and checkpoints are those of ``ImageClassifier``.
-    Teachers are outside of the module, so that no optimizer, average, state dict or ``train()``
-    reaches them. They are built and loaded when training begins (``init_weights``), never for a
-    test, a prediction or a conversion. mmpretrain has nothing for this, and the distillers of
-    mmrazor put the teacher into the checkpoint.
+    Teachers are outside of the module. They are built and loaded when training begins
+    (``init_weights``), never for a test, a prediction or a conversion. mmpretrain has nothing for
+    this, and the distillers of mmrazor put the teacher into the checkpoint.
 
     Student and teachers see the same batch after all augmentation, mixed images included. Each
-    teacher gets it in its own normalisation and size. Their probabilities are averaged.
+    teacher gets it in its own normalisation and size. Their probabilities are averaged. A wrong
+    description of a teacher is an InputError; so are, when training begins, teachers or stored outputs
+    that cannot be loaded or do not fit.
 
     Args:
         *args, **kwargs: Arguments of ``ImageClassifier``.
@@ -38,10 +39,6 @@ class DistillClassifier(ImageClassifier):
             soft labels alone, as in MEAL V2.
         outputs: Folder of stored outputs (``tools/misc/store_teacher_outputs.py``), which replace
             the teachers; empty or None runs the teachers.
-
-    Raises:
-        InputError: A description of a teacher is wrong. When training begins: a teacher cannot be
-            built or loaded or has other classes, or the stored outputs do not fit.
     """
 
     def __init__(
@@ -84,12 +81,8 @@ class DistillClassifier(ImageClassifier):
     def loss(self, inputs: Tensor, data_samples: list[Any]) -> dict[str, Tensor]:
         """Compute the losses of a batch of N x 3 x height x width with N samples.
 
-        Returns:
-            ``loss_soft``; with ``alpha`` below 1 also the losses of the head as ``loss_hard``; and
-            ``teacher_agreement``, the share of images with the same first class.
-
-        Raises:
-            InputError: Stored outputs are used, and the batch has none.
+        They are ``loss_soft``; with ``alpha`` below 1 also the losses of the head as ``loss_hard``; and
+        ``teacher_agreement``, the share of images with the same first class.
         """
         logits = self.head(self.extract_feat(inputs))
         scores = self._scores(inputs, data_samples)

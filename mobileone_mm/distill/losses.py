@@ -26,9 +26,6 @@ class DistillLoss(nn.Module):
     Args:
         temperature: Divisor of the logits, above 0.
         alpha: Weight of the soft labels, above 0 and up to 1; the hard labels get the rest.
-
-    Raises:
-        InputError: An argument is out of its range.
     """
 
     def __init__(self, temperature: float = 1.0, alpha: float = 1.0) -> None:

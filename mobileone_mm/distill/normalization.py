@@ -31,8 +31,7 @@ class Normalization:
     ) -> Normalization:
         """Read a built preprocessor or the config of one; what it lacks is that of the default.
 
-        Raises:
-            InputError: A value of the config is wrong; the message begins with ``path``.
+        A wrong value of a config is an InputError that begins with ``path``.
         """
         if isinstance(preprocessor, nn.Module):
             given = {key: getattr(preprocessor, key, None) for key in cls.KEYS}

@@ -190,8 +190,7 @@ def write_view(path: Path, rows: np.ndarray, meta: OutputsMeta) -> None:
 def open_view(path: Path, verify: bool = False) -> tuple[np.ndarray, OutputsMeta]:
     """Map the rows of a view and read its settings; ``verify`` reads all of it for the checksum.
 
-    Raises:
-        InputError: The files cannot be read; a DamagedViewError if they are not as written.
+    Files that cannot be read are an InputError; a DamagedViewError if they are not as written.
     """
     try:
         entry = json.loads(path.with_suffix('.json').read_bytes())

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ..config.read import load_config
 from ..config.tree import mapping
 from ..errors import InputError
+from ..reparam.compare import fingerprint
 from ..reparam.surgery import reparameterize_model, unfused_blocks
 from ..training.seeding import seeded
 from ..weights.fit import checkpoint_for
@@ -24,7 +25,6 @@ from .normalization import Normalization
 #: exactly one of these selects the network
 SOURCES = ('model', 'config', 'timm')
 KEYS = (*SOURCES, 'checkpoint', 'pretrained', 'data_preprocessor', 'input_size')
-_LISTS = 'on the command line "model.teachers=[dict(timm=\'resnet50\',pretrained=True)]"'
 _STRING = (str, os.PathLike), 'a string'
 _KINDS: dict[str, tuple[Any, str]] = {
     'model': (Mapping, 'the config of a classifier'),
@@ -45,10 +45,8 @@ class Teacher:
             ``input_size``: side in pixels to which its images are resized; by default the
             student's, or timm's where the network takes a single size.
         student: Normalisation of the batches.
-        num_classes: Classes of the student.
-
-    Raises:
-        InputError: It cannot be built or loaded, or has another number of classes.
+        num_classes: Classes of the student. A teacher of other classes is an InputError, like one
+            that cannot be built or loaded.
     """
 
     def __init__(self, spec: Mapping[str, Any], student: Normalization, num_classes: int) -> None:
@@ -84,9 +82,7 @@ class Teacher:
         if preprocessor is None and published:
             scaled = {key: [255 * number for number in published[key]] for key in ('mean', 'std')}
             preprocessor = {**scaled, 'to_rgb': True}
-        default = self._student
-        if preprocessor is not None:
-            default = Normalization.of(preprocessor)
+        default = self._student if preprocessor is None else Normalization.of(preprocessor)
         self.normalization = Normalization.of(spec.get('data_preprocessor') or {}, default)
         self.input_size = spec.get('input_size')
         if self.input_size is None and published and published.get('fixed_input_size'):
@@ -94,10 +90,8 @@ class Teacher:
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Compute logits, N x classes, for a batch of the student."""
-        own = next(self.model.parameters())
-        if own.device != inputs.device:
-            self.model.to(inputs.device)
-        inputs = self._student.renormalized(inputs.to(own.dtype), self.normalization)
+        dtype = next(self.model.to(inputs.device).parameters()).dtype
+        inputs = self._student.renormalized(inputs.to(dtype), self.normalization)
         size = self.input_size
         if size is not None and tuple(inputs.shape[-2:]) != (size, size):
             inputs = F.interpolate(inputs, (size, size), mode='bilinear', antialias=True)
@@ -108,12 +102,8 @@ class Teacher:
 
     def fingerprint(self) -> str:
         """Hash the tensors with their names, the normalisation and the input size (SHA-256)."""
-        digest = hashlib.sha256(f'{self.normalization} {self.input_size}'.encode())
-        for key, value in sorted(self.model.state_dict().items()):
-            digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
-            data = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
-            digest.update(data.numpy().tobytes())
-        return digest.hexdigest()
+        parts = f'{fingerprint(self.model)} {self.normalization} {self.input_size}'
+        return hashlib.sha256(parts.encode()).hexdigest()
 
 
 class Teachers:
@@ -135,10 +125,9 @@ class Teachers:
     def scores(self, inputs: Tensor, temperature: float = 1.0) -> Tensor:
         """Compute soft labels: N x classes, rows of sum 1, float32 (float64 for such teachers)."""
         total: Any = 0
-        for teacher in self.members:
-            logits = teacher.logits(inputs)
-            logits = logits.float() if logits.dtype.itemsize < 4 else logits
-            total = total + F.softmax(logits / temperature, dim=1)
+        for logits in (teacher.logits(inputs) for teacher in self.members):
+            dtype = torch.promote_types(logits.dtype, torch.float32)
+            total = total + F.softmax(logits.to(dtype) / temperature, dim=1)
         return total / len(self.members)
 
 
@@ -160,20 +149,19 @@ def fingerprint_at_hand(
 
 def check_specs(specs: Any) -> list[dict[str, Any]]:
     """Check the descriptions of teachers (InputError) and return them as plain dicts."""
-    if not isinstance(specs, (list, tuple)) or not specs:
+    listed = isinstance(specs, (list, tuple)) and all(isinstance(spec, Mapping) for spec in specs)
+    if not listed or not specs:
         raise InputError(
-            f'model.teachers: got {specs!r}; expected a list of at least one dict ({_LISTS})'
+            f'model.teachers: got {specs!r}; expected a list of at least one dict with one of '
+            f'{", ".join(SOURCES)} (on the command line '
+            '"model.teachers=[dict(timm=\'resnet50\',pretrained=True)]")'
         )
     for index, spec in enumerate(specs):
         _check(f'model.teachers.{index}', spec)
     return [dict(spec) for spec in specs]
 
 
-def _check(path: str, spec: Any) -> None:
-    if not isinstance(spec, Mapping):
-        raise InputError(
-            f'{path}: got {spec!r}; expected a dict with one of {", ".join(SOURCES)} ({_LISTS})'
-        )
+def _check(path: str, spec: Mapping[str, Any]) -> None:
     _check_keys(path, spec, KEYS)
     given = [key for key in SOURCES if spec.get(key)]
     if len(given) != 1:

@@ -27,15 +27,12 @@ class StoredView(BaseTransform):
     """Makes one of the stored views of an image, with the outputs of the teachers as ``gt_score``.
 
     The view is random. The transforms run under its seed, and the result is compared with what the
-    teachers saw. ``gt_label`` stays; ``teacher_view`` is the number of the view.
+    teachers saw. ``gt_label`` stays; ``teacher_view`` is the number of the view. Outputs that cannot be
+    read, of other transforms or without this image, and a view that differs, are an InputError.
 
     Args:
         transforms: The transforms between loading and packing, as when the outputs were stored.
         outputs: Folder of the stored outputs.
-
-    Raises:
-        InputError: The outputs cannot be read or are of other transforms. At an image: it has no
-            stored outputs, or its view differs.
     """
 
     def __init__(self, transforms: Sequence[Mapping[str, Any]], outputs: str) -> None:
@@ -80,11 +77,9 @@ class FixedView(BaseTransform):
     number ``view`` may change before a pass.
     """
 
-    def __init__(
-        self, transforms: Sequence[Mapping[str, Any]], root: str, seed: int, view: int = 0
-    ) -> None:
+    def __init__(self, transforms: Sequence[Mapping[str, Any]], root: str, seed: int) -> None:
         self.transforms = Compose(transforms)
-        self.root, self.seed, self.view = os.path.expanduser(root), seed, view
+        self.root, self.seed, self.view = os.path.expanduser(root), seed, 0
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Add the view, ``teacher_key`` and ``teacher_signature``."""

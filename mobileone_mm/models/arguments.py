@@ -24,6 +24,14 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None) -> i
     return number
 
 
+def check_integers(
+    name: str, value: Any, length: int, low: int, high: int | None = None
+) -> tuple[int, ...]:
+    """Return ``length`` integers from ``low`` to ``high``; else raise a TypeError or ValueError."""
+    values = check_sequence(name, value, length)
+    return tuple(check_integer(f'{name}[{i}]', v, low, high) for i, v in enumerate(values))
+
+
 def check_number(
     name: str, value: Any, low: float, high: float = math.inf, ends: bool = True
 ) -> float:

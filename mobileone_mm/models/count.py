@@ -1,6 +1,6 @@
-"""Parameters and MACs of any size, from a network that has no memory."""
+"""MACs of anything that runs, by PyTorch's own counter, and the figures of any size of MobileOne."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -22,29 +22,30 @@ class Counts(NamedTuple):
 
 
 @torch.no_grad()
-def count(
-    arch: str | Mapping[str, Any] | Arch,
-    num_classes: int = 1000,
-    input_size: int | Sequence[int] = 224,
-    in_channels: int = 3,
-) -> Counts:
-    """Count a backbone of stride 32 and a linear classifier on its last stage.
+def count_macs(forward: Callable[[], Any]) -> int:
+    """Count the multiply-adds of convolutions and matrix products in one call.
 
-    ``num_classes=0`` counts the backbone alone. ``input_size`` is height and width of the image, or one
-    number for both.
+    The counter sees every operator that runs. mmengine's counter walks a trace, and the detectors
+    of mmdet cannot be traced. Stand-ins for compiled operators count as what they consist of.
     """
-    size = [input_size] * 2 if isinstance(input_size, int) else input_size
+    with FlopCounterMode(display=False) as counter:
+        forward()
+    return int(counter.get_total_flops()) // 2
+
+
+def count(
+    arch: str | Mapping[str, Any] | Arch, num_classes: int = 1000, input_size: int = 224
+) -> Counts:
+    """Count a backbone of stride 32 and a linear classifier on its last stage, for a square image."""
     with torch.device('meta'):
         fused, unfused = (
-            MobileOne(arch, in_channels=in_channels, deploy=deploy, init_cfg=None).eval()
-            for deploy in (True, False)
+            MobileOne(arch, deploy=deploy, init_cfg=None).eval() for deploy in (True, False)
         )
-        with FlopCounterMode(display=False) as counter:
-            fused(torch.empty(1, in_channels, *size))
+        macs = count_macs(lambda: fused(torch.empty(1, 3, input_size, input_size)))
     features = fused.out_channels[-1]
     classifier = (features + 1) * num_classes
     return Counts(
         sum(p.numel() for p in fused.parameters()) + classifier,
         sum(p.numel() for p in unfused.parameters()) + classifier,
-        counter.get_total_flops() // 2 + features * num_classes,
+        macs + features * num_classes,
     )

@@ -1,14 +1,17 @@
 """Initialisers for ``init_cfg``."""
 
-from mmengine.model import update_init_info
+from dataclasses import dataclass
+
+from mmengine.model import initialize, update_init_info
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..registry import WEIGHT_INITIALIZERS
 from .block import MobileOneBlock
+from .mobileone import DEFAULT_INIT
 
 
 @WEIGHT_INITIALIZERS.register_module()
+@dataclass
 class NearIdentityInit:
     """Initialise a MobileOne near the identity, so that it learns from scratch within minutes.
 
@@ -26,24 +29,18 @@ class NearIdentityInit:
         identity_shift: BN shift of the identity branch, in standard deviations of its input.
     """
 
-    def __init__(self, branch_scale: float = 0.2, identity_shift: float = 1.0) -> None:
-        for name, value in (('branch_scale', branch_scale), ('identity_shift', identity_shift)):
+    branch_scale: float = 0.2
+    identity_shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f'{name}: got {value!r}; expected a number')
-        if branch_scale < 0:
-            raise ValueError(f'branch_scale: got {branch_scale}; expected at least 0')
-        self.branch_scale = branch_scale
-        self.identity_shift = identity_shift
+        if self.branch_scale < 0:
+            raise ValueError(f'branch_scale: got {self.branch_scale}; expected at least 0')
 
     def __call__(self, module: nn.Module) -> None:
-        for child in module.modules():
-            if isinstance(child, nn.Conv2d):
-                nn.init.kaiming_normal_(child.weight, mode='fan_out', nonlinearity='relu')
-                if child.bias is not None:
-                    nn.init.zeros_(child.bias)
-            elif isinstance(child, _BatchNorm) and child.affine:
-                nn.init.ones_(child.weight)
-                nn.init.zeros_(child.bias)
+        initialize(module, list(DEFAULT_INIT))
         for child in module.modules():
             if isinstance(child, MobileOneBlock) and not child.deploy:
                 for branch in child.reparam_branches():
@@ -52,10 +49,4 @@ class NearIdentityInit:
                     elif branch.norm.affine and child.branch_norm is not None:
                         nn.init.constant_(branch.norm.weight, self.branch_scale)
         if hasattr(module, '_params_init_info'):  # mmengine logs the initialiser
-            update_init_info(module, f'{self!r}, Kaiming in units without an identity branch')
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(branch_scale={self.branch_scale}, '
-            f'identity_shift={self.identity_shift})'
-        )
+            update_init_info(module, str(self))

@@ -1,8 +1,8 @@
 """The search that found ``mu0``, ``mu1`` and ``mu2``, our reconstruction of the micro models.
 
-The paper (arXiv 2206.04040) gives parameters and MACs of its micro models, not their widths. Many
-networks have these figures. The search tries all small networks of the family for three that have
-the figures and a common shape similar to S0 (docs/micro_models.md). It is deterministic.
+The paper (arXiv 2206.04040) gives parameters and MACs of its micro models, not their widths. The search
+tries all small networks of the family for three that have the figures and a common shape similar to S0
+(docs/micro_models.md). It is deterministic.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,11 @@ from .sizes import ARCHS, BASE_CHANNELS, Arch
 #: Conv branches (k) of every unit. The published figures are those of the deploy form, which does not
 #: depend on k, so no search can find it. docs/micro_models.md gives the reason for 3.
 NUM_CONV_BRANCHES = 3
+
+
+#: largest ratio of the channels of a stage to those of the one before, as in S0 to S4
+MAX_GROWTH = 4.0
+TOLERANCE = 0.02  # largest relative deviation from each published figure
 
 
 class Target(NamedTuple):
@@ -39,9 +44,7 @@ class Criteria(NamedTuple):
     """Conditions on a family of three, in addition to the fixed rules of :func:`search`."""
 
     step: float = 0.125  # width factors are multiples of this, up to S0's largest (2); above 0
-    min_growth: float = 1.5  # smallest ratio of the channels of a stage to those of the one before
-    max_growth: float = 4.0  # largest such ratio; S0 to S4 have at most 4
-    tolerance: float = 0.02  # largest relative deviation from each published figure
+    min_growth: float = 1.5  # smallest such ratio of channels
     as_printed: bool = True  # whether the figures must also round to the printed ones
 
 
@@ -67,7 +70,7 @@ def search(criteria: Criteria | None = None) -> list[Family]:
     steps = np.arange(1, int(max(ARCHS['s0'].width_factor) / criteria.step) + 1) * criteria.step
     factors: Any = np.stack(np.meshgrid(*[steps] * 4, indexing='ij'), axis=-1).reshape(-1, 4)
     growth = (factors * BASE_CHANNELS)[:, 1:] / (factors * BASE_CHANNELS)[:, :-1]
-    factors = factors[((growth >= criteria.min_growth) & (growth <= criteria.max_growth)).all(1)]
+    factors = factors[((growth >= criteria.min_growth) & (growth <= MAX_GROWTH)).all(1)]
     families = []
     limits = ARCHS['s0'].num_blocks
     for num_blocks in product(*(range(1, limit + 1) for limit in limits)):
@@ -118,13 +121,10 @@ def _check(criteria: Criteria) -> None:
             f'step: got {criteria.step}; expected a positive multiple of 0.125, so that all channels '
             'are multiples of 8'
         )
-    if not 0 < criteria.min_growth <= criteria.max_growth:
+    if not 0 < criteria.min_growth <= MAX_GROWTH:
         raise InputError(
-            f'min_growth: got {criteria.min_growth}; expected a number above 0 and at most max_growth '
-            f'({criteria.max_growth})'
+            f'min_growth: got {criteria.min_growth}; expected a number above 0, at most {MAX_GROWTH}'
         )
-    if criteria.tolerance < 0:
-        raise InputError(f'tolerance: got {criteria.tolerance}; expected at least 0')
 
 
 def _fits(counts: tuple[Any, Any], target: Target, criteria: Criteria) -> np.ndarray:
@@ -132,7 +132,7 @@ def _fits(counts: tuple[Any, Any], target: Target, criteria: Criteria) -> np.nda
     fits = np.ones(counts[0].shape, dtype=bool)
     published = (target.parameters, target.parameters_digit), (target.macs, target.macs_digit)
     for found, (figure, digit) in zip(counts, published, strict=True):
-        fits &= np.abs(found / figure - 1) <= criteria.tolerance
+        fits &= np.abs(found / figure - 1) <= TOLERANCE
         if criteria.as_printed:
             fits &= np.abs(found - figure) < digit / 2
     return fits

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..registry import MODELS
 from ..reparam import reparameterize_model
-from .arguments import check_integer, check_sequence, is_integer
+from .arguments import check_integer, check_integers, is_integer
 from .block import MobileOneBlock
 from .sizes import NUM_STAGES, Arch, get_arch
 
@@ -29,12 +29,6 @@ DEFAULT_INIT = (
     dict(type='Kaiming', layer=['Conv2d']),
     dict(type='Constant', val=1, layer=['_BatchNorm']),
 )
-
-
-#: arguments that are True or False
-_FLAGS = (
-    'contract_dilation', 'norm_eval', 'with_cp', 'use_se', 'use_scale', 'use_identity', 'deploy',
-)  # fmt: skip
 
 
 @MODELS.register_module()
@@ -112,14 +106,18 @@ class MobileOne(BaseModule):
         self.arch = get_arch(arch)
         self.in_channels = check_integer('in_channels', in_channels, 1)
         self.frozen_stages = check_integer('frozen_stages', frozen_stages, -1, NUM_STAGES)
-        flags = (contract_dilation, norm_eval, with_cp, use_se, use_scale, use_identity, deploy)
-        for name, flag in zip(_FLAGS, flags, strict=True):
+        flags = dict(
+            contract_dilation=contract_dilation, norm_eval=norm_eval, with_cp=with_cp, use_se=use_se,
+            use_scale=use_scale, use_identity=use_identity, deploy=deploy,
+        )  # fmt: skip
+        for name, flag in flags.items():
             if not isinstance(flag, bool):
                 raise TypeError(f'{name}: got {flag!r}; expected True or False')
         self.norm_eval, self.contract_dilation = norm_eval, contract_dilation
         self.use_se, self.use_identity = use_se, use_identity
         self.strides, self.dilations = _strides_and_dilations(strides, dilations, output_stride)
-        self.out_indices = out_indices
+        self._places = _places_of(out_indices)  # TorchScript has no tuples of different types
+        self._last = max(self._places)
         self.unit_cfg = _unit_cfg(norm_cfg, act_cfg, with_cp, use_scale, deploy)
         widths = (self.arch.stem_channels, *self.arch.channels)
         self.stage0 = MobileOneBlock(self.in_channels, widths[0], 3, stride=2, **self.unit_cfg)
@@ -171,12 +169,6 @@ class MobileOne(BaseModule):
     def out_indices(self) -> tuple[int | str, ...]:
         """Which stages the outputs come from."""
         return tuple(place - 1 if place else STEM for place in self._places)
-
-    @out_indices.setter
-    def out_indices(self, value: int | str | Sequence[int | str]) -> None:
-        # TorchScript has no tuples of different types.
-        self._places = _places_of(value)
-        self._last = max(self._places)
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -239,16 +231,12 @@ def _strides_and_dilations(
         if isinstance(output_stride, bool) or output_stride not in OUTPUT_STRIDES:
             raise ValueError(f'output_stride: got {output_stride!r}; expected 8, 16 or 32')
         return OUTPUT_STRIDES[output_stride]
-    default_strides, default_dilations = OUTPUT_STRIDES[32]
+    strides = OUTPUT_STRIDES[32][0] if strides is None else strides
+    dilations = OUTPUT_STRIDES[32][1] if dilations is None else dilations
     return (
-        default_strides if strides is None else _per_stage('strides', strides, 2),
-        default_dilations if dilations is None else _per_stage('dilations', dilations),
+        check_integers('strides', strides, NUM_STAGES, 1, 2),
+        check_integers('dilations', dilations, NUM_STAGES, 1),
     )
-
-
-def _per_stage(name: str, value: Any, high: int | None = None) -> tuple[int, ...]:
-    values = check_sequence(name, value, NUM_STAGES)
-    return tuple(check_integer(f'{name}[{i}]', v, 1, high) for i, v in enumerate(values))
 
 
 def _unit_cfg(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .arguments import check_integer, check_sequence
+from .arguments import check_integers, check_sequence
 
 BASE_CHANNELS = (64, 128, 256, 512)
 NUM_STAGES = len(BASE_CHANNELS)
@@ -75,11 +75,6 @@ def get_arch(arch: str | Mapping[str, Any] | Arch) -> Arch:
         problem = f'{"unknown" if unknown else "missing"} key {key!r}'
         raise ValueError(f'arch: {problem}; expected the keys {", ".join(_KEYS)}')
     checked = Arch(**{key: _read_field(key, value) for key, value in arch.items()})
-    if min(checked.channels) < 1:
-        raise ValueError(
-            f'arch.width_factor: got {list(checked.width_factor)}, which gives '
-            f'{list(checked.channels)} channels; expected at least 1 per stage'
-        )
     pairs = zip(checked.num_se_blocks, checked.num_blocks, strict=True)
     if any(se > blocks for se, blocks in pairs):
         raise ValueError(
@@ -94,12 +89,11 @@ _KEYS = tuple(field.name for field in fields(Arch))
 
 def _read_field(key: str, value: Any) -> tuple[Any, ...]:
     name = f'arch.{key}'
-    values = check_sequence(name, value, NUM_STAGES)
     if key != 'width_factor':
-        low = 0 if key == 'num_se_blocks' else 1
-        return tuple(check_integer(f'{name}[{i}]', v, low) for i, v in enumerate(values))
+        return check_integers(name, value, NUM_STAGES, 0 if key == 'num_se_blocks' else 1)
+    values = check_sequence(name, value, NUM_STAGES)
     if any(not isinstance(v, (int, float)) or isinstance(v, bool) for v in values):
         raise TypeError(f'{name}: got {list(values)}; expected numbers')
-    if not all(math.isfinite(v) for v in values):
-        raise ValueError(f'{name}: got {list(values)}; expected finite numbers')
+    if not all(1 / 64 <= v < math.inf for v in values):  # of at least 64 channels
+        raise ValueError(f'{name}: got {list(values)}; expected finite numbers of at least 1/64')
     return tuple(values)

@@ -30,9 +30,6 @@ class SSDNeck(_SSDNeck):
     At 320 px the last level is one cell. In training, BN cannot normalise the single cell of one
     image, and PyTorch's message only names a tensor shape. Channels may also be lists, so that the
     command line can set them. Everything else is mmdet's.
-
-    Raises:
-        InputError: In training, a batch of one image reaches a level of one cell.
     """
 
     def __init__(

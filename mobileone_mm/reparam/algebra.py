@@ -16,7 +16,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .protocol import Branch
 
-KINDS = ('conv', 'scale', 'identity')
 # Standard deviation of the differences between conv branches, relative to that of their kernels. Equal
 # branches would get equal gradients and stay equal.
 _SPREAD = 0.1
@@ -99,18 +98,12 @@ def lift_kernel(
     Fusing is a sum, so many sets of branches are possible. Here the scale branch gets half of the
     kernel's centre, the identity branch half of the remaining diagonal, and the conv branches share
     the rest equally, with small differences that cancel. The first branch gets the bias as its shift.
-    The running statistics are mean 0 and variance 1.
+    The running statistics are mean 0 and variance 1, with ``eps`` as ε.
 
-    Args:
-        kernel: Shape (out, in / groups, k, k), k odd; the bias has shape (out,).
-        kinds: ``conv``, ``scale`` or ``identity`` for each branch in any order; at least one conv.
-        eps: ε of the BN layers.
-        generator: Of the differences.
+    The kernel has the shape (out, in / groups, k, k) with an odd k, the bias (out,). ``kinds`` has
+    ``conv``, ``scale`` or ``identity`` for each branch in any order; at least one conv. The differences
+    follow the ``generator``.
     """
-    if 'conv' not in kinds or not set(kinds) <= set(KINDS):
-        raise ValueError(
-            f'kinds: got {list(kinds)}; expected {", ".join(KINDS)}, at least one conv'
-        )
     rest = _double(kernel).clone()
     ones = torch.ones(len(rest), dtype=torch.float64)
     row, column = rest.shape[2] // 2, rest.shape[3] // 2

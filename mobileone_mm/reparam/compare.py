@@ -1,5 +1,6 @@
-"""What proofs of equality consist of: random weights and statistics, and measures of difference."""
+"""What proofs of equality consist of: exact arithmetic and measures of difference."""
 
+import hashlib
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -9,40 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 #: part of the greatest surrounding magnitude below which an output counts as close to 0
 FLOOR = 1e-3
 #: smallest divisor of a difference
 TINY = 1e-30
 _cloned = partial(tree_map_only, Tensor, torch.clone)
-
-
-@torch.no_grad()
-def randomize_(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Set random weights *and* random BN statistics in place, and return the module.
-
-    With fresh statistics (mean 0, variance 1) BN is almost the identity, so a test would not see a
-    wrong fusion. Kernels have a standard deviation of 1 / sqrt(fan in), so that activations stay in
-    range.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    of_norms = dict(
-        weight=(0.1, 0.6), bias=(-0.3, 0.3), running_mean=(-0.5, 0.5), running_var=(0.5, 2.0)
-    )
-    for child in module.modules():
-        is_norm = isinstance(child, _BatchNorm)
-        for tensor in child.parameters(recurse=False):
-            if tensor.ndim >= 2:
-                noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-                tensor.copy_(noise / max(1, tensor[0].numel()) ** 0.5)
-        for name, (low, high) in (of_norms if is_norm else dict(bias=(-0.2, 0.2))).items():
-            value = getattr(child, name, None)
-            if isinstance(value, Tensor):
-                noise = torch.rand(value.shape, generator=generator, dtype=torch.float64)
-                value.copy_(noise * (high - low) + low)
-    return module
 
 
 @contextmanager
@@ -58,17 +32,10 @@ def exact_arithmetic() -> Iterator[None]:
             torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def tensors_of(output: Any) -> Iterator[Tensor]:
-    """Yield the floating-point tensors of a nested output (tuples, lists, mappings), depth first."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from tensors_of(value)
-    elif isinstance(output, (tuple, list)):
-        for value in output:
-            yield from tensors_of(value)
+def tensors_of(output: Any) -> list[Tensor]:
+    """Return the floating-point tensors of a nested output (tuples, lists, dicts), depth first."""
+    leaves = tree_leaves(output)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 def greatest(*values: Any) -> float:
@@ -85,7 +52,7 @@ def max_difference(first: Any, second: Any, floor: float = 0.0) -> tuple[float, 
     The greatest relative difference of all pairs of tensors is returned. NaN on either side gives
     infinity. Outputs without numbers, or of another number or shape of tensors, are a ValueError.
     """
-    pairs = list(tensors_of(first)), list(tensors_of(second))
+    pairs = tensors_of(first), tensors_of(second)
     shapes = tuple([tuple(t.shape) for t in side] for side in pairs)
     if shapes[0] != shapes[1]:  # also where the two shapes would broadcast
         raise ValueError(f'outputs: shapes {shapes[0]} and {shapes[1]} cannot be compared')
@@ -152,6 +119,16 @@ def unit_difference(inputs: Any, expected: Any, got: Any) -> tuple[float, float]
         return max_difference(expected, got, scale_floor(inputs))
     except ValueError:  # other shapes, or no tensors at all: nothing is proved
         return math.inf, math.inf
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Hash the parameters and buffers of a model with their names, types and shapes (SHA-256)."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
+        data = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        digest.update(data.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def value_difference(first: float, second: float) -> float:

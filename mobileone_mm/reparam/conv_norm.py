@@ -140,9 +140,7 @@ def _check_foldable(layer: nn.Module | None, norm: _BatchNorm) -> None:
     if not isinstance(layer, (_ConvNd, nn.Linear)):
         raise ValueError(f'follows a {type(layer).__name__}, which is not a plain convolution')
     if not isinstance(layer.weight, nn.Parameter) or layer._forward_pre_hooks:
-        raise ValueError(
-            'follows a layer whose weight is computed (spectral norm, parametrisation)'
-        )
+        raise ValueError('follows a layer whose weight is computed (parametrisation)')
     if _outputs(layer) != norm.num_features:
         raise ValueError('precedes its convolution')
     norm_to_affine(norm)

@@ -33,6 +33,10 @@ def reparameterize_model(model: nn.Module, inplace: bool = False) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f'model: got {type(model).__name__}; expected a torch.nn.Module')
+    if not inplace:
+        model = copy.deepcopy(model)
+    # Compute all kernels before any change: an error must not leave a model that is partly fused.
+    fused = []
     for name, block in unfused_blocks(model):
         norms = [branch.norm for branch in block.reparam_branches()]
         if model.training or block.training or any(norm.training for norm in norms):
@@ -40,11 +44,6 @@ def reparameterize_model(model: nn.Module, inplace: bool = False) -> nn.Module:
                 f'model: {name or "the block"} is in training mode, where BN uses the statistics of '
                 'the batch and the block is not equal to one convolution; call model.eval() first'
             )
-    if not inplace:
-        model = copy.deepcopy(model)
-    # Compute all kernels before any change: an error must not leave a model that is partly fused.
-    fused = []
-    for name, block in unfused_blocks(model):
         try:
             fused.append((block, *_fused_like(block)))
         except ValueError as error:

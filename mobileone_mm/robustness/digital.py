@@ -23,6 +23,7 @@ ELASTIC = (
 )
 PIXELATE = (0.6, 0.5, 0.4, 0.3, 0.25)
 JPEG_QUALITY = (25, 18, 15, 10, 7)
+STORED_QUALITY = 85  # of the published files
 
 
 def gaussian_noise(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
@@ -88,7 +89,7 @@ def jpeg_compression(image: np.ndarray, severity: int, _: np.random.Generator) -
     return jpeg(image, JPEG_QUALITY[severity - 1])
 
 
-def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+def jpeg(image: np.ndarray, quality: int = STORED_QUALITY) -> np.ndarray:
     """Write an RGB image (uint8) as JPEG with the settings of Pillow, and read it."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, 'JPEG', quality=quality)

@@ -1,10 +1,9 @@
 """Error measures of ImageNet-C (arXiv 1903.12261, section 4), which divide by errors of AlexNet.
 
-The errors of AlexNet by corruption and severity are published in
-github.com/hendrycks/robustness/issues/10. In all six digits, their means are those in the program of
-AugMix by the same author (``ALEXNET_ERR`` in imagenet.py, github.com/google-research/augmix,
-9b9824c). The error on clean images is that of torchvision's AlexNet, which the benchmark used; the
-paper says 43.5.
+The errors of AlexNet are published in github.com/hendrycks/robustness/issues/10. In all six digits,
+their means are those in the program of AugMix by the same author (``ALEXNET_ERR`` in imagenet.py,
+github.com/google-research/augmix, 9b9824c). The error on clean images is that of torchvision's
+AlexNet, which the benchmark used; the paper says 43.5.
 """
 
 from collections.abc import Mapping
@@ -38,16 +37,13 @@ def corruption_errors(
 ) -> dict[str, Any]:
     """Compute the error measures of one classifier on corrupted images.
 
-    Args:
-        errors: By corruption and severity, 0 to 1.
-        clean: Error on clean images, 0 to 1; None if unknown.
-        normalise: Whether the classes are those of ImageNet, as for the errors of AlexNet.
+    ``errors`` by corruption and severity, and the error on ``clean`` images, are 0 to 1. The errors of
+    AlexNet ``normalise`` them if the classes are those of ImageNet.
 
-    Returns:
-        In percent, by corruption: ``mean_error`` over its severities and, with all five, ``ce`` (the
-        sum over the severities, divided by that of AlexNet) and, with ``clean``, ``relative_ce`` (the
-        same after the error on clean images is subtracted from each error). With all 15 corruptions
-        also their means ``unnormalised_mce``, ``mce`` and ``relative_mce``.
+    Returns in percent, by corruption: ``mean_error`` over its severities and, with all five, ``ce``
+    (the sum over the severities, divided by that of AlexNet) and, with ``clean``, ``relative_ce`` (the
+    same after the error on clean images is subtracted from each error). With all 15 corruptions also
+    their means ``unnormalised_mce``, ``mce`` and ``relative_mce``.
     """
     result: dict[str, Any] = {'mean_error': {}, 'ce': {}, 'relative_ce': {}}
     for name, found in errors.items():

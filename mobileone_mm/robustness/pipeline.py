@@ -1,10 +1,8 @@
 """The test pipeline of a classifier with a corruption between crop and packing, and its hits."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,21 +13,18 @@ from torch.utils.data import Dataset
 
 from ..config.tree import type_name
 from ..errors import InputError
-from .corruptions import as_stored, corrupt, generator
+from .corruptions import corrupt, generator
+from .digital import jpeg
 from .sets import Images
 
 _GEOMETRY = re.compile(r'Resize|Crop|Pad')
-# Up to this many bytes, the crops that are corrupted 75 times stay in memory.
-KEPT_BYTES = 1 << 30
 
 
-class TestPipeline:
+class SplitPipeline:
     """A test pipeline in three parts: loading, then resizing and cropping, then packing.
 
     The transforms must make an array of one size, else there is an InputError.
     """
-
-    __test__ = False  # pytest takes the name for a test
 
     def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
         last = max((i for i, s in enumerate(steps) if _GEOMETRY.search(type_name(s))), default=0)
@@ -69,40 +64,22 @@ class EvaluatedImages(Dataset):
     """The images of one evaluation, ready for the model."""
 
     images: Images
-    pipeline: TestPipeline
+    pipeline: SplitPipeline
     stored: bool = False  # whether the images are crops already
     corruption: tuple[str, int, int] | None = None  # of the crops: name, severity, seed
-    crops: dict[int, dict[str, Any]] = field(default_factory=dict)  # in memory, by index
 
     def __len__(self) -> int:
         return len(self.images.files)
 
-    def __deepcopy__(self, _: Any) -> EvaluatedImages:
-        # mmengine copies the settings of a loader; the crops in them may take a GiB.
-        return self
-
-    def sample(self, index: int) -> dict[str, Any]:
-        """Return an image before it is corrupted and packed."""
+    def __getitem__(self, index: int) -> Any:
         path, label = self.images.files[index], self.images.labels[index]
         sample = dict(img_path=path, gt_label=label, sample_idx=index)
-        return self.pipeline.read(sample, self.stored)
-
-    def keep_crops(self) -> None:
-        """Read images that are corrupted many times into memory, if they fit into a GiB.
-
-        Forked workers of data loaders share them without a copy.
-        """
-        size = self.pipeline.size
-        if not self.crops and size and len(self) * size[0] * size[1] * 3 <= KEPT_BYTES:
-            self.crops.update((index, self.sample(index)) for index in range(len(self)))
-
-    def __getitem__(self, index: int) -> Any:
-        result = dict(self.crops.get(index) or self.sample(index))
+        result = self.pipeline.read(sample, self.stored)
         if self.corruption is not None:
             name, severity, seed = self.corruption
             rng = generator(seed, name, severity, self.images.names[index])
             rgb = np.ascontiguousarray(result['img'][..., ::-1])
-            result['img'] = as_stored(corrupt(rgb, name, severity, rng))[..., ::-1].copy()
+            result['img'] = jpeg(corrupt(rgb, name, severity, rng))[..., ::-1].copy()
         return self.pipeline.pack(result)
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from ..errors import InputError
 from ..files import atomic_text
 
@@ -39,11 +37,11 @@ class Records:
         self, path: Path, model: str, about: Mapping[str, Any], fresh: bool = False
     ) -> None:
         self.path = path
-        content: Any = {'format': FORMAT, 'models': {}}
+        content: Any
         try:
             content = json.loads(path.read_text(encoding='utf-8'))
         except FileNotFoundError:
-            pass
+            content = {'format': FORMAT, 'models': {}}
         except (OSError, ValueError):
             content = None
         if not (isinstance(content, dict) and content.get('format') == FORMAT):
@@ -76,11 +74,3 @@ def digest(*parts: Any) -> str:
     """Hash values that JSON can write; others count by their text."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def model_digest(model: nn.Module) -> str:
-    """Hash the parameters and buffers of a model."""
-    arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-    return digest(
-        {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
-    )

@@ -19,15 +19,11 @@ TITLES = {
 
 
 def summarise(counts: Mapping[Evaluation, Counts], imagenet: bool) -> dict[str, Any]:
-    """Compute accuracies and errors of all evaluations.
+    """Compute accuracies and errors of all evaluations; ``imagenet`` says that it has those classes.
 
-    Args:
-        imagenet: Whether the model has the 1000 classes of ImageNet.
-
-    Returns:
-        ``sets``: images, classes, top-1 and top-5 accuracy in percent by set. ``c`` and
-        ``generated``, if evaluated: the least images and classes, ``errors`` in percent by corruption
-        and severity, and the result of :func:`~mobileone_mm.robustness.measures.corruption_errors`.
+    Returns ``sets``: images, classes, top-1 and top-5 accuracy in percent by set. ``c`` and
+    ``generated``, if evaluated: the least images and classes, ``errors`` in percent by corruption and
+    severity, and the result of :func:`~mobileone_mm.robustness.measures.corruption_errors`.
     """
     result: dict[str, Any] = {'sets': {}}
     for evaluation, found in counts.items():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..errors import InputError
 from ..inference.images import SUFFIXES
-from .corruptions import CORRUPTIONS, GROUPS, SEVERITIES, check_names
+from .corruptions import CORRUPTIONS, GROUPS, SEVERITIES
 
 
 class Layout(NamedTuple):
@@ -69,20 +69,18 @@ def make_plan(
 ) -> list[Evaluation]:
     """List the evaluations of a run in a fixed order, and check all folders before the first one.
 
-    Args:
-        root: Folder that holds published sets under their names.
-        sets: Names of sets, or ``name=FOLDER``. The default with a root is the published sets below
-            it and the clean test set of the config; without a root, the test set of the config,
-            clean and corrupted.
-        corruptions: Names; None for all.
-        severities: Of 1 to 5; None for all.
-        own: Whether the test set of the config exists. It counts only where ``sets`` is None.
-
-    Raises:
-        InputError: A name is unknown, or a folder is missing or has the wrong classes.
+    ``root`` is the folder that holds published sets under their names. ``sets`` are names, or
+    ``name=FOLDER``. The default with a root is the published sets below it, and the clean test set of
+    the config if it exists (``own``); without a root, the test set of the config, clean and corrupted.
+    An InputError says that a name is unknown, or that a folder is missing or has the wrong classes.
     """
     names, numbers = corruptions or CORRUPTIONS, severities or SEVERITIES
-    check_names(names, numbers)
+    if unknown := set(names).difference(CORRUPTIONS):
+        raise InputError(
+            f"--corruptions: got '{min(unknown)}'; allowed are {', '.join(CORRUPTIONS)}"
+        )
+    if wrong := set(numbers).difference(SEVERITIES):
+        raise InputError(f'--severities: got {min(wrong)}; expected 1 to 5')
     pairs = [(c, s) for c in CORRUPTIONS for s in SEVERITIES if c in names and s in numbers]
     found = _find_sets(Path(root).expanduser()) if root is not None else {}
     chosen: dict[str, Path | None]

@@ -1,9 +1,8 @@
 """Weather of ImageNet-C. Functions take an RGB image (uint8) and return values of 0 to 255.
 
-ImageNet-C overlays photographs of frozen windows, whose licence is unknown; they are not used here.
-The drawn panes have straight needles and feathers over clouds. Their mean colours and standard
-deviations are those of windows of 224 pixels in the published photographs, each with the frequency
-that it has in the published code.
+ImageNet-C overlays photographs of frozen windows, whose licence is unknown. The panes drawn here have
+the mean colours and standard deviations of windows of 224 pixels in these photographs, and the
+frequencies of the published code.
 """
 
 import cv2

@@ -11,9 +11,9 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import EMAHook, Hook, ParamSchedulerHook
 from mmengine.runner import EpochBasedTrainLoop
 
-from ..benchmark.macs import count_macs
 from ..benchmark.train_step import StepCost, measure_train_step
 from ..errors import InputError
+from ..models.count import count_macs
 from ..reparam import reparameterize_model
 from .param_groups import NORMS
 from .run_model import unwrapped

@@ -16,8 +16,7 @@ def test_hosts_import_without_placeholders(python):
     code = f"""
 import mobileone_mm
 {chr(10).join(f'import {host}' for host in HOSTS)}
-from mobileone_mm.compat import status
-from mobileone_mm.compat.late import placeholders
+from mobileone_mm.compat import placeholders, status
 assert not placeholders(), placeholders()
 print('status', status())
 """

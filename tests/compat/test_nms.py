@@ -116,11 +116,6 @@ def test_boxes_that_touch_share_area_only_with_the_offset():
     assert len(nms(touching, scores, 0.04, offset=1)) == 160  # 10 of 190 pixels shared
 
 
-def test_a_negative_threshold_keeps_only_the_best():
-    boxes, scores = random_boxes(400, 10, seed=1)
-    assert nms(boxes, scores, -0.1).tolist() == [int(scores.argmax())]
-
-
 def test_not_finite_coordinates_end_and_drop_nothing_they_do_not_overlap():
     boxes, scores = random_boxes(300, 1, seed=2)
     boxes = boxes * 100  # far apart

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from mobileone_mm.compat import late
+from mobileone_mm.compat import complete_imported
 
 pytest.importorskip('mmpretrain')
 
@@ -71,7 +71,7 @@ def test_what_is_imported_already_is_completed(tmp_path: Path, names: str, monke
     for name in [name for name in sys.modules if name.partition('.')[0] == 'transformers']:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(fake(tmp_path, '4.40.0', names))
-    late.complete_imported()
+    complete_imported()
     for name in [name for name in sys.modules if name.partition('.')[0] == 'transformers']:
         monkeypatch.delitem(sys.modules, name)
     assert dependency.WITH_MULTIMODAL is bool(names)

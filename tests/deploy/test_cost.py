@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers import randomize_
 from mobileone_mm.config.read import load_config
 from mobileone_mm.deploy.config import build_model
-from mobileone_mm.reparam.compare import randomize_
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'mobileone_s4_in1k.py'

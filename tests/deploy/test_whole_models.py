@@ -13,6 +13,7 @@ from mmengine.model import BaseModel, BaseModule, ExponentialMovingAverage
 from mmengine.registry import MODELS
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from helpers import randomize_
 from mobileone_mm.config.read import load_config
 from mobileone_mm.deploy.config import build_model
 from mobileone_mm.deploy.convert import convert_to_deploy
@@ -20,7 +21,6 @@ from mobileone_mm.deploy.fold import build_deploy_form, foldable
 from mobileone_mm.deploy.forward import RawForward
 from mobileone_mm.deploy.prove import compare_models, deploy_state
 from mobileone_mm.errors import ProofError
-from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.reparam.conv_norm import Found
 
 TINY = (

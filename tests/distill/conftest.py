@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from mobileone_mm.reparam.compare import randomize_
+from helpers import randomize_
 
 CLASSES = 5
 ARCH = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.125] * 4, num_conv_branches=[2, 1, 1, 1],

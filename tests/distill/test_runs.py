@@ -221,7 +221,7 @@ def test_refused_before_the_first_iteration(config, train, outputs):
     for option, message in (
         ('model.teachers.0.checkpoint=/no.pth', 'no such file'),
         ("model.teachers=[dict(timm='resnet50', pretrain=True)]", "0: has no 'pretrain'"),
-        ('model.teachers=[resnet50]', "0: got 'resnet50'; expected a dict with one of"),
+        ('model.teachers=[resnet50]', "got ['resnet50']; expected a list of at least one dict"),
         (f'{preprocessor}.mean=1', f'{preprocessor}.mean: got 1'),
         (f'{loss}.alpha=x', f"{loss}.alpha: got 'x'; expected a number above 0"),
         (f'{loss}=x', f"{loss}: got 'x'; expected a dict"),
@@ -279,7 +279,7 @@ def test_an_image_that_cannot_be_read(config, run, train, tiny_imagenet, tmp_pat
     images[1].write_bytes(whole[: len(whole) // 2])
     code, said = run('store_teacher_outputs', path, out)
     assert code == 0
-    assert '7 images, ' in said
+    assert '7 images; ' in said
     assert '1 images could not be read and have no outputs' in said
     text = next(train(path, f'model.outputs={out}').rglob('*.log')).read_text()
     assert f"are left out, such as '{images[1]}'" in text

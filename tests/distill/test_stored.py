@@ -59,7 +59,8 @@ def store(root, folder, views=2, classes=20, topk=4, transforms=VIEW):
         classes, topk, 1.0, [dict(timm='a')], ['f'], plain_config(transforms), 7, 'i'
     )
     for view in range(views):
-        fixed = FixedView(transforms, str(root), 7, view)
+        fixed = FixedView(transforms, str(root), 7)
+        fixed.view = view
         rows = meta.rows([image_key(name) for name in names])
         for row, name in zip(rows, names, strict=True):
             result = fixed.transform(loaded(root, name))

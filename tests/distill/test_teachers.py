@@ -179,7 +179,7 @@ def test_description_has_no_folders(resnet_teacher):
         ([dict(timm='a', pretrained=True, checkpoint='b')], 'two sources'),
         ([dict(timm='a', pretrained=True, input_size=(3, 4))], 'input_size'),
         ([dict(model='resnet50', checkpoint='b')], 'config of a classifier'),
-        (['resnet50'], 'a dict with one of .*on the command line'),
+        (['resnet50'], 'dict with one of .*on the command line'),
         ([dict(timm='a', checkpoint=5)], 'checkpoint: got 5'),
         ('resnet50', 'on the command line'),
     ],

@@ -8,10 +8,10 @@ import torch
 from mmengine.hooks import EMAHook
 from torch import nn
 
+from helpers import randomize_
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.hooks.checkpoint_check import CheckpointCheckHook
-from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.forms import fuse_state
 from mobileone_mm.weights.mmengine_loader import use_safe_loader

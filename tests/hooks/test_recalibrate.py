@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
+from helpers import randomize_
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.hooks.recalibrate import (
@@ -16,7 +17,7 @@ from mobileone_mm.hooks.recalibrate import (
     training_jump,
 )
 from mobileone_mm.models import MobileOneBlock
-from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference
 from mobileone_mm.weights.forms import fuse_state, lift_state
 from mobileone_mm.weights.reading import read_checkpoint
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from helpers import randomize_
 from mobileone_mm import MobileOne, reparameterize_model
-from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference
 
 reference = pytest.importorskip('mmpretrain.models.backbones.mobileone')
 STAGES = (0, 1, 2, 3)

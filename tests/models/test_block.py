@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from helpers import randomize_
 from mobileone_mm import reparameterize_model
 from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.models.block import SqueezeExcite, SubsampledConv2d, statistics_unchanged
-from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference
 
 
 def test_defaults():

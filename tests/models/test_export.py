@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import fx
 
+from helpers import randomize_
 from mobileone_mm import MobileOne, reparameterize_model
-from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference
 
 ARCH = dict(
     num_blocks=[1, 1, 2, 1],

@@ -12,9 +12,10 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
+from helpers import randomize_
 from mobileone_mm.models.ssd import SSDHead, SSDNeck
 from mobileone_mm.registry import MODELS
-from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference
 
 CLASSES, CELLS = 3, (4, 2)  # two levels of 4x4 and 2x2 cells on an image of 64 px
 PRIORS = 4  # a cell: the ratios 1 (two sizes), 2 and 1 / 2

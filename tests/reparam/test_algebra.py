@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from helpers import randomize_
 from mobileone_mm.reparam import Branch
 from mobileone_mm.reparam.algebra import fuse_branches, identity_kernel, norm_to_affine
-from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference
 
 
 def _norm(channels, seed=0, **kwargs):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import randomize_
 from mobileone_mm.reparam.compare import (
     greatest,
     max_difference,
-    randomize_,
     scale_floor,
     value_difference,
 )

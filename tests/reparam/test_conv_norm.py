@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import randomize_
 from mobileone_mm import MobileOne
-from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference
 from mobileone_mm.reparam.conv_norm import find_conv_norms, fold_norm, folded_tensors
 
 

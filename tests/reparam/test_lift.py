@@ -71,9 +71,3 @@ def test_the_differences_follow_the_generator():
     one, same, other = (lifted(['conv'] * 3, seed=seed)[2][0].kernel for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-
-
-@pytest.mark.parametrize('kinds', [[], ['scale'], ['conv', 'pool']])
-def test_kinds(kinds):
-    with pytest.raises(ValueError, match=r'^kinds: got .*; expected conv, scale, identity'):
-        lifted(kinds)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import randomize_
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.reparam import Branch, Reparameterizable
-from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference
 
 TINY = dict(
     num_blocks=[1, 2, 2, 1],

@@ -11,7 +11,6 @@ from mobileone_mm.robustness import blur, digital, weather
 from mobileone_mm.robustness.corruptions import (
     CORRUPTIONS,
     SEVERITIES,
-    as_stored,
     corrupt,
     generator,
 )
@@ -181,7 +180,7 @@ def test_pixelate_and_jpeg(severity, sample_image, tmp_path):
         found = blocks[:: 224 // size, :: 224 // size]
         assert np.abs(found - exact).max() <= 1
     compressed = made(sample_image, 'jpeg_compression', severity)
-    qualities = (compressed, digital.JPEG_QUALITY[severity - 1]), (as_stored(sample_image), 85)
+    qualities = (compressed, digital.JPEG_QUALITY[severity - 1]), (digital.jpeg(sample_image), 85)
     for found, quality in qualities:
         Image.fromarray(sample_image).save(tmp_path / 'image.jpg', quality=quality)
         assert np.array_equal(found, np.asarray(Image.open(tmp_path / 'image.jpg')))

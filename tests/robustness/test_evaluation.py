@@ -1,7 +1,6 @@
 """Pipeline, counting and records: images whose colour says the class go through them."""
 
 import json
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,8 +13,9 @@ from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader
 
 from mobileone_mm.errors import InputError
-from mobileone_mm.robustness.corruptions import as_stored, corrupt, generator
-from mobileone_mm.robustness.pipeline import EvaluatedImages, TestPipeline, count_correct
+from mobileone_mm.robustness.corruptions import corrupt, generator
+from mobileone_mm.robustness.digital import jpeg
+from mobileone_mm.robustness.pipeline import EvaluatedImages, SplitPipeline, count_correct
 from mobileone_mm.robustness.records import Counts, Records
 from mobileone_mm.robustness.report import plot, summarise, table
 from mobileone_mm.robustness.sets import Evaluation, Images, read_set
@@ -49,7 +49,7 @@ class ReadsColour(nn.Module):
 @pytest.fixture
 def pipeline(fresh_mmengine):
     DefaultScope.get_instance('robustness', scope_name='mmpretrain')
-    return TestPipeline([LOAD, RESIZE, CROP, PACK])
+    return SplitPipeline([LOAD, RESIZE, CROP, PACK])
 
 
 @pytest.fixture
@@ -102,17 +102,12 @@ def test_corruption_stands_between_crop_and_packing(pipeline, textured):
     """On RGB, with the random numbers of the image's name, then stored as JPEG."""
     clean = EvaluatedImages(textured, pipeline)
     found = EvaluatedImages(textured, pipeline, corruption=('snow', 2, 5))
-    source = EvaluatedImages(textured, pipeline)
-    kept = replace(source, corruption=('snow', 2, 5))
-    kept.keep_crops()
-    assert list(source.crops) == [0, 1]  # all corruptions share them
     for index, name in enumerate(textured.names):
         rgb = np.ascontiguousarray(pixels(clean[index])[..., ::-1])
         assert rgb.shape == (32, 32, 3)
-        expected = as_stored(corrupt(rgb, 'snow', 2, generator(5, 'snow', 2, name)))[..., ::-1]
-        for made in (found, kept, kept):  # the crop that is kept stays as it is
-            assert np.array_equal(pixels(made[index]), expected)
-            assert int(made[index]['data_samples'].gt_label) == textured.labels[index]
+        expected = jpeg(corrupt(rgb, 'snow', 2, generator(5, 'snow', 2, name)))[..., ::-1]
+        assert np.array_equal(pixels(found[index]), expected)
+        assert int(found[index]['data_samples'].gt_label) == textured.labels[index]
 
 
 def test_stored_crops_are_not_cropped_again(pipeline, textured):
@@ -123,17 +118,11 @@ def test_stored_crops_are_not_cropped_again(pipeline, textured):
     assert not np.array_equal(pixels(EvaluatedImages(textured, pipeline)[0]), original)
 
 
-def test_sizes_of_pipelines(pipeline, monkeypatch, textured):
+def test_sizes_of_pipelines(pipeline):
     with pytest.raises(InputError, match='output size depends on the image'):
-        TestPipeline([LOAD, dict(type='ResizeEdge', scale=40), PACK])
-    assert TestPipeline([LOAD, dict(type='Resize', scale=(20, 30)), PACK]).size == (30, 20)
-    assert TestPipeline([LOAD, PACK]).size is None
-    # Crops of an unknown size, or of too many bytes, are read again for each corruption.
-    monkeypatch.setattr('mobileone_mm.robustness.pipeline.KEPT_BYTES', 2 * 32 * 32 * 3 - 1)
-    for steps in (pipeline, TestPipeline([LOAD, PACK])):
-        images = EvaluatedImages(textured, steps)
-        images.keep_crops()
-        assert not images.crops
+        SplitPipeline([LOAD, dict(type='ResizeEdge', scale=40), PACK])
+    assert SplitPipeline([LOAD, dict(type='Resize', scale=(20, 30)), PACK]).size == (30, 20)
+    assert SplitPipeline([LOAD, PACK]).size is None
 
 
 def test_records_of_several_models_and_other_files(tmp_path):

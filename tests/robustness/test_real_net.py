@@ -7,8 +7,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS
 
 from mobileone_mm.inference.model import init_model
-from mobileone_mm.robustness.corruptions import as_stored, corrupt, generator
-from mobileone_mm.robustness.pipeline import EvaluatedImages, TestPipeline
+from mobileone_mm.robustness.corruptions import corrupt, generator
+from mobileone_mm.robustness.digital import jpeg
+from mobileone_mm.robustness.pipeline import SplitPipeline
 from mobileone_mm.robustness.sets import own_images
 from mobileone_mm.runs.prepare import prepare
 
@@ -30,13 +31,14 @@ def test_accuracy_is_that_on_another_implementations_images(real_data, monkeypat
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     dataset.full_init()
     files = own_images(dataset)
-    pipeline = TestPipeline(cfg.test_dataloader.dataset.pipeline)
-    samples = [EvaluatedImages(files, pipeline).sample(i) for i in range(0, 640, 5)]
+    pipeline = SplitPipeline(cfg.test_dataloader.dataset.pipeline)
+    samples = [pipeline.read(dict(img_path=path, gt_label=label, sample_idx=0))
+               for path, label in zip(files.files[::5], files.labels[::5], strict=True)]  # fmt: skip
     crops = [np.ascontiguousarray(sample['img'][..., ::-1]) for sample in samples]
 
     @torch.no_grad()
     def predicted(images):
-        packed = [pipeline.pack({**sample, 'img': as_stored(image)[..., ::-1].copy()})
+        packed = [pipeline.pack({**sample, 'img': jpeg(image)[..., ::-1].copy()})
                   for sample, image in zip(samples, images, strict=True)]  # fmt: skip
         found = []
         for start in range(0, len(packed), 8):

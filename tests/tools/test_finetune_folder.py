@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers import randomize_
 from mobileone_mm import MobileOne, reparameterize_model
-from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.names import to_scheme
 from mobileone_mm.weights.unwrap import read_weights
 

@@ -13,8 +13,8 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from helpers import randomize_
 from mobileone_mm import MobileOne
-from mobileone_mm.reparam.compare import randomize_
 
 TINY = dict(
     num_blocks=[1, 2, 1, 1],

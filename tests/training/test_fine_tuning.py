@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 
+from helpers import randomize_
 from mobileone_mm import MobileOne, reparameterize_model
-from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.reading import read_checkpoint
 

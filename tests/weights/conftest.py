@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers import randomize_
 from mobileone_mm.config.read import load_config
 from mobileone_mm.deploy import report
 from mobileone_mm.deploy.config import build_model
 from mobileone_mm.errors import InputError
-from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.reading import read_checkpoint
 
 EARLIER = {name: f'earlier {name}' for name in ('out.pth', 'out.py', 'out.json')}

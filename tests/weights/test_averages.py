@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from helpers import randomize_
 from mobileone_mm import MobileOne
-from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.fit import load_weights
 from mobileone_mm.weights.forms import fuse_state
 from mobileone_mm.weights.names import to_scheme

@@ -8,11 +8,12 @@ from functools import cache
 import pytest
 import torch
 
+from helpers import randomize_
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import ARCHS
 from mobileone_mm.models.sizes import Arch
-from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference
 from mobileone_mm.weights.convert import convert_weights
 from mobileone_mm.weights.layout import check_whole
 from mobileone_mm.weights.names import SCHEMES

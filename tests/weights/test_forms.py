@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from helpers import randomize_
 from mobileone_mm import MobileOne, load_weights, reparameterize_model
 from mobileone_mm.errors import InputError
-from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference
 from mobileone_mm.weights.forms import fuse_state, lift_state
 
 WITH_SE = dict(

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 import mobileone_mm.weights.mmengine_loader  # noqa: F401 -- it changes mmengine
+from helpers import randomize_
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
-from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.fit import checkpoint_for, load_weights
 from mobileone_mm.weights.names import SCHEMES, parse, render, to_scheme
 from mobileone_mm.weights.unwrap import read_weights

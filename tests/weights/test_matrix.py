@@ -18,13 +18,13 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from helpers import randomize_
 from mobileone_mm import convert_to_deploy, load_weights
 from mobileone_mm.apis.test import evaluate
 from mobileone_mm.apis.train import train
 from mobileone_mm.config.read import load_config
 from mobileone_mm.inference.model import init_model
 from mobileone_mm.reparam import reparameterize_model
-from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.convert import convert_weights
 from mobileone_mm.weights.names import SCHEMES, to_scheme
 

@@ -9,9 +9,10 @@ import torch
 from mmengine.runner import checkpoint as host
 
 import mobileone_mm.weights.mmengine_loader  # noqa: F401 -- it changes mmengine
+from helpers import randomize_
 from mobileone_mm import MobileOne, load_weights
 from mobileone_mm.errors import InputError
-from mobileone_mm.reparam.compare import max_difference, randomize_
+from mobileone_mm.reparam.compare import max_difference
 from mobileone_mm.weights import published as named
 from mobileone_mm.weights.names import to_scheme
 from mobileone_mm.weights.reading import read_checkpoint

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import randomize_
 from mobileone_mm import MobileOne, load_weights
 from mobileone_mm.errors import InputError
-from mobileone_mm.reparam.compare import randomize_
 from mobileone_mm.weights.allowed import ALLOWED
 from mobileone_mm.weights.reading import read_checkpoint
 from mobileone_mm.weights.unwrap import read_weights

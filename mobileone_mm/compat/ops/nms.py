@@ -37,12 +37,7 @@ def greedy(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0)
     if not len(order):
         return order
     sides = with_area(boxes[order], offset)
-    # Below zero even distant boxes suppress each other.
-    parts = (
-        _independent(sides, offset)
-        if iou_threshold >= 0
-        else [torch.arange(len(order), device=order.device)]
-    )
+    parts = _independent(sides, offset)
     kept = [part[_kept(sides[:, part], iou_threshold, offset)] for part in parts]
     return order[torch.cat(kept).sort().values]
 
