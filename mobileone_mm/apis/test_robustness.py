@@ -51,17 +51,15 @@ def evaluate_robustness(
     """Evaluate a classifier, print a table, and write the results as JSON with a plot beside it.
 
     The file is written after each evaluation, so that a second call continues an interrupted one.
-    It holds the results of several models. Units with branches are fused in memory. An InputError
-    says that the config, the checkpoint or an argument cannot be used.
+    It holds the results of several models. Units with branches are fused in memory. Returns the
+    summary, see :func:`~mobileone_mm.robustness.report.summarise`. An InputError says that the config,
+    the checkpoint or an argument cannot be used.
 
     Args:
         root: See :func:`~mobileone_mm.robustness.sets.make_plan`, also for the next three.
         seed: Seed of generated corruptions.
         fresh: Evaluate again what an earlier call has evaluated.
         out: The JSON file, by default ``robustness.json`` in the work dir.
-
-    Returns:
-        The summary, see :func:`~mobileone_mm.robustness.report.summarise`.
     """
     chosen = select_device(device)
     check_least(0, seed=seed)
