@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from mobileone_mm.config.options import ConfigOptions
 from mobileone_mm.config.read import load_config
@@ -103,6 +104,18 @@ def test_custom_imports_beside_the_config(tmp_path, monkeypatch):
     path.write_text(CONFIG + "custom_imports = dict(imports=['elsewhere.hooks'])\n")
     with pytest.raises(InputError, match="'elsewhere'; add the folder that has it"):
         load_config(path)
+
+
+def test_an_environment_variable_is_named_once(tmp_path, monkeypatch):
+    """mmengine names it for each place; the records are seen behind the filter of the logger."""
+    monkeypatch.setenv('MY_ROOT', '/data')
+    (tmp_path / 'own.py').write_text(CONFIG + "a, b = '{{$MY_ROOT:x}}', '{{$MY_ROOT:x}}'\n")
+    said = []
+    monkeypatch.setattr(
+        MMLogger, 'callHandlers', lambda _, record: said.append(record.getMessage())
+    )
+    assert load_config(tmp_path / 'own.py').b == '/data'
+    assert [line for line in said if 'MY_ROOT' in line] == said[:1] != []
 
 
 def parsed(*words):
