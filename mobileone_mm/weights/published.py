@@ -6,6 +6,7 @@
 import hashlib
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -139,6 +140,8 @@ def _from_storage(address: str) -> Path:
 
 
 if __name__ == '__main__':
+    if hasattr(signal, 'SIGPIPE'):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end without a traceback in `... | head`
     for label, row in NAMED.items():
         digest = row.sha256 or 'unknown'
         print(f'{PREFIX}{label}\n    {row.url}\n    form: {row.form}; SHA-256: {digest}')

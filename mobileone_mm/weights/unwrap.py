@@ -116,7 +116,7 @@ def _chosen(content: Mapping[str, Any], name: str) -> Weights:
 def _preferred(sets: list[_Set], name: str) -> _Set:
     """Return the first averages that are complete, or the raw weights; log the choice."""
     raw = next((each for each in sets if not each.averaged), None)
-    averages = [each for each in sets if each.averaged]
+    averages = [_named(each, raw) if raw else each for each in sets if each.averaged]
     reasons = {each.path: _why_not(raw, each) if raw else None for each in averages}
     good = [each for each in averages if not reasons[each.path]]
     chosen = (good or [raw or sets[0]])[0]
@@ -149,6 +149,8 @@ def _sets(
     raw_key = _raw_key(content)
     for key in dict.fromkeys((*filter(is_average, content), *CONTAINERS, raw_key or '')):
         inner = content.get(key)
+        if is_average(key) and isinstance(inner, (list, tuple)):
+            inner = dict(enumerate(inner))
         if isinstance(inner, Mapping) and len(path) < _MAX_DEPTH:
             averaged = key == 'state_dict' if raw_key else is_average(key)
             found = _sets(inner, (*path, key), average or averaged)
@@ -187,6 +189,14 @@ def _meta(content: Mapping[str, Any]) -> Mapping[str, Any]:
 def is_average(key: Any) -> bool:
     """Return whether training scripts store averaged weights under this key of a checkpoint."""
     return isinstance(key, str) and _AVERAGE.search(key) is not None
+
+
+def _named(average: _Set, raw: _Set) -> _Set:
+    """Name the tensors of a list, as NeMo's EMA callback for Lightning stores it."""
+    shapes = [[value.shape for value in each.tensors.values()] for each in (average, raw)]
+    if all(isinstance(key, str) for key in average.tensors) or shapes[0] != shapes[1]:
+        return average
+    return average._replace(tensors=dict(zip(raw.tensors, average.tensors.values(), strict=True)))
 
 
 def _is_named(average: _Set) -> bool:

@@ -124,6 +124,20 @@ def test_names_of_averages(raw, average, names, said):
     assert f"averaged ones ('{report.entry}'); the averaged ones are used" in line
 
 
+def test_a_list_of_averages_takes_the_names_of_the_raw_weights(raw, average, said):
+    """NeMo's EMA callback for Lightning stores the tensors in the order of the state dict."""
+    weights = list(average.state_dict().values())
+    callbacks = {'EMA': {'cur_step': 7, 'ema_weights': weights}, 'ModelCheckpoint': {'best': None}}
+    file = {'state_dict': raw.state_dict(), 'callbacks': callbacks}
+    report = loaded(file, average)
+    assert report.entry == 'callbacks.EMA.ema_weights'
+    # torch_ema's list has the parameters only: what the others would be is not known
+    callbacks['EMA']['ema_weights'] = list(average.parameters())
+    report = loaded(file, raw)
+    assert 'callbacks.EMA.ema_weights' in report.dropped
+    assert "('callbacks.EMA.ema_weights') lack" in said[-1]
+
+
 def test_lightnings_own_averages(raw, average, said):
     """Its callback WeightAveraging exchanges the two sets before it saves, as mmengine does."""
     averaged = AveragedModel(average, use_buffers=True).state_dict()
