@@ -58,16 +58,7 @@ def store_teacher_outputs(
     (fixed,) = (step for step in dataset.pipeline.transforms if isinstance(step, FixedView))
     paths = (dataset.get_data_info(index)['img_path'] for index in range(len(dataset)))
     keys = np.array(sorted({fixed.key_of(path) for path in paths}), np.uint64)
-    meta = stored.OutputsMeta(
-        num_classes=model.num_classes,
-        topk=topk or model.num_classes,
-        temperature=model.distill_loss.temperature,
-        teachers=[stored.describe(spec) for spec in model.teacher_specs],
-        fingerprints=[teacher.fingerprint() for teacher in model.teachers.members],
-        transforms=stored.plain_config(transforms),
-        seed=seed,
-        images=sha256(keys.tobytes()).hexdigest(),
-    )
+    meta = _meta(model, topk, transforms, seed, keys)
     settings = dict(
         dataset=dataset,
         batch_size=batch_size or cfg.train_dataloader.batch_size,
@@ -120,6 +111,21 @@ def _dataset(cfg: Config, seed: int) -> tuple[Any, Any]:
     steps = wrap_pipeline(dataset['pipeline'], f'{path}.pipeline', wrapper, *fields)
     with config_faults(cfg):
         return DATASETS.build({**dataset, 'pipeline': steps}), steps[1]['transforms']
+
+
+def _meta(
+    model: Any, topk: int, transforms: Any, seed: int, keys: np.ndarray
+) -> stored.OutputsMeta:
+    return stored.OutputsMeta(
+        num_classes=model.num_classes,
+        topk=topk or model.num_classes,
+        temperature=model.distill_loss.temperature,
+        teachers=[stored.describe(spec) for spec in model.teacher_specs],
+        fingerprints=[teacher.fingerprint() for teacher in model.teachers.members],
+        transforms=stored.plain_config(transforms),
+        seed=seed,
+        images=sha256(keys.tobytes()).hexdigest(),
+    )
 
 
 def _check_existing(folder: Path, wanted: range, meta: stored.OutputsMeta) -> set[int]:
