@@ -45,3 +45,16 @@ def test_functions_of_the_walks_are_in_the_files_of_the_page():
         if not re.search(rf'(def|class) {name}\b|^{name}\b.* = ', code, re.MULTILINE)
     }
     assert lost == set()
+
+
+def test_a_file_that_stands_beside_a_function_defines_it():
+    """The page writes ``FILE, FUNCTION``, or ``FUNCTION`` before the file in brackets."""
+    page = (ROOT / 'docs' / 'architecture.md').read_text()
+    walks = re.sub(r'\s+', ' ', page[page.index('## Walk 1') : page.index('## Decisions')])
+    first = re.findall(r'`([\w/]+\.py)`, `([\w.]+)`', walks)
+    last = [(file, name) for name, file in re.findall(r'`([\w.]+)` \(`([\w/]+\.py)`\)', walks)]
+    assert len(first) > 30
+    assert len(last) > 10
+    for file, name in first + last:
+        text, word = _find(file).read_text(), name.split('.')[-1]
+        assert re.search(rf'^( *(def|class) {word}\b|{word}\b.* = )', text, re.MULTILINE), name
