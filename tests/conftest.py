@@ -9,6 +9,9 @@ if os.environ.get('MOBILEONE_MM_TEST_DEVICE') != 'cuda':
 import mobileone_mm  # noqa: F401  isort: skip  (first: it puts the stand-ins in place)
 
 import importlib.util
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -251,3 +254,29 @@ def _forget_runs(scopes: bool = True) -> None:
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
         kind._instance_dict.clear()
+
+
+@pytest.fixture
+def torchrun():
+    """Run a tool in two processes on the CPU, which must succeed."""
+
+    def run(tool, *argv):
+        with socket.socket() as probe:
+            probe.bind(('127.0.0.1', 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
+        command += ['--master_addr=127.0.0.1', f'--master_port={port}']
+        command += [ROOT / 'tools' / f'{tool}.py', *argv, '--launcher', 'pytorch']
+        environment = {k: v for k, v in os.environ.items() if k != 'LOCAL_RANK'}
+        result = subprocess.run(
+            [str(word) for word in command],
+            env={**environment, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        return result
+
+    return run

@@ -1,11 +1,7 @@
 """Whole runs by the tools: training, storing, resuming, testing, converting, and what is refused."""
 
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -342,26 +338,10 @@ def test_interrupted_and_continued(config, run, tmp_path, monkeypatch, outputs):
 
 
 @pytest.mark.slow
-def test_two_processes(config, tmp_path, outputs):
+def test_two_processes(config, tmp_path, outputs, torchrun):
     """Below DDP, with the teacher and with its stored outputs."""
     for name, options in (('a', ()), ('b', ('--cfg-options', f'model.outputs={outputs}'))):
-        with socket.socket() as probe:
-            probe.bind(('127.0.0.1', 0))
-            port = probe.getsockname()[1]
-        command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2',
-                   '--master_addr=127.0.0.1', f'--master_port={port}', ROOT / 'tools' / 'train.py',
-                   config(), '--work-dir', tmp_path / name, '--launcher', 'pytorch',
-                   *options]  # fmt: skip
-        environment = {k: v for k, v in os.environ.items() if k != 'LOCAL_RANK'}
-        result = subprocess.run(
-            list(map(str, command)),
-            env={**environment, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr[-3000:]
+        torchrun('train', config(), '--work-dir', tmp_path / name, *options)
         assert logged(tmp_path / name, 'loss_soft')
         state = read_checkpoint(tmp_path / name / 'epoch_1.pth')['state_dict']
         assert {key.split('.')[0] for key in state} == {'backbone', 'head'}

@@ -1,9 +1,5 @@
 """What the tests of the tools share."""
 
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,31 +53,5 @@ def refused(tool, capsys, tmp_path, monkeypatch):
             } - before
             assert not left
         return lines[0]
-
-    return run
-
-
-@pytest.fixture
-def torchrun():
-    """Run a tool in two processes on the CPU, which must succeed."""
-
-    def run(tool, *argv):
-        with socket.socket() as probe:
-            probe.bind(('127.0.0.1', 0))
-            port = probe.getsockname()[1]
-        command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
-        command += ['--master_addr=127.0.0.1', f'--master_port={port}']
-        command += [ROOT / 'tools' / f'{tool}.py', *argv, '--launcher', 'pytorch']
-        environment = {k: v for k, v in os.environ.items() if k != 'LOCAL_RANK'}
-        result = subprocess.run(
-            [str(word) for word in command],
-            env={**environment, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr[-3000:]
-        return result
 
     return run
