@@ -218,14 +218,17 @@ def judge(root: Path, mutant: Mutant, tests: tuple[list[str], float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('packages', nargs='*', choices=MIRRORS, help='default: all')
+    # With choices, argparse of Python 3.10 and 3.11 refuses an empty list as the default.
+    choices = ['all', *MIRRORS]
+    parser.add_argument('packages', nargs='*', default='all', choices=choices, help='default: all')
     parser.add_argument('--num', type=int, default=60, help='number of mutants (default: 60)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the sample (default: 0)')
     parser.add_argument('--jobs', type=int, default=2, help='mutants at a time (default: 2)')
     args = parser.parse_args()
     os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='Agg', PYTHONDONTWRITEBYTECODE='1')
     FORKS.set_forkserver_preload(['torch', 'mmengine.runner', 'cv2', 'pytest'])
-    everything = [m for package in args.packages or MIRRORS for m in mutants_of(package)]
+    packages = MIRRORS if 'all' in args.packages else args.packages
+    everything = [m for package in packages for m in mutants_of(package)]
     sample = random.Random(args.seed).sample(everything, min(args.num, len(everything)))
     print(f'{len(sample)} of {len(everything)} mutants, seed {args.seed}', flush=True)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.jobs) as pool:
