@@ -245,7 +245,7 @@ def main() -> None:
 
         used = sorted({MIRRORS[mutant.package] for mutant in sample})
         order = dict(zip(used, pool.map(partial(in_a_copy, fastest_first), used), strict=True))
-        outcomes = list(pool.map(lambda m: in_a_copy(judge, m, *order[MIRRORS[m.package]]), sample))
+        outcomes = list(pool.map(lambda m: in_a_copy(judge, m, order[MIRRORS[m.package]]), sample))
     survivors = [m for m, outcome in zip(sample, outcomes, strict=True) if outcome == 'SURVIVED']
     print(f'killed: {1 - len(survivors) / len(sample):.0%} of {len(sample)}; survivors:')
     print(*(f'  {m.path}:{m.line}: {m.change}' for m in survivors), sep='\n')
