@@ -2,6 +2,8 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import mmengine.registry
@@ -68,13 +70,16 @@ def class_of(node: Any, scope: str | None = None) -> type | None:
     kind = mapping(node).get('type')
     if not isinstance(kind, str):
         return kind if inspect.isclass(kind) else None
+    default = DefaultScope.get_current_instance()
+    scope = scope or (default.scope_name if default else 'mmengine')
+    with suppress(ImportError):  # its registries become children of the roots
+        import_module(f'{scope}.registry')
     for root in _ROOTS:
-        with DefaultScope.overwrite_default_scope(scope):
-            try:
-                with root.switch_scope_and_registry(None) as registry:
-                    found = registry.get(kind)
-            except (ImportError, KeyError):  # the host of the type is not installed
-                continue
+        try:
+            # Hosts lack some registries. `switch_scope_and_registry` would warn of each.
+            found = root.children.get(scope, root).get(kind)
+        except (ImportError, KeyError):  # the host of the type is not installed
+            continue
         if inspect.isclass(found):
             return found
     return None

@@ -1,11 +1,13 @@
 """Keys and parts of a config that the hosts check late or never."""
 
+import logging
+
 import pytest
 from mmengine.config import Config
 
 from mobileone_mm.config.check import TOP_LEVEL_KEYS, check_keys, check_parts, check_values
 from mobileone_mm.config.spelling import mistyped, within
-from mobileone_mm.config.tree import arguments_of
+from mobileone_mm.config.tree import arguments_of, class_of
 from mobileone_mm.errors import InputError
 
 
@@ -135,3 +137,13 @@ def test_back_end_without_its_package(name, package, monkeypatch):
         check_parts(cfg, 'val_evaluator')
     monkeypatch.setattr('importlib.util.find_spec', lambda name: name)
     check_parts(cfg, 'val_evaluator')
+
+
+def test_class_of_logs_nothing(monkeypatch):
+    """Hosts lack some of mmengine's registries, and mmengine warns of each that is asked."""
+    levels = []
+    monkeypatch.setattr('mmengine.logging.print_log', lambda *_, level, **__: levels.append(level))
+    assert class_of({'type': 'ImageClassifier'}, 'mmpretrain').__name__ == 'ImageClassifier'
+    assert class_of({'type': 'Absent'}, 'mmdet') is None
+    assert class_of({'type': 'SGD'}, 'absent').__name__ == 'SGD'
+    assert max(levels) < logging.WARNING
