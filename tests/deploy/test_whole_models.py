@@ -17,7 +17,7 @@ from helpers import randomize_
 from mobileone_mm.config.read import load_config
 from mobileone_mm.deploy.config import build_model
 from mobileone_mm.deploy.convert import convert_to_deploy
-from mobileone_mm.deploy.fold import build_deploy_form, foldable
+from mobileone_mm.deploy.fold import _places, build_deploy_form, foldable
 from mobileone_mm.deploy.forward import RawForward
 from mobileone_mm.deploy.prove import compare_models, deploy_state
 from mobileone_mm.errors import ProofError
@@ -539,3 +539,9 @@ def test_another_backbone_is_left(tmp_path, registered):
     plan = build_deploy_form(config, model, foldable(model))
     assert (plan.pairs, plan.without) == ([], ())
     assert set(plan.left.values()) == {'belongs to another backbone, which stays as it is'}
+
+
+def test_backbones_and_teachers_have_no_place_for_an_edit():
+    part = dict(type='ConvModule', norm_cfg=BN)
+    model = dict(backbone=part, teacher_config=part, neck=[part, dict(norm_cfg=None)])
+    assert list(_places(model)) == [('neck', 0, 'norm_cfg')]

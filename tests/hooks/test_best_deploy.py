@@ -173,3 +173,9 @@ def test_runs_in_which_it_cannot_work_are_refused(tiny_config, tool, tmp_path, c
     assert 'custom_hooks.1: BestDeployHook: tolerance: got 2' in capsys.readouterr().err
     assert tool(*run, 'model.backbone.deploy=True') == 0
     assert not names(tmp_path / 'run', '*_deploy*')
+
+
+@pytest.mark.parametrize('tolerance', [0, 1])
+def test_the_tolerance_is_between_zero_and_one(tolerance):
+    with pytest.raises(ValueError, match=f'^tolerance: got {tolerance}'):
+        BestDeployHook(tolerance)

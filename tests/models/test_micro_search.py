@@ -89,6 +89,7 @@ def test_micro_models_have_the_published_figures(name):
         (Criteria(min_growth=1.75), 0, 0),
         (Criteria(min_growth=1.25), 4, 2),
         (Criteria(step=0.25), 0, 0),
+        (Criteria(step=0.5, min_growth=0.5), 0, 0),
         (Criteria(as_printed=False), 318, 26),
     ],
 )
@@ -106,7 +107,7 @@ def test_what_other_rules_would_find(criteria, families, patterns):
     ('name', 'value'),
     [
         ('step', 0.1), ('step', 0.0), ('step', math.nan), ('min_growth', 5.0),
-        ('min_growth', math.nan),
+        ('min_growth', math.nan), ('min_growth', 0.0),
     ],
 )  # fmt: skip
 def test_search_refuses_bad_criteria(name, value):

@@ -403,3 +403,12 @@ def test_bad_arguments(options, error, message):
     with pytest.raises(error, match=message) as raised:
         MobileOne(**{'arch': TINY, **options})
     assert '\n' not in str(raised.value)
+
+
+def test_switch_to_deploy_fuses_in_place():
+    model = randomize_(MobileOne(**tiny())).double().eval()
+    x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    expected = model(x)
+    model.switch_to_deploy()
+    assert model.deploy
+    torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-9)

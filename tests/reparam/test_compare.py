@@ -11,6 +11,7 @@ from mobileone_mm.reparam.compare import (
     greatest,
     max_difference,
     scale_floor,
+    unit_differences,
     value_difference,
 )
 
@@ -106,3 +107,13 @@ def test_randomize_takes_norms_without_parameters_or_statistics():
     for norm in (nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(3, track_running_stats=False)):
         randomize_(norm)
     assert norm.running_var is None
+
+
+def test_runs_without_a_finite_output_are_left_out():
+    net = nn.Sequential(nn.Identity())
+    with unit_differences(net, {'0': nn.Hardtanh(-9, 9)}) as found:
+        net(torch.tensor([math.inf, 0.0]))
+        assert found == {}
+        net(torch.tensor([12.0, 0.0]))
+        net(torch.tensor([10.0, 0.0]))
+    assert found == {'0': (3.0, 0.25)}

@@ -56,3 +56,8 @@ def test_a_report_of_several_rates():
     assert 'iteration  lr 1  lr 2  decay 1  decay 3' in text
     assert 'weights 1, norms 2' in text
     assert 'norms 5, biases 1' in text
+
+
+def test_a_phase_begins_with_its_first_iteration():
+    plan = Plan(1, 1, 1, (1, 1, 1), 10, 10, None, [], [], [], [(0, 'a'), (4, 'b')], [], 'cpu')
+    assert ''.join(map(plan.phase_at, range(6))) == 'aaaabb'
