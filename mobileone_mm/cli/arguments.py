@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Literal
 
 from ..config.options import ConfigOptions
 from ..training.launch import LAUNCHERS
@@ -9,12 +10,12 @@ from .run import ToolParser
 
 
 def tool_parser(
-    description: str | None, checkpoint: bool = True, device: str | None = None
+    description: str | None, checkpoint: bool = True, device: str | Literal[False] | None = None
 ) -> ToolParser:
     """Make a parser with CONFIG, CHECKPOINT (if the tool has it), ``--cfg-options`` and ``--device``.
 
     ``description`` is the docstring of the tool; ``device`` is the default of ``--device``, None for
-    the GPU if there is one.
+    the GPU if there is one, False for a tool without it.
     """
     parser = ToolParser(description=description)
     add = parser.add_argument
@@ -23,8 +24,9 @@ def tool_parser(
         add('checkpoint', metavar='CHECKPOINT', help='path of the weights')
     add('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE',
         help='override settings of the config: a.b.0.c=1, a.b="[1,2]"')  # fmt: skip
-    default = device or 'the GPU if there is one'
-    add('--device', default=device, help=f'cpu, cuda or cuda:N (default: {default})')
+    if device is not False:
+        default = device or 'the GPU if there is one'
+        add('--device', default=device, help=f'cpu, cuda or cuda:N (default: {default})')
     return parser
 
 

@@ -9,7 +9,7 @@ from mobileone_mm.cli.run import run_tool
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = tool_parser(__doc__, checkpoint=False, device='cpu')
+    parser = tool_parser(__doc__, checkpoint=False, device=False)
     add = parser.add_argument
     add('--out-dir', required=True, metavar='DIR', help='folder of the sheets')
     add('--num', type=int, default=16, help='images per sheet (default: 16)')
@@ -17,7 +17,6 @@ def main(argv: list[str] | None = None) -> None:
         help='transformed, or concat for the original next to it (default: transformed)')  # fmt: skip
     add('--seed', type=int, default=0, help='seed of the augmentation (default: 0)')
     args = vars(parser.parse_args(argv))
-    args.pop('device')
 
     from mobileone_mm.apis.browse import browse
 
