@@ -51,6 +51,9 @@ SWAPS: dict[type, type] = {
 # Each run is a fork of a process that has imported the slow packages.
 FORKS = multiprocessing.get_context('forkserver')
 LOGGING = {'debug', 'info', 'warning', 'print_log'}
+# Arguments without an effect here: the locale has this encoding, and zip's `strict` only guards against
+# faults of this project.
+INERT = {"encoding='utf-8'", 'strict=True'}
 
 
 class Mutant(NamedTuple):
@@ -96,6 +99,8 @@ def changes(node: ast.AST) -> Iterator[tuple[str, Callable[[], ast.AST | None]]]
         yield 'remove the statement', ast.Pass
     elif isinstance(node, ast.Call) and node.keywords:
         for i, keyword in enumerate(node.keywords):
+            if is_excluded(keyword):
+                continue
             name = f'remove the argument {keyword.arg or "**"}'
             yield name, lambda i=i: node.keywords.pop(i) and None
     elif isinstance(node, ast.Return) and node.value and not isinstance(node.value, ast.Constant):
@@ -105,10 +110,12 @@ def changes(node: ast.AST) -> Iterator[tuple[str, Callable[[], ast.AST | None]]]
 
 
 def is_excluded(node: ast.AST) -> bool:
-    """Return whether a node is a log line, an f-string, ``__repr__`` or for type checkers only."""
+    """Return whether a node has no effect, or one that no test should see: log lines, ``__repr__``."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         name = node.value.func
         return getattr(name, 'attr', getattr(name, 'id', '')) in LOGGING
+    if isinstance(node, ast.keyword):
+        return ast.unparse(node) in INERT
     if isinstance(node, ast.If):
         return 'TYPE_CHECKING' in ast.dump(node.test)
     return isinstance(node, ast.JoinedStr) or getattr(node, 'name', '') in ('__repr__', '__str__')
