@@ -89,7 +89,8 @@ def safe_loader() -> Iterator[None]:
             setattr(host, name, function)
 
 
-def test_history_is_real_again(run):
+def test_history_is_real_again(run, monkeypatch):
+    monkeypatch.setattr(HistoryBuffer, '_statistics_methods', {})  # as in a new process
     read = read_checkpoint(run / 'epoch_3.pth')
     loss = read['message_hub']['log_scalars']['train/loss']
     assert type(loss) is HistoryBuffer
