@@ -9,6 +9,8 @@ import torch
 from mmengine.fileio import LocalBackend
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmpretrain.structures import DataSample
+from PIL import Image
 from torch import nn
 
 from mobileone_mm.errors import InputError
@@ -137,3 +139,24 @@ def test_arguments_of_the_prediction_samples(arguments):
         PredictionSamplesHook(**arguments)
     assert PredictionSamplesHook().num == 8
     assert PredictionSamplesHook(num=1, score_thr=1).score_thr == 1
+
+
+def test_prediction_samples_are_spread_over_the_batches(tmp_path, monkeypatch):
+    painter = SimpleNamespace(draw=lambda image, sample: image)
+    monkeypatch.setattr('mobileone_mm.hooks.prediction_samples.Painter', lambda *_: painter)
+    names, samples = [], []
+    for place in range(5):
+        samples.append(DataSample(metainfo=dict(img_path=str(tmp_path / f'{place}.png'))))
+        samples[-1].set_pred_score(torch.ones(2))
+        Image.new('RGB', (4, 4)).save(samples[-1].img_path)
+    runner = SimpleNamespace(
+        val_dataloader=SimpleNamespace(sampler=samples, dataset=SimpleNamespace(metainfo={})),
+        visualizer=SimpleNamespace(add_image=lambda name, image, step: names.append((name, step))),
+        iter=7,
+    )
+    hook = PredictionSamplesHook(num=3)
+    for _ in range(2):
+        hook.before_val_epoch(runner)
+        for start in (0, 2, 4):
+            hook.after_val_iter(runner, outputs=samples[start : start + 2])
+    assert names == 2 * [('val_000000_0', 7), ('val_000002_2', 7), ('val_000004_4', 7)]

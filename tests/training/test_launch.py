@@ -1,5 +1,7 @@
 """Which device a call uses, whatever an earlier call used."""
 
+import os
+
 import pytest
 import torch
 from mmengine.device import get_device, utils
@@ -40,3 +42,34 @@ def test_device_that_is_not_there(device, gpus):
     with pytest.raises(InputError, match=f'--device:? .*{device}'):
         launch.select_device(device)
     assert get_device() == 'cuda'
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'local'), [('slurm', 'SLURM_LOCALID'), ('mpi', 'OMPI_COMM_WORLD_LOCAL_RANK')]
+)
+def test_a_launcher_gives_the_index_of_the_gpu(launcher, local, gpus, monkeypatch):
+    for name in (*launch._LAUNCHERS[launcher][0], 'LOCAL_RANK'):
+        monkeypatch.setenv(name, '1')
+    monkeypatch.delenv('LOCAL_RANK')
+    monkeypatch.setenv(local, '3')
+    launch.check_launcher(launcher)
+    assert os.environ['LOCAL_RANK'] == '3'
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(InputError, match=f'^--launcher {launcher}: needs GPUs'):
+        launch.check_launcher(launcher)
+
+
+def test_what_torchrun_sets_is_checked(monkeypatch):
+    launch.check_launcher('none')
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'x')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(InputError, match='torchrun started 2 processes'):
+        launch.check_launcher('none')
+    with pytest.raises(InputError, match='not set in the environment'):
+        launch.check_launcher('pytorch')
+    for name in launch._LAUNCHERS['pytorch'][0]:
+        monkeypatch.setenv(name, '1')
+    launch.check_launcher('pytorch')
+    monkeypatch.setenv('MASTER_PORT', 'x')
+    with pytest.raises(InputError, match="MASTER_PORT is 'x'"):
+        launch.check_launcher('pytorch')
