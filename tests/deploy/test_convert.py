@@ -128,7 +128,8 @@ def test_pair_report_and_metric(task, trained, out, tmp_path, monkeypatch, fresh
     assert report['dropped'] == ['ema_state_dict', 'optimizer']
     assert (report['ema'], report['entry']) == (True, 'state_dict')
     assert report['fused_units'] == 1 + 2 * 5
-    assert report['latency']['ratio'] > 0
+    times = [report['latency'][f'median_ms_{when}'] for when in ('before', 'after')]
+    assert report['latency']['ratio'] == pytest.approx(times[0] / times[1], rel=0.01)
     for count in ('macs', 'parameters'):
         assert report[count]['after'] < report[count]['before']
     assert report['folded']['left'] == []

@@ -9,11 +9,13 @@ from torch import nn
 from mobileone_mm.deploy.samples import (
     image_inputs,
     pipeline_size,
+    proof_inputs,
     round_up,
     second_sizes,
     structured_input,
 )
 from mobileone_mm.errors import InputError
+from mobileone_mm.models import MobileOneBlock
 
 
 def config(*steps: dict) -> Config:
@@ -114,3 +116,17 @@ def test_broken_images(tmp_path):
         list(image_inputs(Model(), [tmp_path / 'a.png'], (8, 8)))
     with pytest.raises(InputError, match=r"b\.png': no such file"):
         list(image_inputs(Model(), [tmp_path / 'b.png'], (8, 8)))
+
+
+@pytest.mark.parametrize(
+    ('divisor', 'sizes'), [(None, [(33, 45), (32, 64)]), (32, [(64, 64), (64, 32)])]
+)
+def test_sizes_are_what_the_preprocessor_makes(divisor, sizes):
+    model = nn.Sequential(MobileOneBlock(3, 8, 3)).eval()
+    if divisor:
+        model.data_preprocessor = nn.Module()
+        model.data_preprocessor.pad_size_divisor = divisor
+    resize = config(dict(type='Resize', scale=(45, 33), keep_ratio=False))
+    found = proof_inputs(resize, lambda model, x: model[0](x), model, [], torch.device('cpu'))
+    assert [tuple(tensor.shape[2:]) for _, tensor in found] == sizes
+    assert [name for name, _ in found] == [f'random input of {h} x {w}' for h, w in sizes]

@@ -88,6 +88,7 @@ def test_training_is_the_same_bit_by_bit(make_runner, tmp_path, hooks, verify, p
     found = re.findall(line, log_of(tmp_path / 'with'))
     assert len(found) == proofs
     assert all(0 < float(worst) < 1e-4 for worst in found)
+    assert 'nothing to fuse' not in log_of(tmp_path / 'with')
 
 
 def test_what_is_evaluated_is_the_average(make_runner, tmp_path):
@@ -248,12 +249,13 @@ def test_broken_weights_do_not_end_the_run(make_runner, tmp_path, part, value, f
     assert line in log_of(tmp_path / 'run')
 
 
-def test_a_model_in_deploy_form_is_left_as_it_is(make_runner):
+def test_a_model_in_deploy_form_is_left_as_it_is(make_runner, tmp_path):
     model = make_runner().model
     reparameterize_model(model.eval(), inplace=True)
     runner = make_runner(dict(type=DeployEvalHook), name='deploy', model=model, epochs=1)
     runner.train()
     assert runner.model is model
+    assert 'nothing to fuse' in log_of(tmp_path / 'deploy')
 
 
 def test_units_are_compared_in_full_precision(make_runner, tmp_path):
