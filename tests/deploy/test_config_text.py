@@ -9,7 +9,12 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mobileone_mm.config.read import load_config
-from mobileone_mm.deploy.config import absolute_paths, build_model, deploy_config_text
+from mobileone_mm.deploy.config import (
+    _without_stored_views,
+    absolute_paths,
+    build_model,
+    deploy_config_text,
+)
 from mobileone_mm.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,3 +136,10 @@ def test_hosts_build_the_loaders_of_the_text(write, workers, persistent):
     config.test_dataloader.dataset = Numbers(4)
     assert config.test_dataloader.persistent_workers is persistent
     assert len(Runner.build_dataloader(config.test_dataloader)) == 2
+
+
+def test_stored_views_become_their_transforms():
+    view = dict(type='mobileone_mm.StoredView', transforms=[dict(type='A'), dict(type='B')])
+    pack = dict(type='PackInputs', meta_keys=('img_path', 'teacher_view'))
+    expected = [dict(type='A'), dict(type='B'), dict(type='PackInputs', meta_keys=('img_path',))]
+    assert _without_stored_views(dict(pipeline=[view, pack])) == dict(pipeline=expected)

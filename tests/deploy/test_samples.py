@@ -130,3 +130,12 @@ def test_sizes_are_what_the_preprocessor_makes(divisor, sizes):
     found = proof_inputs(resize, lambda model, x: model[0](x), model, [], torch.device('cpu'))
     assert [tuple(tensor.shape[2:]) for _, tensor in found] == sizes
     assert [name for name, _ in found] == [f'random input of {h} x {w}' for h, w in sizes]
+
+
+def test_images_with_other_channels_are_refused(tmp_path):
+    Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+    model = nn.Sequential(MobileOneBlock(1, 8, 3)).eval()
+    vars(model)['data_preprocessor'] = Model().data_preprocessor
+    given = config(), lambda model, x: model[0](x), model, [tmp_path / 'a.png'], torch.device('cpu')
+    with pytest.raises(InputError, match=r"'a\.png' has 3 channels .*, but the model takes 1;"):
+        proof_inputs(*given)

@@ -40,6 +40,10 @@ def test_channels_of_the_paper(arch):
     assert model.out_channels == tuple(o.shape[1] for o in outputs) == CHANNELS[arch]
 
 
+def test_the_narrowest_stages():
+    assert get_arch(TINY | dict(width_factor=[1 / 64] * 4)).width_factor == (1 / 64,) * 4
+
+
 def test_s4_has_twelve_se_modules_that_an_argument_removes():
     with torch.device('meta'):
         with_se, without = MobileOne('s4'), MobileOne('s4', use_se=False)

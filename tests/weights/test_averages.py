@@ -1,6 +1,7 @@
 """Files with raw and averaged weights: which are taken, and what the log and the report say."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from helpers import randomize_
 from mobileone_mm import MobileOne
+from mobileone_mm.errors import InputError
 from mobileone_mm.weights.fit import load_weights
 from mobileone_mm.weights.forms import fuse_state
 from mobileone_mm.weights.names import to_scheme
@@ -190,3 +192,12 @@ def test_averages_of_mmengine_are_its_state_dict():
         {'state_dict': {'a': torch.ones(1)}, 'ema_state_dict': {'steps': torch.tensor(3)}}
     )
     assert weights.state.keys() == {'a'}
+
+
+@pytest.mark.parametrize('depth', [4, 5])
+def test_weights_are_found_in_up_to_four_entries(depth):
+    content = {'a.weight': torch.ones(1)}
+    for _ in range(depth):
+        content = {'state_dict': content}
+    with pytest.raises(InputError) if depth > 4 else nullcontext():
+        assert read_weights(content).state.keys() == {'a.weight'}
