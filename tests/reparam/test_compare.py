@@ -1,6 +1,8 @@
 """Test the tools that the proofs of equality use."""
 
+import copy
 import math
+from contextlib import suppress
 
 import pytest
 import torch
@@ -8,9 +10,12 @@ from torch import nn
 
 from helpers import randomize_
 from mobileone_mm.reparam.compare import (
+    exact_arithmetic,
+    fingerprint,
     greatest,
     max_difference,
     scale_floor,
+    unit_difference,
     unit_differences,
     value_difference,
 )
@@ -117,3 +122,36 @@ def test_runs_without_a_finite_output_are_left_out():
         net(torch.tensor([12.0, 0.0]))
         net(torch.tensor([10.0, 0.0]))
     assert found == {'0': (3.0, 0.25)}
+
+
+def test_outputs_that_cannot_be_compared_prove_nothing():
+    x = torch.ones(2)
+    assert unit_difference(x, x, torch.ones(2, 1)) == (math.inf, math.inf)
+    assert unit_difference(x, 'text', 'text') == (math.inf, math.inf)
+    assert unit_difference(1e6 * x, x, x + 1) == (1.0, 1e-3)  # the floor is a part of the input
+
+
+def test_a_fingerprint_covers_names_types_shapes_and_values():
+    nets = [nn.Linear(2, 3), nn.Linear(3, 2), nn.Linear(2, 3).double(), nn.Linear(2, 3, bias=False)]
+    for net in nets:
+        nn.init.zeros_(net.weight)
+        if net.bias is not None:
+            nn.init.zeros_(net.bias)
+    nets.append(nn.Linear(2, 3))
+    assert len({fingerprint(net) for net in nets}) == 5
+    assert fingerprint(copy.deepcopy(nets[0])) == fingerprint(nets[0])
+
+
+@pytest.mark.filterwarnings('ignore')  # newer torch has other names for the same switches
+def test_exact_arithmetic_restores_the_switches():
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    try:
+        for given in (True, False):
+            cudnn.allow_tf32 = matmul.allow_tf32 = given
+            with suppress(KeyError), exact_arithmetic():
+                assert (cudnn.allow_tf32, matmul.allow_tf32) == (False, False)
+                raise KeyError
+            assert (cudnn.allow_tf32, matmul.allow_tf32) == (given, given)
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
