@@ -91,7 +91,7 @@ def lift_kernel(
     bias: Tensor,
     kinds: Sequence[str],
     eps: float,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | None,
 ) -> list[LiftedBranch]:
     """Return branches whose sum in eval mode is the convolution with a kernel and a bias.
 
@@ -124,8 +124,8 @@ def lift_kernel(
     for number, kind in enumerate(kinds):
         norm = {
             'weight': scales[kind] * (1 + eps) ** 0.5,  # BN divides by sqrt(1 + eps)
-            'bias': 0 * ones if number else _double(bias),
-            'running_mean': 0 * ones,
+            'bias': torch.zeros_like(ones) if number else _double(bias),
+            'running_mean': torch.zeros_like(ones),
             'running_var': ones.clone(),
         }
         branches.append(LiftedBranch(kernels[kind].pop(0), norm))

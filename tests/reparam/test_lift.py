@@ -9,7 +9,7 @@ EPS = 1e-3
 
 
 def lifted(kinds, shape=(8, 8, 3, 3), seed=0):
-    kernel = torch.randn(shape, generator=torch.Generator().manual_seed(7))
+    kernel = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(7))
     bias = torch.randn(shape[0], generator=torch.Generator().manual_seed(8))
     before = kernel.clone()
     branches = lift_kernel(kernel, bias, kinds, EPS, torch.Generator().manual_seed(seed))
