@@ -43,6 +43,7 @@ def test_the_worst_pair_of_nested_outputs_counts():
     first = {'a': (torch.ones(2), [torch.full((3,), 100.0)]), 'b': torch.tensor([1])}
     second = {'a': (torch.ones(2) + 0.5, [torch.full((3,), 101.0)]), 'b': torch.tensor([9])}
     assert max_difference(first, second) == (1.0, 0.5)
+    assert max_difference(torch.tensor([0.5]), torch.zeros(1)) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,17 @@ def test_runs_without_a_finite_output_are_left_out():
         net(torch.tensor([12.0, 0.0]))
         net(torch.tensor([10.0, 0.0]))
     assert found == {'0': (3.0, 0.25)}
+
+
+def test_units_take_keyword_arguments():
+    class Unit(nn.Module):
+        def forward(self, x, *, plus):
+            return x.add_(plus)  # changes its input
+
+    net = Unit()
+    with unit_differences(nn.ModuleDict({'unit': net}), {'unit': Unit()}) as found:
+        assert net(torch.zeros(2), plus=3).tolist() == [3, 3]
+    assert found == {'unit': (0.0, 0.0)}
 
 
 def test_outputs_that_cannot_be_compared_prove_nothing():
