@@ -144,13 +144,13 @@ def test_outputs_that_cannot_be_compared_prove_nothing():
 
 
 def test_a_fingerprint_covers_names_types_shapes_and_values():
-    nets = [nn.Linear(2, 3), nn.Linear(3, 2), nn.Linear(2, 3).double(), nn.Linear(2, 3, bias=False)]
-    for net in nets:
-        nn.init.zeros_(net.weight)
-        if net.bias is not None:
-            nn.init.zeros_(net.bias)
-    nets.append(nn.Linear(2, 3))
-    assert len({fingerprint(net) for net in nets}) == 5
+    def net(rows=3, columns=2, value=0.0):
+        layer = nn.Linear(columns, rows, bias=False)
+        nn.init.constant_(layer.weight, value)
+        return layer
+
+    nets = [net(), net(2, 3), nn.Sequential(net()), net().half(), net().bfloat16(), net(value=1.0)]
+    assert len({fingerprint(each) for each in nets}) == len(nets)
     assert fingerprint(copy.deepcopy(nets[0])) == fingerprint(nets[0])
 
 
