@@ -8,10 +8,8 @@ if os.environ.get('MOBILEONE_MM_TEST_DEVICE') != 'cuda':
 
 import mobileone_mm  # noqa: F401  isort: skip  (first: it puts the stand-ins in place)
 
-import importlib.util
+import runpy
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
+from helpers import ROOT, python, randomize_
 
 torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
 
@@ -28,9 +26,8 @@ torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
 def quick_runs() -> Iterator[None]:
     """mmengine without its two slow parts, which took half the time of a tiny run.
 
-    It formats the whole config with yapf five times in each run; the text means the same without. It
-    collects garbage for each dataset, and a process of many tests has much to look through. Runs in
-    processes of their own do both.
+    It formats the whole config with yapf five times in each run, and collects garbage for each
+    dataset. Runs in processes of their own do both.
     """
     import mmengine.config.config
     import mmengine.dataset.base_dataset
@@ -46,8 +43,7 @@ def quick_runs() -> Iterator[None]:
 @pytest.fixture(scope='session')
 def real_data() -> Path:
     """The folder with small pieces of public datasets and Apple's S0 weights."""
-    given = os.environ.get('MOBILEONE_MM_DATA')
-    folder = Path(given) if given else ROOT.parent / 'shared' / 'data'
+    folder = Path(os.environ.get('MOBILEONE_MM_DATA') or ROOT.parent / 'shared' / 'data')
     if not folder.is_dir():
         pytest.skip(f'no real data at {folder}; set MOBILEONE_MM_DATA')
     return folder
@@ -78,6 +74,10 @@ SCRATCH = "dict(_delete_=True, type='mobileone_mm.NearIdentityInit')"
 TINY_ARCH = (
     'dict(_delete_=True, num_blocks=(1, 2, 1, 1), width_factor=(0.25, 0.125, 0.0625, 0.0625))'
 )
+TINY_LAST = """
+test_dataloader = val_dataloader
+default_hooks = dict(logger=dict(interval=1))
+"""
 TINY_CONFIGS = {
     'cls': """
 _base_ = ['{configs}/mobileone_s0_in1k.py']
@@ -93,11 +93,9 @@ val_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(pipeline=[
     dict(type='Resize', scale=48),
     dict(type='PackInputs'),
 ]))
-test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=0.01))
 param_scheduler = dict(_delete_=True, type='LinearLR', start_factor=0.1, end=4, by_epoch=False)
 train_cfg = dict(max_epochs=1)
-default_hooks = dict(logger=dict(interval=1))
 """,
     'det': """
 _base_ = ['{configs}/ssdlite_mobileone_s0_coco.py']
@@ -111,9 +109,7 @@ model = dict(
 )
 train_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(times=1))
 val_dataloader = dict(batch_size=2, num_workers=0)
-test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=1)
-default_hooks = dict(logger=dict(interval=1))
 """,
     'seg': """
 _base_ = ['{configs}/deeplabv3_mobileone_s0_voc.py']
@@ -139,32 +135,30 @@ train_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(
     ],
 ))
 val_dataloader = dict(num_workers=0)
-test_dataloader = val_dataloader
 train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=1)
 custom_hooks = []
-default_hooks = dict(logger=dict(interval=1))
 """,
 }
 
 
 @pytest.fixture
-def roots(
-    tiny_coco: Path,
-    tiny_imagenet: Path,
-    tiny_voc: Path,
-    tiny_ade: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> dict[str, Path]:
+def roots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """The environment variables of the data roots, set to the tiny datasets."""
-    found = {
-        'COCO_ROOT': tiny_coco,
-        'IMAGENET_ROOT': tiny_imagenet,
-        'VOC_ROOT': tiny_voc,
-        'ADE_ROOT': tiny_ade,
-    }
+    layouts = ('coco', 'imagenet', 'voc', 'ade')
+    found = {f'{name.upper()}_ROOT': request.getfixturevalue(f'tiny_{name}') for name in layouts}
     for name, folder in found.items():
         monkeypatch.setenv(name, str(folder))
     return found
+
+
+@pytest.fixture
+def own_scope(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A default scope that ends with the test, and the usual training set of VOC."""
+    from mmengine.registry import DefaultScope
+
+    monkeypatch.delenv('VOC_TRAIN', raising=False)
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        yield
 
 
 @pytest.fixture
@@ -174,7 +168,7 @@ def tiny_config(tmp_path: Path, roots: dict[str, Path]) -> Callable[..., Path]:
     def write(task: str, extra: str = '', name: str | None = None) -> Path:
         text = TINY_CONFIGS[task].format(configs=ROOT / 'configs', arch=TINY_ARCH, init=SCRATCH)
         path = tmp_path / f'{name or task}.py'
-        path.write_text(text + extra)
+        path.write_text(text + TINY_LAST + extra)
         return path
 
     return write
@@ -188,7 +182,6 @@ def trained(
 
     Reports of conversions measure latencies in three turns only.
     """
-    from helpers import randomize_
     from mobileone_mm.config.read import load_config
     from mobileone_mm.deploy import report
     from mobileone_mm.deploy.config import build_model
@@ -212,13 +205,9 @@ def tool(fresh_mmengine: None) -> Callable[..., int]:
 
     def run(name: str, *argv: object) -> int:
         (path,) = (ROOT / 'tools').rglob(f'{name}.py')
-        spec = importlib.util.spec_from_file_location(f'tools_{name}', path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        main = runpy.run_path(str(path))['main']
         try:
-            return call_tool(module.main, [str(arg) for arg in argv])
+            return call_tool(main, [str(arg) for arg in argv])
         except SystemExit as error:
             return int(error.code or 0)
         finally:
@@ -264,19 +253,9 @@ def torchrun():
         with socket.socket() as probe:
             probe.bind(('127.0.0.1', 0))
             port = probe.getsockname()[1]
-        command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
-        command += ['--master_addr=127.0.0.1', f'--master_port={port}']
-        command += [ROOT / 'tools' / f'{tool}.py', *argv, '--launcher', 'pytorch']
-        environment = {k: v for k, v in os.environ.items() if k != 'LOCAL_RANK'}
-        result = subprocess.run(
-            [str(word) for word in command],
-            env={**environment, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr[-3000:]
-        return result
+        launch = ('-m', 'torch.distributed.run', '--nproc_per_node=2')
+        place = ('--master_addr=127.0.0.1', f'--master_port={port}')
+        script = ROOT / 'tools' / f'{tool}.py'
+        return python(*launch, *place, script, *argv, '--launcher', 'pytorch')
 
     return run

@@ -1,8 +1,54 @@
 """What tests of many folders use."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+ROOT = Path(__file__).resolve().parents[1]
+#: options of a detector or segmentor that start from no public weights
+SCRATCH = (
+    'model.backbone.init_cfg._delete_=True',
+    'model.backbone.init_cfg.type=mobileone_mm.NearIdentityInit',
+)
+#: options of one short epoch without worker processes
+QUICK = (
+    'train_cfg.max_epochs=1',
+    'default_hooks.logger.interval=1',
+    *(f'{part}_dataloader.num_workers=0' for part in ('train', 'val', 'test')),
+    *(f'{part}_dataloader.persistent_workers=False' for part in ('train', 'val', 'test')),
+)
+
+
+def write_files(folder: Path, texts: dict[str, str]) -> Path:
+    """Write files by their paths in a folder, and return the folder."""
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def python(
+    *args: object, path=(), env=None, fails=False, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with the folders of ``path`` before this project; it must succeed, or fail."""
+    entries = os.pathsep.join(map(str, (*path, ROOT)))
+    result = subprocess.run(
+        [sys.executable, *map(str, args)],
+        env={**os.environ, 'PYTHONPATH': entries, 'OMP_NUM_THREADS': '1', **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+        **options,
+    )
+    assert (result.returncode != 0) == fails, result.stdout + result.stderr
+    return result
 
 
 @torch.no_grad()

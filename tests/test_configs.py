@@ -3,7 +3,6 @@
 import ast
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope, init_default_scope
 from mmengine.runner import Runner
 
-from helpers import randomize_
+from helpers import ROOT, randomize_
 from mobileone_mm.config.tree import datasets, walk
 from mobileone_mm.reparam import reparameterize_model
 from mobileone_mm.reparam.compare import max_difference
@@ -23,7 +22,6 @@ from mobileone_mm.reparam.surgery import unfused_blocks
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
 from mobileone_mm.weights.published import NAMED, PREFIX
 
-ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'
 SIZES = ('s0', 's1', 's2', 's3', 's4')
 LEAVES = [
@@ -46,7 +44,6 @@ STRUCTURES = (
     'deeplabv3_mobileone_s4_ade20k', 'rtmdet_mobileone_s0_coco', 'rtmdet_mobileone_s1_coco',
     'deeplabv3plus_mobileone_s0_ade20k',
 )  # fmt: skip
-SCRATCH = dict(type='mobileone_mm.NearIdentityInit')
 #: smallest images that leave each net something to do
 SIDES = {'mmpretrain': 64, 'mmdet': 160, 'mmseg': 64}
 FULL_SIDES = {'mmpretrain': 224, 'mmdet': 320, 'mmseg': 512}
@@ -78,10 +75,9 @@ def teacher(tmp_path_factory):
 
 
 @pytest.fixture
-def load(roots, voc, teacher, monkeypatch):
+def load(roots, voc, teacher, own_scope, monkeypatch):
     """A config by name, with tiny data, in its own default scope, without worker processes."""
     monkeypatch.setenv('VOC_ROOT', str(voc))
-    monkeypatch.delenv('VOC_TRAIN', raising=False)
 
     def _load(name):
         cfg = Config.fromfile(CONFIGS / f'{name}.py')
@@ -89,17 +85,17 @@ def load(roots, voc, teacher, monkeypatch):
         for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             cfg[key].update(num_workers=0, persistent_workers=False, batch_size=2)
         if 'init_cfg' in cfg.model.get('backbone', {}):  # weights that would be downloaded
-            cfg.model.backbone.init_cfg = SCRATCH
+            cfg.model.backbone.init_cfg = dict(type='mobileone_mm.NearIdentityInit')
         if 'teachers' in cfg.model:
             cfg.model.teachers = [teacher]
         return cfg
 
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        yield _load
+    return _load
 
 
-def shrink(cfg, side):
+def shrink(cfg):
     """Smaller images: the only change to what a config says about its model and data."""
+    side = SIDES[cfg.default_scope]
     square = (side, side)
     change = {
         'RandomResizedCrop': dict(scale=side), 'ResizeEdge': dict(scale=side + 8),
@@ -145,14 +141,6 @@ def check_prediction(cfg, sample):
     else:
         assert sample.pred_score.shape == (1000,)
         assert abs(float(sample.pred_score.sum()) - 1) < 1e-4
-
-
-@pytest.fixture(scope='module')
-def parameters():
-    """Parameters of each model of the index that mim reads."""
-    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
-    files = [yaml.safe_load((ROOT / path).read_text()) for path in index['Import']]
-    return {m['Name']: m['Metadata']['Parameters'] for file in files for m in file['Models']}
 
 
 def test_the_promised_leaves():
@@ -209,8 +197,14 @@ def test_loads_its_data(name, load):
     assert preprocess(data, training=False)['inputs'].abs().max() < 0.02
 
 
-def test_all_leaves_are_like_those_that_the_tests_run(load, parameters):
-    """Data as in ``DATA``; a forward of the deploy form, without numbers, shows that channels fit."""
+def test_all_leaves_are_like_those_that_the_tests_run(load):
+    """Data as in ``DATA``; a forward of the deploy form, without numbers, shows that channels fit.
+
+    The index that mim reads has the parameters of each.
+    """
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    files = [yaml.safe_load((ROOT / path).read_text()) for path in index['Import']]
+    parameters = {m['Name']: m['Metadata']['Parameters'] for file in files for m in file['Models']}
     tested = [data_of(load(name)) for name in DATA]
     for name in LEAVES:
         cfg = load(name)
@@ -248,8 +242,7 @@ def test_distilling_leaves_name_public_weights(size):
     'name', [n if n in STRUCTURES else pytest.param(n, marks=pytest.mark.slow) for n in LEAVES]
 )
 def test_trains_predicts_and_fuses(name, load):
-    cfg = load(name)
-    cfg = shrink(cfg, SIDES[cfg.default_scope])
+    cfg = shrink(load(name))
     torch.manual_seed(0)
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     model.init_weights()
@@ -299,8 +292,7 @@ def _fuses_exactly(model, batch):
 @pytest.mark.parametrize('name', [DATA[0], *DATA[2:4], 'rtmdet_mobileone_s0_coco'])
 def test_runs_an_epoch(name, load, tmp_path):
     """The Runner with all hooks of a config trains, validates, keeps the best; its test agrees."""
-    cfg = load(name)
-    cfg = shrink(cfg, SIDES[cfg.default_scope])
+    cfg = shrink(load(name))
     cfg.work_dir = str(tmp_path)
     cfg.train_cfg.max_epochs = 1
     if 'times' in cfg.train_dataloader.dataset:
@@ -313,8 +305,8 @@ def test_runs_an_epoch(name, load, tmp_path):
     metric = cfg.default_hooks.checkpoint.save_best
     (best,) = tmp_path.glob(f'best_{metric.replace("/", "_")}*.pth')
     assert (tmp_path / 'epoch_1.pth').is_file()
-    score = runner.message_hub.get_info('best_score')
+    score = float(runner.message_hub.get_info('best_score'))
     assert 0 <= score <= 100
     cfg.load_from = str(best)
     use_safe_loader()
-    assert Runner.from_cfg(cfg).test()[metric] == pytest.approx(float(score), abs=1e-6)
+    assert Runner.from_cfg(cfg).test()[metric] == pytest.approx(score, abs=1e-6)

@@ -6,15 +6,14 @@ The latency ratios of docs/recipes.md:
 
 import re
 from functools import cache, partial
-from pathlib import Path
 from statistics import median
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from helpers import ROOT
 from mobileone_mm.benchmark.timer import interleaved
 from mobileone_mm.config.read import load_config
 from mobileone_mm.deploy.config import build_model
@@ -22,7 +21,7 @@ from mobileone_mm.deploy.fold import build_deploy_form, foldable
 from mobileone_mm.deploy.forward import RawForward
 from mobileone_mm.models.count import count_macs
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures('own_scope')
 PAGE = (ROOT / 'docs' / 'recipes.md').read_text()
 PEERS = {'rtmdet': ('ssdlite', 'coco', 320), 'deeplabv3plus': ('deeplabv3', 'voc', 512)}
 NARROW = {'model.decode_head.channels': 128}
@@ -37,13 +36,6 @@ ROW = re.compile(
     r'([\d.]+) \|$',
     re.MULTILINE,
 )
-
-
-@pytest.fixture(autouse=True)
-def _scope(monkeypatch):
-    monkeypatch.delenv('VOC_TRAIN', raising=False)
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        yield
 
 
 def deployed(name: str, options: dict, device: str = 'cpu') -> nn.Module:
@@ -99,13 +91,10 @@ def test_latency(kind, size, options):
     torch.manual_seed(0)
     side = PEERS[kind][2]
     image = torch.randn(1, 3, side, side)
-    functions = {}
-    for who, name in zip(('ours', 'peer'), names_of(kind, size), strict=True):
-        model = deployed(name, options if who == 'ours' else {})
-        functions[who] = partial(RawForward(model), model, image)
+    models = map(deployed, names_of(kind, size), (options, {}))
+    functions = {model: partial(RawForward(model), model, image) for model in models}
     with torch.no_grad():
-        times = interleaved(functions, repeats=50, budget=20)
-    ours, theirs = median(times['ours']), median(times['peer'])
+        ours, theirs = map(median, interleaved(functions, repeats=50, budget=20).values())
     name = ', '.join((kind, size, *map(str, options.values())))
     print(f'{name}: {ours / theirs:.2f} of the time of {PEERS[kind][0]}')
     assert ours / theirs == pytest.approx(documented(kind, size, options)[4], rel=0.3)

@@ -2,19 +2,20 @@
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from helpers import ROOT
+from mobileone_mm.config.options import parse_value
 from mobileone_mm.config.read import load_config
 from mobileone_mm.config.tree import datasets, flatten
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures('own_scope')
 PAGE = (ROOT / 'docs' / 'recipes.md').read_text()
 FAMILIES = {
     'SSDLite on COCO': 'ssdlite_mobileone_*_coco',
@@ -27,13 +28,6 @@ ROW = re.compile(r'^\| `([\w.{}]+)` \| `(.+?)` \| ([ABMR, ]+) \| ?(.*?) ?\|$', r
 NO_VALUES = {'type', 'by_epoch', 'begin', 'convert_to_iter_based', 'priority', 'update_buffers',
              'enable', 'interval', 'constructor', 'ema_type'}  # fmt: skip
 COMPLETE = ('optim_wrapper', 'param_scheduler', 'train_cfg', 'auto_scale_lr', 'custom_hooks')
-
-
-@pytest.fixture(autouse=True)
-def _scope(monkeypatch):
-    monkeypatch.delenv('VOC_TRAIN', raising=False)
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        yield
 
 
 def table(title):
@@ -66,14 +60,11 @@ def test_table_agrees_with_the_configs(title):
     for path in leaves(title):
         cfg = Config.fromfile(path)
         size = re.search(r'mobileone_(s\d)', path.stem)[1]
+        train = [node for _, node in datasets(cfg, 'train_dataloader')]
         for key, shown, _, _ in rows:
             expected = ast.literal_eval(shown.replace('{size}', size))
-            nodes = [(cfg, key)]
-            if key.startswith('{train}.'):
-                sets = datasets(cfg, 'train_dataloader')
-                nodes = [(node, key.removeprefix('{train}.')) for _, node in sets]
-            for node, where in nodes:
-                found = look_up(node, where)
+            for node in train if key.startswith('{train}.') else [cfg]:
+                found = look_up(node, key.removeprefix('{train}.'))
                 found = list(found) if isinstance(expected, list) else found
                 assert found == expected, (path.stem, key)
 
@@ -102,9 +93,8 @@ def test_plus_differs_in_its_model_alone(size, data):
         Config.fromfile(ROOT / 'configs' / f'{kind}_mobileone_{size}_{data}.py').to_dict()
         for kind in ('deeplabv3', 'deeplabv3plus')
     )
-    plain_model, plus_model = plain.pop('model'), plus.pop('model')
+    before, after = (flatten(cfg.pop('model'), 'model') for cfg in (plain, plus))
     assert plain == plus
-    before, after = (flatten(model, 'model') for model in (plain_model, plus_model))
     changed = {key for key, value in after.items() if before.get(key) != value}
     changed = {re.sub(r'\.\d+$', '', key) for key in changed}  # of a list
     listed = {key for key, *_ in table('DeepLabV3+ on VOC and ADE20K')}
@@ -123,13 +113,8 @@ def test_groups_of_a_segmentor(name):
         model = MODELS.build(cfg.model)
     optim = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     names = {id(value): key for key, value in model.named_parameters()}
-    norms = {
-        f'{key}.{kind}'
-        for key, module in model.named_modules()
-        if isinstance(module, _BatchNorm)
-        for kind in ('weight', 'bias')
-    }
-    seen = {'decode_head': 0, 'auxiliary_head': 0, 'backbone': 0}
+    norms = {f'{key}.weight' for key, m in model.named_modules() if isinstance(m, _BatchNorm)}
+    seen = dict(decode_head=0, auxiliary_head=0, backbone=0)
     for group in optim.param_groups:
         key = names.pop(id(group['params'][0]))
         part = key.partition('.')[0]
@@ -148,26 +133,20 @@ def test_options_of_the_page():
 
     def options(after, stop):
         text = PAGE.partition(after)[2].partition(stop)[0].replace('\\\n', ' ')
-        pairs = [word.partition('=') for word in text.replace("'", '').split() if '=' in word]
-        return {key: _literal(value) for key, _, value in pairs}
+        pairs = [word.partition('=') for word in text.split() if '=' in word]
+        return {key: parse_value(value) for key, _, value in pairs}
 
-    path = ROOT / 'configs' / 'deeplabv3_mobileone_s2_voc.py'
-    scratch = options('## From scratch', 'The last line')
-    cfg = load_config(path, scratch, needs=('optim_wrapper',))
+    def load(*where):
+        path = ROOT / 'configs' / 'deeplabv3_mobileone_s2_voc.py'
+        return load_config(path, options(*where), needs=('optim_wrapper',))
+
+    cfg = load('## From scratch', 'The last line')
     assert cfg.model.backbone.init_cfg == dict(type='mobileone_mm.NearIdentityInit')
     assert cfg.optim_wrapper.paramwise_cfg.custom_keys == {}
     assert cfg.custom_hooks == []
-    stride = options('**Output stride.**', 'State the stride')
-    cfg = load_config(path, stride, needs=('optim_wrapper',))
+    cfg = load('**Output stride.**', 'State the stride')
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
         model = MODELS.build({**cfg.model.backbone, 'norm_cfg': dict(type='BN')})
     assert model.out_strides == (8, 8)
     assert cfg.model.decode_head.dilations == (1, 12, 24, 36)
-
-
-def _literal(text):
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

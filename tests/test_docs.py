@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from helpers import ROOT
+
 PACKAGE = ROOT / 'mobileone_mm'
+WALKS = (ROOT / 'docs' / 'architecture.md').read_text().partition('## Walk 1')[2]
+WALKS = WALKS[: WALKS.index('## Decisions')]
 PAGES = [*sorted((ROOT / 'docs').glob('*.md')), ROOT / 'README.md', ROOT / 'CONTRIBUTING.md']
 FILE = re.compile(r'(?<![\w/.{$-])((?:[a-z_]+/)+[a-z_0-9]+\.py)\b')
 LINK = re.compile(r'\]\(([^)#:\s]+)(?:#[^)]*)?\)')
@@ -19,8 +22,7 @@ def _own_files(text: str) -> set[str]:
 
 
 def _find(name: str) -> Path | None:
-    found = [base / name for base in (ROOT, PACKAGE) if (base / name).is_file()]
-    return found[0] if found else None
+    return next((base / name for base in (ROOT, PACKAGE) if (base / name).is_file()), None)
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
@@ -32,11 +34,9 @@ def test_named_files_and_links_exist(page):
 
 
 def test_functions_of_the_walks_are_in_the_files_of_the_page():
-    page = (ROOT / 'docs' / 'architecture.md').read_text()
-    walks = page[page.index('## Walk 1') : page.index('## Decisions')]
-    code = '\n'.join(path.read_text() for name in _own_files(walks) if (path := _find(name)))
+    code = '\n'.join(path.read_text() for name in _own_files(WALKS) if (path := _find(name)))
     code += (PACKAGE / 'registry.py').read_text() + (PACKAGE / 'files.py').read_text()
-    names = {name.rpartition('.')[2] for name in re.findall(r'`(\w+(?:\.\w+)?)`', walks)}
+    names = {name.rpartition('.')[2] for name in re.findall(r'`(\w+(?:\.\w+)?)`', WALKS)}
     hosts = {'PackInputs', 'data_preprocessor', 'CONFIG', 'load_from', 'init_cfg', 'train'}
     changes = set(re.findall(r"^    '(\w+)': steps\.", code, re.MULTILINE))
     lost = {
@@ -49,8 +49,7 @@ def test_functions_of_the_walks_are_in_the_files_of_the_page():
 
 def test_a_file_that_stands_beside_a_function_defines_it():
     """The page writes ``FILE, FUNCTION``, or ``FUNCTION`` before the file in brackets."""
-    page = (ROOT / 'docs' / 'architecture.md').read_text()
-    walks = re.sub(r'\s+', ' ', page[page.index('## Walk 1') : page.index('## Decisions')])
+    walks = re.sub(r'\s+', ' ', WALKS)
     first = re.findall(r'`([\w/]+\.py)`, `([\w.]+)`', walks)
     last = [(file, name) for name, file in re.findall(r'`([\w.]+)` \(`([\w/]+\.py)`\)', walks)]
     assert len(first) + len(last) > 60

@@ -1,10 +1,8 @@
 """``type='mobileone_mm.MobileOne'`` from every default scope, whoever is imported first."""
 
-import subprocess
-import sys
-
 import pytest
 
+from helpers import python
 from mobileone_mm import compat
 
 # mmengine finds the package by the scope in the name. No host is imported before one is needed.
@@ -35,11 +33,8 @@ FOUND = [OURS, 'mmpretrain.models.backbones.mobileone', OURS, OURS]
 
 
 def run(program):
-    result = subprocess.run(
-        [sys.executable, '-c', program], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return [line for line in result.stdout.splitlines() if line.startswith(('mobileone_mm', 'mmp'))]
+    lines = python('-c', program).stdout.splitlines()
+    return [line for line in lines if line.startswith(('mobileone_mm', 'mmp'))]
 
 
 def test_without_a_host_and_then_from_every_scope():

@@ -20,11 +20,8 @@ def boxes_and_scores(seed: int, number: int = 300) -> tuple[Tensor, Tensor]:
     size = torch.rand(number, 2, generator=generator) * 80
     scores = torch.rand(number, generator=generator)
     if seed % 2:  # equal scores, equal boxes, empty boxes
-        corner, size, scores = (
-            (corner / 20).round() * 20,
-            (size / 20).round() * 20,
-            scores.round(decimals=1),
-        )
+        corner, size = ((part / 20).round() * 20 for part in (corner, size))
+        scores = scores.round(decimals=1)
     return torch.cat((corner, corner + size), 1), scores
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers import python, write_files
 from mobileone_mm.compat import install, status
 from mobileone_mm.compat.finders import Finder, is_stand_in
 from mobileone_mm.compat.mmcv_ext import install_hint, missing
@@ -25,19 +26,10 @@ from .ops import boxes
 """
 
 
-def package(folder: Path, **files: str) -> Path:
-    """A package of that name with modules of that text."""
-    folder.mkdir()
-    for name, text in {'__init__': '', **files}.items():
-        (folder / f'{name}.py').write_text(text)
-    return folder.parent
-
-
-def test_compiled_modules_are_left_alone(tmp_path: Path, python):
+def test_compiled_modules_are_left_alone(tmp_path: Path):
     """Also one that a finder finds which is appended later."""
-    package(tmp_path / 'mmcv')
-    package(tmp_path / 'torchvision', __init__=COUNTED)
-    (tmp_path / 'elsewhere.py').write_text('def nms():\n    return "native"\n')
+    files = {'mmcv/__init__.py': '', 'torchvision/__init__.py': COUNTED}
+    write_files(tmp_path, {**files, 'elsewhere.py': 'def nms():\n    return "native"\n'})
     code = """
 import sys, mobileone_mm
 from importlib.util import spec_from_file_location
@@ -61,12 +53,14 @@ assert 'mobileone_mm.compat.ops' not in sys.modules, 'the stand-in was loaded'
     assert result.stderr == ''
 
 
-def test_torchvision_without_operators_is_tried_again(tmp_path: Path, python):
-    package(tmp_path / 'torchvision', part=COUNTED, __init__='import torch\n' + COUNTED + BROKEN)
-    package(
-        tmp_path / 'torchvision' / 'ops',
-        boxes='def _assert_has_ops():\n    raise RuntimeError("no ops")\n',
-    )
+def test_torchvision_without_operators_is_tried_again(tmp_path: Path):
+    files = {
+        '__init__.py': 'import torch\n' + COUNTED + BROKEN,
+        'part.py': COUNTED,
+        'ops/__init__.py': '',
+        'ops/boxes.py': 'def _assert_has_ops():\n    raise RuntimeError("no ops")\n',
+    }
+    write_files(tmp_path / 'torchvision', files)
     code = """
 import mobileone_mm, torch, torchvision, builtins, importlib.util
 assert builtins.runs == 4, builtins.runs  # the package and its part, twice
@@ -83,9 +77,9 @@ print(mobileone_mm.compat.status()['torchvision'])
     assert result.stderr == ''
 
 
-def test_any_other_error_of_torchvision_passes(tmp_path: Path, python):
+def test_any_other_error_of_torchvision_passes(tmp_path: Path):
     text = COUNTED + 'raise RuntimeError("operator torchvision::nms does not exist, or so")\n'
-    package(tmp_path / 'torchvision', __init__=text)
+    write_files(tmp_path, {'torchvision/__init__.py': text})
     code = """
 import mobileone_mm, builtins
 try:
@@ -97,7 +91,7 @@ except RuntimeError as error:
     assert python('-c', code, path=[tmp_path], fails=True).returncode == 7
 
 
-def test_nothing_is_loaded_before_it_is_asked_for(python):
+def test_nothing_is_loaded_before_it_is_asked_for():
     """What is not installed is then absent."""
     code = """
 import sys

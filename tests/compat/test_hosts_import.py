@@ -6,16 +6,27 @@ import mobileone_mm  # isort: skip
 
 import pytest
 
+from helpers import python, write_files
+
 for _host in ('mmpretrain', 'mmdet', 'mmseg'):
     pytest.importorskip(_host)
 
-HOSTS = ('mmpretrain.models', 'mmdet.apis', 'mmseg.apis')
+
+PLACEHOLDERS = """
+def batched_nms(*args):
+    raise RuntimeError("batched_nms requires mmcv to be compiled with ops. Please ...")
+class CARAFEPack:
+    def __init__(self):
+        raise RuntimeError("CARAFEPack requires mmcv to be compiled with ops.")
+def harmless():
+    return 1
+"""
 
 
-def test_hosts_import_without_placeholders(python):
-    code = f"""
+def test_hosts_import_without_placeholders():
+    code = """
 import mobileone_mm
-{chr(10).join(f'import {host}' for host in HOSTS)}
+import mmpretrain.models, mmdet.apis, mmseg.apis
 from mobileone_mm.compat import placeholders, status
 assert not placeholders(), placeholders()
 print('status', status())
@@ -25,7 +36,7 @@ print('status', status())
     assert 'Fail to import' not in result.stderr
 
 
-def test_hosts_import_after_failed_attempts(python):
+def test_hosts_import_after_failed_attempts():
     """Half-imported modules are forgotten; mmcv, which swallowed its failure, is completed."""
     code = """
 for first in ('mmcv.ops', 'mmpretrain.models'):
@@ -43,16 +54,8 @@ print('fine')
     assert 'fine' in python('-c', code).stdout
 
 
-def test_a_host_that_was_first_with_placeholders_is_named(tmp_path: Path, python):
-    (tmp_path / 'mmdet').mkdir()
-    (tmp_path / 'mmdet' / '__init__.py').write_text(
-        'def batched_nms(*args):\n'
-        '    raise RuntimeError("batched_nms requires mmcv to be compiled with ops. Please ...")\n\n'
-        'class CARAFEPack:\n'
-        '    def __init__(self):\n'
-        '        raise RuntimeError("CARAFEPack requires mmcv to be compiled with ops.")\n\n'
-        'def harmless():\n    return 1\n'
-    )
+def test_a_host_that_was_first_with_placeholders_is_named(tmp_path: Path):
+    write_files(tmp_path, {'mmdet/__init__.py': PLACEHOLDERS})
     code = 'import mmdet\nimport mobileone_mm\nimport mobileone_mm.compat as c; c.install()'
     lines = python('-c', code, path=[tmp_path]).stderr.splitlines()
     warned = [line for line in lines if 'RuntimeWarning' in line]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers import python, write_files
 from mobileone_mm.compat.ops.compiled import has_kernel
 from mobileone_mm.compat.ops.nms import greedy, nms
 
@@ -78,12 +79,11 @@ except ValueError:
 """
 
 
-def test_which_calls_reach_torchvision(tmp_path: Path, python):
+def test_which_calls_reach_torchvision(tmp_path: Path):
     pytest.importorskip('mmcv')
     if mobileone_mm.compat.status()['mmcv._ext'] == 'native':
         pytest.skip('mmcv has compiled operators of its own here')
-    (tmp_path / 'torchvision').mkdir()
-    (tmp_path / 'torchvision' / '__init__.py').write_text(FAKE)
+    write_files(tmp_path, {'torchvision/__init__.py': FAKE})
     assert python('-c', CALLS, path=[tmp_path]).stdout.splitlines()[-1] == 'fine'
 
 

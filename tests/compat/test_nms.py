@@ -1,7 +1,5 @@
 """Greedy and soft suppression against their definitions, box by box, and below mmcv's functions."""
 
-import mobileone_mm  # noqa: F401  isort: skip
-
 import math
 
 import numpy as np
@@ -49,6 +47,12 @@ def random_boxes(number: int, largest: float, seed: int, classes: int = 1) -> tu
     return boxes + label * 321, torch.rand(number, generator=generator)
 
 
+def check(boxes: Tensor, scores: Tensor, threshold: float, offset: int = 0) -> None:
+    kept = nms(boxes, scores, threshold, offset)
+    assert kept.dtype == torch.long
+    assert kept.tolist() == by_definition(boxes, scores, threshold, offset)
+
+
 @pytest.mark.parametrize('offset', [0, 1])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 @pytest.mark.parametrize(
@@ -58,10 +62,7 @@ def random_boxes(number: int, largest: float, seed: int, classes: int = 1) -> tu
 def test_random_boxes(number: int, largest: int, classes: int, dtype: torch.dtype, offset: int):
     for seed, threshold in enumerate((0.3, 0.7)):
         boxes, scores = random_boxes(number, largest, seed, classes)
-        boxes, scores = boxes.to(dtype), scores.to(dtype)
-        kept = nms(boxes, scores, threshold, offset)
-        assert kept.dtype == torch.long
-        assert kept.tolist() == by_definition(boxes, scores, threshold, offset)
+        check(boxes.to(dtype), scores.to(dtype), threshold, offset)
 
 
 @pytest.mark.parametrize('number', [60, 900])
@@ -71,7 +72,7 @@ def test_ties_go_to_the_lower_index(number: int):
         scores = (scores * 4).floor() / 4
         boxes = (boxes / 8).round() * 8  # equal and touching boxes too
         for threshold in (0.0, 1 / 3, 0.5, 1.0):
-            assert nms(boxes, scores, threshold).tolist() == by_definition(boxes, scores, threshold)
+            check(boxes, scores, threshold)
     same = torch.tensor([[3.0, 3, 9, 9]]).repeat(number, 1)
     assert nms(same, torch.full((number,), 0.5), 0.5).tolist() == [0]
 
@@ -84,8 +85,7 @@ def test_degenerate_boxes(offset: int):
     boxes[2::5, 3] = boxes[2::5, 1]  # lines
     boxes[3::10] = boxes[3].clone()
     for threshold in (0.0, 0.5):
-        expected = by_definition(boxes, scores, threshold, offset)
-        assert nms(boxes, scores, threshold, offset).tolist() == expected
+        check(boxes, scores, threshold, offset)
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
@@ -167,11 +167,7 @@ def run(boxes: Tensor, scores: Tensor, **settings) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize('method', [0, 1, 2])
 def test_soft_random_boxes(method: int, offset: int):
     for seed in range(2):
-        generator = torch.Generator().manual_seed(seed)
-        corner = torch.rand(120, 2, generator=generator, dtype=torch.float64) * 100
-        size = torch.rand(120, 2, generator=generator, dtype=torch.float64) * 40
-        boxes = torch.cat((corner, corner + size), 1)
-        scores = torch.rand(120, generator=generator, dtype=torch.float64)
+        boxes, scores = (part.double() for part in random_boxes(120, 130, seed))
         dets, index = run(boxes, scores, min_score=0.05, method=method, offset=offset)
         picked = softly(boxes, scores, 0.3, 0.5, 0.05, method, offset)
         assert index.tolist() == [number for number, _ in picked]
@@ -183,9 +179,7 @@ def test_soft_random_boxes(method: int, offset: int):
 
 def test_the_gap_of_a_box_that_leaves_is_filled_by_the_last():
     """Box 1 leaves at once, box 4 takes its place and so comes before its equals 2 and 3."""
-    far = torch.tensor(
-        [[0.0, 0, 10, 10], [0, 0, 10, 10]] + [[x, 0, x + 5, 5] for x in (20.0, 30, 40)]
-    )
+    far = torch.tensor([[x, 0, x + 10, 10] for x in (0.0, 0, 20, 30, 40)])
     scores = torch.tensor([0.9, 0.8, 0.5, 0.5, 0.5])
     assert run(far, scores, min_score=0.1, method=0)[1].tolist() == [0, 4, 2, 3]
 
@@ -221,20 +215,20 @@ def test_empty_areas_decay_to_no_nan(method: int):
 @pytest.fixture
 def many() -> tuple[Tensor, Tensor, Tensor]:
     """Boxes on whole pixels, so that the class offset costs no digits; scores; labels."""
-    generator = torch.Generator().manual_seed(0)
-    corner = torch.randint(0, 250, (400, 2), generator=generator).float()
-    size = torch.randint(5, 80, (400, 2), generator=generator).float()
-    labels = torch.randint(0, 7, (400,), generator=generator)
-    scores = torch.rand(400, generator=generator)
-    return torch.cat((corner, corner + size), 1), scores, labels
+    boxes, scores = random_boxes(400, 90, seed=0)
+    labels = torch.randint(0, 7, (400,), generator=torch.Generator().manual_seed(0))
+    return boxes.round(), scores, labels
 
 
 def per_class(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> list[int]:
     kept: list[int] = []
-    for label in labels.unique():
-        own = (labels == label).nonzero().squeeze(1)
+    for own in indices_of_each(labels):
         kept += own[by_definition(boxes[own], scores[own], threshold)].tolist()
     return sorted(kept, key=lambda i: -float(scores[i]))
+
+
+def indices_of_each(labels: Tensor) -> list[Tensor]:
+    return [(labels == label).nonzero().squeeze(1) for label in labels.unique()]
 
 
 @pytest.fixture
@@ -250,10 +244,9 @@ def test_mmcv_nms(many, ops):
         assert torch.equal(dets, torch.cat((boxes[index], scores[index, None]), 1))
     everything = by_definition(boxes, scores, 0.4)
     expected = [i for i in everything if scores[i] > 0.3]
-    _, index = ops.nms(boxes, scores, 0.4, score_threshold=0.3)
-    assert index.tolist() == expected
-    _, index = ops.nms(boxes, scores, 0.4, score_threshold=0.3, max_num=5)
-    assert index.tolist() == expected[:5]
+    for number in (-1, 5):
+        _, index = ops.nms(boxes, scores, 0.4, score_threshold=0.3, max_num=number)
+        assert index.tolist() == expected[: number if number > 0 else None]
     dets, index = ops.nms(boxes.numpy(), scores.numpy(), 0.4, max_num=3)
     assert isinstance(dets, np.ndarray)
     assert index.tolist() == everything[:3]
@@ -291,8 +284,7 @@ def test_batched_soft_nms(many, ops, split: int):
     settings = dict(type='soft_nms', iou_threshold=0.3, min_score=0.05, split_thr=split)
     dets, index = ops.batched_nms(boxes, scores, labels, settings)
     expected: dict[int, float] = {}
-    for label in labels.unique():
-        own = (labels == label).nonzero().squeeze(1)
+    for own in indices_of_each(labels):
         part, order = ops.soft_nms(boxes[own], scores[own], 0.3, min_score=0.05)
         expected.update(zip(own[order].tolist(), part[:, 4].tolist(), strict=True))
     # A class's best box stays whatever its score, over all classes only the very best does.

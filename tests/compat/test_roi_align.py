@@ -1,5 +1,6 @@
 """RoIAlign against its definition, point by point, and its gradients against differences."""
 
+import itertools
 import math
 
 import pytest
@@ -58,22 +59,14 @@ def by_definition(features, rois, scale, ratio, mode, aligned) -> Tensor:
         step_y, step_x = height / BINS[0], width / BINS[1]
         rows = ratio or math.ceil(step_y)
         columns = ratio or math.ceil(step_x)
-        for c in range(features.shape[1]):
-            for i in range(BINS[0]):
-                for j in range(BINS[1]):
-                    values = [
-                        bilinear(
-                            features[int(image), c],
-                            y1 + (i + (a + 0.5) / rows) * step_y,
-                            x1 + (j + (b + 0.5) / columns) * step_x,
-                        )
-                        for a in range(rows)
-                        for b in range(columns)
-                    ]
-                    if mode == 'avg':
-                        output[n, c, i, j] = sum(values) / max(len(values), 1)
-                    else:  # mmcv's start value stays where there are no points
-                        output[n, c, i, j] = max(values, default=-10000.0)
+        for c, i, j in itertools.product(range(features.shape[1]), *map(range, BINS)):
+            ys = [y1 + (i + (a + 0.5) / rows) * step_y for a in range(rows)]
+            xs = [x1 + (j + (b + 0.5) / columns) * step_x for b in range(columns)]
+            values = [bilinear(features[int(image), c], y, x) for y in ys for x in xs]
+            if mode == 'avg':
+                output[n, c, i, j] = sum(values) / max(len(values), 1)
+            else:  # mmcv's start value stays where there are no points
+                output[n, c, i, j] = max(values, default=-10000.0)
     return output
 
 

@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-import mobileone_mm  # noqa: F401  isort: skip
-
 import pytest
 
+from helpers import python, write_files
 from mobileone_mm.compat.__main__ import main
 
 PROBE = """
@@ -41,36 +40,33 @@ del __main__.__file__  # the child has no program to run first, as in a notebook
 with multiprocessing.get_context('spawn').Pool(1) as pool:
     print(pool.map(kept, range(2)))
 """
-EXPECTED = '[[0, 2], [0, 2]]'
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / 'bin' / 'mmcv').mkdir(parents=True)
-    for name, text in {
-        'probe': PROBE,
-        'loader': LOADER,
-        'needs_ops': LOADER,
-        'parent': PARENT,
-        'mmcv/__init__': '',  # no compiled operators, and nothing slow
-    }.items():
-        (tmp_path / 'bin' / f'{name}.py').write_text(text)
     (tmp_path / 'binary').write_bytes(b'\x7fELF\0\1\2\xff')
-    (tmp_path / 'zeros.py').write_bytes(b'print(1)\0')
-    return tmp_path
+    files = {
+        'zeros.py': 'print(1)\0',
+        'bin/probe.py': PROBE,
+        'bin/loader.py': LOADER,
+        'bin/needs_ops.py': LOADER,
+        'bin/parent.py': PARENT,
+        'bin/mmcv/__init__.py': '',  # no compiled operators, and nothing slow
+    }
+    return write_files(tmp_path, files)
 
 
 @pytest.mark.parametrize(
     ('cwd', 'args'),
     [('.', ('bin/probe.py', '-m', '--flag', 'x y')), ('bin', ('probe.py', '--flag'))],
 )
-def test_a_program_sees_what_python_shows_it(cwd, args, folder: Path, python):
+def test_a_program_sees_what_python_shows_it(cwd, args, folder: Path):
     plain = python(*args, cwd=folder / cwd)
     ours = python('-m', 'mobileone_mm.compat', *args, cwd=folder / cwd)
     assert json.loads(ours.stdout) == json.loads(plain.stdout)
 
 
-def test_exit_codes(folder: Path, python, capsys):
+def test_exit_codes(folder: Path, capsys):
     script = folder / 'bin/probe.py'
     assert python('-m', 'mobileone_mm.compat', script, 'fail', fails=True).returncode == 5
     assert main(['--help']) == 0
@@ -78,11 +74,8 @@ def test_exit_codes(folder: Path, python, capsys):
     for bad in ((), ('-m', 'probe'), ('--flag', 'x.py')):
         assert main(bad) == 2
         assert capsys.readouterr().err.startswith('usage:')
-    for name, said in (
-        ('no.py', 'a file'),
-        ('binary', 'a Python file'),
-        ('zeros.py', 'a Python file'),
-    ):
+    for name in ('no.py', 'binary', 'zeros.py'):
+        said = 'a file' if name == 'no.py' else 'a Python file'
         assert main([str(folder / name)]) == 2
         line = f'SCRIPT: {folder / name} is not {said}; give the path of a script\n'
         assert capsys.readouterr().err == line
@@ -95,5 +88,5 @@ def test_exit_codes(folder: Path, python, capsys):
         ('.', ('bin/parent.py',), 1),  # the child's first import is the function it unpickles
     ],
 )
-def test_children(cwd, args, times, folder: Path, python):
-    assert python(*args, cwd=folder / cwd).stdout.splitlines() == [EXPECTED] * times
+def test_children(cwd, args, times, folder: Path):
+    assert python(*args, cwd=folder / cwd).stdout.splitlines() == ['[[0, 2], [0, 2]]'] * times

@@ -1,18 +1,17 @@
 """Post-processing on the stand-in costs less than the network before it."""
 
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from statistics import median
 
 import mobileone_mm  # isort: skip
 
 import pytest
 import torch
 
+from helpers import ROOT
+from mobileone_mm.benchmark.timer import interleaved
+
 pytest.importorskip('mmdet')
 
-CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'ssdlite_mobileone_s2_coco.py'
 META = dict(img_shape=(320, 320), ori_shape=(480, 640), scale_factor=(0.5, 2 / 3))
 
 
@@ -24,12 +23,6 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 @pytest.mark.parametrize('crowded', ['all classes', 'one class'])
 @torch.no_grad()
 def test_ssdlite_320(crowded: str, one_thread, monkeypatch: pytest.MonkeyPatch):
@@ -39,7 +32,7 @@ def test_ssdlite_320(crowded: str, one_thread, monkeypatch: pytest.MonkeyPatch):
     from mmengine.config import Config
     from mmengine.registry import DefaultScope
 
-    config = Config.fromfile(CONFIG)
+    config = Config.fromfile(ROOT / 'configs' / 'ssdlite_mobileone_s2_coco.py')
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = mobileone_mm.reparameterize_model(MODELS.build(config.model).eval())
     image = torch.randn(1, 3, 320, 320)
@@ -58,14 +51,12 @@ def test_ssdlite_320(crowded: str, one_thread, monkeypatch: pytest.MonkeyPatch):
         host, 'batched_nms', lambda b, *rest: passed.append(len(b)) or suppress(b, *rest)
     )
 
-    def after() -> None:
-        model.bbox_head.predict_by_feat(scores, boxes, batch_img_metas=[META], rescale=True)
-
-    def before() -> None:
-        model.bbox_head(model.extract_feat(image))
-
-    rounds = [(seconds(before), seconds(after)) for _ in range(8)][1:]
-    network, post = (statistics.median(column) for column in zip(*rounds, strict=True))
+    head, options = model.bbox_head, dict(batch_img_metas=[META], rescale=True)
+    parts = dict(
+        network=lambda: head(model.extract_feat(image)),
+        post=lambda: head.predict_by_feat(scores, boxes, **options),
+    )
+    network, post = map(median, interleaved(parts, repeats=7).values())
     assert min(passed) > 3000
     assert post < network, f'post-processing {post * 1e3:.1f} ms, network {network * 1e3:.1f} ms'
     print(f'post-processing {post * 1e3:.1f} ms, network {network * 1e3:.1f} ms, {passed[0]} boxes')

@@ -1,15 +1,15 @@
 """The hosts import beside any release of transformers; only multimodal models may be missing."""
 
-import mobileone_mm  # noqa: F401  isort: skip
-
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 import pytest
 
+from helpers import python, write_files
 from mobileone_mm.compat import complete_imported
 
 pytest.importorskip('mmpretrain')
@@ -32,33 +32,26 @@ NAMES = 'apply_chunking_to_forward = find_pruneable_heads_and_indices = prune_li
 
 def fake(folder: Path, number: str, names: str) -> Path:
     """Write a transformers that has a version, and modules with the given names."""
-    package = folder / 'transformers'
-    for name, text in {
-        '__init__': '',
-        'activations': 'ACT2FN = {}\n',
-        'modeling_outputs': '__getattr__ = lambda name: object\n',
-        'modeling_utils': f'class PreTrainedModel: pass\n{names}',
-        'pytorch_utils': names,
-        'models/__init__': '',
-        'models/bert/__init__': '',
-        'models/bert/configuration_bert': 'class BertConfig: pass\n',
-    }.items():
-        file = package / f'{name}.py'
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    info = folder / f'transformers-{number}.dist-info'
-    info.mkdir()
-    (info / 'METADATA').write_text(
-        f'Metadata-Version: 2.1\nName: transformers\nVersion: {number}\n'
-    )
-    return folder
+    info = f'Metadata-Version: 2.1\nName: transformers\nVersion: {number}\n'
+    files = {
+        'transformers/__init__.py': '',
+        'transformers/activations.py': 'ACT2FN = {}\n',
+        'transformers/modeling_outputs.py': '__getattr__ = lambda name: object\n',
+        'transformers/modeling_utils.py': f'class PreTrainedModel: pass\n{names}',
+        'transformers/pytorch_utils.py': names,
+        'transformers/models/__init__.py': '',
+        'transformers/models/bert/__init__.py': '',
+        'transformers/models/bert/configuration_bert.py': 'class BertConfig: pass\n',
+        f'transformers-{number}.dist-info/METADATA': info,
+    }
+    return write_files(folder, files)
 
 
-def test_without_the_names_that_blip_imports(tmp_path: Path, python):
+def test_without_the_names_that_blip_imports(tmp_path: Path):
     code = IMPORTS.format(hosts='mmpretrain.models')
-    found = python('-c', code, path=[fake(tmp_path, '5.0.0', '')])
-    assert 'False MobileOne' in found.stdout
-    assert 'multi-modal' in found.stdout
+    output = python('-c', code, path=[fake(tmp_path, '5.0.0', '')]).stdout
+    assert 'False MobileOne' in output
+    assert 'multi-modal' in output
 
 
 @pytest.mark.parametrize('names', ['', NAMES])
@@ -67,24 +60,21 @@ def test_what_is_imported_already_is_completed(tmp_path: Path, names: str, monke
     dependency = ModuleType('mmpretrain.utils.dependency')
     dependency.__file__ = find_spec('mmpretrain.utils.dependency').origin
     dependency.WITH_MULTIMODAL = True
-    monkeypatch.setitem(sys.modules, dependency.__name__, dependency)
-    for name in [name for name in sys.modules if name.partition('.')[0] == 'transformers']:
-        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(fake(tmp_path, '4.40.0', names))
-    complete_imported()
-    for name in [name for name in sys.modules if name.partition('.')[0] == 'transformers']:
-        monkeypatch.delitem(sys.modules, name)
+    with patch.dict(sys.modules, {dependency.__name__: dependency}):
+        for name in [name for name in sys.modules if name.partition('.')[0] == 'transformers']:
+            del sys.modules[name]
+        complete_imported()
     assert dependency.WITH_MULTIMODAL is bool(names)
 
 
-def test_installed_transformers(python):
+def test_installed_transformers():
     try:
         major = int(version('transformers').partition('.')[0])
     except PackageNotFoundError:
         pytest.skip('transformers is not installed; `make test-extras` installs it')
-    output = python(
-        '-c', IMPORTS.format(hosts='mmpretrain.models, mmdet.models, mmseg.models')
-    ).stdout
+    code = IMPORTS.format(hosts='mmpretrain.models, mmdet.models, mmseg.models')
+    output = python('-c', code).stdout
     assert ' MobileOne' in output
     if major >= 5:
         assert 'False MobileOne' in output

@@ -4,6 +4,7 @@ import pytest
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
+from helpers import write_files
 from mobileone_mm.data.checks.loaders import check_data
 from mobileone_mm.data.packed.write import Item, write_pack
 from mobileone_mm.errors import InputError
@@ -26,27 +27,19 @@ def data(tmp_path, fresh_mmengine):
             folder = tmp_path / split
             settings = dict(type=kind, data_root=str(tmp_path), data_prefix=split, **more)
             if kind == PACKED:
-                pack(folder, names)
+                pack(folder, names, range(len(names)))
             else:
-                for name in names:
-                    (folder / name).mkdir(parents=True)
-                    (folder / name / 'a.jpg').touch()
+                write_files(folder, {f'{name}/a.jpg': '' for name in names})
             cfg[f'{split}_dataloader'] = dict(dataset=settings)
-        if heads is not None:
-            cfg['model'] = dict(head=dict(num_classes=heads))
-        return cfg
+        return cfg if heads is None else {**cfg, 'model': dict(head=dict(num_classes=heads))}
 
     return make
 
 
-def pack(folder, names, labels=None):
-    sources = folder.with_name(f'{folder.name}_files')
-    items = []
-    for label in range(len(names)) if labels is None else labels:
-        (sources / str(label)).mkdir(parents=True)
-        image = sources / str(label) / 'a.jpg'
-        image.write_bytes(b'x')
-        items.append(Item(str(image), f'{label}/a.jpg', label))
+def pack(folder, names, labels=range(3)):
+    image = folder.with_name(f'{folder.name}.jpg')
+    image.write_bytes(b'x')
+    items = [Item(str(image), f'{label}/a.jpg', label) for label in labels]
     write_pack(items, folder, 'shards', names)
 
 
@@ -98,18 +91,24 @@ def test_numbers_of_two_splits(kind, train, val, more, line, data):
 
 def test_class_list_in_a_file(data, tmp_path):
     (tmp_path / 'names.txt').write_text('ant\nfly\n\nbee\n')
-    cfg = data(ABC, ABC, heads=3, metainfo=dict(classes=str(tmp_path / 'names.txt')))
+    cfg = data(ABC, ABC, heads=3, **listed(str(tmp_path / 'names.txt')))
     refused(cfg, r"metainfo.classes: class 1 is 'fly', but .* where it is 'bee'")
 
 
+def logged(cfg, loaders, name, capsys):
+    MMLogger.get_instance(name, logger_name=name)
+    check_data(cfg, loaders)
+    return ''.join(capsys.readouterr())
+
+
 def test_some_names_are_other_words(data, capsys):
-    MMLogger.get_instance('of_the_run', logger_name='of_the_run')
-    check_data(data(ABC, ABC, metainfo=dict(classes=('ant', 'honey bee', 'fly'))), BOTH)
-    assert "'bee' is called 'honey bee'; the other names agree" in ''.join(capsys.readouterr())
+    cfg = data(ABC, ABC, **listed(('ant', 'honey bee', 'fly')))
+    line = "'bee' is called 'honey bee'; the other names agree"
+    assert line in logged(cfg, BOTH, 'of_the_run', capsys)
 
 
 def test_lists_of_labels(data, tmp_path):
-    cfg = data(ABC, OTHER, heads=3, metainfo=dict(classes=('fly', 'ant', 'bee')))
+    cfg = data(ABC, OTHER, heads=3, **listed(('fly', 'ant', 'bee')))
     for split, names in (('train', ABC), ('val', OTHER)):
         lines = [f'{name}/a.jpg {number}' for number, name in enumerate(names)]
         (tmp_path / f'{split}.txt').write_text('\n'.join(lines))
@@ -127,22 +126,12 @@ def test_packed_and_folders(data, tmp_path):
 @pytest.mark.parametrize(
     ('names', 'labels', 'heads', 'line'),
     [
-        (
-            ABC,
-            None,
-            20,
-            r"classes.txt' has the classes 'ant', 'bee', 'fly', but 20 classes are set",
-        ),
-        (
-            ABC,
-            range(2),
-            2,
-            r"classes.txt' has the classes .*, but 2 classes are set .* set 3, or pack all",
-        ),
-        (ABC[:2], range(3), 3, r'has an image of class 2, but there are 2 classes'),
-        (ABC, None, 2, r'has an image of class 2, but there are 2 classes'),
+        (ABC, range(3), 20, r"classes.txt' has the classes 'ant', 'bee', 'fly', but 20 classes are"),
+        (ABC, range(2), 2, r"classes.txt' has .*, but 2 classes are set .* set 3, or pack all"),
+        (ABC[:2], range(3), 3, 'has an image of class 2, but there are 2 classes'),
+        (ABC, range(3), 2, 'has an image of class 2, but there are 2 classes'),
     ],
-)
+)  # fmt: skip
 def test_packed_classes_and_the_head(names, labels, heads, line, tmp_path, fresh_mmengine):
     init_default_scope('mmpretrain')
     pack(tmp_path / 'train', names, labels)
@@ -155,22 +144,16 @@ def test_a_test_beside_other_training_data(data, capsys):
     """The checkpoint may come from another training, so the tool logs a line and continues."""
     cfg = data(ABC, OTHER, heads=3)
     cfg['test_dataloader'] = cfg.pop('val_dataloader')
-    MMLogger.get_instance('of_the_test', logger_name='of_the_test')
-    check_data(cfg, ('test_dataloader',))
-    shown = ''.join(capsys.readouterr())
-    assert (
-        'test_dataloader.dataset: its labels differ from those of train_dataloader.dataset' in shown
-    )
+    line = 'test_dataloader.dataset: its labels differ from those of train_dataloader.dataset'
+    assert line in logged(cfg, ('test_dataloader',), 'of_the_test', capsys)
 
 
-def test_a_folder_that_is_no_class(data, tmp_path):
+def test_folders_and_lists_that_are_no_classes(data, tmp_path):
     """Hidden folders count, and come first."""
     cfg = data(ABC, ABC, heads=3)
     (tmp_path / 'train' / '.ipynb_checkpoints').mkdir()
     refused(cfg, r"has the classes '.ipynb_checkpoints', .* \(4 in total\), but 3 classes are set")
-
-
-def test_class_list_that_is_no_text(data, tmp_path):
-    cfg = data(ABC, ABC, PACKED, heads=3)
-    (tmp_path / 'train' / 'classes.txt').write_bytes(b'\xff\xfe\xff')
+    pack(tmp_path / 'packed', ABC)
+    cfg['train_dataloader']['dataset'].update(type=PACKED, data_prefix='packed')
+    (tmp_path / 'packed' / 'classes.txt').write_bytes(b'\xff\xfe\xff')
     refused(cfg, r"^train_dataloader.dataset: '.*classes.txt' is not a readable list")

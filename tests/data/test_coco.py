@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from helpers import write_files
 from mobileone_mm.data.coco import check_references, read_coco
 from mobileone_mm.errors import InputError
 
@@ -15,9 +16,7 @@ TABLE = dict(images=[IMAGE], annotations=[BOX], categories=[dict(id=3, name='cat
 @pytest.fixture
 def write(tmp_path):
     def _write(table):
-        path = tmp_path / 'boxes.json'
-        path.write_text(json.dumps(table))
-        return path
+        return write_files(tmp_path, {'boxes.json': json.dumps(table)}) / 'boxes.json'
 
     return _write
 
@@ -30,31 +29,26 @@ def test_only_the_keys_that_are_asked_for(write):
         read_coco(write(table), 'file', {'images': ('id', 'width')})
 
 
-@pytest.mark.parametrize(
-    ('key', 'value'),
-    [
-        *(('bbox', box) for box in (None, 3, [1, 2, 3], [1, 2, 3, '4'])),
+def test_bad_value(write):
+    for key, *values in (
+        ('bbox', None, 3, [1, 2, 3], [1, 2, 3, '4']),
         ('id', []),
         ('image_id', {}),
-    ],
-)
-def test_bad_value(key, value, write):
-    with pytest.raises(InputError, match=rf'annotations\[0\]\.{key}: got .*; expected'):
-        read_coco(write({**TABLE, 'annotations': [{**BOX, key: value}]}), 'file')
+    ):
+        for value in values:
+            with pytest.raises(InputError, match=rf'annotations\[0\]\.{key}: got .*; expected'):
+                read_coco(write({**TABLE, 'annotations': [{**BOX, key: value}]}), 'file')
 
 
-@pytest.mark.parametrize(
-    ('rows', 'said'),
-    [
+def test_references():
+    check_references(TABLE, 'file')
+    for rows, said in (
         ([{**BOX, 'image_id': 8}], r'annotations\[0\].image_id 8 is not in images'),
         ([{**BOX, 'category_id': 8}], r'annotations\[0\].category_id 8 is not in categories'),
         ([BOX, BOX], 'annotation ids are not unique'),
-    ],
-)
-def test_references(rows, said):
-    check_references(TABLE, 'file')
-    with pytest.raises(InputError, match=f'^file: {said}'):
-        check_references({**TABLE, 'annotations': rows}, 'file')
+    ):
+        with pytest.raises(InputError, match=f'^file: {said}'):
+            check_references({**TABLE, 'annotations': rows}, 'file')
 
 
 def test_subset(write, tmp_path, tool, capsys):

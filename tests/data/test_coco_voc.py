@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from mmengine.registry import DATASETS, DefaultScope, init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from helpers import write_files
 from mobileone_mm.config.read import load_config
 from mobileone_mm.data.convert.coco_to_voc import COCO_NAMES, paint_voc_mask, write_voc_masks
 
@@ -23,15 +24,11 @@ def row(category, segmentation, **more):
 
 
 def rle(pixels, compressed):
-    code = coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))
     if compressed:
-        return code
-    flat, counts, value = pixels.T.reshape(-1), [], False
-    while len(flat):
-        run = int(np.argmax(flat != value)) if (flat != value).any() else len(flat)
-        counts.append(run)
-        flat, value = flat[run:], not value
-    return dict(size=list(pixels.shape), counts=counts)
+        return coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))
+    flat = pixels.T.reshape(-1)
+    ends = [0, *np.flatnonzero(np.diff(flat, prepend=False)), len(flat)]
+    return dict(size=list(pixels.shape), counts=np.diff(ends).tolist())
 
 
 def test_names_are_those_of_mmseg():
@@ -49,12 +46,8 @@ def test_names_are_those_of_mmseg():
 @pytest.mark.parametrize('reverse', [False, True])
 def test_overlaps(reverse):
     """An overlap of two classes is ignored, that of one class keeps it; others do not count."""
-    rows = [
-        row(7, box(0, 0, 6, 4)),
-        row(7, box(4, 0, 8, 4)),
-        row(9, box(6, 2, 10, 6)),
-        row(1, box(0, 0, 12, 8)),
-    ]
+    boxes = [(7, 0, 0, 6, 4), (7, 4, 0, 8, 4), (9, 6, 2, 10, 6), (1, 0, 0, 12, 8)]
+    rows = [row(category, box(*corners)) for category, *corners in boxes]
     mask = paint_voc_mask((8, 12), rows[::-1] if reverse else rows, LABELS)
     expected = np.zeros((8, 12), np.uint8)
     expected[0:4, 0:8] = 15
@@ -78,18 +71,16 @@ def test_crowds_are_ignored_where_no_instance_is(compressed):
 @pytest.fixture
 def coco(tmp_path):
     """A file of three images: a large dog, a small one, and a cake."""
+    boxes = enumerate([(9, 30), (9, 4), (61, 30)], 1)
     table = dict(
         images=[dict(id=i, file_name=f'{i}.jpg', height=40, width=60) for i in (1, 2, 3)],
         categories=[dict(id=9, name='dog'), dict(id=61, name='cake')],
         annotations=[
-            dict(id=1, image_id=1, bbox=[0, 0, 30, 30], area=900, **row(9, box(0, 0, 30, 30))),
-            dict(id=2, image_id=2, bbox=[0, 0, 4, 4], area=16, **row(9, box(0, 0, 4, 4))),
-            dict(id=3, image_id=3, bbox=[0, 0, 30, 30], area=900, **row(61, box(0, 0, 30, 30))),
+            row(kind, box(0, 0, a, a), id=i, image_id=i, bbox=[0, 0, a, a], area=a * a)
+            for i, (kind, a) in boxes
         ],
     )
-    path = tmp_path / 'instances.json'
-    path.write_text(json.dumps(table))
-    return path
+    return write_files(tmp_path, {'instances.json': json.dumps(table)}) / 'instances.json'
 
 
 def test_tool(coco, tmp_path, tool, capsys):
@@ -147,22 +138,20 @@ def test_real_images(real_data, painted):
     names = (root / 'voc21' / 'train2017.txt').read_text().split()
     assert len(names) == written
     compared, other = 0, real_data / 'coco_voc21' / 'SegmentationClass'
-    for name in names:
-        if not (other / f'{name}.png').exists():
-            continue
-        theirs = Image.open(other / f'{name}.png')
-        ours = Image.open(root / 'voc21' / 'train2017' / f'{name}.png')
-        ours = np.array(ours.resize(theirs.size, Image.Resampling.NEAREST))
-        theirs = np.array(theirs)
-        known = (ours != 255) & (theirs != 255)
-        assert np.mean(ours[known] == theirs[known]) > 0.999, name
-        assert np.mean(ours == 255) < np.mean(theirs == 255) + 0.2, name
-        compared += 1
+    for path in (other / f'{name}.png' for name in names):
+        if path.exists():
+            theirs, ours = Image.open(path), Image.open(root / 'voc21' / 'train2017' / path.name)
+            ours = np.array(ours.resize(theirs.size, Image.Resampling.NEAREST))
+            theirs = np.array(theirs)
+            known = (ours != 255) & (theirs != 255)
+            assert np.mean(ours[known] == theirs[known]) > 0.999, path
+            assert np.mean(ours == 255) < np.mean(theirs == 255) + 0.2, path
+            compared += 1
     assert compared >= 30
 
 
 @pytest.mark.parametrize('choice', ['trainaug_coco', 'coco'])
-def test_configs_read_them(choice, real_data, painted, tmp_path, monkeypatch):
+def test_configs_read_them(choice, real_data, painted, tmp_path, own_scope, monkeypatch):
     """VOC and COCO in one dataset, with the 21 classes of VOC."""
     voc, source = tmp_path / 'voc', real_data / 'VOCdevkit' / 'VOC2012'
     lists = voc / 'ImageSets' / 'Segmentation'
@@ -175,11 +164,10 @@ def test_configs_read_them(choice, real_data, painted, tmp_path, monkeypatch):
     for name, value in (('VOC_TRAIN', choice), ('VOC_ROOT', voc), ('COCO_ROOT', painted[0])):
         monkeypatch.setenv(name, str(value))
     cfg = load_config('configs/deeplabv3_mobileone_s0_voc.py', {}, needs=('train_dataloader',))
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        init_default_scope(cfg.default_scope)
-        dataset = DATASETS.build(cfg.train_dataloader.dataset)
-        assert len(dataset) == painted[1] + (2 if choice == 'trainaug_coco' else 0)
-        sample = dataset[len(dataset) - 1]
+    init_default_scope(cfg.default_scope)
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    assert len(dataset) == painted[1] + (2 if choice == 'trainaug_coco' else 0)
+    sample = dataset[len(dataset) - 1]
     assert max(sample['inputs'].shape) <= 512
     assert sample['inputs'].shape[1:] == sample['data_samples'].gt_sem_seg.data.shape[1:]
     assert set(sample['data_samples'].gt_sem_seg.data.unique().tolist()) <= {*range(21), 255}

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from helpers import write_files
 from mobileone_mm.data.convert import coco_crops
 from mobileone_mm.data.convert.coco_crops import cut_objects
 from mobileone_mm.errors import InputError
@@ -30,9 +31,8 @@ def coco(tmp_path):
         dict(id=5, name='bus/coach', supercategory='vehicle'),
     ]
     table = dict(images=[dict(id=7, file_name='a.png')], categories=kinds, annotations=boxes)
-    path = tmp_path / 'boxes.json'
-    path.write_text(json.dumps(table))
-    return path, tmp_path / 'images'
+    write_files(tmp_path, {'boxes.json': json.dumps(table)})
+    return tmp_path / 'boxes.json', tmp_path / 'images'
 
 
 def test_crops_show_their_object(coco, tmp_path, monkeypatch):
@@ -87,11 +87,11 @@ def test_wrong_arguments(arguments, message, coco, tmp_path):
 def test_tool(coco, tmp_path, tool, capsys):
     annotations, images = coco
     out = tmp_path / 'out'
-    for arguments, said in (
-        ((annotations, images, images), 'is not empty'),
-        ((images / 'a.png', images, out), 'is not JSON'),
-        ((tmp_path / 'no.json', images, out), 'no.json'),
-        ((annotations, tmp_path, out), "a.png' cannot be read"),
+    for *arguments, said in (
+        (annotations, images, images, 'is not empty'),
+        (images / 'a.png', images, out, 'is not JSON'),
+        (tmp_path / 'no.json', images, out, 'no.json'),
+        (annotations, tmp_path, out, "a.png' cannot be read"),
     ):
         assert tool('coco_crops', *arguments) == 2
         assert said in capsys.readouterr().err

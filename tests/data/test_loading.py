@@ -2,6 +2,7 @@
 
 import io
 
+import mmcv
 import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
@@ -11,11 +12,16 @@ from PIL import Image
 from mobileone_mm.data import loading
 from mobileone_mm.errors import InputError
 
+PREVIEW = {'exif': b'Exif\0\0' + b'\xff\xd8\xff\xd9' * 40}
+
 
 @pytest.fixture(autouse=True)
-def forget():
+def said(monkeypatch):
+    """The messages about files; none is forgotten, or left, by another test."""
+    lines = []
+    monkeypatch.setattr(loading, 'print_log', lambda text, **_: lines.append(text))
     loading.reported_files(reset=True)
-    yield
+    yield lines
     loading.reported_files(reset=True)
 
 
@@ -38,31 +44,19 @@ def load(path, content, **options):
 
 
 @pytest.mark.parametrize(
-    ('kind', 'options'),
-    [
-        ('JPEG', {}),
-        ('JPEG', {'progressive': True}),
-        ('JPEG', {'exif': b'Exif\0\0' + b'\xff\xd8\xff\xd9' * 40}),
-        ('PNG', {}),
-        ('BMP', {}),
-        ('WEBP', {}),
-    ],
-)
-def test_same_as_mmcv(kind, options, image, tmp_path):
-    content = encoded(image, kind, **options)
-    ours = load(tmp_path / 'image', content, on_error='raise')
-    theirs = LoadImageFromFile()(dict(img_path=str(tmp_path / 'image')))
+    ('kind', 'saving', 'options'),
+    [('JPEG', {}, {}), ('JPEG', {'progressive': True}, {}), ('JPEG', PREVIEW, {}), ('PNG', {}, {}),
+     ('BMP', {}, {}), ('WEBP', {}, {}), ('JPEG', {}, {'to_float32': True}),
+     ('JPEG', {}, {'color_type': 'grayscale'})],
+)  # fmt: skip
+def test_same_as_mmcv(kind, saving, options, image, tmp_path):
+    content = encoded(image, kind, **saving)
+    ours = load(tmp_path / 'image', content, on_error='raise', **options)
+    theirs = LoadImageFromFile(**options)(dict(img_path=str(tmp_path / 'image')))
     assert ours.keys() == theirs.keys()
+    assert ours['img'].dtype == theirs['img'].dtype
     assert np.array_equal(ours['img'], theirs['img'])
     assert ours['ori_shape'] == theirs['ori_shape'] == (120, 160)
-
-
-def test_options_of_mmcv(image, tmp_path):
-    for options in ({'to_float32': True}, {'color_type': 'grayscale'}):
-        ours = load(tmp_path / 'image', encoded(image, 'JPEG'), **options)['img']
-        theirs = LoadImageFromFile(**options)(dict(img_path=str(tmp_path / 'image')))['img']
-        assert ours.dtype == theirs.dtype
-        assert np.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize('tail', [b'\0' * 50_000, b'\xff\xd9', b'movie' * 20_000])
@@ -75,7 +69,7 @@ def test_data_after_the_end_is_no_damage(tail, image, tmp_path):
 
 def damaged(image):
     whole = encoded(image, 'JPEG')
-    preview = encoded(image, 'JPEG', exif=b'Exif\0\0' + b'\xff\xd8\xff\xd9' * 40)
+    preview = encoded(image, 'JPEG', **PREVIEW)
     png = encoded(image, 'PNG')
     return {
         'empty': b'',
@@ -91,18 +85,15 @@ def damaged(image):
 @pytest.mark.parametrize('notices', [True, False], ids=['this OpenCV', 'one that fills up'])
 @pytest.mark.parametrize('name', list(damaged(Image.new('RGB', (64, 64)))))
 def test_damage_is_named(name, notices, image, tmp_path, monkeypatch):
-    path = tmp_path / 'broken.jpg'
     if not notices:
         monkeypatch.setattr(loading, 'opencv_rejects_truncated', lambda: False)
     with pytest.raises(InputError, match=r'broken\.jpg') as caught:
-        load(path, damaged(image)[name], on_error='raise')
+        load(tmp_path / 'broken.jpg', damaged(image)[name], on_error='raise')
     assert '\n' not in str(caught.value)
 
 
 def test_opencv_that_fills_up(image, tmp_path, monkeypatch):
     """Some versions return what there is of a cut JPEG, with the rest grey."""
-    import mmcv
-
     content = encoded(image, 'JPEG')
     whole = load(tmp_path / 'a', content)['img']
     monkeypatch.setattr(loading, 'opencv_rejects_truncated', lambda: False)
@@ -118,9 +109,7 @@ def test_missing_file_and_option(tmp_path):
         loading.LoadImage(on_error='ignore')
 
 
-def test_skipped_and_reported_once(tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(loading, 'print_log', lambda text, **_: said.append(text))
+def test_skipped_and_reported_once(tmp_path, said):
     for _ in range(3):
         for name in ('a.jpg', 'b.jpg'):
             assert load(tmp_path / name, b'x') is None
@@ -130,9 +119,7 @@ def test_skipped_and_reported_once(tmp_path, monkeypatch):
     assert loading.reported_files() == 2
 
 
-def test_many_reports(monkeypatch):
-    said = []
-    monkeypatch.setattr(loading, 'print_log', lambda text, **_: said.append(text))
+def test_many_reports(said):
     for number in [*range(500), *range(500)]:
         loading.report_file(f'{number}.jpg', f'{number}')
     assert said == [f'{number}' for number in range(500)]

@@ -10,19 +10,11 @@ from mobileone_mm.errors import InputError
 
 @pytest.fixture
 def results(tmp_path):
-    def write(values, name='mask.png', **more):
-        path = tmp_path / name
-        if values is not None:
-            Image.fromarray(np.asarray(values, np.uint8)).save(path)
-        shape = (2, 3)
-        return {
-            'seg_map_path': str(path),
-            'seg_fields': [],
-            'img': np.zeros((*shape, 3), np.uint8),
-            'ori_shape': shape,
-            'reduce_zero_label': False,
-            **more,
-        }
+    def write(values, **more):
+        path = tmp_path / 'mask.png'
+        Image.fromarray(np.asarray(values, np.uint8)).save(path)
+        image = dict(img=np.zeros((2, 3, 3), np.uint8), ori_shape=(2, 3), seg_fields=[])
+        return {**image, 'seg_map_path': str(path), 'reduce_zero_label': False, **more}
 
     return write
 
@@ -37,12 +29,10 @@ def test_values_are_those_of_the_hosts_loader(results):
     assert ours['seg_fields'] == theirs['seg_fields'] == ['gt_seg_map']
 
 
-def test_number_beyond_the_classes(results, tmp_path):
-    loader = LoadSegAnnotations(num_classes=4)
-    with pytest.raises(
-        InputError, match=r"mask\.png' has the class number 4, but the model has 4 classes:"
-    ):
-        loader.transform(results([[0, 1, 2], [255, 3, 4]]))
+def test_number_beyond_the_classes(results):
+    line = r"mask\.png' has the class number 4, but the model has 4 classes:"
+    with pytest.raises(InputError, match=line):
+        LoadSegAnnotations(num_classes=4).transform(results([[0, 1, 2], [255, 3, 4]]))
     other = LoadSegAnnotations(num_classes=3, ignore_index=4)
     with pytest.raises(InputError, match='class number 255'):
         other.transform(results([[0, 1, 2], [255, 2, 4]]))
@@ -68,7 +58,7 @@ def test_numbers_after_renumbering(results):
 
 
 @pytest.mark.parametrize('how', ['missing', 'text', 'cut', 'empty'])
-def test_unreadable(how, results, tmp_path, capsys):
+def test_unreadable(how, results, tmp_path):
     sample = results(np.random.default_rng(0).integers(0, 2, (2, 3)))
     path = tmp_path / 'mask.png'
     if how == 'missing':

@@ -9,6 +9,7 @@ from PIL import Image
 
 from demo import jobs as demo
 from demo.__main__ import main
+from helpers import write_files
 from mobileone_mm.config.options import parse_value
 from mobileone_mm.config.read import load_config
 from mobileone_mm.errors import ProofError
@@ -25,8 +26,7 @@ def stage(tmp_path, monkeypatch):
         calls.append(command[1])
         words = [str(word) for word in command]
         if 'train' in words[1]:
-            (tmp_path / 'train').mkdir(exist_ok=True)
-            (tmp_path / 'train' / 'last_checkpoint').write_text('epoch_3.pth')
+            write_files(tmp_path, {'train/last_checkpoint': 'epoch_3.pth'})
         elif 'test' in words[1]:
             out = Path(words[words.index('--out') + 1])
             out.write_text(json.dumps({here.job.metric: metrics[out.stem.partition('_')[2]]}))
@@ -80,10 +80,8 @@ def test_bad_task(capsys):
 def test_options_fit_the_config(task, monkeypatch):
     job = demo.JOBS[task]
     monkeypatch.setenv('VOC_TRAIN', 'train')
-    options = {}
-    for option in (*job.train_options, *job.test_options):
-        key, _, value = option.partition('=')
-        options[key] = parse_value(value)
+    given = dict(option.split('=', 1) for option in (*job.train_options, *job.test_options))
+    options = {key: parse_value(value) for key, value in given.items()}
     config = load_config(demo.ROOT / 'configs' / f'{job.config}.py', options)
     assert config.optim_wrapper.optimizer.type == 'AdamW'
     assert config.train_cfg.max_epochs == config.param_scheduler[1].end

@@ -16,7 +16,6 @@ from demo.generator.scenes import ADE_STUFF, LIGHTS, PLACES, paint_scene
 
 @pytest.fixture(scope='module')
 def drawn() -> list[DrawnImage]:
-    """Forty images of 96 px."""
     return list(draw_images('train', 40, 96, 0, CLASSES))
 
 

@@ -1,10 +1,9 @@
 """The written datasets: layout, values, made once and whole, and read by the hosts."""
 
-import hashlib
 import json
-import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from PIL import Image
 from demo import make_dataset
 from demo.generator import CLASSES, IMAGENET_CLASSES, LAYOUTS, VOC_CLASSES, make
 from demo.generator.drawings import THINGS
+from helpers import ROOT, python
 from mobileone_mm.cli.run import call_tool
 from mobileone_mm.errors import InputError
 
@@ -29,30 +29,32 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {**made, 'images': make('images', base / 'images', SIZE, num=8)}
 
 
-def _hashes(root: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob('*'))
-        if path.is_file()
-    }
+def _files(root: Path) -> dict[Path, bytes]:
+    return {p.relative_to(root): p.read_bytes() for p in root.rglob('*') if p.is_file()}
 
 
 @pytest.mark.parametrize('layout', DATASETS)
 def test_same_arguments_same_bytes(layout: str, roots: dict[str, Path], tmp_path: Path) -> None:
     again = make(layout, tmp_path / 'again', SIZE, **COUNTS)
-    assert _hashes(again) == _hashes(roots[layout])
-    other = _hashes(make(layout, tmp_path / 'other', SIZE, seed=1, **COUNTS))
-    images = [name for name in other if name.lower().endswith(('jpg', 'jpeg'))]
-    first = set(_hashes(roots[layout]).values())
+    first = _files(roots[layout])
+    assert _files(again) == first
+    other = _files(make(layout, tmp_path / 'other', SIZE, seed=1, **COUNTS))
+    images = [other[path] for path in other if path.suffix.lower() in ('.jpg', '.jpeg')]
     assert len(images) == 24
-    assert not first & {other[name] for name in images}
+    assert not {*first.values()} & {*images}
 
 
 def test_images_of_all_splits_are_different(roots: dict[str, Path]) -> None:
+    """Unseen ones have annotations of their own."""
+    unseen = {path.name for path in roots['images'].glob('*.jpg')}
     files = [*roots['coco'].rglob('*.jpg'), *roots['images'].glob('*.jpg')]
     assert len(files) == 32
     assert len({path.read_bytes() for path in files}) == 32
     assert len({path.name for path in files}) == 32
+    table = json.loads((roots['images'] / 'instances.json').read_text())
+    assert {image['file_name'] for image in table['images']} == unseen
+    ids = {image['id'] for image in table['images']}
+    assert {item['image_id'] for item in table['annotations']} == ids
 
 
 def test_coco_annotations(roots: dict[str, Path]) -> None:
@@ -79,15 +81,6 @@ def test_coco_annotations(roots: dict[str, Path]) -> None:
             assert item['iscrowd'] == 0
 
 
-def test_unseen_images_have_annotations_of_their_own(roots: dict[str, Path]) -> None:
-    table = json.loads((roots['images'] / 'instances.json').read_text())
-    names = {path.name for path in roots['images'].glob('*.jpg')}
-    assert {image['file_name'] for image in table['images']} == names
-    assert {item['image_id'] for item in table['annotations']} == {
-        image['id'] for image in table['images']
-    }
-
-
 def test_imagenet_lists_name_every_image(roots: dict[str, Path]) -> None:
     for split, count in (('train', 16), ('val', 8)):
         folder = roots['imagenet'] / split
@@ -103,8 +96,7 @@ def test_imagenet_lists_name_every_image(roots: dict[str, Path]) -> None:
 def test_voc_masks(roots: dict[str, Path]) -> None:
     seen: set[int] = set()
     for split, count in (('train', 16), ('val', 8)):
-        listing = roots['voc'] / 'ImageSets' / 'Segmentation' / f'{split}.txt'
-        names = listing.read_text().split()
+        names = (roots['voc'] / f'ImageSets/Segmentation/{split}.txt').read_text().split()
         assert len(names) == count
         for name in names:
             with Image.open(roots['voc'] / 'SegmentationClass' / f'{name}.png') as mask:
@@ -117,7 +109,7 @@ def test_voc_masks(roots: dict[str, Path]) -> None:
             with Image.open(roots['voc'] / 'JPEGImages' / f'{name}.jpg') as opened:
                 assert opened.size == values.shape[::-1]
             seen |= set(np.unique(values).tolist())
-            # The border of 255 keeps objects and background apart.
+            # 255 is a border between objects and background.
             for axis in (0, 1):
                 one, two = np.delete(values, 0, axis), np.delete(values, -1, axis)
                 assert not ((one != two) & (one != 255) & (two != 255)).any()
@@ -155,16 +147,11 @@ def test_mmdet_reads_coco(roots: dict[str, Path]) -> None:
     assert len(every.metainfo['classes']) == 80
     seen = set()
     for index in range(16):
-        one, two = (
-            [
-                data.metainfo['classes'][item['bbox_label']]
-                for item in data.get_data_info(index)['instances']
-            ]
-            for data in (few, every)
-        )
-        assert one == two
-        assert all(item['mask'] for item in every.get_data_info(index)['instances'])
-        seen |= set(one)
+        one, two = (data.get_data_info(index)['instances'] for data in (few, every))
+        names = [CLASSES[item['bbox_label']] for item in one]
+        assert names == [every.metainfo['classes'][item['bbox_label']] for item in two]
+        assert all(item['mask'] for item in two)
+        seen |= set(names)
     assert seen == set(CLASSES)
 
 
@@ -185,33 +172,23 @@ def test_mmpretrain_reads_imagenet(arguments: dict, roots: dict[str, Path]) -> N
 
 
 @pytest.mark.parametrize(
-    ('layout', 'kind', 'options', 'names'),
+    ('layout', 'kind', 'folders', 'names'),
     [
-        (
-            'voc',
-            'PascalVOCDataset',
-            dict(
-                data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
-                ann_file='ImageSets/Segmentation/train.txt',
-            ),
-            {'background', 'aeroplane', 'bird', 'boat', 'bus', 'pottedplant'},
-        ),
-        (
-            'ade',
-            'ADE20KDataset',
-            dict(data_prefix=dict(img_path='images/training', seg_map_path='annotations/training')),
-            {'sky', 'sea', 'boat', 'bus', 'airplane', 'animal', 'plant', 'plaything'},
-        ),
+        ('voc', 'PascalVOCDataset', ('JPEGImages', 'SegmentationClass'),
+         {'background', 'aeroplane', 'bird', 'boat', 'bus', 'pottedplant'}),
+        ('ade', 'ADE20KDataset', ('images/training', 'annotations/training'),
+         {'sky', 'sea', 'boat', 'bus', 'airplane', 'animal', 'plant', 'plaything'}),
     ],
-)
-def test_mmseg_reads_masks(layout, kind, options, names, roots: dict[str, Path]) -> None:
+)  # fmt: skip
+def test_mmseg_reads_masks(layout, kind, folders, names, roots: dict[str, Path]) -> None:
     import mmseg.datasets
 
     load = dict(type='mmseg.LoadAnnotations', reduce_zero_label=layout == 'ade')
     data = getattr(mmseg.datasets, kind)(
         data_root=str(roots[layout]),
+        data_prefix=dict(img_path=folders[0], seg_map_path=folders[1]),
+        ann_file='ImageSets/Segmentation/train.txt' if layout == 'voc' else '',
         pipeline=[dict(type='LoadImageFromFile'), load],
-        **options,
     )
     assert len(data) == 16
     values: set[int] = set()
@@ -224,14 +201,17 @@ def test_mmseg_reads_masks(layout, kind, options, names, roots: dict[str, Path])
 
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_second_call_changes_nothing(layout: str, tmp_path: Path) -> None:
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+
     counts = {'num': 3} if layout == 'images' else {'num_train': 2, 'num_val': 1}
     root = make(layout, tmp_path / 'data', 32, **counts)
-    times = {path: path.stat().st_mtime_ns for path in root.rglob('*')}
+    before = times()
     assert make(layout, root, 32, **counts) == root
-    assert {path: path.stat().st_mtime_ns for path in root.rglob('*')} == times
+    assert times() == before
     with pytest.raises(InputError, match=r'^root: .* other values of seed; delete it'):
         make(layout, root, 32, seed=1, **counts)
-    assert {path: path.stat().st_mtime_ns for path in root.rglob('*')} == times
+    assert times() == before
     assert [path.name for path in tmp_path.iterdir()] == ['data']
 
 
@@ -244,9 +224,7 @@ def test_an_empty_folder_is_filled_and_others_left_alone(tmp_path: Path) -> None
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, 'No space left on device')
-
+    full = Mock(side_effect=OSError(28, 'No space left on device'))
     monkeypatch.setattr('demo.generator.layouts.write_image', full)
     with pytest.raises(InputError, match='^root: cannot write .*: the disk is full'):
         make('coco', tmp_path / 'data', 32)
@@ -269,35 +247,22 @@ def test_bad_arguments(arguments: dict, message: str, tmp_path: Path) -> None:
 
 
 def test_tool(tmp_path: Path) -> None:
-    options = ['images', tmp_path / 'unseen', '--num', '2', '--size', '32', '--seed', '4']
-    command = [sys.executable, '-m', 'demo.make_dataset', *map(str, options)]
-    root = Path(make_dataset.__file__).parents[1]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, '')
-    assert _hashes(tmp_path / 'unseen') == _hashes(make('images', tmp_path / 'own', 32, 4, num=2))
+    options = ('images', tmp_path / 'unseen', '--num', 2, '--size', 32, '--seed', 4)
+    assert python('-m', 'demo.make_dataset', *options, cwd=ROOT).stderr == ''
+    assert _files(tmp_path / 'unseen') == _files(make('images', tmp_path / 'own', 32, 4, num=2))
 
 
 @pytest.mark.parametrize(
-    'arguments',
-    [
-        ('voc', 'notes.txt'),
-        ('ade', 'x', '--num-val', '0'),
-        ('coco', 'x', '--size', 'big'),
-        ('coco', 'x', '--num', '3'),
-        ('cub', 'x'),
-        ('coco', 'notes.txt/data'),
-    ],
-)
-def test_tool_refuses(arguments: tuple[str, ...], tmp_path: Path, capsys) -> None:
+    'line',
+    ['voc notes.txt', 'ade x --num-val 0', 'coco x --size big', 'coco x --num 3', 'cub x',
+     'coco notes.txt/data'],
+)  # fmt: skip
+def test_tool_refuses(line: str, tmp_path: Path, capsys) -> None:
     (tmp_path / 'notes.txt').write_text('mine')
-    layout, root, *options = arguments
-    try:
-        code = call_tool(make_dataset.main, [layout, str(tmp_path / root), *options])
-    except SystemExit as error:  # argparse
-        code = error.code
-    assert code == 2
+    layout, root, *options = line.split()
+    with pytest.raises(SystemExit, match='^2$'):  # by argparse, or by its code
+        sys.exit(call_tool(make_dataset.main, [layout, str(tmp_path / root), *options]))
     said = capsys.readouterr()
     assert said.err.startswith('error: ')
     assert (said.err.count('\n'), said.out) == (1, '')
-    assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
-    assert (tmp_path / 'notes.txt').read_text() == 'mine'
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {'notes.txt': 'mine'}

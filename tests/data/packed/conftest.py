@@ -5,7 +5,6 @@ import tarfile
 from importlib.util import find_spec
 
 import pytest
-from mmengine.registry import DATASETS
 
 from mobileone_mm.data.packed.write import items_of_dataset, write_pack
 
@@ -23,12 +22,25 @@ def source(tiny_imagenet):
 
 
 @pytest.fixture(scope='session')
-def layouts(source, tmp_path_factory):
+def pack(source):
+    """A function that packs the tiny ImageNet, into several shards of about 12 kB."""
+
+    def write(folder, form='shards', **options):
+        items, classes = items_of_dataset(source)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr('mobileone_mm.data.packed.write._MB', 12_000)
+            write_pack(items, folder, form, classes, shard_size=1, **options)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope='session')
+def layouts(source, pack, tmp_path_factory):
     """Settings of the same dataset as folders, shards (several, shuffled) and LMDB."""
     found = {'folders': {**source, 'pipeline': PIPELINE}}
     for form in ('shards', 'lmdb') if find_spec('lmdb') else ('shards',):
-        root = tmp_path_factory.mktemp(form)
-        _pack(source, root / 'train', form, seed=3)
+        root = pack(tmp_path_factory.mktemp(form) / 'train', form, seed=3).parent
         found[form] = dict(
             type='mobileone_mm.PackedDataset', data_root=str(root), split='train', pipeline=PIPELINE
         )
@@ -36,40 +48,29 @@ def layouts(source, tmp_path_factory):
 
 
 @pytest.fixture
-def shards(source, tmp_path):
-    """A function that packs the tiny ImageNet into shards of its own, and gives their folder."""
-
-    def make(name='train', **options):
-        return _pack(source, tmp_path / name, 'shards', **options)
-
-    return make
+def lmdb():
+    """Skip a test where the package is not installed."""
+    return pytest.importorskip('lmdb', reason='lmdb is not installed')
 
 
-def _pack(source, folder, form, **options):
-    """Pack into shards of about 12 kB, so that there are several."""
-    items, classes = items_of_dataset(source)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mobileone_mm.data.packed.write._MB', 12_000)
-        write_pack(items, folder, form, classes, shard_size=1, **options)
-    return folder
-
-
-@pytest.fixture
-def build():
-    return DATASETS.build
+@pytest.fixture(params=['shards', 'lmdb'])
+def form(request):
+    """Each form of a pack."""
+    if request.param == 'lmdb':
+        request.getfixturevalue('lmdb')
+    return request.param
 
 
 @pytest.fixture(scope='session')
 def write_tar():
     """A function that writes a tar file of (name, content) pairs."""
-    return _write_tar
 
+    def write(path, members):
+        with tarfile.open(path, 'w') as tar:
+            for name, content in members:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        return path
 
-def _write_tar(path, members, **options):
-    path.parent.mkdir(exist_ok=True)
-    with tarfile.open(path, 'w', **options) as tar:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
+    return write

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import pickle
 import re
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +12,19 @@ import pytest
 import torch
 from mmengine import fileio
 from mmengine.fileio import LmdbBackend
+from mmengine.registry import DATASETS
 
+from helpers import ROOT
 from mobileone_mm.config.read import load_config
 from mobileone_mm.data.packed.packs import open_pack, read_pack
 from mobileone_mm.inference.results import PredictionsCSV
 from mobileone_mm.training.runner import Runner
 
-needs_lmdb = pytest.mark.skipif(find_spec('lmdb') is None, reason='lmdb is not installed')
-FORMS = ['shards', pytest.param('lmdb', marks=needs_lmdb)]
+build = DATASETS.build
 
 
 def batches(settings, epochs=2, **options):
-    """What a loader of the Runner yields, the augmented images and their labels and names."""
+    """What a loader of the Runner yields: the augmented images with their labels and names."""
     loader = Runner.build_dataloader(
         dict(
             batch_size=3,
@@ -39,24 +39,19 @@ def batches(settings, epochs=2, **options):
     for epoch in range(epochs):
         loader.sampler.set_epoch(epoch)
         for batch in loader:
-            labels = [int(sample.gt_label) for sample in batch['data_samples']]
-            names = [Path(sample.img_path).name for sample in batch['data_samples']]
-            found.append((batch['inputs'], labels, names))
+            rows = [(int(s.gt_label), Path(s.img_path).name) for s in batch['data_samples']]
+            found.append((batch['inputs'], rows))
     return found
 
 
 def assert_same(found, expected):
     assert len(found) == len(expected) > 0
-    for (inputs, labels, names), (others, other_labels, other_names) in zip(
-        found, expected, strict=True
-    ):
-        assert torch.equal(inputs, others)
-        assert labels == other_labels
-        assert names == other_names
+    for (inputs, rows), (other_inputs, other_rows) in zip(found, expected, strict=True):
+        assert torch.equal(inputs, other_inputs)
+        assert rows == other_rows
 
 
-@pytest.mark.parametrize('form', FORMS)
-def test_same_bytes_and_labels(form, layouts, build):
+def test_same_bytes_and_labels(form, layouts):
     folders, packed = build(layouts['folders']), build(layouts[form])
     assert len(folders) == len(packed) == 8
     assert form == 'lmdb' or len(packed.pack.index.shards) > 1
@@ -77,23 +72,19 @@ def expected(layouts):
     return batches(layouts['folders'])
 
 
-@pytest.mark.parametrize('form', FORMS)
 def test_same_batches(form, layouts, expected):
     """Loaded by worker processes, and by this one."""
-    found = batches(layouts[form], num_workers=2, persistent_workers=True)
-    assert_same(found, expected)
-    assert_same(batches(layouts[form]), expected)
+    for options in (dict(num_workers=2, persistent_workers=True), {}):
+        assert_same(batches(layouts[form], **options), expected)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('form', FORMS)
 def test_same_batches_from_spawned_workers(form, layouts, expected):
     options = dict(num_workers=1, multiprocessing_context='spawn')
     assert_same(batches(layouts[form], **options), expected)
 
 
-@pytest.mark.parametrize('form', FORMS)
-def test_forked_after_use(form, layouts, build):
+def test_forked_after_use(form, layouts):
     """The parent has read, and goes on reading while its child does."""
     dataset = build(layouts[form])
     path = dataset.get_data_info(0)['img_path']
@@ -109,8 +100,7 @@ def test_forked_after_use(form, layouts, build):
     assert child.exitcode == 0
 
 
-@pytest.mark.parametrize('form', FORMS)
-def test_pickled_while_open(form, layouts, build):
+def test_pickled_while_open(form, layouts):
     dataset = build(layouts[form])
     dataset[0]
     again = pickle.loads(pickle.dumps(dataset))
@@ -121,8 +111,7 @@ def test_pickled_while_open(form, layouts, build):
     assert torch.equal(again[3]['inputs'], expected)
 
 
-@pytest.mark.parametrize('form', FORMS)
-def test_indices(form, layouts, build):
+def test_indices(form, layouts):
     every = build(layouts[form]).pack_rows()
     assert build(layouts[form]).get_subset([4, 6]).pack_rows().tolist() == every[[4, 6]].tolist()
     for indices, rows in ((3, every[:3]), ([5, 1, 2], every[[5, 1, 2]])):
@@ -132,7 +121,6 @@ def test_indices(form, layouts, build):
         assert packed.pack_rows().tolist() == rows.tolist()
 
 
-@pytest.mark.parametrize('form', FORMS)
 def test_names_of_another_root(form, layouts, source):
     """Detection and segmentation: the dataset knows paths, the loader finds them in the pack."""
     pack, images = (Path(each['data_root'], 'train') for each in (layouts[form], source))
@@ -160,7 +148,7 @@ def test_few_open_files(layouts, monkeypatch):
 
 def test_snippets_of_the_page(tiny_config):
     """docs/data.md: the config lines are read unchanged."""
-    page = (Path(__file__).resolve().parents[3] / 'docs' / 'data.md').read_text()
+    page = (ROOT / 'docs' / 'data.md').read_text()
     train, load = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
     path = tiny_config('cls')
     mine = path.with_name('mine.py')

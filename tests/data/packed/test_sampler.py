@@ -40,12 +40,13 @@ def dataset(tmp_path_factory, write_tar):
     return Samples(tmp_path_factory.mktemp('shards'), write_tar)
 
 
-def sampler(dataset, rank=0, world=1, **options):
+def sampler(dataset, rank=0, world=1, epoch=0, **options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('mobileone_mm.data.packed.sampler.get_dist_info', lambda: (rank, world))
-        return DATA_SAMPLERS.build(
-            dict(type='mobileone_mm.ShardSampler', dataset=dataset, **{'seed': 3, **options})
-        )
+        settings = {'type': 'mobileone_mm.ShardSampler', 'seed': 3, **options}
+        built = DATA_SAMPLERS.build(dict(dataset=dataset, **settings))
+    built.set_epoch(epoch)
+    return built
 
 
 @pytest.mark.parametrize('window', [1, 4, 1000])
@@ -66,26 +67,22 @@ def test_exact_epoch(world, window, dataset):
 
 
 def test_order_follows_from_seed_and_epoch(dataset):
-    first, again, other = sampler(dataset), sampler(dataset), sampler(dataset, seed=4)
-    orders = []
+    first, orders = sampler(dataset), set()
     for epoch in range(3):
-        for each in (first, other):
-            each.set_epoch(epoch)
-        orders.append(list(first))
-        assert orders[-1] == list(first), 'the same epoch, the same order'
-        assert orders[-1] != list(other)
-    assert len({tuple(order) for order in orders}) == 3
-    again.set_epoch(2)  # as after a resume
-    assert list(again) == orders[2]
+        first.set_epoch(epoch)
+        order = list(first)
+        assert order == list(first), 'the same epoch, the same order'
+        assert order == list(sampler(dataset, epoch=epoch)), 'as after a resume'
+        assert order != list(sampler(dataset, epoch=epoch, seed=4))
+        orders.add(tuple(order))
+    assert len(orders) == 3
 
 
 def test_shard_by_shard(dataset):
     """With a window of 1 each shard is read once, from start to end; shards in random order."""
     sequences = set()
     for epoch in range(4):
-        each = sampler(dataset, window=1)
-        each.set_epoch(epoch)
-        order = list(each)
+        order = list(sampler(dataset, window=1, epoch=epoch))
         shards = dataset.shards_of(order)
         changes = np.flatnonzero(np.diff(shards)) + 1
         assert len(changes) == len(SIZES) - 1, 'no shard is visited twice'
@@ -97,13 +94,9 @@ def test_shard_by_shard(dataset):
 
 def test_window(dataset):
     """An image moves by less than a window, and images do move."""
-    straight = {}
-    for window in (1, 6):
-        each = sampler(dataset, window=window)
-        straight[window] = list(each)
     # The shards are in the same order, as the draw of the shards comes first.
-    place = {index: number for number, index in enumerate(straight[1])}
-    moved = [abs(place[index] - number) for number, index in enumerate(straight[6])]
+    straight, mixed = (list(sampler(dataset, window=window)) for window in (1, 6))
+    moved = [abs(straight.index(index) - number) for number, index in enumerate(mixed)]
     assert 0 < max(moved) < 6
     assert sum(step > 0 for step in moved) > COUNT // 2
 
@@ -112,13 +105,6 @@ def test_processes_read_different_shards(dataset):
     parts = [dataset.shards_of(list(sampler(dataset, rank, 3, window=4))) for rank in range(3)]
     shared = sum(len(set(a) & set(b)) for a, b in itertools.pairwise(parts))
     assert shared <= 2, 'at most the shard in which one part ends and the next begins'
-
-
-def wait_for(done):
-    deadline = time.monotonic() + 20
-    while not done() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert done()
 
 
 def test_read_ahead(dataset, monkeypatch):
@@ -147,7 +133,10 @@ def test_read_ahead(dataset, monkeypatch):
                     return False
         return True
 
-    wait_for(read_all)
+    deadline = time.monotonic() + 20
+    while not read_all() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert read_all()
     for pieces in seen.values():
         assert pieces == sorted(pieces)
 
