@@ -61,6 +61,8 @@ def test_every_key_there_and_back(states, scheme, form):
     ('scheme', 'key', 'name'),
     [
         ('apple', 'stage0.rbr_conv.0.conv.weight', (0, 'conv', 'weight', None, 0)),
+        ('apple', 'stage2.1.rbr_conv.3.bn.running_mean', (2, 'conv_norm', 'running_mean', 1, 3)),
+        ('apple', 'stage1.0.rbr_scale.bn.bias', (1, 'scale_norm', 'bias', 0)),
         ('apple', 'stage3.17.rbr_skip.running_var', (3, 'identity', 'running_var', 17)),
         ('apple', 'stage3.19.se.expand.bias', (3, 'se_expand', 'bias', 19)),
         ('apple', 'linear.bias', (None, 'classifier', 'bias')),
