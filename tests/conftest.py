@@ -24,7 +24,7 @@ torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
 
 @pytest.fixture(scope='session', autouse=True)
 def quick_runs() -> Iterator[None]:
-    """mmengine without its two slow parts, which took half the time of a tiny run.
+    """mmengine without its two slow parts, which took half the time of a tiny run; short latencies.
 
     It formats the whole config with yapf five times in each run, and collects garbage for each
     dataset. Runs in processes of their own do both.
@@ -37,6 +37,7 @@ def quick_runs() -> Iterator[None]:
         for module in (yapf.yapflib.yapf_api, mmengine.config.config):  # OneDL's imports it late
             patch.setattr(module, 'FormatCode', lambda text, **_: (text, True), raising=False)
         patch.setattr(mmengine.dataset.base_dataset, 'gc', SimpleNamespace(collect=lambda: 0))
+        patch.setattr('mobileone_mm.deploy.report.LATENCY_SECONDS', 0.0)
         yield
 
 
@@ -175,18 +176,10 @@ def tiny_config(tmp_path: Path, roots: dict[str, Path]) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def trained(
-    tiny_config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[Path, Path]]:
-    """Make a config and a checkpoint with random weights, as a run leaves them: by task.
-
-    Reports of conversions measure latencies in three turns only.
-    """
+def trained(tiny_config: Callable[..., Path], tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+    """Make a config and a checkpoint with random weights, as a run leaves them: by task."""
     from mobileone_mm.config.read import load_config
-    from mobileone_mm.deploy import report
     from mobileone_mm.deploy.config import build_model
-
-    monkeypatch.setattr(report, 'LATENCY_SECONDS', 0.0)
 
     def make(task: str, extra: str = '') -> tuple[Path, Path]:
         config, checkpoint = tiny_config(task, extra), tmp_path / f'{task}-trained.pth'
@@ -226,6 +219,21 @@ def fresh_mmengine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     _forget_runs(scopes=False)
     yield
     _forget_runs()
+
+
+@pytest.fixture
+def safe_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mmengine reads as in the tools, where each run asks for it again; undone after each test."""
+    from mmengine.runner import checkpoint
+
+    from mobileone_mm.weights.mmengine_loader import use_safe_loader
+
+    for name in ('load_url', 'load_from_local', '_safe_torch_load'):
+        monkeypatch.setattr(checkpoint, name, getattr(checkpoint, name, None), raising=False)
+    schemes = dict(checkpoint.CheckpointLoader._schemes)
+    monkeypatch.setattr(checkpoint.CheckpointLoader, '_schemes', schemes)
+    use_safe_loader()
+    use_safe_loader()
 
 
 def _forget_runs(scopes: bool = True) -> None:

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mobileone_mm import MobileOne
+
 ROOT = Path(__file__).resolve().parents[1]
+SMALL = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.25] * 4, num_conv_branches=[2, 1, 1, 1])
 #: options of a detector or segmentor that start from no public weights
 SCRATCH = (
     'model.backbone.init_cfg._delete_=True',
@@ -75,3 +78,32 @@ def randomize_(module: nn.Module, seed: int = 0) -> nn.Module:
                 noise = torch.rand(value.shape, generator=generator, dtype=torch.float64)
                 value.copy_(noise * (high - low) + low)
     return module
+
+
+class Classifier(nn.Module):
+    """A MobileOne and a linear layer, with the hosts' keys."""
+
+    def __init__(self, arch: Any = SMALL, classes: int = 5, **backbone: Any) -> None:
+        super().__init__()
+        self.backbone = MobileOne(arch, **backbone)
+        self.head = nn.Module()
+        self.head.fc = nn.Linear(self.backbone.out_channels[-1], classes)
+
+
+def same(first: nn.Module | dict[str, Tensor], second: nn.Module | dict[str, Tensor]) -> bool:
+    """Whether two models or state dicts have the same keys and equal tensors."""
+    a, b = (x.state_dict() if isinstance(x, nn.Module) else x for x in (first, second))
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+class Pickled:
+    """Pickles as a call, with the state that the result gets; what is called may be another one."""
+
+    def __init__(self, function, *args, state=None):
+        self.reduced = function, args, state
+
+    def __call__(self):
+        raise AssertionError('only pickled')
+
+    def __reduce__(self):
+        return self.reduced

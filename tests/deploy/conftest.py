@@ -4,16 +4,6 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True, scope='package')
-def short_latencies():
-    """Latencies of three turns: their values are not what these tests are about."""
-    from mobileone_mm.deploy import report
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, 'LATENCY_SECONDS', 0.0)
-        yield
-
-
 @pytest.fixture(autouse=True)
 def strict_nms(monkeypatch):
     """mmcv's compiled NMS reads only float32; its stand-in reads more types."""

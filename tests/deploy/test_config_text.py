@@ -4,10 +4,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from helpers import ROOT
 from mobileone_mm.config.read import load_config
 from mobileone_mm.deploy.config import (
     _without_stored_views,
@@ -17,7 +17,6 @@ from mobileone_mm.deploy.config import (
 )
 from mobileone_mm.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[2]
 parse_config_text = partial(Config.fromstring, file_format='.py')
 SSD = ROOT / 'configs' / 'ssdlite_mobileone_s2_coco.py'
 SEG = ROOT / 'configs' / 'deeplabv3_mobileone_s0_voc.py'
@@ -29,9 +28,8 @@ def text_of(path: Path, options: dict | None = None) -> str:
 
 @pytest.mark.parametrize('root', [None, '/mnt/somewhere/coco', 'data'])
 def test_data_roots_stay_variables(monkeypatch, root):
-    if root is None:
-        monkeypatch.delenv('COCO_ROOT', raising=False)
-    else:
+    monkeypatch.delenv('COCO_ROOT', raising=False)
+    if root is not None:
         monkeypatch.setenv('COCO_ROOT', root)
     text = text_of(SSD)
     assert "'{{$COCO_ROOT:data/coco/}}'" in text
@@ -78,62 +76,42 @@ def test_pretrained_files_and_options():
     assert absolute_paths(text) == ['/home/me/coco']
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_config(text: str) -> Path:
-        path = tmp_path / 'config.py'
-        path.write_text(text)
-        return path
-
-    return write_config
-
-
-def test_backbones_at_any_depth_get_the_form(write):
+def test_backbones_at_any_depth_get_the_form(tmp_path):
     mobileone = "dict(type='mobileone_mm.MobileOne', arch='s1')"
-    path = write(
+    (tmp_path / 'config.py').write_text(
         f"default_scope = 'mmengine'\n"
         f"model = dict(type='X', teacher=dict(backbone={mobileone}), list=[{mobileone}],\n"
         f"             other=dict(type='mmpretrain.MobileOne', arch='s1'))\n"
     )
-    model = parse_config_text(text_of(path)).model
-    assert model.teacher.backbone.deploy
-    assert model.list[0].deploy
-    assert 'deploy' not in model.other
-    assert parse_config_text(text_of(path)).custom_imports.imports == ['mobileone_mm']
+    config = parse_config_text(text_of(tmp_path / 'config.py'))
+    assert config.model.teacher.backbone.deploy
+    assert config.model.list[0].deploy
+    assert 'deploy' not in config.model.other
+    assert config.custom_imports.imports == ['mobileone_mm']
 
 
-def test_a_model_that_cannot_be_built(write):
+def test_a_model_that_cannot_be_built(tmp_path):
+    (tmp_path / 'config.py').write_text("model = dict(type='Nonsense')")
     with pytest.raises(InputError, match=r"model\.type: 'Nonsense' is unknown"):
-        build_model(load_config(write("model = dict(type='Nonsense')")))
-
-
-class Numbers(torch.utils.data.Dataset):
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> int:
-        return index
+        build_model(load_config(tmp_path / 'config.py'))
 
 
 @pytest.mark.parametrize(('workers', 'persistent'), [(0, False), (2, True)])
-def test_hosts_build_the_loaders_of_the_text(write, workers, persistent):
+def test_hosts_build_the_loaders_of_the_text(tmp_path, workers, persistent):
     """torch refuses persistent workers without workers, which overrides easily leave behind."""
     loader = dict(
         batch_size=2,
         num_workers=workers,
         persistent_workers=True,
-        dataset=dict(type=f'{__name__}.Numbers', length=4),
+        dataset=dict(type='BaseDataset'),
         sampler=dict(type='DefaultSampler', shuffle=False),
     )
-    path = write(
+    (tmp_path / 'config.py').write_text(
         "default_scope = 'mmengine'\nmodel = dict(type='mobileone_mm.MobileOne')\n"
         f'test_dataloader = {loader}\nval_dataloader = None\n'
     )
-    config = parse_config_text(text_of(path))
-    config.test_dataloader.dataset = Numbers(4)
+    config = parse_config_text(text_of(tmp_path / 'config.py'))
+    config.test_dataloader.dataset = range(4)
     assert config.test_dataloader.persistent_workers is persistent
     assert len(Runner.build_dataloader(config.test_dataloader)) == 2
 

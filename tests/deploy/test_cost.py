@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import randomize_
+from helpers import ROOT, randomize_
 from mobileone_mm.config.read import load_config
 from mobileone_mm.deploy.config import build_model
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'mobileone_s4_in1k.py'
 # Anonymous memory only: pages of the libraries' files depend on what else the machine does.
 SCRIPT = """

@@ -2,18 +2,16 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 
+from helpers import ROOT, python
 from mobileone_mm.deploy.config import build_model
 from mobileone_mm.files import sha256_of
 
-ROOT = Path(__file__).resolve().parents[2]
 HOSTS = {
     'cls': ('mmpretrain', 'get_model', "(CONFIG, pretrained=WEIGHTS, device='cpu')"),
     'det': ('mmdet.apis', 'init_detector', "(CONFIG, WEIGHTS, device='cpu')"),
@@ -36,19 +34,6 @@ assert len(meta['classes']) == 3
 assert not any(type(m).__name__.endswith('BatchNorm2d') for m in model.modules())
 print('loaded', {module!r})
 """
-
-
-def run_python(*argv: object, cwd: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *map(str, argv)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 BY_CONFIG = 'from mmengine.config import Config\nConfig.fromfile(sys.argv[1])', ()
@@ -92,8 +77,8 @@ def test_the_hosts_own_functions_in_a_fresh_process(task, how, trained, tool, tm
     argv = (out.with_suffix('.py'), out, tmp_path / 'expected.pt')
     before, runner = how
     script.write_text(SCRIPT.format(before=before, module=module, function=function, call=call))
-    done = run_python(*runner, script, *argv, cwd=tmp_path)
-    assert f'loaded {module}' in done.stdout, done.stderr[-2000:]
+    done = python(*runner, script, *argv, cwd=tmp_path)
+    assert f'loaded {module}' in done.stdout
 
 
 def test_safetensors_by_our_tools_and_by_mmengine(trained, tool, tmp_path, fresh_mmengine):

@@ -17,6 +17,8 @@ from mobileone_mm.deploy.samples import (
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import MobileOneBlock
 
+SQUARE = dict(type='Resize', scale=(416, 416), keep_ratio=True)
+
 
 def config(*steps: dict) -> Config:
     loader = dict(dataset=dict(pipeline=list(steps)))
@@ -32,27 +34,9 @@ def config(*steps: dict) -> Config:
         ([dict(type='ResizeEdge', scale=240)], (240, 320)),
         ([dict(type='Resize', scale=(1333, 800), keep_ratio=True)], (800, 1067)),
         ([dict(type='Resize', scale=(2048, 512), keep_ratio=True)], (512, 683)),
-        (
-            [
-                dict(type='Resize', scale=(416, 416), keep_ratio=True),
-                dict(type='Pad', pad_to_square=1),
-            ],
-            (416, 416),
-        ),
-        (
-            [
-                dict(type='Resize', scale=(416, 416), keep_ratio=True),
-                dict(type='Pad', size_divisor=32),
-            ],
-            (320, 416),
-        ),
-        (
-            [
-                dict(type='Resize', scale=(320, 320), keep_ratio=True),
-                dict(type='Pad', size=(352, 320)),
-            ],
-            (320, 352),
-        ),
+        ([SQUARE, dict(type='Pad', pad_to_square=1)], (416, 416)),
+        ([SQUARE, dict(type='Pad', size_divisor=32)], (320, 416)),
+        ([dict(SQUARE, scale=(320, 320)), dict(type='Pad', size=(352, 320))], (320, 352)),
         ([dict(type='LoadImageFromFile')], (224, 224)),
         ([], (224, 224)),
     ],

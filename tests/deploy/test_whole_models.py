@@ -27,7 +27,11 @@ TINY = (
     "dict(type='mobileone_mm.MobileOne', out_indices=(0, 1, 2, 3), arch=dict(\n"
     '    num_blocks=[1, 2, 1, 1], width_factor=[0.125] * 4, num_conv_branches=[2, 1, 1, 1]))'
 )
-HEADER = f'backbone = {TINY}\n'
+HEADER = f"""
+backbone = {TINY}
+fpn = dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=16, num_outs=5)
+test_pipeline = [dict(type='Resize', scale=(96, 64))]
+"""
 BN = dict(type='BN')
 
 
@@ -40,20 +44,27 @@ def base(host: str, name: str) -> str:
     )
 
 
+def built(text: str, folder: Path, seed: int = 0) -> tuple[Config, Any]:
+    """The config with this text, and its model with random weights."""
+    (folder / 'model.py').write_text(text)
+    config = load_config(folder / 'model.py')
+    model = randomize_(build_model(config), seed)
+    model.eval()  # mmdet's distillers return nothing from it
+    return config, model
+
+
 @pytest.fixture
 def convert(tmp_path: Path) -> Callable[..., tuple[dict, Any, Any]]:
     """Convert the randomised model of a config; return the report, the original and the result."""
 
     def run(text: str, change: Callable[[Any], Any] = lambda state: state, **kwargs: Any):
-        config = tmp_path / 'model.py'
-        config.write_text(text)
-        model = randomize_(build_model(load_config(config)), seed=5)
+        _, model = built(text, tmp_path, seed=5)
         torch.save(change(model.state_dict()), tmp_path / 'net.pth')
-        report = convert_to_deploy(config, tmp_path / 'net.pth', tmp_path / 'out.pth', **kwargs)
+        inputs = tmp_path / 'model.py', tmp_path / 'net.pth'
+        report = convert_to_deploy(*inputs, tmp_path / 'out.pth', **kwargs)
         assert report == json.loads((tmp_path / 'out.json').read_text())
         deployed = build_model(Config.fromfile(tmp_path / 'out.py'))
-        for one in (model, deployed):
-            one.eval()  # mmdet's distillers return nothing from it
+        deployed.eval()
         state = torch.load(tmp_path / 'out.pth', weights_only=True)['state_dict']
         deployed.load_state_dict(state, strict=True)
         assert report['proof']['float64']['greatest_relative'] < 1e-9
@@ -155,7 +166,6 @@ model = dict(
                    act_cfg=dict(type='SiLU')),
     test_cfg=dict(),
 )
-test_pipeline = [dict(type='Resize', scale=(96, 64))]
 """
 
 
@@ -180,13 +190,11 @@ FCOS = """
 default_scope = 'mmdet'
 model = dict(
     type='FCOS', data_preprocessor=dict(type='DetDataPreprocessor'), backbone=backbone,
-    neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=16, num_outs=5,
-              norm_cfg=dict(type='BN', eps=0.01)),
+    neck=dict(fpn, norm_cfg=dict(type='BN', eps=0.01)),
     bbox_head=dict(type='FCOSHead', num_classes=4, in_channels=16, stacked_convs=1,
                    feat_channels=32, strides=[8, 16, 32, 64, 128]{norm}),
     test_cfg=dict(),
 )
-test_pipeline = [dict(type='Resize', scale=(96, 64))]
 """
 
 
@@ -274,9 +282,7 @@ LD = """
 default_scope = 'mmdet'
 model = dict(
     type='KnowledgeDistillationSingleStageDetector',
-    backbone={student}, teacher_config='{teacher}',
-    neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=16, num_outs=5,
-              norm_cfg=dict(type='BN')),
+    backbone=backbone, teacher_config='{teacher}', neck=dict(fpn, norm_cfg=dict(type='BN')),
     bbox_head=dict(type='LDHead', num_classes=4, in_channels=16, stacked_convs=1,
         feat_channels=32, reg_max=7,
         anchor_generator=dict(type='AnchorGenerator', ratios=[1.0], octave_base_scale=8,
@@ -284,7 +290,6 @@ model = dict(
         loss_ld=dict(type='KnowledgeDistillationKLDivLoss', T=10)),
     data_preprocessor=dict(type='DetDataPreprocessor'), test_cfg=dict(),
 )
-test_pipeline = [dict(type='Resize', scale=(96, 64))]
 """
 
 
@@ -293,7 +298,7 @@ def test_a_teacher_in_a_file_of_its_own(convert, tmp_path):
     pytest.importorskip('mmdet')
     teacher = tmp_path / 'teacher.py'
     teacher.write_text(HEADER + FCOS.format(norm=''))
-    report, _, deployed = convert(LD.format(student=TINY, teacher=teacher))
+    report, _, deployed = convert(HEADER + LD.format(teacher=teacher))
     text = (tmp_path / 'out.py').read_text()
     assert str(tmp_path) not in text
     assert deployed.backbone.deploy
@@ -408,19 +413,24 @@ class Several(BaseModel):
         return features
 
 
+class Nested(BaseModule):
+    def __init__(self, first: Any, other: Any) -> None:
+        super().__init__()
+        self.first, self.backbone = MODELS.build(first), MODELS.build(other['backbone'])
+
+
+UNREACHED = (Unreached, UnreachedStandardised, UnreachedPair)
+
+
 @pytest.fixture
-def registered():
+def registered(monkeypatch):
     necks = (Standardised, Reaching, Unnormed, Mixed, Fixed, Retyped)
-    kinds = (*necks, Unreached, UnreachedStandardised, UnreachedPair, Several, Nested)
-    for kind in kinds:
-        MODELS.register_module(module=kind, force=True)
-    yield
-    for kind in kinds:
-        MODELS.module_dict.pop(kind.__name__)
+    for kind in (*necks, *UNREACHED, Several, Nested):
+        monkeypatch.setitem(MODELS.module_dict, kind.__name__, kind)
 
 
-def several(*necks: str) -> str:
-    items = ''.join(f"dict(type='{neck}', channels=64), " for neck in necks)
+def several(*necks: type[Neck]) -> str:
+    items = ''.join(f"dict(type='{neck.__name__}', channels=64), " for neck in necks)
     return (
         f"{HEADER}default_scope = 'mmengine'\n"
         f"model = dict(type='Several', first=backbone, others=[backbone], necks=[{items}])\n"
@@ -428,19 +438,14 @@ def several(*necks: str) -> str:
 
 
 def test_several_backbones_and_folds_that_only_look_right(convert, registered):
-    pytest.importorskip('mmcv')
-    report, _, deployed = convert(several('Standardised', 'Reaching', 'Unnormed', 'Mixed', 'Fixed'))
+    necks = (Standardised, Reaching, Unnormed, Mixed, Fixed, Retyped, *UNREACHED)
+    report, model, deployed = convert(several(*necks))
     assert deployed.first.deploy
     assert deployed.others[0].deploy
-    assert report['folded']['norms'] == ['necks.1.part.bn']
+    assert report['folded']['norms'] == ['necks.1.part.bn', 'necks.6.part.bn']
+    assert report['folded']['config'] == [f'model.necks.{i}.norm_cfg=None' for i in (1, 6)]
     left = reasons(report)
-    assert set(left) == {
-        'necks.0.part.bn',
-        'necks.2.part.bn',
-        'necks.3.part.bn',
-        'necks.3.before',
-        'necks.4.part.bn',
-    }
+    assert set(left) == {'necks.3.before', *(f'necks.{i}.part.bn' for i in (0, 2, 3, 4, 5, 7, 8))}
     assert left['necks.4.part.bn'] == 'stays, because no norm_cfg of the config removes it'
     # A refused part does not keep the others from folding, and the reason names the setting.
     assert left['necks.3.part.bn'] == (
@@ -450,42 +455,24 @@ def test_several_backbones_and_folds_that_only_look_right(convert, registered):
     assert 'does not act directly on' in left['necks.0.part.bn']
     # Unused, it stays: what a caller does with it is not known to the config.
     assert 'does not act directly on' in left['necks.2.part.bn']
-    assert report['folded']['config'] == ['model.necks.1.norm_cfg=None']
-
-
-def test_a_part_that_would_become_another_module_is_left(convert, registered):
-    report, _, deployed = convert(several('Retyped', 'Reaching'))
-    assert report['folded']['norms'] == ['necks.1.part.bn']
-    assert reasons(report) == {
-        'necks.0.part.bn': "stays, because with model.necks.0.norm_cfg=None 'necks.0.last' would "
-        'become a Tanh'
-    }
-    assert type(deployed.necks[0].last) is torch.nn.Sigmoid
-
-
-def test_parts_that_no_forward_pass_reaches_run_by_themselves(convert, registered):
-    """They fold only if that gives the same output on random input."""
-    report, model, deployed = convert(
-        several('Unreached', 'UnreachedStandardised', 'UnreachedPair')
+    assert left['necks.5.part.bn'] == (
+        "stays, because with model.necks.5.norm_cfg=None 'necks.5.last' would become a Tanh"
     )
-    assert report['folded']['norms'] == ['necks.0.part.bn']
-    left = reasons(report)
-    assert 'does not act directly on' in left['necks.1.part.bn']
-    assert 'is not run by the proof, nor by itself (TypeError' in left['necks.2.part.bn']
+    assert type(deployed.necks[5].last) is torch.nn.Sigmoid
+    # A part that no forward pass reaches runs by itself, and folds if random input shows no change.
+    assert 'does not act directly on' in left['necks.7.part.bn']
+    assert 'is not run by the proof, nor by itself (TypeError' in left['necks.8.part.bn']
     x = torch.rand(2, 64, 5, 5)
     with torch.no_grad():
-        assert torch.allclose(deployed.necks[0].part(x), model.necks[0].part(x), atol=1e-5)
+        assert torch.allclose(deployed.necks[6].part(x), model.necks[6].part(x), atol=1e-5)
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
 def test_an_error_in_an_unreached_unit_is_found(registered, tmp_path, dtype):
     """Both a folded part and a MobileOne unit behind the last output."""
-    text = (
-        several('Unreached').replace('(0, 1, 2, 3)', '(2,)').replace('channels=64', 'channels=32')
-    )
-    (tmp_path / 'c.py').write_text(text)
-    config = load_config(tmp_path / 'c.py')
-    model = randomize_(build_model(config)).eval().to(dtype)
+    text = several(Unreached).replace('(0, 1, 2, 3)', '(2,)').replace('channels=64', 'channels=32')
+    config, model = built(text, tmp_path)
+    model.to(dtype)
     folding = build_deploy_form(config, model, foldable(model))
     folding.model.eval().to(dtype)
     forward, inputs = RawForward(model), [('x', torch.rand(1, 3, 64, 64))]
@@ -501,9 +488,7 @@ def test_an_error_in_an_unreached_unit_is_found(registered, tmp_path, dtype):
 
 def test_a_nearly_dead_unit_is_compared_by_the_scale_of_its_input(registered, tmp_path):
     """Its output is rounding noise around the bias 0, which no fused kernel repeats."""
-    (tmp_path / 'c.py').write_text(several('Unreached'))
-    config = load_config(tmp_path / 'c.py')
-    model = randomize_(build_model(config)).eval()
+    config, model = built(several(Unreached), tmp_path)
     block = model.first.stage3[0]
     for branch in block.reparam_branches():
         branch.norm.weight.data.fill_(1e-12)
@@ -521,21 +506,14 @@ def test_a_nearly_dead_unit_is_compared_by_the_scale_of_its_input(registered, tm
         compare_models(RawForward(model), model, deployed, inputs, 1e-4, [])
 
 
-class Nested(BaseModule):
-    def __init__(self, first: Any, other: Any) -> None:
-        super().__init__()
-        self.first, self.backbone = MODELS.build(first), MODELS.build(other['backbone'])
-
-
 def test_another_backbone_is_left(tmp_path, registered):
     pytest.importorskip('mmpretrain')
-    (tmp_path / 'c.py').write_text(
+    text = (
         f"{HEADER}default_scope = 'mmengine'\n"
         "other = dict(backbone=dict(type='mmpretrain.MobileNetV2', widen_factor=0.1))\n"
         "model = dict(type='Nested', first=backbone, other=other)\n"
     )
-    config = load_config(tmp_path / 'c.py')
-    model = build_model(config)
+    config, model = built(text, tmp_path)
     plan = build_deploy_form(config, model, foldable(model))
     assert (plan.pairs, plan.without) == ([], ())
     assert set(plan.left.values()) == {'belongs to another backbone, which stays as it is'}

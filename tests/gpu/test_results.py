@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers import randomize_
 from mobileone_mm.compat.ops import roi_align as roi_align_file
 from mobileone_mm.compat.ops.compiled import has_kernel
 from mobileone_mm.compat.ops.nms import greedy, nms
@@ -69,15 +70,7 @@ def test_roi_align(ratio: int, aligned: bool, mode: int, device: str, monkeypatc
 
 @torch.no_grad()
 def test_deploy_form(device: str):
-    torch.manual_seed(0)
-    model = MobileOne(arch='s0')
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-            module.weight.uniform_(0.5, 1.5)
-            module.bias.normal_(0, 0.1)
-    model = model.double().to(device).eval()
+    model = randomize_(MobileOne(arch='s0')).double().to(device).eval()
     deployed = mobileone_mm.reparameterize_model(model)
     image = torch.randn(2, 3, 96, 96, dtype=torch.float64, device=device)
     for before, after in zip(model(image), deployed(image), strict=True):

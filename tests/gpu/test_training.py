@@ -103,14 +103,6 @@ def test_compiled_channels_last_run_and_its_checkpoint(tiny_config, tool, tmp_pa
     trained = scalars(work_dir, 'accuracy/top1')[-1]
     plain = tiny_config('cls', '', 'plain')
     out = tmp_path / 'metrics.json'
-    tested = (
-        'test',
-        plain,
-        work_dir / 'epoch_1.pth',
-        '--work-dir',
-        tmp_path / 'test',
-        '--out',
-        out,
-    )
-    assert tool(*tested) == 0
+    flags = ('--work-dir', tmp_path / 'test', '--out', out)
+    assert tool('test', plain, work_dir / 'epoch_1.pth', *flags) == 0
     assert json.loads(out.read_text())['accuracy/top1'] == pytest.approx(trained)

@@ -34,23 +34,23 @@ def same(model, other, *size):
         assert max_difference(model(x), other(x))[1] < 1e-5
 
 
-def test_export_with_dynamic_sizes(model):
-    dim = torch.export.Dim
-    shapes = {
-        'x': {
-            0: dim('n', min=1, max=8),
-            2: 16 * dim('h', min=2, max=8),
-            3: 16 * dim('w', min=2, max=8),
-        }
-    }
-    program = torch.export.export(model, (image(),), dynamic_shapes=shapes)
-    same(model, program.module())
-    same(model, program.module(), 1, 3, 96, 48)
+def exported(model):
+    n, h, w = (
+        torch.export.Dim(name, min=low, max=8) for name, low in (('n', 1), ('h', 2), ('w', 2))
+    )
+    shapes = {'x': {0: n, 2: 16 * h, 3: 16 * w}}
+    return torch.export.export(model, (image(),), dynamic_shapes=shapes).module()
 
 
-def test_jit_trace(model):
-    traced = torch.jit.trace(model, image())
-    same(model, traced, 1, 3, 96, 48)
+def traced(model):
+    return torch.jit.trace(model, image())
+
+
+@pytest.mark.parametrize('trace', [exported, traced, fx.symbolic_trace])
+def test_other_sizes_than_the_traced_one(model, trace):
+    other = trace(model)
+    same(model, other)
+    same(model, other, 1, 3, 96, 48)
 
 
 @pytest.mark.parametrize('out_indices', [('stem', 1, 3), (2, 0)])
@@ -64,17 +64,15 @@ def test_jit_script_of_the_deploy_form(out_indices):
     assert isinstance(net(image()), tuple)
 
 
-def test_fx(model):
-    traced = fx.symbolic_trace(model)
-    same(model, traced, 1, 3, 96, 48)
+needs_compiler = pytest.mark.skipif(shutil.which('g++') is None, reason='needs a C++ compiler')
 
 
-@pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile needs a C++ compiler')
+@needs_compiler
 def test_compile(model):
     same(model, torch.compile(model))
 
 
-@pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile needs a C++ compiler')
+@needs_compiler
 @pytest.mark.slow
 def test_compiled_training_step():
     plain = randomize_(MobileOne(ARCH), 4).double()
@@ -134,8 +132,7 @@ def test_channels_last_gradients(in_channels, dtype):
     floor = 0.02 * max(float(g.norm()) for g in truth.values())
     for name, expected in truth.items():
         scale = max(float(expected.norm()), floor)
-        errors = [
-            float((g[name].double() - expected).norm()) / scale for g in (contiguous, channels_last)
-        ]
+        found = contiguous[name], channels_last[name]
+        errors = [float((gradient.double() - expected).norm()) / scale for gradient in found]
         allowed = 1e-3 if dtype == torch.float32 else 0.1
         assert errors[1] <= max(allowed, 2 * errors[0]), (name, errors)

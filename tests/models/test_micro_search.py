@@ -1,23 +1,20 @@
 """Counts of parameters and MACs, and the search that finds the micro models again."""
 
-import importlib.util
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from helpers import ROOT
 from mobileone_mm import MobileOne
-from mobileone_mm.cli.run import call_tool
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import ARCHS, Arch
 from mobileone_mm.models.count import count
 from mobileone_mm.models.micro_search import TARGETS, Criteria, closed_form, deviations, search
 
-ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = {  # fused, unfused, MACs
     's0': (2_078_504, 5_293_272, 275_110_400),
     's1': (4_764_840, 4_825_192, 825_057_024),
@@ -26,7 +23,6 @@ PUBLISHED = {  # fused, unfused, MACs
     's4': (14_838_352, 14_951_248, 2_979_269_760),
 }
 MICRO = {name: ARCHS[name] for name in TARGETS}
-TOOL = ROOT / 'tools' / 'analysis_tools' / 'search_micro.py'
 TINY = Arch((1, 2, 3, 1), (0.375, 0.25, 0.25, 0.25), (1, 2, 3, 1), (0, 1, 2, 1))
 
 
@@ -70,8 +66,7 @@ def test_the_closed_form_counts_what_is_built():
 
 
 def test_search_finds_the_micro_models_and_no_other():
-    families = search()
-    assert [family.archs for family in families] == [MICRO]
+    assert [family.archs for family in search()] == [MICRO]
 
 
 @pytest.mark.parametrize('name', TARGETS)
@@ -104,15 +99,12 @@ def test_what_other_rules_would_find(criteria, families, patterns):
 
 
 @pytest.mark.parametrize(
-    ('name', 'value'),
-    [
-        ('step', 0.1), ('step', 0.0), ('step', math.nan), ('min_growth', 5.0),
-        ('min_growth', math.nan), ('min_growth', 0.0),
-    ],
-)  # fmt: skip
-def test_search_refuses_bad_criteria(name, value):
-    with pytest.raises(InputError, match=f'^{name}: got [^\n]+$'):
-        search(Criteria(**{name: value}))
+    ('name', 'bad'), [('step', (0.1, 0.0, math.nan)), ('min_growth', (5.0, math.nan, 0.0))]
+)
+def test_search_refuses_bad_criteria(name, bad):
+    for value in bad:
+        with pytest.raises(InputError, match=f'^{name}: got [^\n]+$'):
+            search(Criteria(**{name: value}))
 
 
 def test_the_docs_table_is_the_size_table():
@@ -130,27 +122,16 @@ def test_the_docs_table_is_the_size_table():
         assert macs.startswith(f'{counts.macs:,} ')
 
 
-@pytest.fixture
-def tool(capsys):
-    spec = importlib.util.spec_from_file_location('search_micro', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def run(*argv):
-        return call_tool(module.main, [*argv]), *capsys.readouterr()
-
-    return run
-
-
-def test_tool(tool, monkeypatch):
-    code, out, err = tool()
-    assert (code, err) == (0, '')
+def test_tool(tool, monkeypatch, capsys):
+    assert tool('search_micro') == 0
+    out, err = capsys.readouterr()
+    assert err == ''
     assert 'channels 40 / 40 / 80 / 128 / 384' in out
-    code, out, err = tool('--step', '0.1')
-    assert (code, out) == (2, '')
+    assert tool('search_micro', '--step', '0.1') == 2
+    out, err = capsys.readouterr()
+    assert out == ''
     assert err.startswith('error: step: got 0.1;')
     monkeypatch.setitem(ARCHS, 'mu0', ARCHS['s1'])
-    code, _, err = tool()
-    assert code == 1
-    assert err.startswith('error: the size table')
-    assert tool('--min-growth', '1.25')[0] == 0
+    assert tool('search_micro') == 1
+    assert capsys.readouterr().err.startswith('error: the size table')
+    assert tool('search_micro', '--min-growth', '1.25') == 0

@@ -7,18 +7,19 @@ import torch
 from mmdet.models import SSDHead as HostHead
 from mmdet.models.necks import SSDNeck as HostNeck
 from mmdet.structures import DetDataSample
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
-from helpers import randomize_
+from helpers import ROOT, randomize_
 from mobileone_mm.models.ssd import SSDHead, SSDNeck
 from mobileone_mm.registry import MODELS
 from mobileone_mm.reparam.compare import max_difference
 
 CLASSES, CELLS = 3, (4, 2)  # two levels of 4x4 and 2x2 cells on an image of 64 px
 PRIORS = 4  # a cell: the ratios 1 (two sizes), 2 and 1 / 2
+MODEL = Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / 'ssdlite_mobileone.py').model
 SETTINGS = ConfigDict(
     num_classes=CLASSES,
     in_channels=(8, 8),
@@ -30,28 +31,13 @@ SETTINGS = ConfigDict(
         min_sizes=[16, 32],
         max_sizes=[32, 48],
     ),
-    bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2]),
-    train_cfg=dict(
-        assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.0),
-        sampler=dict(type='PseudoSampler'),
-        smoothl1_beta=1.0,
-        allowed_border=-1,
-        pos_weight=-1,
-        neg_pos_ratio=3,
-    ),
-    test_cfg=dict(
-        nms_pre=100, nms=dict(type='nms', iou_threshold=0.45), score_thr=0.02, max_per_img=9
-    ),
+    bbox_coder=MODEL.bbox_head.bbox_coder,
+    train_cfg=MODEL.train_cfg,
+    test_cfg=MODEL.test_cfg,
 )
-NECK = dict(
-    in_channels=(8, 12),
-    out_channels=(8, 12, 10, 6),
-    level_strides=(2, 2),
-    level_paddings=(1, 1),
-    l2_norm_scale=None,
-    use_depthwise=True,
-    norm_cfg=dict(type='BN'),
-)
+NECK = dict(MODEL.neck, in_channels=(8, 12), out_channels=(8, 12, 10, 6))
+NECK.update(level_strides=(2, 2), level_paddings=(1, 1))
+del NECK['type']
 
 
 @pytest.fixture(autouse=True)
@@ -103,10 +89,8 @@ def test_mmdets_own_head_cannot_predict():
 def test_weights_and_losses_are_mmdets():
     ours, host = head_of(), head_of(HostHead)
     host.load_state_dict(ours.state_dict(), strict=True)
-    data = (
-        random_maps(),
-        *images(([[4, 6, 30, 40]], [1]), ([[8, 8, 60, 50], [0, 0, 20, 20]], [2, 0])),
-    )
+    boxes = images(([[4, 6, 30, 40]], [1]), ([[8, 8, 60, 50], [0, 0, 20, 20]], [2, 0]))
+    data = random_maps(), *boxes
     assert torch.equal(total(losses(ours, *data)), total(losses(host, *data)))
 
 
@@ -123,7 +107,7 @@ def test_prediction_is_the_decoded_anchor(scale):
     deltas[chosen] = delta
     first = CELLS[0] ** 2 * PRIORS
 
-    def maps(values):
+    def maps_of(values):
         """(anchors, c) to one (1, priors * c, cells, cells) a level."""
         parts = values[:first], values[first:]
         return [
@@ -132,9 +116,8 @@ def test_prediction_is_the_decoded_anchor(scale):
         ]
 
     _, metas = images(([], []), scale=scale)
-    result = head.predict_by_feat(maps(scores), maps(deltas), batch_img_metas=metas, rescale=True)[
-        0
-    ]
+    maps = maps_of(scores), maps_of(deltas)
+    (result,) = head.predict_by_feat(*maps, batch_img_metas=metas, rescale=True)
     x1, y1, x2, y2 = anchors[chosen].tolist()
     width, height = x2 - x1, y2 - y1
     centre = (x1 + x2) / 2 + 0.05 * width, (y1 + y2) / 2 - 0.1 * height
@@ -152,7 +135,7 @@ def test_images_without_boxes_train_and_predict():
     loss.backward()
     assert loss == 0
     assert all(torch.isfinite(p.grad).all() for p in head.parameters())
-    silent = head_of(test_cfg={**SETTINGS.test_cfg, 'score_thr': 0.999}).eval()
+    silent = head_of(test_cfg=ConfigDict(SETTINGS.test_cfg, score_thr=0.999)).eval()
     samples = [DetDataSample(metainfo=meta) for meta in images(([], []), ([], []))[1]]
     with torch.no_grad():
         results = silent.predict(random_maps(), samples)

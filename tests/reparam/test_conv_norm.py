@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from helpers import randomize_
 from mobileone_mm import MobileOne
@@ -36,9 +37,8 @@ LAYERS = [
 def test_the_function_stays(layer, norm, frozen):
     model = randomize_(nn.Sequential(layer, norm)).double().eval().requires_grad_(not frozen)
     dims = layer.weight.ndim - 2
-    inputs = torch.randn(
-        2, layer.in_features if dims == 0 else layer.in_channels, *[11] * dims, dtype=torch.float64
-    )
+    channels = layer.in_features if dims == 0 else layer.in_channels
+    inputs = torch.randn(2, channels, *[11] * dims, dtype=torch.float64)
     found = find_conv_norms(model)
     assert [pair[:] for pair in found.pairs] == [('', '0', '1')]
     assert found.left == {}
@@ -51,8 +51,8 @@ def test_the_function_stays(layer, norm, frozen):
     assert relative < 1e-12
 
 
-def bundle(**kwargs):
-    return Bundle(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), **kwargs)
+def bundle(conv=None, **kwargs):
+    return Bundle(conv or nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -63,22 +63,16 @@ def bundle(**kwargs):
         (nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)), 'does not follow a convolution'),
         (nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)), 'does not follow'),
         (Bundle(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)), 'no running'),
-        (Bundle(nn.PReLU(4), nn.BatchNorm2d(4)), 'follows a PReLU'),
-        (
-            Bundle(nn.utils.spectral_norm(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4)),
-            'whose weight is computed',
-        ),
-        (
-            Bundle(nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4)),
-            'whose weight is computed',
-        ),
+        (bundle(nn.PReLU(4)), 'follows a PReLU'),
+        (bundle(nn.utils.spectral_norm(nn.Conv2d(4, 4, 1))), 'whose weight is computed'),
+        (bundle(weight_norm(nn.Conv2d(4, 4, 1))), 'whose weight is computed'),
     ],
 )
 def test_what_is_no_pair(module, reason):
     found = find_conv_norms(nn.ModuleDict({'part': module}).eval())
     assert found.pairs == []
-    assert len(found.left) == 1
-    assert reason in next(iter(found.left.values()))
+    (said,) = found.left.values()
+    assert reason in said
 
 
 def test_without_activation_the_order_of_it_does_not_matter():
@@ -103,26 +97,15 @@ def test_shared_convolutions_and_shared_norms():
     assert 'also used without it' in found.left['0.bn']
 
 
-def test_two_layers_that_could_be_it():
-    class Two(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
-            self.norm = nn.BatchNorm2d(4)
-
-    assert 'of its own' in find_conv_norms(Two()).left['norm']
-
-
 def parent(**children):
-    module = nn.Module()
-    for name, child in children.items():
-        module.add_module(name, child)
-    return module
+    return nn.ModuleDict(children)
 
 
 def test_parents_without_an_order():
     """Exactly one layer with the channels of the BN, and one BN, are a pair."""
     conv, wide, norm = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 8, 1), nn.BatchNorm2d(4)
+    two = parent(conv=conv, second=nn.Conv2d(4, 4, 1), norm=norm)
+    assert 'of its own' in find_conv_norms(two).left['norm']
     assert find_conv_norms(parent(wide=wide, conv=conv, norm=norm)).pairs == [('', 'conv', 'norm')]
     nested = parent(inner=parent(fc=nn.Linear(8, 4), norm=norm))
     assert find_conv_norms(nested).pairs == [('inner', 'inner.fc', 'inner.norm')]
@@ -159,18 +142,15 @@ def test_broken_numbers():
     norm.running_var[0] = -1
     assert 'expected running_var + eps above 0' in find_conv_norms(Bundle(conv, norm)).left['bn']
     norm.running_var[0] = 1
-    with torch.no_grad():
-        conv.weight[0] = float('nan')
+    conv.weight.data[0] = float('nan')
     with pytest.raises(ValueError, match='NaN or Inf'):
         fold_norm(conv, norm)
-    with torch.no_grad():
-        conv.weight.fill_(1)
-        conv.bias.fill_(float('inf'))
+    conv.weight.data.fill_(1)
+    conv.bias.data.fill_(float('inf'))
     with pytest.raises(ValueError, match='NaN or Inf'):
         fold_norm(conv, norm)
-    with torch.no_grad():
-        conv.bias.fill_(0)
-        norm.weight.fill_(1e6)
+    conv.bias.data.fill_(0)
+    norm.weight.data.fill_(1e6)
     model = Bundle(conv, norm)
     with pytest.raises(ValueError, match='overflows torch.float16'):
         list(folded_tensors(model, find_conv_norms(model).pairs, torch.float16))

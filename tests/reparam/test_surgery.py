@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import randomize_
+from helpers import randomize_, same
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.reparam import Branch, Reparameterizable
@@ -21,9 +21,8 @@ TINY = dict(
 
 
 def tiny(**kwargs):
-    return (
-        randomize_(MobileOne(TINY, out_indices=('stem', 0, 1, 2, 3), **kwargs), 3).double().eval()
-    )
+    model = MobileOne(TINY, out_indices=('stem', 0, 1, 2, 3), **kwargs)
+    return randomize_(model, 3).double().eval()
 
 
 def image(size=(40, 56), channels=3, seed=0):
@@ -40,7 +39,7 @@ def test_function_is_kept(output_stride, contract):
     assert fused is not model
     assert not model.deploy
     assert fused.deploy
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert same(model, before)
     with torch.no_grad():
         assert max_difference(model(image()), fused(image()))[1] < 1e-12
     assert not any('branch_conv' in key or 'norm' in key for key in fused.state_dict())
@@ -51,7 +50,7 @@ def test_in_place_and_idempotent():
     assert reparameterize_model(model, inplace=True) is model
     state = copy.deepcopy(model.state_dict())
     again = reparameterize_model(model)
-    assert all(torch.equal(value, state[key]) for key, value in again.state_dict().items())
+    assert same(again, state)
     again.train()
     assert reparameterize_model(again, inplace=True) is again  # nothing is left to refuse
 
@@ -124,10 +123,9 @@ def test_kernel_too_large_for_half_precision_is_an_error():
 
 @pytest.mark.parametrize('converted', [False, True])
 def test_sync_bn(converted):
-    model = tiny() if converted else tiny(norm_cfg=dict(type='SyncBN'))
     reference = tiny()
-    if converted:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm
+    model = convert(tiny()) if converted else tiny(norm_cfg=dict(type='SyncBN'))
     assert any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
     model.load_state_dict(reference.state_dict())
     fused = reparameterize_model(model.eval())

@@ -11,20 +11,11 @@ import torch
 
 from helpers import randomize_
 from mobileone_mm.config.read import load_config
-from mobileone_mm.deploy import report
 from mobileone_mm.deploy.config import build_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.weights.reading import read_checkpoint
 
 EARLIER = {name: f'earlier {name}' for name in ('out.pth', 'out.py', 'out.json')}
-
-
-@pytest.fixture(autouse=True, scope='package')
-def short_latencies() -> Iterator[None]:
-    """Conversions measure latencies in three turns: their values are not what these tests are about."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, 'LATENCY_SECONDS', 0.0)
-        yield
 
 
 @pytest.fixture
@@ -68,8 +59,20 @@ def state(config) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def image(tiny_imagenet) -> Path:
-    return next(tiny_imagenet.rglob('*.JPEG'))
+def net(state, tmp_path) -> Path:
+    """A sound file."""
+    torch.save(state, tmp_path / 'net.pth')
+    return tmp_path / 'net.pth'
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    """The lines that the loader logs."""
+    lines: list[str] = []
+    for module in ('fit', 'unwrap', 'mmengine_loader'):
+        name = f'mobileone_mm.weights.{module}.print_log'
+        monkeypatch.setattr(name, lambda text, *_: lines.append(text))
+    return lines
 
 
 def contents(folder: Path) -> dict[str, bytes | str]:
@@ -86,11 +89,12 @@ def contents(folder: Path) -> dict[str, bytes | str]:
 
 
 @pytest.fixture
-def run(tool, config, image, tmp_path, monkeypatch):
+def run(tool, config, tiny_imagenet, tmp_path, monkeypatch):
     """Run a tool on a checkpoint; earlier output is in the folder ``results``."""
     monkeypatch.chdir(tmp_path)
     # As in run_tool: loggers of fixtures keep a stream that pytest has closed.
     monkeypatch.setattr(logging, 'raiseExceptions', False)
+    image = next(tiny_imagenet.rglob('*.JPEG'))
     (tmp_path / 'results').mkdir()
     for name, text in EARLIER.items():
         (tmp_path / 'results' / name).write_text(text)

@@ -5,56 +5,31 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from helpers import randomize_
-from mobileone_mm import MobileOne
+from helpers import Classifier, randomize_, same
 from mobileone_mm.errors import InputError
 from mobileone_mm.weights.fit import load_weights
 from mobileone_mm.weights.forms import fuse_state
 from mobileone_mm.weights.names import to_scheme
 from mobileone_mm.weights.unwrap import read_weights
 
-ARCH = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.25] * 4, num_conv_branches=[2, 1, 1, 1])
-
-
-class Classifier(nn.Module):
-    def __init__(self, seed: int | None = None) -> None:
-        super().__init__()
-        self.backbone = MobileOne(ARCH)
-        self.head = nn.Module()
-        self.head.fc = nn.Linear(self.backbone.out_channels[-1], 5)
-        if seed is not None:
-            randomize_(self, seed=seed)
-        self.eval()
-
-
-@pytest.fixture
-def said(monkeypatch) -> list[str]:
-    lines: list[str] = []
-    monkeypatch.setattr(
-        'mobileone_mm.weights.unwrap.print_log', lambda text, *_: lines.append(text)
-    )
-    return lines
-
 
 @pytest.fixture
 def average() -> Classifier:
-    return Classifier(seed=1)
+    return randomize_(Classifier(), seed=1).eval()
 
 
 @pytest.fixture
 def raw() -> Classifier:
-    return Classifier(seed=2)
+    return randomize_(Classifier(), seed=2).eval()
 
 
-def loaded(file: dict, expected: nn.Module):
+def loaded(file: dict, expected: Classifier):
     """Load a file and check whose weights it gives."""
     model = Classifier()
     report = load_weights(model, file)
-    one, other = model.state_dict(), expected.state_dict()
-    assert all(torch.equal(one[key], other[key]) for key in other)
+    assert same(model, expected)
     return report
 
 
@@ -63,9 +38,8 @@ def test_incomplete_averages_are_not_used(raw, part, said):
     """Some programs average the parameters only; such a set is no network."""
     state = raw.state_dict()
     averages = {k: v * 2 for k, v in state.items() if v.is_floating_point() and part not in k}
-    report = loaded(
-        {'state_dict': state, 'state_dict_ema': averages or {'decay': torch.ones(1)}}, raw
-    )
+    file = {'state_dict': state, 'state_dict_ema': averages or {'decay': torch.ones(1)}}
+    report = loaded(file, raw)
     assert not report.averaged
     assert report.dropped == ('state_dict_ema',)
     (line,) = said
@@ -87,11 +61,9 @@ def test_incomplete_averages_are_not_used(raw, part, said):
 )
 def test_averages_with_other_keys_than_the_raw_weights(raw, average, raw_as, average_as):
     """Two sets of one file may differ in prefixes, naming and form; the averaged one counts."""
-    file = {
-        'state_dict': raw_as(raw.state_dict()),
-        'state_dict_ema': average_as(average.state_dict()),
-    }
-    model = Classifier()
+    file = {'state_dict': raw_as(raw.state_dict())}
+    file['state_dict_ema'] = average_as(average.state_dict())
+    model = Classifier().eval()
     assert load_weights(model, file).averaged
     image = torch.rand(1, 3, 64, 64)
     assert torch.allclose(model.backbone(image)[-1], average.backbone(image)[-1], atol=1e-4)
@@ -188,10 +160,8 @@ def test_the_choice_between_two_averages_is_said(raw, average, said):
 
 
 def test_averages_of_mmengine_are_its_state_dict():
-    weights = read_weights(
-        {'state_dict': {'a': torch.ones(1)}, 'ema_state_dict': {'steps': torch.tensor(3)}}
-    )
-    assert weights.state.keys() == {'a'}
+    file = {'state_dict': {'a': torch.ones(1)}, 'ema_state_dict': {'steps': torch.tensor(3)}}
+    assert read_weights(file).state.keys() == {'a'}
 
 
 @pytest.mark.parametrize('depth', [4, 5])

@@ -19,6 +19,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
+from helpers import Pickled
 from mobileone_mm.errors import InputError
 from mobileone_mm.weights.reading import read_checkpoint
 from mobileone_mm.weights.unwrap import read_weights
@@ -28,40 +29,14 @@ STATE = {'stage0.branch_reparam.weight': torch.arange(4.0), 'head.fc.bias': torc
 pytestmark = pytest.mark.timeout(60)
 
 
-class Bomb:
-    """Pickles as a call; what it calls may be another one."""
-
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __call__(self):
-        raise AssertionError('only pickled')
-
-    def __reduce__(self):
-        return self.call
-
-
-class Stateful:
-    """Pickles as an object with a state that its class is given on loading."""
-
-    def __init__(self, kind, argument, state):
-        self.made = kind, (argument,), state
-
-    def __call__(self):
-        raise AssertionError('only pickled')
-
-    def __reduce__(self):
-        return self.made
-
-
 def object_array(folder: Path, marker: Path) -> str:
-    array = np.array([Bomb(os.system, f'touch {marker}')], dtype=object)
+    array = np.array([Pickled(os.system, f'touch {marker}')], dtype=object)
     np.save(folder / 'evil.npy', array, allow_pickle=True)
     return str(folder / 'evil.npy')
 
 
 def inner_checkpoint(folder: Path, marker: Path) -> str:
-    torch.save(Bomb(os.system, f'touch {marker}'), folder / 'inner.pth')
+    torch.save(Pickled(os.system, f'touch {marker}'), folder / 'inner.pth')
     return str(folder / 'inner.pth')
 
 
@@ -70,41 +45,32 @@ def config(folder: Path, marker: Path) -> str:
     return str(folder / 'evil.py')
 
 
+GLOBALS = Pickled(getattr, Pickled(getattr, HistoryBuffer, '__init__'), '__globals__')
 # By name: folder for further files, path of the marker -> an object that makes the marker on loading.
 # All other functions are refused in the way of the first.
 CODE = {
-    'os.system': lambda folder, m: Bomb(os.system, f'touch {m}'),
-    'eval': lambda folder, m: Bomb(eval, f'open({str(m)!r}, "w").close()'),
-    'getattr of an import': lambda folder, m: Bomb(
-        Bomb(getattr, Bomb(builtins.__import__, 'os'), 'system'), f'touch {m}'
+    'os.system': lambda folder, m: Pickled(os.system, f'touch {m}'),
+    'eval': lambda folder, m: Pickled(eval, f'open({str(m)!r}, "w").close()'),
+    'getattr of an import': lambda folder, m: Pickled(
+        Pickled(getattr, Pickled(builtins.__import__, 'os'), 'system'), f'touch {m}'
     ),
-    'globals of a method': lambda folder, m: Bomb(
-        Bomb(
-            dict.get,
-            Bomb(
-                dict.get,
-                Bomb(getattr, Bomb(getattr, HistoryBuffer, '__init__'), '__globals__'),
-                '__builtins__',
-            ),
-            'open',
-        ),
-        str(m),
-        'w',
+    'globals of a method': lambda folder, m: Pickled(
+        Pickled(dict.get, Pickled(dict.get, GLOBALS, '__builtins__'), 'open'), str(m), 'w'
     ),
-    'a pickle in a pickle': lambda folder, m: Bomb(
-        pickle.loads, pickle.dumps(Bomb(os.system, f'touch {m}'))
+    'a pickle in a pickle': lambda folder, m: Pickled(
+        pickle.loads, pickle.dumps(Pickled(os.system, f'touch {m}'))
     ),
-    'torch.load of another file': lambda folder, m: Bomb(
+    'torch.load of another file': lambda folder, m: Pickled(
         functools.partial(torch.load, weights_only=False), inner_checkpoint(folder, m)
     ),
-    'numpy.load of objects': lambda folder, m: Bomb(np.load, object_array(folder, m), None, True),
-    'numpy.memmap': lambda folder, m: Bomb(np.memmap, str(m), 'uint8', 'w+', 0, (1,)),
-    '_rebuild_from_type_v2': lambda folder, m: Bomb(
+    'numpy.load of objects': lambda folder, m: Pickled(np.load, object_array(folder, m), None, True),
+    'numpy.memmap': lambda folder, m: Pickled(np.memmap, str(m), 'uint8', 'w+', 0, (1,)),
+    '_rebuild_from_type_v2': lambda folder, m: Pickled(
         torch._tensor._rebuild_from_type_v2, os.system, torch.Tensor, (f'touch {m}',), {}
     ),
-    'mmengine config': lambda folder, m: Bomb(Config.fromfile, config(folder, m)),
-    'state of an object': lambda folder, m: Bomb(
-        Stateful(functools.partial, print, (os.system, (f'touch {m}',), {}, None))
+    'mmengine config': lambda folder, m: Pickled(Config.fromfile, config(folder, m)),
+    'state of an object': lambda folder, m: Pickled(
+        Pickled(functools.partial, print, state=(os.system, (f'touch {m}',), {}, None))
     ),
 }  # fmt: skip
 CONTAINERS = ('zip', 'legacy', 'plain', 'protocol 4')
@@ -193,14 +159,10 @@ def test_declarations_beyond_the_file(tmp_path, name, little_memory, refused_fil
     refused_file(archive_of(tmp_path / 'a.pth', DECLARED[name]), said)
 
 
-def test_the_hand_made_container_is_sound(tmp_path):
-    """Else the tests above would show nothing."""
-    path = archive_of(tmp_path / 'a.pth', tensor((2, 2), (2, 1)))
-    assert read_checkpoint(path)['head.fc.bias'].shape == (2, 2)
-
-
 def test_one_number_shown_often(tmp_path, little_memory):
     """torch reads it: a stride of 0 takes no memory, until someone asks whether all is finite."""
+    path = archive_of(tmp_path / 'a.pth', tensor((2, 2), (2, 1)))  # a sound one
+    assert read_checkpoint(path)['head.fc.bias'].shape == (2, 2)
     path = archive_of(tmp_path / 'a.pth', tensor((2**40,), (0,)))
     with pytest.raises(InputError, match='no model here can take .*1099511627776. of 16 bytes'):
         read_weights(path)
@@ -210,36 +172,24 @@ def test_one_number_shown_often(tmp_path, little_memory):
 
 
 @pytest.mark.parametrize(
-    ('dtype', 'state'),
+    ('kind', 'state'),
     [
-        (('O', False, True), (3, '|', None, None, None, -1, -1, 63)),
-        (('V8', False, True), (3, '|', None, ('a',), {'a': 1}, 8, 1, 27)),
-        (('f8', False, True), (3, '<', None, ('a',), {'a': 1}, 8, 1, 27)),
-        (('f8', False, True), (3, 'x', None, None, None, -1, -1, 0)),
+        ('O', (3, '|', None, None, None, -1, -1, 63)),
+        ('V8', (3, '|', None, ('a',), {'a': 1}, 8, 1, 27)),
+        ('f8', (3, '<', None, ('a',), {'a': 1}, 8, 1, 27)),
+        ('f8', (3, 'x', None, None, None, -1, -1, 0)),
     ],
 )
-def test_numpy_types_that_could_reinterpret_memory_are_refused(
-    tmp_path, dtype, state, refused_file
-):
-    class Forged:
-        def __reduce__(self):
-            return np.dtype, dtype, state
-
-    torch.save({'state_dict': STATE, 'meta': Forged()}, tmp_path / 'a.pth')
+def test_numpy_types_that_could_reinterpret_memory_are_refused(tmp_path, kind, state, refused_file):
+    forged = Pickled(np.dtype, kind, False, True, state=state)
+    torch.save({'state_dict': STATE, 'meta': forged}, tmp_path / 'a.pth')
     refused_file(tmp_path / 'a.pth', 'numpy|code')
 
 
 def test_an_array_larger_than_its_data_is_refused(tmp_path, refused_file):
-    class Forged:
-        def __reduce__(self):
-            args = (np.ndarray, (0,), b'b')
-            return (
-                np._core.multiarray._reconstruct,
-                args,
-                (1, (9,), np.dtype('f8'), False, b'12345678'),
-            )
-
-    torch.save({'state_dict': STATE, 'meta': Forged()}, tmp_path / 'a.pth')
+    state = (1, (9,), np.dtype('f8'), False, b'12345678')
+    forged = Pickled(np._core.multiarray._reconstruct, np.ndarray, (0,), b'b', state=state)
+    torch.save({'state_dict': STATE, 'meta': forged}, tmp_path / 'a.pth')
     refused_file(tmp_path / 'a.pth', 'its shape does not fit')
 
 

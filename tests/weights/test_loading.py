@@ -5,34 +5,25 @@ import torch
 from torch import nn
 
 import mobileone_mm.weights.mmengine_loader  # noqa: F401 -- it changes mmengine
-from helpers import randomize_
+from helpers import SMALL, Classifier, randomize_, same
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.weights.fit import checkpoint_for, load_weights
-from mobileone_mm.weights.names import SCHEMES, parse, render, to_scheme
+from mobileone_mm.weights.names import SCHEMES, to_scheme
 from mobileone_mm.weights.unwrap import read_weights
 
-SMALL = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.25] * 4, num_conv_branches=[2, 1, 1, 1])
 WIDE = {**SMALL, 'width_factor': [0.5] * 4}
 DEEP = {**SMALL, 'num_blocks': [1, 3, 1, 1]}
 MORE_BRANCHES = {**SMALL, 'num_conv_branches': [4, 1, 1, 1]}
 WITH_SE = {**SMALL, 'num_se_blocks': [0, 1, 0, 0]}
 
 
-class Classifier(nn.Module):
-    def __init__(self, arch=SMALL, classes=5, **kwargs) -> None:
-        super().__init__()
-        self.backbone = MobileOne(arch, **kwargs)
-        self.head = nn.Module()
-        self.head.fc = nn.Linear(self.backbone.out_channels[-1], classes)
-
-
 class Detector(nn.Module):
-    def __init__(self, arch=SMALL, classes=5, **kwargs) -> None:
+    def __init__(self, arch=SMALL) -> None:
         super().__init__()
-        self.backbone = MobileOne(arch, **kwargs)
+        self.backbone = MobileOne(arch)
         self.neck = nn.Conv2d(self.backbone.out_channels[-1], 8, 1)
-        self.bbox_head = nn.Conv2d(8, classes, 1)
+        self.bbox_head = nn.Conv2d(8, 5, 1)
 
 
 @pytest.fixture
@@ -40,21 +31,14 @@ def trained() -> Classifier:
     return randomize_(Classifier(), seed=1).eval()
 
 
-def same(first: nn.Module, second: nn.Module) -> bool:
-    a, b = first.state_dict(), second.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
 @pytest.mark.parametrize('scheme', SCHEMES)
 @pytest.mark.parametrize('form', ['train', 'deploy'])
 def test_every_scheme_into_a_classifier_and_a_backbone(tmp_path, trained, scheme, form):
     source = trained if form == 'train' else reparameterize_model(trained)
-    state = {
-        render(parse(key.removeprefix('backbone.'), 'mmpretrain'), scheme): value
-        for key, value in source.state_dict().items()
-    }
+    state = to_scheme(source.state_dict(), scheme)
+    wrapped = {f'module.{key.removeprefix("backbone.")}': value for key, value in state.items()}
     path = tmp_path / 'weights.pth'
-    torch.save({'model': {f'module.{key}': value for key, value in state.items()}}, path)
+    torch.save({'model': wrapped}, path)
     model = Classifier(deploy=form == 'deploy')
     report = load_weights(model, path)
     assert same(model, source)
@@ -95,15 +79,11 @@ def test_the_encoder_of_a_foreign_segmentor(trained):
         load_weights(detector, state)
 
 
-def test_a_wrapped_model(trained):
+def test_old_files_without_the_counter_of_bn_into_a_wrapped_model(trained):
     model = Classifier()
-    load_weights(nn.DataParallel(model), trained.state_dict())
-    assert same(model, trained)
-
-
-def test_old_files_without_the_counter_of_bn(trained):
     state = {k: v for k, v in trained.state_dict().items() if 'num_batches' not in k}
-    load_weights(Classifier(), state)
+    load_weights(nn.DataParallel(model), state)
+    assert same(model, trained)
 
 
 def test_half_precision_files(trained):
@@ -160,25 +140,20 @@ def to_complex(tensor):
 
 MISMATCHES = {
     'size: widths': (
-        plain,
-        lambda: Classifier(WIDE),
+        plain, lambda: Classifier(WIDE),
         'another size: its stages are 16/16/32/64/128 .* 32/32/64/128/256',
     ),
     'size: depth': (plain, lambda: Classifier(DEEP), 'another size: units'),
     'size: branches': (plain, lambda: Classifier(MORE_BRANCHES), 'another size: units or branches'),
     'size: se': (
-        plain,
-        lambda: Classifier(WITH_SE),
-        'is without squeeze-and-excitation, the model with',
+        plain, lambda: Classifier(WITH_SE), 'is without squeeze-and-excitation, the model with'
     ),
     'size, other form': (plain, lambda: Classifier(WIDE, deploy=True), 'another size: its stages'),
     'size, lifted': (fused('fc', 1.0), lambda: Classifier(DEEP), 'another size: units'),
     'size: input': (plain, lambda: Classifier(in_channels=1), 'another arch or in_channels'),
     'size of one stage': (
         lambda m: {k: v.repeat(2, *[1] * (v.ndim - 1)) if 'stage2' in k and v.ndim else v
-                   for k, v in plain(m).items()},
-        Classifier,
-        'is of another size',
+                   for k, v in plain(m).items()}, Classifier, 'is of another size',
     ),
     'classes': (plain, lambda: Classifier(classes=7), 'number of classes'),
     'task': (plain, Detector, 'lacks 4 keys .neck.* another task'),
@@ -186,13 +161,11 @@ MISMATCHES = {
         lambda m: {k: v for k, v in plain(m).items() if 'head' not in k}, Classifier, 'lacks 2 keys',
     ),
     'more': (
-        lambda m: {**plain(m), 'neck.weight': torch.ones(1)},
-        Classifier,
+        lambda m: {**plain(m), 'neck.weight': torch.ones(1)}, Classifier,
         r'that the model lacks \(neck.weight\)',
     ),
     'no MobileOne': (
-        lambda model: nn.Sequential(nn.Conv2d(3, 3, 1)).state_dict(),
-        Classifier,
+        lambda model: nn.Sequential(nn.Conv2d(3, 3, 1)).state_dict(), Classifier,
         r'holds no MobileOne \(its keys: 0.weight, 0.bias\)',
     ),
     'nothing': (lambda model: {'epoch': 3}, Classifier, 'holds no weights'),
@@ -230,7 +203,7 @@ def test_mismatches_are_one_line_and_change_nothing(trained, case):
         assert '\n' not in str(caught.value)
         assert len(str(caught.value)) < 400
     assert "checkpoint 'net.pth'" in str(caught.value)
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert same(model, before)
 
 
 def test_a_detector_may_start_from_a_classifier_when_asked(trained):
@@ -258,9 +231,7 @@ S4_LIKE = dict(num_blocks=(1, 1, 2, 1), width_factor=(0.25,) * 4, num_se_blocks=
 
 
 @pytest.mark.parametrize('way', ['load_weights', 'init_cfg', 'load_from'])
-def test_a_backbone_without_se_takes_the_rest_of_a_file_with_it(way, tmp_path, monkeypatch):
-    said: list[str] = []
-    monkeypatch.setattr('mobileone_mm.weights.fit.print_log', lambda text, *_: said.append(text))
+def test_a_backbone_without_se_takes_the_rest_of_a_file_with_it(way, tmp_path, said):
     source = randomize_(Classifier(S4_LIKE), seed=1)
     expected = {k: v for k, v in source.backbone.state_dict().items() if '.se.' not in k}
     assert len(source.backbone.state_dict()) - len(expected) == 16
@@ -276,16 +247,13 @@ def test_a_backbone_without_se_takes_the_rest_of_a_file_with_it(way, tmp_path, m
         checkpoint_for(whole, backbone_only, 'backbone').load(whole)
     else:
         torch.save(source.state_dict(), tmp_path / 's4.pth')
-        model.init_cfg = dict(
-            type='Pretrained', checkpoint=str(tmp_path / 's4.pth'), prefix='backbone'
-        )
+        path = str(tmp_path / 's4.pth')
+        model.init_cfg = dict(type='Pretrained', checkpoint=path, prefix='backbone')
         model.init_weights()
-    found = model.state_dict()
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert same(model, expected)
     (line,) = (line for line in said if 'squeeze-and-excitation' in line)
     assert '16 tensors' in line
     assert 'use_se=False' in line
     said.clear()
-    load_weights(model, found)  # nothing to leave out
+    load_weights(model, model.state_dict())  # nothing to leave out
     assert not said

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from helpers import randomize_
+from helpers import ROOT, randomize_
 from mobileone_mm import convert_to_deploy, load_weights
 from mobileone_mm.apis.test import evaluate
 from mobileone_mm.apis.train import train
@@ -58,10 +59,7 @@ WRAPPINGS: dict[str, Callable[[State, State], dict[str, Any]]] = {
     'model': lambda s, d: {'epoch': 3, 'model': s},
     'state_dict + state_dict_ema': lambda s, d: {'state_dict': d, 'state_dict_ema': s},
     'model + model_ema': lambda s, d: {'model': d, 'model_ema': s, 'optimizer': {}},
-    'state_dict + ema_state_dict, not of mmengine': lambda s, d: {
-        'state_dict': d,
-        'ema_state_dict': s,
-    },
+    'state_dict + ema_state_dict': lambda s, d: {'state_dict': d, 'ema_state_dict': s},
     "mmengine's EMAHook": lambda s, d: {
         'meta': {},
         'message_hub': {},
@@ -85,30 +83,17 @@ WRAPPINGS: dict[str, Callable[[State, State], dict[str, Any]]] = {
     'state_dict of module._orig_mod.': lambda s, d: {'state_dict': below('module._orig_mod.', s)},
     'model in state_dict': lambda s, d: {'state_dict': {'model': below('module.', s)}},
     'module in ema': lambda s, d: {'model': below('module.', d), 'ema': {'module': s}},
-    'backbone._orig_mod. in state_dict': lambda s, d: {
-        'state_dict': backbone_below('backbone._orig_mod.', s)
-    },
-    'model.encoder. with a loss': lambda s, d: {
-        'state_dict': backbone_below('model.encoder.', s),
-    },
+    'backbone._orig_mod.': lambda s, d: {'state_dict': backbone_below('backbone._orig_mod.', s)},
+    'model.encoder.': lambda s, d: {'state_dict': backbone_below('model.encoder.', s)},
 }
 
 
-# The model of `tiny_config('cls')`, which the tools take.
-ARCH = dict(num_blocks=(1, 2, 1, 1), width_factor=(0.25, 0.125, 0.0625, 0.0625))
-CLASSES = 1000
-MODEL = dict(
-    type='ImageClassifier',
-    backbone=dict(type='mobileone_mm.MobileOne', arch=ARCH, out_indices=(3,)),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=CLASSES,
-        in_channels=32,
-        loss=dict(type='CrossEntropyLoss'),
-        topk=(1,),
-    ),
-)
+def model_config() -> ConfigDict:
+    """That of `tiny_config('cls')`, which the tools take."""
+    model = Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / 'mobileone.py').model
+    model.backbone.arch = dict(num_blocks=(1, 2, 1, 1), width_factor=(0.25, 0.125, 0.0625, 0.0625))
+    model.head.in_channels = 32
+    return model
 
 
 @cache
@@ -116,13 +101,34 @@ def built(form: str, seed: int | None = None) -> nn.Module:
     """A classifier; with random weights and statistics if a seed is given."""
     from mmpretrain.registry import MODELS
 
-    settings = copy.deepcopy(MODEL)
-    settings['backbone']['deploy'] = form == 'deploy' and seed is None
+    settings = model_config()
+    settings.backbone.deploy = form == 'deploy' and seed is None
     model = MODELS.build(settings)
     if seed is not None:
         model = randomize_(model, seed=seed).eval()
         model = reparameterize_model(model) if form == 'deploy' else model
     return model
+
+
+def new(form: str = 'train') -> nn.Module:
+    return copy.deepcopy(built(form))
+
+
+def loaded(model: nn.Module, file: Path) -> nn.Module:
+    load_weights(model, file)
+    return model
+
+
+def initialised(model: nn.Module, file: Path, **settings: str) -> nn.Module:
+    model.init_cfg = dict(type='Pretrained', checkpoint=str(file), **settings)
+    model.init_weights()
+    return model
+
+
+def model_of(config: Path, file: Path) -> nn.Module:
+    cfg = load_config(config)
+    DefaultScope.get_instance('matrix', scope_name=cfg.default_scope)
+    return init_model(cfg, file)[0]
 
 
 class Doors:
@@ -146,49 +152,23 @@ class Doors:
         monkeypatch.setattr(Runner, 'train', load_only)
         monkeypatch.setattr('mobileone_mm.apis.test.write_metrics', lambda *_: None)
 
-    @staticmethod
-    def build(form: str = 'train') -> nn.Module:
-        return copy.deepcopy(built(form))
-
-    @staticmethod
-    def model_of(config: Path, file: Path) -> nn.Module:
-        cfg = load_config(config)
-        DefaultScope.get_instance('matrix', scope_name=cfg.default_scope)
-        return init_model(cfg, file)[0]
-
     def load_weights(self, file: Path) -> nn.Module:
-        model = self.build()
-        load_weights(model, file)
-        return model
+        return loaded(new(), file)
 
     def load_weights_deploy(self, file: Path) -> nn.Module:
-        model = self.build('deploy')
-        load_weights(model, file)
-        return model
+        return loaded(new('deploy'), file)
 
     def load_weights_backbone(self, file: Path) -> nn.Module:
-        model = self.build()
-        load_weights(model.backbone, file)
-        return model.backbone
+        return loaded(new().backbone, file)
 
     def init_cfg(self, file: Path) -> nn.Module:
-        model = self.build()
-        model.init_cfg = dict(type='Pretrained', checkpoint=str(file))
-        model.init_weights()
-        return model
+        return initialised(new(), file)
 
     def init_cfg_backbone(self, file: Path) -> nn.Module:
-        model = self.build()
-        model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(file))
-        model.backbone.init_weights()
-        return model.backbone
+        return initialised(new().backbone, file)
 
     def init_cfg_prefix(self, file: Path) -> nn.Module:
-        model = self.build()
-        init = dict(type='Pretrained', checkpoint=str(file), prefix='backbone')
-        model.backbone.init_cfg = init
-        model.backbone.init_weights()
-        return model.backbone
+        return initialised(new().backbone, file, prefix='backbone')
 
     def test(self, file: Path) -> nn.Module:
         evaluate(self.config, file, str(self.folder / 'test'), device='cpu')
@@ -200,30 +180,26 @@ class Doors:
         return self.loaded[-1]
 
     def predict(self, file: Path) -> nn.Module:
-        return self.model_of(self.config, file)
+        return model_of(self.config, file)
 
     def switch_to_deploy(self, file: Path) -> nn.Module:
         out = self.folder / 'out.pth'
         convert_to_deploy(self.config, file, out)
-        return self.model_of(out.with_suffix('.py'), out)
+        return model_of(out.with_suffix('.py'), out)
 
     def convert_weights(self, file: Path) -> nn.Module:
         convert_weights(file, self.folder / 'named.pth', 'mmpretrain')
-        model = self.build()
-        load_weights(model, self.folder / 'named.pth')
-        return model
+        return self.load_weights(self.folder / 'named.pth')
 
     def teacher(self, file: Path) -> nn.Module:
         from mobileone_mm.distill.normalization import Normalization
         from mobileone_mm.distill.teachers import Teacher
 
-        spec = dict(model=MODEL, checkpoint=str(file))
-        return Teacher(spec, Normalization(), CLASSES).model
+        spec = dict(model=model_config(), checkpoint=str(file))
+        return Teacher(spec, Normalization(), 1000).model
 
 
-DOORS = [
-    name for name in vars(Doors) if not name.startswith('_') and name not in ('build', 'model_of')
-]
+DOORS = [name for name in vars(Doors) if not name.startswith('_')]
 # Loaders that execute a config and check its data take more than a second; by default each of them
 # gets some of the wrappings, in the hosts' own naming.
 SLOW_DOORS = {
@@ -242,10 +218,7 @@ SLOW_DOORS = {
 
 
 @pytest.fixture
-def doors(tiny_config, fresh_mmengine, tmp_path, monkeypatch) -> Doors:
-    from mobileone_mm.weights.mmengine_loader import use_safe_loader
-
-    use_safe_loader()
+def doors(tiny_config, fresh_mmengine, safe_loader, tmp_path, monkeypatch) -> Doors:
     return Doors(tiny_config('cls'), tmp_path, monkeypatch)
 
 

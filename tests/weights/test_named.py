@@ -9,7 +9,7 @@ import torch
 from mmengine.runner import checkpoint as host
 
 import mobileone_mm.weights.mmengine_loader  # noqa: F401 -- it changes mmengine
-from helpers import randomize_
+from helpers import randomize_, same
 from mobileone_mm import MobileOne, load_weights
 from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.compare import max_difference
@@ -52,8 +52,21 @@ def test_by_name_through_the_cache(network, apple_s0):
         load_weights(model, 'mobileone_mm://s0-apple')
         assert max_difference(source(x), model(x)) == (0, 0)
     assert len(asked) == 1
-    state = host.CheckpointLoader.load_checkpoint('mobileone_mm://s0-apple', 'cpu')['state_dict']
-    assert 'backbone.stage0.branch_reparam.weight' in state
+
+
+def test_mmengine_reads_names_and_downloads(network, apple_s0, safe_loader, tmp_path):
+    files, _ = network
+    address = 'https://example.org/net.pth?version='
+    for url in (f'{address}1', named.NAMED['s0-apple'].url):
+        files[url] = apple_s0[1]
+    load = host.CheckpointLoader.load_checkpoint
+    for url in (f'{address}1', 'mobileone_mm://s0-apple'):
+        assert 'backbone.stage0.branch_reparam.weight' in load(url, 'cpu')['state_dict']
+    assert len(list((tmp_path / 'hub' / 'checkpoints').rglob('net.pth'))) == 1
+    match = r"cannot be downloaded .* put it at '.*net\.pth'"
+    with pytest.raises(InputError, match=match) as caught:
+        load(f'{address}2', 'cpu')
+    assert '\n' not in str(caught.value)
 
 
 def test_offline_and_another_file_than_expected(network, tmp_path):
@@ -137,16 +150,13 @@ def test_from_the_storage_of_a_cluster(network, apple_s0):
         torch.save(model.state_dict(), buffer)
         Store.content = buffer.getvalue()
         expected = torch.load(io.BytesIO(Store.content), weights_only=True)
-        found = read_checkpoint(named.local_file('store://bucket/s0.pth'))
-        assert found.keys() == expected.keys()
-        assert all(torch.equal(found[key], expected[key]) for key in expected)
+        assert same(read_checkpoint(named.local_file('store://bucket/s0.pth')), expected)
     # A file of the same base name at another address is another file.
     files, asked = network
     url = named.NAMED['s2-apple'].url
     Store.content, files[url] = b'of the store', b"Apple's"
-    assert (
-        named.local_file(f'store://bucket/{url.rpartition("/")[2]}').read_bytes() == b'of the store'
-    )
+    stored = named.local_file(f'store://bucket/{url.rpartition("/")[2]}')
+    assert stored.read_bytes() == b'of the store'
     assert named.local_file('mobileone_mm://s2-apple').read_bytes() == b"Apple's"
     assert asked == [url]
     with pytest.raises(InputError, match="no back end for 'nowhere'"):

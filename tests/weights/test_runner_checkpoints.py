@@ -1,61 +1,40 @@
-"""mmengine's own checkpoints through the safe loader: resume, load, Pretrained, downloads."""
+"""mmengine's own checkpoints through the safe loader: resume, load, Pretrained."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.model import BaseModel
+from mmengine.model import BaseModule
 from mmengine.runner import Runner
 from mmengine.runner import checkpoint as host
 from torch import nn
-from torch.utils.data import Dataset
 
+from helpers import Classifier, Pickled, same
 from mobileone_mm import MobileOne
 from mobileone_mm.errors import InputError
-from mobileone_mm.weights.mmengine_loader import allow_mmengine_globals, use_safe_loader
-from mobileone_mm.weights.names import parse, render
+from mobileone_mm.weights.mmengine_loader import allow_mmengine_globals
+from mobileone_mm.weights.names import to_scheme
 from mobileone_mm.weights.reading import read_checkpoint
+
+from ..training.conftest import Classifier as Trained
+from ..training.conftest import Images, loader
 
 TINY = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.125] * 4)
 
 
-class Points(Dataset):
-    metainfo = dict(classes=('a', 'b'), palette=np.array([[1, 2, 3]], dtype=np.uint8))
-
-    def __len__(self) -> int:
-        return 4
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        generator = torch.Generator().manual_seed(index)
-        return dict(x=torch.randn(3, generator=generator), y=torch.tensor(index % 2))
-
-
-class Line(BaseModel):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(3, 2)
-
-    def forward(self, x, y, mode='tensor'):
-        out = self.linear(x)
-        return dict(loss=nn.functional.cross_entropy(out, y)) if mode == 'loss' else out
+class Coloured(Images):
+    metainfo = dict(classes=tuple('abcd'), palette=np.array([[1, 2, 3]], dtype=np.uint8))
 
 
 def make_runner(work_dir: Path, epochs: int, **kwargs) -> Runner:
     return Runner(
-        Line(),
+        Trained(),
         str(work_dir),
-        train_dataloader=dict(
-            dataset=Points(),
-            batch_size=2,
-            num_workers=0,
-            sampler=dict(type='DefaultSampler', shuffle=True),
-            collate_fn=dict(type='default_collate'),
-        ),
+        train_dataloader=dict(loader(shuffle=True), dataset=Coloured()),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01)),
         param_scheduler=[dict(type='CosineAnnealingLR', T_max=3)],
         custom_hooks=[dict(type='EMAHook')],
         randomness=dict(seed=0),
@@ -73,29 +52,13 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def safe_loader() -> Iterator[None]:
-    patched = ('load_from_local', 'load_url', '_safe_torch_load', 'load_state_dict')
-    before = {name: getattr(host, name, None) for name in patched}
-    schemes = dict(host.CheckpointLoader._schemes)
-    use_safe_loader()
-    use_safe_loader()  # a second call changes nothing
-    yield
-    host.CheckpointLoader._schemes = schemes
-    for name, function in before.items():
-        if function is None:
-            delattr(host, name)
-        else:
-            setattr(host, name, function)
-
-
 def test_history_is_real_again(run, monkeypatch):
     monkeypatch.setattr(HistoryBuffer, '_statistics_methods', {})  # as in a new process
     read = read_checkpoint(run / 'epoch_3.pth')
     loss = read['message_hub']['log_scalars']['train/loss']
     assert type(loss) is HistoryBuffer
     assert type(loss.data[0]) is np.ndarray
-    assert len(loss.data[0]) == 6
+    assert len(loss.data[0]) == 3 * 3
     assert loss.statistics('mean', 2) == pytest.approx(loss.data[0][-2:].mean())
     loss.update(0.5)
     assert loss.current() == 0.5
@@ -126,7 +89,7 @@ def test_resume_continues_the_message_hub(run, tmp_path, safe_loader):
     for part in ('train/loss', 'train/lr'):
         pair = [c['message_hub']['log_scalars'][part].data[0] for c in (whole, resumed)]
         assert len(pair[0]) == len(pair[1])
-        assert np.array_equal(pair[0][:4], pair[1][:4])
+        assert np.array_equal(pair[0][:6], pair[1][:6])
     assert resumed['meta']['epoch'] == 3
 
 
@@ -145,12 +108,9 @@ def test_hosts_own_loader_after_import(run):
 
 
 def test_runner_refuses_code_and_broken_files(run, tmp_path, safe_loader):
-    class Bomb:
-        def __reduce__(self):
-            return eval, (f'open({str(tmp_path / "marker")!r}, "w")',)
-
     runner = make_runner(tmp_path / 'run', 1)
-    torch.save({'state_dict': Line().state_dict(), 'meta': Bomb()}, tmp_path / 'evil.pth')
+    evil = Pickled(eval, f'open({str(tmp_path / "marker")!r}, "w")')
+    torch.save({'state_dict': runner.model.state_dict(), 'meta': evil}, tmp_path / 'evil.pth')
     with pytest.raises(InputError, match='refers to code'):
         runner.load_checkpoint(str(tmp_path / 'evil.pth'))
     assert not (tmp_path / 'marker').exists()
@@ -162,8 +122,8 @@ def test_runner_refuses_code_and_broken_files(run, tmp_path, safe_loader):
 @pytest.fixture
 def apple_file(tmp_path) -> tuple[Path, MobileOne]:
     model = MobileOne(TINY, deploy=True)
-    state = {render(parse(k, 'mmpretrain'), 'apple'): v for k, v in model.state_dict().items()}
-    torch.save({**state, 'linear.weight': torch.ones(2, 64)}, tmp_path / 'apple.pth.tar')
+    head = {'linear.weight': torch.ones(2, 64), 'linear.bias': torch.ones(2)}
+    torch.save({**to_scheme(model.state_dict(), 'apple'), **head}, tmp_path / 'apple.pth.tar')
     return tmp_path / 'apple.pth.tar', model
 
 
@@ -174,8 +134,7 @@ def test_pretrained_backbone_from_a_foreign_file(apple_file, safe_loader, prefix
     init = dict(type='Pretrained', checkpoint=str(path), **prefix)
     model = MobileOne(TINY, deploy=True, init_cfg=init)
     model.init_weights()
-    for key, value in source.state_dict().items():
-        assert torch.equal(model.state_dict()[key], value), key
+    assert same(model, source)
     lifted = MobileOne(TINY, init_cfg=init)
     lifted.init_weights()
     x = torch.rand(1, 3, 64, 64)
@@ -184,24 +143,17 @@ def test_pretrained_backbone_from_a_foreign_file(apple_file, safe_loader, prefix
         MobileOne({**TINY, 'width_factor': [0.25] * 4}, deploy=True, init_cfg=init).init_weights()
 
 
-def test_init_cfg_of_a_whole_model_says_what_stays_random(apple_file, safe_loader, monkeypatch):
-    from mmengine.model import BaseModule
-
-    class Classifier(BaseModule):
+def test_init_cfg_of_a_whole_model_says_what_stays_random(apple_file, safe_loader, said):
+    class Starting(BaseModule):
         def __init__(self) -> None:
             super().__init__(init_cfg=dict(type='Pretrained', checkpoint=str(path)))
             self.backbone = MobileOne(TINY, deploy=True)
             self.head = nn.Linear(64, 7)
 
     path, source = apple_file
-    said: list[str] = []
-    monkeypatch.setattr(
-        'mobileone_mm.weights.mmengine_loader.print_log', lambda text, *_: said.append(text)
-    )
-    model = Classifier()
+    model = Starting()
     model.init_weights()
-    weight = model.backbone.stage0.branch_reparam.weight
-    assert torch.equal(weight, source.stage0.branch_reparam.weight)
+    assert same(model.backbone, source)
     assert said[0] == f'load model from: {path}'
     assert 'lacks 2 tensors of the model' in said[1]
     assert 'head.weight, head.bias' in said[1]
@@ -217,37 +169,7 @@ def test_other_modules_load_as_before(tmp_path, safe_loader):
 
 def test_whole_classifier_from_a_foreign_file(apple_file, safe_loader):
     path, source = apple_file
-
-    class Classifier(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.backbone = MobileOne(TINY, deploy=True)
-            self.head = nn.Module()
-            self.head.fc = nn.Linear(64, 2, bias=False)
-
-    model = Classifier()
+    model = Classifier(TINY, classes=2, deploy=True)
     host.load_checkpoint(model, str(path), strict=True)
     assert torch.equal(model.head.fc.weight, torch.ones(2, 64))
-    weight = model.backbone.stage0.branch_reparam.weight
-    assert torch.equal(weight, source.stage0.branch_reparam.weight)
-
-
-def test_downloads_are_read_safely(run, tmp_path, safe_loader, monkeypatch):
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    online = True
-
-    def download(url, target):
-        if not online:
-            raise OSError('Name or service not known')
-        Path(target).write_bytes((run / 'epoch_3.pth').read_bytes())
-
-    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
-    url = 'https://example.org/net.pth?version='
-    read = host.CheckpointLoader.load_checkpoint(f'{url}1', map_location='cpu')
-    assert read['meta']['epoch'] == 3
-    assert len(list((tmp_path / 'checkpoints').rglob('net.pth'))) == 1
-    online = False
-    match = r"cannot be downloaded .* put it at '.*net\.pth'"
-    with pytest.raises(InputError, match=match) as caught:
-        host.CheckpointLoader.load_checkpoint(f'{url}2', map_location='cpu')
-    assert '\n' not in str(caught.value)
+    assert same(model.backbone, source)
