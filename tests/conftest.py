@@ -255,15 +255,15 @@ def _forget_runs(scopes: bool = True) -> None:
 
 @pytest.fixture
 def torchrun():
-    """Run a tool in two processes on the CPU, which must succeed."""
+    """Run a tool in two processes on the CPU, which must succeed, with modules in ``path``."""
 
-    def run(tool, *argv):
+    def run(tool, *argv, path=()):
         with socket.socket() as probe:
             probe.bind(('127.0.0.1', 0))
             port = probe.getsockname()[1]
         launch = ('-m', 'torch.distributed.run', '--nproc_per_node=2')
         place = ('--master_addr=127.0.0.1', f'--master_port={port}')
         script = ROOT / 'tools' / f'{tool}.py'
-        return python(*launch, *place, script, *argv, '--launcher', 'pytorch')
+        return python(*launch, *place, script, *argv, '--launcher', 'pytorch', path=path)
 
     return run

@@ -1,5 +1,5 @@
 """The fixtures of the training tests."""
 
-from ..training.conftest import make_runner
+from ..training.conftest import make_runner, refused, train
 
-__all__ = ['make_runner']
+__all__ = ['make_runner', 'refused', 'train']

@@ -15,74 +15,65 @@ from mobileone_mm.weights.forms import fuse_state
 from mobileone_mm.weights.names import form_of
 from mobileone_mm.weights.reading import read_checkpoint
 
+from ..training.conftest import Do, assert_same, log_of
+
 EMA = dict(type='EMAHook', momentum=0.3, update_buffers=True)
 
 
-class Fuse(Hook):
-    """Deploys a part of a run at some point, as a hook of a user's own might."""
+def fuse(when, *parts):
+    """A hook that deploys parts of a run at some point, as a hook of a user's own might."""
 
-    priority = 'VERY_HIGH'
+    def fuse_parts(runner):
+        models = dict(model=runner.model)
+        models.update(('average', h.ema_model) for h in runner.hooks if isinstance(h, EMAHook))
+        for model in (models[part] for part in parts):
+            training = model.training
+            reparameterize_model(model.eval(), inplace=True).train(training)
 
-    def __init__(self, when, source=True, average=False) -> None:
-        def fuse(runner, *_, **__):
-            hook = next((h for h in runner.hooks if isinstance(h, EMAHook)), None)
-            for wanted, model in ((source, runner.model), (average, hook and hook.ema_model)):
-                if wanted and model:
-                    training = model.training
-                    reparameterize_model(model.eval(), inplace=True).train(training)
-
-        setattr(self, when, fuse)
+    return Do(when, fuse_parts, 'VERY_HIGH')
 
 
 @pytest.mark.parametrize(
-    ('when', 'update_buffers'),
+    ('part', 'line'),
     [
-        ('before_train', False),
-        ('after_train_iter', True),
-        ('after_train_epoch', True),
-        ('before_val_epoch', False),
+        (
+            'model',
+            r'^EMAHook: the model is in deploy form, its average in training form \(the first '
+            r"difference is 'backbone\.stage0\.branch\S+'\); .*DeployEvalHook",
+        ),
+        ('average', 'model is in training form, its average in deploy form'),
     ],
 )
-def test_a_model_that_is_fused_under_its_average(make_runner, when, update_buffers):
-    ema = dict(type='EMAHook', update_buffers=update_buffers)
-    runner = make_runner(ema, Fuse(when), kind=Runner)
-    assert [type(hook) for hook in runner.hooks].count(AverageCheckHook) == 1
-    with pytest.raises(InputError, match=(
-        r'^EMAHook: the model is in deploy form, its average in training form \(the first '
-        r"difference is 'backbone\.stage0\.branch\S+'\); .*DeployEvalHook"
-    )) as caught:  # fmt: skip
+@pytest.mark.parametrize(
+    ('when', 'ema'),
+    [
+        ('before_train', dict(update_buffers=False)),
+        ('after_train_iter', dict(update_buffers=True, ema_type='StochasticWeightAverage')),
+        ('after_train_epoch', dict(update_buffers=True, ema_type='MomentumAnnealingEMA')),
+        ('before_val_epoch', dict(update_buffers=False)),
+    ],
+)
+def test_one_is_fused_and_the_other_is_not(make_runner, when, ema, part, line):
+    runner = make_runner(dict(type='EMAHook', **ema), fuse(when, part), kind=Runner)
+    with pytest.raises(InputError, match=line) as caught:
         runner.train()
     assert '\n' not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ('when', 'kind'),
-    [
-        ('before_train', 'ExponentialMovingAverage'),
-        ('after_train_iter', 'StochasticWeightAverage'),
-        ('after_train_epoch', 'MomentumAnnealingEMA'),
-        ('before_val_epoch', 'ExponentialMovingAverage'),
-    ],
-)
-def test_an_average_that_is_fused_under_its_model(make_runner, when, kind):
-    runner = make_runner(
-        dict(type='EMAHook', ema_type=kind), Fuse(when, source=False, average=True), kind=Runner
-    )
-    with pytest.raises(InputError, match='model is in training form, its average in deploy form'):
-        runner.train()
-
-
 def test_both_fused_after_the_average_was_set_up(make_runner):
-    runner = make_runner(EMA, Fuse('before_train', average=True), kind=Runner)
+    runner = make_runner(EMA, fuse('before_train', 'model', 'average'), kind=Runner)
     with pytest.raises(InputError, match='the average would no longer change'):
         runner.train()
 
 
 def test_both_in_deploy_form_from_the_start(make_runner, tmp_path):
-    """The order that is right: the average is made of the fused model."""
+    """The order that is right: the average is made of the fused model, which is evaluated as it is."""
     model = make_runner().model
     reparameterize_model(model.eval(), inplace=True)
-    make_runner(EMA, model=model, kind=Runner, name='deploy').train()
+    runner = make_runner(EMA, dict(type=DeployEvalHook), model=model, kind=Runner, name='deploy')
+    runner.train()
+    assert runner.model is model
+    assert 'nothing to fuse' in log_of(tmp_path / 'deploy')
     checkpoint = read_checkpoint(tmp_path / 'deploy' / 'epoch_2.pth')
     assert form_of(checkpoint['state_dict']) == 'deploy'
     assert form_of(checkpoint['ema_state_dict']) == 'deploy'
@@ -91,12 +82,15 @@ def test_both_in_deploy_form_from_the_start(make_runner, tmp_path):
 def test_the_check_is_needed(make_runner):
     """mmengine by itself ends in the middle of a swap, with a size."""
     with pytest.raises(RuntimeError, match='the broadcast shape'):
-        make_runner(dict(type='EMAHook'), Fuse('before_val_epoch'), epochs=1).train()
+        make_runner(dict(type='EMAHook'), fuse('before_val_epoch', 'model'), epochs=1).train()
 
 
 def test_deploy_evaluation_checks_under_any_runner(make_runner):
     runner = make_runner(
-        EMA, Fuse('after_train_epoch'), dict(type=DeployEvalHook), checkpoint=dict(interval=-1)
+        EMA,
+        fuse('after_train_epoch', 'model'),
+        dict(type=DeployEvalHook),
+        checkpoint=dict(interval=-1),
     )
     with pytest.raises(InputError, match='the model is in deploy form, its average in training'):
         runner.train()
@@ -110,19 +104,17 @@ def test_a_teacher_of_another_form_than_its_student():
     hook = type('MeanTeacherHook', (Hook,), {})()
     runner = SimpleNamespace(model=model, hooks=[hook])
     check = AverageCheckHook()
-    for moment, arguments in (
-        ('before_train', {}),
-        ('before_val_epoch', {}),
-        ('before_test_epoch', {}),
-        ('before_save_checkpoint', dict(checkpoint={})),
-    ):
-        with pytest.raises(
-            InputError,
-            match='^MeanTeacherHook: the model is in training form, its average in deploy',
-        ):
-            getattr(check, moment)(runner, **arguments)
+    line = '^MeanTeacherHook: the model is in training form, its average in deploy'
+    for moment in ('train', 'val_epoch', 'test_epoch', 'save_checkpoint'):
+        more = dict(checkpoint={}) if moment == 'save_checkpoint' else {}
+        with pytest.raises(InputError, match=line):
+            getattr(check, f'before_{moment}')(runner, **more)
     model.student = reparameterize_model(model.student)
     check_averages(runner)
+
+
+def without_prefix(state):
+    return {key[7:]: value for key, value in state.items() if key.startswith('module.')}
 
 
 EMA_LINES = """
@@ -134,29 +126,24 @@ train_dataloader.update(batch_size=2)
 @pytest.mark.parametrize(  # mmpretrain's own, which takes raw weights from files; mmengine's
     'kind', ['EMAHook', pytest.param('mmengine.EMAHook', marks=pytest.mark.slow)]
 )
-def test_a_file_with_ema(tiny_config, tool, tmp_path, kind):
+def test_a_file_with_ema(train, tool, tmp_path, kind):
     """Fine-tuning its deploy form, testing and converting it take the averaged weights."""
-    config = tiny_config('cls', EMA_LINES.format(kind=kind))
-    run = tmp_path / 'run'
-    assert tool('train', config, '--work-dir', run, '--no-validate') == 0
-    source = run / 'epoch_1.pth'
+    lines = EMA_LINES.format(kind=kind)
+    source = train('cls', lines) / 'epoch_1.pth'
     options = ['model.backbone.deploy=True', f'load_from={source}', 'optim_wrapper.optimizer.lr=0']
     options += ['optim_wrapper.optimizer.weight_decay=0', 'param_scheduler=None']
-    tuned = tmp_path / 'tuned'
-    arguments = ('train', config, '--work-dir', tuned, '--no-validate', '--cfg-options', *options)
-    assert tool(*arguments) == 0
-    wanted = fuse_state(read_checkpoint(source)['state_dict'])
-    got = read_checkpoint(tuned / 'epoch_1.pth')
-    for state in (got['state_dict'], {k[7:]: v for k, v in got['ema_state_dict'].items()}):
-        for key, value in wanted.items():
-            assert torch.equal(state[key], value), key
+    tuned = train('cls', lines, '--cfg-options', *options, name='tuned') / 'epoch_1.pth'
+    content, got = read_checkpoint(source), read_checkpoint(tuned)
+    wanted = fuse_state(content['state_dict'])
+    assert_same(got['state_dict'], wanted)
+    assert_same(without_prefix(got['ema_state_dict']), wanted)
+    config = tmp_path / 'cls.py'
     test = ('test', config, source, '--work-dir', tmp_path / 'test', '--cfg-options', options[0])
     assert tool(*test) == 0
 
     convert_to_deploy(config, source, tmp_path / 'out.pth')
     got = read_checkpoint(tmp_path / 'out.pth')['state_dict']
-    content = read_checkpoint(source)['ema_state_dict']
-    raw = fuse_state({k[7:]: v for k, v in content.items() if k.startswith('module.')})
+    raw = fuse_state(without_prefix(content['ema_state_dict']))
     assert got.keys() == wanted.keys() == raw.keys()
     key = 'backbone.stage1.1.branch_reparam.weight'
     assert torch.equal(got[key], wanted[key])

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.registry import METRICS
 
 from mobileone_mm.errors import ProofError
 from mobileone_mm.hooks import best_deploy
 from mobileone_mm.hooks.best_deploy import BestDeployHook
 from mobileone_mm.weights.names import form_of
 from mobileone_mm.weights.reading import read_checkpoint
+
+from ..training.conftest import log_of
 
 HOOK = """
 custom_hooks = [
@@ -25,13 +29,18 @@ custom_hooks = [
     dict(type='mobileone_mm.DeployEvalHook'),
 ]
 """
-# A metric of the test's own: what the epochs are worth is given, so that each way can be made.
-GIVEN = """
-from mmengine.evaluator import BaseMetric
-from mmengine.registry import METRICS
+BY_VALUE = """
+val_evaluator = [dict(type='mmengine.GivenMetric', values={values})]
+default_hooks = dict(checkpoint=dict(save_best='given', rule='greater', max_keep_ckpts=1))
+train_cfg = dict(max_epochs={epochs})
+train_dataloader.update(batch_size=8)
+"""
 
-@METRICS.register_module()
-class Given(BaseMetric):
+
+@METRICS.register_module(force=True)
+class GivenMetric(BaseMetric):
+    """What the epochs are worth is given, so that each course of a run can be made."""
+
     def __init__(self, values):
         super().__init__()
         self.values = list(values)
@@ -41,43 +50,22 @@ class Given(BaseMetric):
 
     def compute_metrics(self, results):
         return dict(given=self.values.pop(0))
-"""
-BY_VALUE = """
-val_evaluator = [dict(type='Given', values={values})]
-default_hooks = dict(checkpoint=dict(save_best='given', rule='greater', max_keep_ckpts=1))
-train_cfg = dict(max_epochs={epochs})
-train_dataloader.update(batch_size=8)
-custom_imports = dict(imports=['mobileone_mm', 'given_metric'], allow_failed_imports=False)
-"""
 
 
-@pytest.fixture
-def valued(tiny_config, tmp_path, monkeypatch):
-    """Write a config whose epochs have the given values."""
-    (tmp_path / 'given_metric.py').write_text(GIVEN)
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def write(*values):
-        return tiny_config('cls', HOOK + BY_VALUE.format(values=values, epochs=len(values)))
-
-    return write
+def valued(*values):
+    """Lines of a config whose epochs have the given values."""
+    return HOOK + BY_VALUE.format(values=values, epochs=len(values))
 
 
 def names(folder, pattern='best_*'):
     return sorted(path.name for path in folder.glob(pattern))
 
 
-def log_of(folder):
-    return ''.join(path.read_text() for path in sorted(folder.glob('*/*.log')))
-
-
 @pytest.mark.parametrize(
     'task', ['cls', *(pytest.param(task, marks=pytest.mark.slow) for task in ('det', 'seg'))]
 )
-def test_the_pair_gives_the_metric_of_the_log(task, tiny_config, tool, tmp_path):
-    config = tiny_config(task, HOOK)
-    run = tmp_path / 'run'
-    assert tool('train', config, '--work-dir', run) == 0
+def test_the_pair_gives_the_metric_of_the_log(task, train, tool, tmp_path):
+    run = train(task, HOOK, val=True)
     name = {'cls': 'accuracy_top1', 'det': 'coco_bbox_mAP', 'seg': 'mIoU'}[task]
     pair = run / f'best_{name}_epoch_1_deploy.pth'
     assert names(run) == [
@@ -103,26 +91,29 @@ def test_the_pair_gives_the_metric_of_the_log(task, tiny_config, tool, tmp_path)
 
 def test_the_random_state_is_left_alone(tmp_path, monkeypatch):
     """A run of mmengine's own Runner must be the same with and without a conversion."""
+
+    def state():
+        generators = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+        return random.getstate(), *generators
+
     states = []
 
     def draw(config, *_, **__):
         assert config.a == 1
-        states.append((random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()))
+        states.append(state())
         random.random(), np.random.rand(), torch.rand(1)
         return Mock()
 
     monkeypatch.setattr(best_deploy, 'prepare_conversion', draw)
     runner = SimpleNamespace(cfg=Config(dict(a=1)), logger=logging.getLogger('test'))
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    before = state()
     for _ in range(2):
         BestDeployHook()._renew(runner, 'best', str(tmp_path / 'best.pth'))
-    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    for first, second in ((before, after), states):
-        assert first[:2] == second[:2]
-        assert torch.equal(first[2], second[2])
+    assert state() == before
+    assert states[0] == states[1]
 
 
-def test_a_failed_proof_is_logged_and_the_older_pair_stays(valued, tool, tmp_path, monkeypatch):
+def test_a_failed_proof_is_logged_and_the_older_pair_stays(train, monkeypatch):
     convert = best_deploy.prepare_conversion
     calls = []
 
@@ -135,47 +126,33 @@ def test_a_failed_proof_is_logged_and_the_older_pair_stays(valued, tool, tmp_pat
         return convert(*args, **kwargs)
 
     monkeypatch.setattr(best_deploy, 'prepare_conversion', fail_from_the_second_on)
-    run = tmp_path / 'run'
-    assert tool('train', valued(10, 20, 30), '--work-dir', run) == 0
+    run = train('cls', valued(10, 20, 30), val=True)
     log = log_of(run)
-    assert re.search(
-        r'ERROR - .*No deploy pair of best_given_epoch_2\.pth: the fused model dif.*\n(?!Trace)',
-        log,
-    )
-    assert re.search(r'ERROR - .*No deploy pair of best_given_epoch_3\.pth: .*\nTraceback', log)
+    line = r'ERROR - .*No deploy pair of best_given_epoch_'
+    assert re.search(rf'{line}2\.pth: the fused model dif.*\n(?!Trace)', log)
+    assert re.search(rf'{line}3\.pth: .*\nTraceback', log)
     assert names(run, 'best_*.pth') == ['best_given_epoch_1_deploy.pth', 'best_given_epoch_3.pth']
     assert (run / 'epoch_3.pth').is_file()
 
 
-def test_older_pairs_go_when_the_new_one_is_there(valued, tool, tmp_path):
+def test_older_pairs_go_when_the_new_one_is_there(train):
     """A resumed run writes what is missing and removes what is old."""
-    run = tmp_path / 'run'
-    assert tool('train', valued(10, 30, 20), '--work-dir', run) == 0
+    run = train('cls', valued(10, 30, 20), val=True)
     pair = [f'best_given_epoch_2_deploy{s}' for s in ('.json', '.pth', '.py')]
     assert names(run) == ['best_given_epoch_2.pth', *pair]
     assert len(re.findall('The deploy pair of the best checkpoint is written', log_of(run))) == 2
     for path in run.glob('*_deploy*'):
         path.unlink()
-    resumed = ('--work-dir', run, '--resume')
-    assert tool('train', valued(*4 * [5]), *resumed) == 0
+    train('cls', valued(*4 * [5]), '--resume', val=True)
     assert names(run) == ['best_given_epoch_2.pth', *pair]
-    assert tool('train', valued(*5 * [40]), *resumed) == 0
+    train('cls', valued(*5 * [40]), '--resume', val=True)
     assert names(run, 'best_*.pth') == ['best_given_epoch_5.pth', 'best_given_epoch_5_deploy.pth']
     assert len(names(run, '*_deploy*')) == 3
 
 
-def test_runs_in_which_it_cannot_work_are_refused(tiny_config, tool, tmp_path, capsys):
-    config = tiny_config('cls', HOOK)
-    run = ('train', config, '--work-dir', tmp_path / 'run', '--cfg-options')
-    assert tool(*run, 'default_hooks.checkpoint.save_best=None') == 2
-    assert 'set default_hooks.checkpoint.save_best' in capsys.readouterr().err
-    assert tool(*run, 'custom_hooks.1.tolerance=2') == 2
-    assert 'custom_hooks.1: BestDeployHook: tolerance: got 2' in capsys.readouterr().err
-    assert tool(*run, 'model.backbone.deploy=True') == 0
-    assert not names(tmp_path / 'run', '*_deploy*')
-
-
-@pytest.mark.parametrize('tolerance', [0, 1])
-def test_the_tolerance_is_between_zero_and_one(tolerance):
-    with pytest.raises(ValueError, match=f'^tolerance: got {tolerance}'):
-        BestDeployHook(tolerance)
+def test_runs_in_which_it_cannot_work_are_refused(train, tiny_config, refused):
+    options = ('--cfg-options', 'default_hooks.checkpoint.save_best=None')
+    line = refused('train', tiny_config('cls', HOOK), *options)
+    assert 'set default_hooks.checkpoint.save_best' in line
+    run = train('cls', HOOK, '--cfg-options', 'model.backbone.deploy=True', val=True)
+    assert not names(run, '*_deploy*')

@@ -13,6 +13,8 @@ from mobileone_mm.errors import InputError
 from mobileone_mm.hooks.curriculum import CurriculumHook, _replaces_pipelines
 from mobileone_mm.weights.reading import read_checkpoint
 
+from ..training.conftest import assert_same, losses_of
+
 PIPELINE = """
 train_dataloader.update(batch_size=2, dataset=dict(pipeline=[
     dict(type='LoadImageFromFile'),
@@ -24,6 +26,7 @@ train_dataloader.update(batch_size=2, dataset=dict(pipeline=[
 train_cfg = dict(max_epochs=4)
 default_hooks = dict(checkpoint=dict(save_best=None))
 """
+TRANSFORMS = "train_dataloader['dataset']['pipeline']"
 PHASES = """[
     dict(begin=0, resolution=32, strength=0.3),
     dict(begin=1, resolution=48, strength=0.7),
@@ -43,33 +46,35 @@ def curriculum(phases=PHASES, more='', **settings):
 
 
 @HOOKS.register_module(force=True)
-class BatchProbe(Hook):
-    """Keeps what each epoch has seen."""
+class SizeProbe(Hook):
+    """Keeps epoch and image sizes of each batch, and checks boxes; ends a run as Ctrl-C does."""
 
     seen: list = []
+    stop: int | None = None
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        self.seen.append((runner.epoch, data_batch['inputs'].clone()))
+        if runner.iter == self.stop:
+            raise KeyboardInterrupt
+        images, samples = data_batch['inputs'], data_batch['data_samples']
+        self.seen.append((runner.epoch, {tuple(image.shape[-2:]) for image in images}))
+        for sample, image in zip(samples, images, strict=True):
+            if 'gt_instances' in sample:
+                assert sample.gt_instances.bboxes.tensor.max() <= image.shape[-1]
 
 
 @pytest.fixture
 def probe():
-    BatchProbe.seen.clear()
-    return "dict(type='mmengine.BatchProbe')"
+    SizeProbe.seen.clear()
+    return "dict(type='mmengine.SizeProbe')"
 
 
-def lines_of(text):
-    return [line.partition(' - INFO - ')[2] for line in text.splitlines() if 'Curriculum: ' in line]
+def lines_of(output):
+    lines = ''.join(output).splitlines()
+    return [line.partition(' - INFO - ')[2] for line in lines if 'Curriculum: ' in line]
 
 
-def states(*files):
-    return [read_checkpoint(file)['state_dict'] for file in files]
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        assert torch.equal(value, second[key]), key
+def weights(work_dir, epoch=4):
+    return read_checkpoint(work_dir / f'epoch_{epoch}.pth')['state_dict']
 
 
 @pytest.mark.parametrize(
@@ -87,74 +92,50 @@ def assert_same(first, second):
     ],
     ids=['persistent', 'none', 'new', 'spawned'],
 )
-def test_it_switches(loader, tiny_config, tool, probe, tmp_path, capfd):
-    config = tiny_config('cls', curriculum(more=probe) + loader)
-    assert tool('train', config, '--work-dir', tmp_path / 'run', '--no-validate') == 0
-    assert [epoch for epoch, _ in BatchProbe.seen] == [e for e in range(4) for _ in range(4)]
-    for epoch, batch in BatchProbe.seen:
-        assert batch.shape[-2:] == (SIDES[epoch], SIDES[epoch])
-    out = capfd.readouterr()
-    assert lines_of(out.out + out.err) == [
+def test_it_switches(loader, train, probe, capfd):
+    train('cls', curriculum(more=probe) + loader)
+    assert SizeProbe.seen == [
+        (epoch, {(SIDES[epoch],) * 2}) for epoch in range(4) for _ in range(4)
+    ]
+    assert lines_of(capfd.readouterr()) == [
         'Curriculum: phase 1 of 3 from epoch 1: 32 px, strength 0.3',
         'Curriculum: phase 2 of 3 from epoch 2: 48 px, strength 0.7',
         'Curriculum: phase 3 of 3 from epoch 4: 64 px, strength 1.0',
     ]
 
 
-def test_in_proportion_and_with_accumulation(tiny_config, tool, probe, tmp_path):
+def test_in_proportion_and_with_accumulation(train, probe):
     """The run trains 4 of 40 epochs; the optimizer steps once in two epochs."""
     phases = [dict(begin=b, resolution=r) for b, r in ((0, 32), (10, 48), (30, 64))]
-    config = tiny_config(
-        'cls',
-        curriculum(phases, probe, total=40)
-        + 'optim_wrapper.update(accumulative_counts=4)\n'
-        + WHOLE,
-    )
-    assert tool('train', config, '--work-dir', tmp_path / 'run', '--no-validate') == 0
-    assert [batch.shape[-1] for _, batch in BatchProbe.seen[::2]] == SIDES
+    more = f'optim_wrapper.update(accumulative_counts=4)\n{WHOLE}'
+    train('cls', curriculum(phases, probe, total=40) + more)
+    assert SizeProbe.seen[::2] == [(epoch, {(side, side)}) for epoch, side in enumerate(SIDES)]
 
 
 @pytest.mark.slow
-def test_one_phase_is_the_plain_pipeline(tiny_config, tool, tmp_path):
+def test_one_phase_is_the_plain_pipeline(train):
     """Bit by bit: the hook draws no random number and changes nothing else."""
     phase = '[dict(begin=0, resolution=48, strength=1.0)]'
-    for name, extra in (('plain', PIPELINE), ('phase', curriculum(phase))):
-        config = tiny_config('cls', f'{extra}{WORKERS}train_cfg.update(max_epochs=2)\n', name)
-        arguments = ('--work-dir', tmp_path / name, '--no-validate')
-        assert tool('train', config, *arguments, '--cfg-options', 'custom_hooks=[]'
-                    if name == 'plain' else 'log_level=INFO') == 0  # fmt: skip
-    assert_same(*states(*(tmp_path / name / 'epoch_2.pth' for name in ('plain', 'phase'))))
+    more = f'{WORKERS}train_cfg.update(max_epochs=2)\n'
+    plain = train('cls', f'{PIPELINE}{more}custom_hooks = []\n', name='plain')
+    assert_same(weights(train('cls', curriculum(phase) + more), 2), weights(plain, 2))
 
 
-@HOOKS.register_module(force=True)
-class StopInPhase(Hook):
-    """Ends a run in the middle of an epoch, as Ctrl-C does; tests/tools/test_resume.py kills one."""
-
-    after: int | None = None
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.iter == self.after:
-            raise KeyboardInterrupt
-
-
-def test_resume_in_the_middle_of_a_phase(tiny_config, tool, tmp_path, monkeypatch, capfd):
+def test_resume_in_the_middle_of_a_phase(train, probe, monkeypatch, capfd):
     """A run that is stopped in the second phase and resumed ends like the uninterrupted run."""
-    more = "dict(type='mmengine.EMAHook', momentum=0.1), dict(type='mmengine.StopInPhase')"
-    config = tiny_config('cls', curriculum(more=more) + WORKERS + WHOLE)
-    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
-    assert tool('train', config, '--work-dir', whole, '--no-validate') == 0
-    monkeypatch.setattr(StopInPhase, 'after', 4)
-    assert tool('train', config, '--work-dir', broken, '--no-validate') == 130
-    monkeypatch.setattr(StopInPhase, 'after', None)
+    more = f"dict(type='mmengine.EMAHook', momentum=0.1), {probe}"
+    lines = curriculum(more=more) + WORKERS + WHOLE
+    whole = train('cls', lines, name='whole')
+    monkeypatch.setattr(SizeProbe, 'stop', 5)
+    broken = train('cls', lines, code=130)
+    monkeypatch.setattr(SizeProbe, 'stop', None)
     assert (broken / 'epoch_2.pth').exists()
     assert not (broken / 'epoch_3.pth').exists()
     capfd.readouterr()
-    assert tool('train', config, '--work-dir', broken, '--no-validate', '--resume') == 0
-    out = capfd.readouterr()
-    assert lines_of(out.out + out.err)[0] == (
-        'Curriculum: phase 2 of 3 from epoch 2: 48 px, strength 0.7'
-    )
-    assert_same(*states(whole / 'epoch_4.pth', broken / 'epoch_4.pth'))
+    train('cls', lines, '--resume')
+    second = 'Curriculum: phase 2 of 3 from epoch 2: 48 px, strength 0.7'
+    assert lines_of(capfd.readouterr())[0] == second
+    assert_same(weights(broken), weights(whole))
 
 
 @OPTIM_WRAPPERS.register_module(force=True)
@@ -165,7 +146,7 @@ class CpuAmp(OptimWrapper):
         return torch.autocast('cpu', torch.bfloat16)
 
 
-def test_bfloat16(tiny_config, tool, tmp_path, monkeypatch):
+def test_bfloat16(train, monkeypatch):
     from mobileone_mm.models import mobileone
 
     kinds = set()
@@ -178,111 +159,79 @@ def test_bfloat16(tiny_config, tool, tmp_path, monkeypatch):
 
     monkeypatch.setattr(mobileone.MobileOne, 'forward', spy)
     lines = "optim_wrapper.update(type='mmengine.CpuAmp')\ntrain_cfg.update(max_epochs=2)\n"
-    config = tiny_config('cls', curriculum(SIZES) + lines)
-    assert tool('train', config, '--work-dir', tmp_path / 'run', '--no-validate') == 0
+    content = read_checkpoint(train('cls', curriculum(SIZES) + lines) / 'epoch_2.pth')
     assert kinds == {(True, torch.bfloat16)}
-    content = read_checkpoint(tmp_path / 'run' / 'epoch_2.pth')
     assert all(torch.isfinite(v).all() and v.dtype != torch.bfloat16
                for v in content['state_dict'].values())  # fmt: skip
-    losses = content['message_hub']['log_scalars']['train/loss'].data[0]
+    losses = losses_of(content)
     assert losses[-2:].mean() < losses[:2].mean()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('dynamic', 'graphs'), [('None', 2), ('False', 3)])
-def test_compiled(dynamic, graphs, tiny_config, tool, tmp_path):
+def test_compiled(dynamic, graphs, train):
     """One compilation more at the first switch, or one for each resolution; the same weights."""
     import torch._dynamo as dynamo
     from torch._dynamo.utils import counters
 
-    compiled = f"compile = dict(backend='eager', dynamic={dynamic})\n"
+    dynamo.reset()
+    counters.clear()
     # OneDL's Runner asks the loader for no last batch of another size; here all are of one size.
-    for name, extra in (('plain', ''), ('compiled', compiled)):
-        dynamo.reset()
-        counters.clear()
-        config = tiny_config('cls', curriculum() + extra, name)
-        assert tool('train', config, '--work-dir', tmp_path / name, '--no-validate') == 0
-        assert counters['stats']['unique_graphs'] == (graphs if extra else 0)
-        assert not counters['graph_break']
-    assert_same(*states(*(tmp_path / name / 'epoch_4.pth' for name in ('plain', 'compiled'))))
-
-
-def refusal(tool, capsys, config, *options):
-    """The one line of a refused run, which leaves nothing behind."""
-    work_dir = config.parent / 'refused'
-    more = ['--cfg-options', *options] if options else []
-    assert tool('train', config, '--work-dir', work_dir, '--no-validate', *more) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    assert not work_dir.exists()
-    return lines[0]
+    plain = train('cls', curriculum(), name='plain')
+    compiled = train('cls', f"{curriculum()}compile = dict(backend='eager', dynamic={dynamic})\n")
+    assert counters['stats']['unique_graphs'] == graphs
+    assert not counters['graph_break']
+    assert_same(weights(compiled), weights(plain))
 
 
 @pytest.mark.parametrize(
-    ('hook', 'extra', 'line'),
+    ('phases', 'extra', 'line'),
     [
+        (PHASES, 'train_cfg.update(max_epochs=3)', 'phases.2: would begin at epoch 4 of a run'),
         (
-            curriculum(),
-            'train_cfg.update(max_epochs=3)',
-            r'phases.2: would begin at epoch 4 of a run',
-        ),
-        (
-            curriculum(STRENGTH),
-            "train_dataloader['dataset']['pipeline'].pop(3)",
+            STRENGTH,
+            f'{TRANSFORMS}.pop(3)',
             r"strength: the training pipeline has no transform that .* \(mmpretrain's AutoAugment",
         ),
         (
-            curriculum(SIZES),
-            "train_dataloader['dataset']['pipeline'][1].update(scale=(48, 32))",
+            SIZES,
+            f'{TRANSFORMS}[1].update(scale=(48, 32))',
             r'resolution: the training pipeline has no transform that .* \(RandomResizedCrop',
         ),
         (
-            curriculum(SIZES),
-            "train_dataloader['dataset']['pipeline'].insert(3, dict(type='CenterCrop', crop_size=32))",
-            r'resolution: images of phases.1 are 32 x 32, not 48 px; a later transform',
+            SIZES,
+            f"{TRANSFORMS}.insert(3, dict(type='CenterCrop', crop_size=32))",
+            'resolution: images of phases.1 are 32 x 32, not 48 px; a later transform',
         ),
         (
-            curriculum(STRENGTH),
-            "policies = [[dict(type='Cutout', shape=3)]]\n"
-            "train_dataloader['dataset']['pipeline'][3].update(policies=policies)",
-            r'strength: AutoAugment: Cutout has no known magnitude',
+            STRENGTH,
+            f"{TRANSFORMS}[3].update(policies=[[dict(type='Cutout', shape=3)]])",
+            'strength: AutoAugment: Cutout has no known magnitude',
         ),
         (
-            curriculum(),
+            PHASES,
             "train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=8)",
-            r'its phases are counted in epochs, and train_cfg.type is IterBasedTrainLoop',
+            'its phases are counted in epochs, and train_cfg.type is IterBasedTrainLoop',
         ),
         (
-            curriculum(
-                more="dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=2, train_pipeline=[])])"
-            ),
-            '',
-            r'CurriculumHook and SwitchRecipeHook both change the training pipeline',
-        ),
-        (curriculum(phase=1), '', r"nothing reads 'custom_hooks.0.phase'; did you mean 'phases'"),
-        (
-            curriculum('[dict(begin=0, resolution=32), dict(begin=0, resolution=48)]'),
-            '',
-            r'custom_hooks.0: CurriculumHook: phases.1.begin: got 0; expected more than',
-        ),
-        (
-            curriculum('[dict(begin=0, pipeline=[])]'),
-            '',
-            r'custom_hooks.0: CurriculumHook: phases.0: got .*; expected a dict with begin, and',
+            PHASES,
+            'recipe = dict(action_epoch=2, train_pipeline=[])\n'
+            "custom_hooks.append(dict(type='SwitchRecipeHook', schedule=[recipe]))",
+            'CurriculumHook and SwitchRecipeHook both change the training pipeline',
         ),
     ],
 )
-def test_what_cannot_take_effect(hook, extra, line, tiny_config, tool, capsys):
-    found = refusal(tool, capsys, tiny_config('cls', f'{hook}{extra}\n'))
-    assert re.search(line, found), found
+def test_what_cannot_take_effect(phases, extra, line, tiny_config, refused):
+    config = tiny_config('cls', f'{curriculum(phases)}{extra}\n')
+    assert re.search(line, refused('train', config, '--no-validate'))
 
 
-def test_padding_of_a_segmentor(tiny_config, tool, capsys):
-    text = """
-train_dataloader['dataset']['pipeline'][2:4] = [dict(type='Resize', scale=(64, 64))]
+def test_padding_of_a_segmentor(tiny_config, refused):
+    text = f"""
+{TRANSFORMS}[2:4] = [dict(type='Resize', scale=(64, 64))]
 custom_hooks = [dict(type='mobileone_mm.CurriculumHook', phases=[dict(begin=0, resolution=32)])]
 """
-    line = refusal(tool, capsys, tiny_config('seg', text))
+    line = refused('train', tiny_config('seg', text), '--no-validate')
     assert 'resolution: model.data_preprocessor.size pads to (64, 64)' in line
 
 
@@ -308,8 +257,7 @@ def test_samples_without_an_image_tensor_are_not_checked(sample):
 
 def test_hooks_that_replace_pipelines():
     def replaces(name, **attributes):
-        hook = type(name, (Hook,), attributes)()
-        return _replaces_pipelines(hook)
+        return _replaces_pipelines(type(name, (Hook,), attributes)())
 
     assert replaces('PipelineSwitchHook')
     assert replaces('SwitchRecipeHook', schedule={1: {}, 2: dict(train_pipeline=[])})
@@ -329,25 +277,13 @@ def test_the_phase_follows_from_the_epoch():
 
 
 @pytest.mark.slow
-def test_a_detector(tiny_config, tool, probe, tmp_path):
+def test_a_detector(train, probe):
     """Boxes follow the images: mmdet's Resize scales them."""
-    text = f"""
+    train('det', f"""
 custom_hooks = [dict(type='mobileone_mm.CurriculumHook', phases=[
     dict(begin=0, resolution=256), dict(begin=1, resolution=320)]), {probe}]
 train_cfg = dict(max_epochs=2)
-"""
-    BatchProbe.seen.clear()
-    config = tiny_config('det', text.replace(probe, "dict(type='mmengine.SizeProbe')"))
-    assert tool('train', config, '--work-dir', tmp_path / 'run', '--no-validate') == 0
-    assert {side for epoch, side in BatchProbe.seen if epoch == 0} == {256}
-    assert {side for epoch, side in BatchProbe.seen if epoch == 1} == {320}
-
-
-@HOOKS.register_module(force=True)
-class SizeProbe(Hook):
-    """The sides of a detector's images."""
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        BatchProbe.seen += [(runner.epoch, x.shape[-1]) for x in data_batch['inputs']]
-        for sample, x in zip(data_batch['data_samples'], data_batch['inputs'], strict=True):
-            assert sample.gt_instances.bboxes.tensor.max() <= x.shape[-1]
+""")  # fmt: skip
+    assert SizeProbe.seen == [
+        (i, {(side, side)}) for i, side in enumerate((256, 320)) for _ in range(3)
+    ]

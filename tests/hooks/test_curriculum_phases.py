@@ -22,24 +22,20 @@ PAPER = [
 
 
 @pytest.mark.parametrize(
-    ('total', 'max_epochs', 'begins'),
+    ('total', 'begins'),
     [
-        (300, 300, [0, 38, 113]),
-        (300, 30, [0, 4, 11]),
-        (300, 600, [0, 76, 226]),
-        (300, 4, [0, 1, 2]),
-        (300, 3, [0, 1, 2]),
-        (None, 300, [0, 38, 113]),
-        (None, 114, [0, 38, 113]),
+        (300, {300: [0, 38, 113], 30: [0, 4, 11], 600: [0, 76, 226], 4: [0, 1, 2], 3: [0, 1, 2]}),
+        (None, {300: [0, 38, 113], 114: [0, 38, 113]}),
     ],
 )
-def test_begins(total, max_epochs, begins):
-    assert CurriculumHook(PAPER, total).begins(max_epochs) == begins
+def test_begins(total, begins):
+    hook = CurriculumHook(PAPER, total)
+    assert {epochs: hook.begins(epochs) for epochs in begins} == begins
 
 
 @pytest.mark.parametrize(
     ('total', 'max_epochs', 'number', 'epoch'),
-    [(300, 2, 2, 3), (300, 1, 1, 2), (None, 30, 1, 39), (100, 100, 2, 114)],
+    [(300, 2, 2, 3), (300, 1, 1, 2), (None, 30, 1, 39), (None, 113, 2, 114), (100, 100, 2, 114)],
 )
 def test_a_phase_behind_the_end(total, max_epochs, number, epoch):
     line = f'phases.{number}: would begin at epoch {epoch} of a run of {max_epochs};'
@@ -91,14 +87,6 @@ def test_phases_at_the_limits():
     assert one == ((0, 1, 0),)
     assert read_phases([dict(begin=0, strength=1)]) == ((0, None, 1),)
     assert str(read_phases(PAPER)[0]) == '160 px, strength 0.3'
-    assert CurriculumHook([dict(begin=0, strength=1)], total=1).total == 1
-    with pytest.raises(ValueError, match='phases.2: would begin at epoch 114 of a run of 113'):
-        CurriculumHook(PAPER).begins(113)
-    for total in (0, True):
-        with pytest.raises(
-            (TypeError, ValueError), match=f'total: got {total!r}; expected an integ'
-        ):
-            CurriculumHook(PAPER, total=total)
 
 
 def settings(policy):
@@ -134,20 +122,17 @@ def test_magnitudes_of_auto_augment():
 def test_no_strength_is_no_change():
     """At strength 0 what has a magnitude leaves the image as it is."""
     image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    policies = [
-        dict(type=kind, prob=1.0, **{key: value})
-        for kind, key, value in (
-            ('Rotate', 'angle', 30.0), ('Shear', 'magnitude', 0.3), ('Translate', 'magnitude', 0.4),
-            ('Solarize', 'thr', 30), ('SolarizeAdd', 'magnitude', 60), ('Posterize', 'bits', 2),
-            ('Contrast', 'magnitude', 0.8), ('ColorTransform', 'magnitude', 0.8),
-            ('Brightness', 'magnitude', 0.8), ('Sharpness', 'magnitude', 0.8),
-        )
-    ]  # fmt: skip
-    for policy in policies:
-        transform = AutoAugment([[policy]])
-        assert not np.array_equal(transform(dict(img=image.copy()))['img'], image), policy
+    kinds = dict(
+        Rotate=dict(angle=30.0), Shear=dict(magnitude=0.3), Translate=dict(magnitude=0.4),
+        Solarize=dict(thr=30), SolarizeAdd=dict(magnitude=60), Posterize=dict(bits=2),
+        Contrast=dict(magnitude=0.8), ColorTransform=dict(magnitude=0.8),
+        Brightness=dict(magnitude=0.8), Sharpness=dict(magnitude=0.8),
+    )  # fmt: skip
+    for kind, setting in kinds.items():
+        transform = AutoAugment([[dict(type=kind, prob=1.0, **setting)]])
+        assert not np.array_equal(transform(dict(img=image.copy()))['img'], image), kind
         weak = weakened(transform, 0)(dict(img=image.copy()))['img']
-        np.testing.assert_array_equal(weak, image, str(policy))
+        np.testing.assert_array_equal(weak, image, kind)
 
 
 def test_magnitudes_of_rand_augment():
@@ -155,12 +140,6 @@ def test_magnitudes_of_rand_augment():
     for (name, old), (_, new) in zip(settings(whole), settings(weakened(whole, 0.7)), strict=True):
         factor = 1 if name in ('AutoContrast', 'Equalize', 'Invert') else 0.7
         assert new['magnitude_level'] == pytest.approx(factor * old['magnitude_level']), name
-
-
-def test_an_unknown_augmentation():
-    policy = AutoAugment([[dict(type='Cutout', shape=8)]])
-    with pytest.raises(ValueError, match='AutoAugment: Cutout has no known magnitude'):
-        weakened(policy, 0.5)
 
 
 def test_hparams_arrive():
@@ -200,14 +179,10 @@ class Wrapper:
         self.pipeline = [Resize((32, 32))]
 
 
-LOADERS = [
-    dict(num_workers=0),
-    dict(num_workers=2),
-    dict(num_workers=2, persistent_workers=True, prefetch_factor=4),
-]
-
-
-@pytest.mark.parametrize('loader', LOADERS, ids=['none', 'new', 'persistent'])
+@pytest.mark.parametrize(
+    'loader',
+    [{}, dict(num_workers=2, persistent_workers=True, prefetch_factor=4), dict(num_workers=2)],
+)
 def test_workers_see_a_switch(loader):
     """All images of an epoch are of its phase, none of the phase before."""
     dataset = Turned()
@@ -235,14 +210,12 @@ def test_what_is_changed():
     inner = Turned(RandomApply([Resize((32, 32))]), Resize((32, 32), keep_ratio=True))
     strip = Turned(Resize((32, 16)))
     phases = read_phases([dict(begin=0, resolution=8), dict(begin=1, resolution=16)])
-    assert install(Wrapper(inner, strip), phases, torch.zeros(1, dtype=torch.int64)) == dict(
-        resolution=4, strength=0
-    )
+    index = torch.zeros(1, dtype=torch.int64)
+    assert install(Wrapper(inner, strip), phases, index) == dict(resolution=4, strength=0)
     kinds = [type(t) for t in inner.pipeline.transforms]
     assert kinds == [RandomApply, Resize, Phased, AutoAugment]
     assert isinstance(inner.pipeline.transforms[0].transforms.transforms[0], Phased)
     assert [type(t) for t in strip.pipeline.transforms] == [Resize, Phased, AutoAugment]
-    index = torch.zeros(1, dtype=torch.int64)
     phased = inner.pipeline.transforms[2]
     assert [variant.scale for variant in phased] == [(8, 8), (16, 16)]
     repeated = SimpleNamespace(dataset=Turned())  # as mmengine's RepeatDataset has it
@@ -253,11 +226,9 @@ def test_augmentations_of_other_packages_are_not_changed():
     own = type('AutoAugment', (AutoAugment,), dict(__module__='mmpretrain.other'))
     foreign = type('AutoAugment', (), dict(__module__='torchvision.transforms'))
     rectangle = SimpleNamespace(scale=(16, 16))  # not a Resize
-    phases = read_phases([dict(begin=0, strength=0.5)])
+    phases, index = read_phases([dict(begin=0, strength=0.5)]), torch.zeros(1, dtype=torch.int64)
     dataset = SimpleNamespace(pipeline=Compose([]))
     dataset.pipeline.transforms = [own('imagenet'), foreign(), rectangle]
-    assert install(dataset, phases, torch.zeros(1, dtype=torch.int64)) == dict(
-        resolution=0, strength=1
-    )
+    assert install(dataset, phases, index) == dict(resolution=0, strength=1)
     assert type(dataset.pipeline.transforms[0]) is Phased
     assert dataset.pipeline.transforms[2] is rectangle

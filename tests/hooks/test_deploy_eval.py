@@ -11,7 +11,7 @@ from mmengine.runner import ValLoop
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from mobileone_mm import reparameterize_model
+from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.benchmark.timer import interleaved
 from mobileone_mm.errors import InputError, ProofError
 from mobileone_mm.hooks import deploy_eval
@@ -19,6 +19,8 @@ from mobileone_mm.hooks.deploy_eval import DeployEvalHook
 from mobileone_mm.reparam.surgery import unfused_blocks
 from mobileone_mm.weights.names import form_of
 from mobileone_mm.weights.reading import read_checkpoint
+
+from ..training.conftest import Accuracy, Do, Images, assert_same, log_of
 
 EMA = dict(type='EMAHook', momentum=0.3, update_buffers=True)
 
@@ -32,7 +34,8 @@ class Watch(Hook):
         self.forms, self.metrics, self.states, self.random = [], [], [], []
 
     def after_val_iter(self, runner, *_, **__):
-        self.forms.append(form_of(runner.model.state_dict()))
+        self.evaluated = copy.deepcopy(runner.model.state_dict())
+        self.forms.append(form_of(self.evaluated))
 
     def after_val_epoch(self, runner, metrics=None):
         model = runner.model
@@ -47,40 +50,28 @@ class Watch(Hook):
         self.random.append(torch.get_rng_state())
 
 
-def same(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
-
-
-def log_of(folder):
-    return next(folder.glob('*/*.log')).read_text()
-
-
 @pytest.mark.parametrize(
     ('hooks', 'verify', 'proofs'),
     [((EMA,), False, 0), ((), False, 0), ((EMA,), 'first', 1), ((EMA,), 'always', 2)],
 )
-def test_training_is_the_same_bit_by_bit(make_runner, tmp_path, hooks, verify, proofs):
+def test_training_is_the_same_bit_by_bit(make_runner, tmp_path, monkeypatch, hooks, verify, proofs):
     """Weights, averages, optimizer, modes and random state, under mmengine's own Runner."""
+    compute, table = Accuracy.compute_metrics, dict(table=['not a number'])
+    monkeypatch.setattr(Accuracy, 'compute_metrics', lambda *args: compute(*args) | table)
     seen = {}
     hook = dict(type=DeployEvalHook, verify=verify, batches=1)
     for name, extra in (('without', ()), ('with', (hook,))):
         watch = Watch()
-        settings = dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01)), table=True)
+        settings = dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01)))
         make_runner(*hooks, *extra, watch, name=name, **settings).train()
         seen[name] = watch, read_checkpoint(tmp_path / name / 'epoch_2.pth')
     (plain, want), (watch, got) = seen['without'], seen['with']
     assert set(plain.forms) == {'train'}
     assert set(watch.forms) == {'deploy'}
     for part in ('state_dict', 'optimizer', *(['ema_state_dict'] if hooks else [])):
-        assert same(want[part], got[part]), part
-    assert same(plain.states, watch.states)
-    assert same(plain.random, watch.random)
+        assert_same(got[part], want[part])
+    assert plain.states == watch.states
+    assert_same(watch.random, plain.random)
     for a, b in zip(plain.metrics, watch.metrics, strict=True):
         assert b['top1'] == a['top1']
         assert b['logit'] == pytest.approx(a['logit'], rel=1e-4)
@@ -93,30 +84,20 @@ def test_training_is_the_same_bit_by_bit(make_runner, tmp_path, hooks, verify, p
 
 def test_what_is_evaluated_is_the_average(make_runner, tmp_path):
     """The validation sees the fused average; the best checkpoint has the training form."""
-
-    class Keep(Hook):
-        priority = 'LOWEST'
-
-        def after_val_iter(self, runner, *_, **__):
-            self.model = copy.deepcopy(runner.model)
-
-    keep = Keep()
+    watch = Watch()
     checkpoint = dict(save_best='top1', rule='greater')
-    runner = make_runner(EMA, dict(type=DeployEvalHook), keep, checkpoint=checkpoint, epochs=1)
+    runner = make_runner(EMA, dict(type=DeployEvalHook), watch, checkpoint=checkpoint, epochs=1)
     runner.train()
     best = read_checkpoint(next((tmp_path / 'run').glob('best_*.pth')))
     last = read_checkpoint(tmp_path / 'run' / 'epoch_1.pth')
     assert form_of(best['state_dict']) == 'train'
-    assert same(best['state_dict'], last['state_dict'])
-    assert same(best['ema_state_dict'], last['ema_state_dict'])
+    for part in ('state_dict', 'ema_state_dict'):
+        assert_same(best[part], last[part])
     average = next(h for h in runner.hooks if isinstance(h, EMAHook)).ema_model.module
-    wanted = reparameterize_model(average.eval()).state_dict()
-    got = keep.model.state_dict()
-    assert wanted.keys() == got.keys()
-    assert all(torch.equal(wanted[key], got[key]) for key in wanted)
+    assert_same(watch.evaluated, reparameterize_model(average.eval()).state_dict())
     raw = reparameterize_model(runner.model.eval()).state_dict()
     key = 'backbone.stage0.branch_reparam.weight'
-    assert not torch.equal(raw[key], got[key])
+    assert not torch.equal(raw[key], watch.evaluated[key])
 
 
 def test_hosts_second_evaluation_is_left_alone(make_runner, tmp_path):
@@ -161,26 +142,20 @@ def test_a_loop_of_several_passes(make_runner, tmp_path):
     assert 'the loop gives no metrics to compare' in log_of(tmp_path / 'run')
 
 
-class Stop(Hook):
-    def __init__(self, error) -> None:
-        self.error = error
-
-    def after_val_iter(self, runner, *_, **__):
-        assert form_of(runner.model.state_dict()) == 'deploy'
-        raise self.error
-
-
 @pytest.mark.parametrize('error', [KeyboardInterrupt(), RuntimeError('out of memory')])
 def test_the_model_comes_back_when_validation_breaks(make_runner, error):
-    hook = DeployEvalHook()
-    runner = make_runner(hook, Stop(error))
+    def stop(runner):
+        assert form_of(runner.model.state_dict()) == 'deploy'
+        raise error
+
+    runner = make_runner(DeployEvalHook(), Do('after_val_iter', stop))
     model = runner.model
     with pytest.raises(type(error)):
         runner.train()
     assert runner.model is model
     assert next(unfused_blocks(model), None) is not None
     # The next validation starts afresh.
-    runner._hooks = [h for h in runner._hooks if not isinstance(h, Stop)]
+    runner._hooks = [h for h in runner._hooks if not isinstance(h, Do)]
     assert runner.val_loop.run()['top1'] >= 0
     assert runner.model is model
 
@@ -202,9 +177,8 @@ def test_a_wrong_fusion_ends_the_run(make_runner, monkeypatch, tmp_path):
     monkeypatch.setattr(deploy_eval, 'reparameterize_model', spoilt(part))
     runner = make_runner(dict(type=DeployEvalHook), checkpoint=dict(save_best='top1'))
     model = runner.model
-    with pytest.raises(
-        ProofError, match=r"the fused unit 'backbone\.stage2\.1' differs .* by 0\.00"
-    ):
+    line = r"the fused unit 'backbone\.stage2\.1' differs .* by 0\.00"
+    with pytest.raises(ProofError, match=line):
         runner.train()
     assert runner.model is model
     assert not list((tmp_path / 'run').glob('best_*'))
@@ -215,47 +189,26 @@ def test_a_wrong_metric_ends_the_run(make_runner, monkeypatch):
     """What is outside of the units shows in the metric."""
     monkeypatch.setattr(deploy_eval, 'reparameterize_model', spoilt('head.bias'))
     hook = dict(type=DeployEvalHook, metric_tolerance=1e-6)
-    with pytest.raises(
-        ProofError, match=r"'logit' is .*, in training form .*metric_tolerance=1e-06"
-    ):
+    line = r"'logit' is .*, in training form .*metric_tolerance=1e-06"
+    with pytest.raises(ProofError, match=line):
         make_runner(hook).train()
-
-
-class Set(Hook):
-    def __init__(self, part, value) -> None:
-        self.part, self.value = part, value
-
-    def after_train_epoch(self, runner):
-        runner.model.get_parameter(self.part).data.fill_(self.value)
 
 
 @pytest.mark.parametrize(
     ('part', 'value', 'form', 'line'),
     [
-        (
-            'conv.weight',
-            float('nan'),
-            'train',
-            'Validation is in training form: model: backbone.stage0',
-        ),
-        ('norm.weight', 3e38, 'deploy', 'Deploy form not proved: no output of a unit is finite.'),
+        ('conv', torch.nan, 'train', 'Validation is in training form: model: backbone.stage0'),
+        ('norm', 3e38, 'deploy', 'Deploy form not proved: no output of a unit is finite.'),
     ],
 )
 def test_broken_weights_do_not_end_the_run(make_runner, tmp_path, part, value, form, line):
+    def spoil(runner):
+        runner.model.get_parameter(f'backbone.stage0.branch_scale.{part}.weight').data.fill_(value)
+
     watch = Watch()
-    spoil = Set(f'backbone.stage0.branch_scale.{part}', value)
-    make_runner(spoil, dict(type=DeployEvalHook), watch, epochs=1).train()
+    make_runner(Do('after_train_epoch', spoil), dict(type=DeployEvalHook), watch, epochs=1).train()
     assert set(watch.forms) == {form}
     assert line in log_of(tmp_path / 'run')
-
-
-def test_a_model_in_deploy_form_is_left_as_it_is(make_runner, tmp_path):
-    model = make_runner().model
-    reparameterize_model(model.eval(), inplace=True)
-    runner = make_runner(dict(type=DeployEvalHook), name='deploy', model=model, epochs=1)
-    runner.train()
-    assert runner.model is model
-    assert 'nothing to fuse' in log_of(tmp_path / 'deploy')
 
 
 def test_units_are_compared_in_full_precision(make_runner, tmp_path):
@@ -292,22 +245,6 @@ def test_a_step_that_is_bound_to_the_original(make_runner):
     assert not calls
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (dict(verify='sometimes'), "verify: got 'sometimes'"),
-        (dict(verify=True), 'verify: got True'),
-        (dict(verify=0), 'verify: got 0'),
-        (dict(batches=0), 'batches: got 0'),
-        (dict(tolerance=1), 'tolerance: got 1'),
-        (dict(metric_tolerance=-1), 'metric_tolerance: got -1'),
-    ],
-)
-def test_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        DeployEvalHook(**arguments)
-
-
 def test_a_place_behind_other_hooks_is_refused(make_runner):
     runner = make_runner(dict(type=DeployEvalHook, priority='LOWEST'))
     with pytest.raises(InputError, match='has the priority LOWEST, behind CheckpointHook'):
@@ -324,57 +261,41 @@ def test_models_that_it_cannot_fuse_are_refused(make_runner):
         runner.train()
 
 
+LINES = "custom_hooks = [dict(type='mobileone_mm.DeployEvalHook')]\n"
+
+
 @pytest.mark.parametrize('task', ['det', 'seg'])  # cls: test_best_deploy.py
-def test_other_hosts(task, tiny_config, tool, tmp_path):
-    config = tiny_config(task, "custom_hooks = [dict(type='mobileone_mm.DeployEvalHook')]\n")
-    assert tool('train', config, '--work-dir', tmp_path / 'run') == 0
-    assert 'Deploy form proved: units differ by at most' in log_of(tmp_path / 'run')
+def test_other_hosts(task, train):
+    log = log_of(train(task, LINES, val=True))
+    assert 'Deploy form proved: units differ by at most' in log
 
 
-def test_exit_codes(tiny_config, tool, tmp_path, monkeypatch, capsys):
-    config = tiny_config('cls', "custom_hooks = [dict(type='mobileone_mm.DeployEvalHook')]\n")
-    run = ('train', config, '--work-dir', tmp_path / 'run')
-    assert tool(*run, '--cfg-options', 'custom_hooks.0.verify=never') == 2
-    line = (
+def test_exit_codes(train, refused, tiny_config, monkeypatch, capsys):
+    options = ('--cfg-options', 'custom_hooks.0.verify=never')
+    line = refused('train', tiny_config('cls', LINES), *options)
+    assert line.endswith(
         "custom_hooks.0: DeployEvalHook: verify: got 'never'; expected 'first', 'always' or False"
     )
-    assert line in capsys.readouterr().err
-    assert not (tmp_path / 'run').exists()
     part = 'backbone.stage1.0.branch_reparam.weight'
     monkeypatch.setattr(deploy_eval, 'reparameterize_model', spoilt(part))
-    assert tool(*run) == 1
+    train('cls', LINES, val=True, code=1)
     assert "the fused unit 'backbone.stage1.0' differs" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_faster(make_runner, capsys):
     """Medians of interleaved validations of an S0 classifier at 224 px, fusing included."""
-    from mobileone_mm import MobileOne
-
-    class Large(torch.utils.data.Dataset):
-        metainfo = dict(classes=tuple('abcd'))
-
-        def __len__(self):
-            return 64
-
-        def __getitem__(self, index):
-            generator = torch.Generator().manual_seed(index)
-            image = torch.randn(3, 224, 224, generator=generator)
-            return dict(inputs=image, label=torch.tensor(index % 4))
-
-    runners = {}
+    loops = {}
     for name, hooks in (('training', ()), ('deploy', (dict(type=DeployEvalHook, verify=False),))):
         runner = make_runner(*hooks, name=name)
         runner.model.backbone = MobileOne('s0')
         runner.model.head = nn.Linear(1024, 4)
-        runner._val_dataloader['dataset'] = Large()
+        runner._val_dataloader['dataset'] = Images(64, 224)
         runner.val()
-        runners[name] = runner.val_loop
-    times = interleaved({name: loop.run for name, loop in runners.items()}, 7, warm_up=0)
-    medians = {name: statistics.median(values) for name, values in times.items()}
+        loops[name] = runner.val_loop.run
+    times = interleaved(loops, 7, warm_up=0)
+    medians = {name: round(statistics.median(values), 3) for name, values in times.items()}
     ratio = medians['deploy'] / medians['training']
     with capsys.disabled():
-        print(
-            {**{name: round(value, 3) for name, value in medians.items()}, 'ratio': round(ratio, 3)}
-        )
+        print({**medians, 'ratio': round(ratio, 3)})
     assert ratio < 1

@@ -1,6 +1,6 @@
 """Statistics of lifted branches: measured, and the function stays what it was."""
 
-import json
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -21,18 +21,19 @@ from mobileone_mm.reparam.compare import max_difference
 from mobileone_mm.weights.forms import fuse_state, lift_state
 from mobileone_mm.weights.reading import read_checkpoint
 
+from ..training.conftest import assert_same, log_of, losses_of
 
-@pytest.fixture
-def lifted():
-    """A net whose weights were lifted from fused ones, in float64."""
+
+def lifted(**settings):
+    """A net whose weights were lifted from fused ones, in float64, and the fused one."""
     fused = reparameterize_model(randomize_(MobileOne('mu0')).double().eval())
-    model = MobileOne('mu0').double()
+    model = MobileOne('mu0', **settings).double()
     model.load_state_dict(lift_state(fused.state_dict(), model.state_dict()))
     return model, fused
 
 
-def test_function_stays_and_training_mode_follows_it(lifted):
-    model, fused = lifted
+def test_function_stays_and_training_mode_follows_it():
+    model, fused = lifted()
     batch = torch.rand(8, 3, 64, 64, dtype=torch.float64)
     model.train()
     before = training_jump(model, batch)
@@ -50,8 +51,8 @@ def test_function_stays_and_training_mode_follows_it(lifted):
     assert max_difference(fused(x), model.eval()(x))[1] < 1e-11
 
 
-def test_statistics_are_those_of_the_data(lifted):
-    model, _ = lifted
+def test_statistics_are_those_of_the_data():
+    model, _ = lifted()
     batches = [torch.rand(2, 3, 64, 64, dtype=torch.float64) for _ in range(3)]
     recalibrate(model, batches)
     conv, norm = model.stage0.branch_conv_list[0]
@@ -60,15 +61,15 @@ def test_statistics_are_those_of_the_data(lifted):
     torch.testing.assert_close(norm.running_var, out.var((0, 2, 3)))
 
 
-def test_jump_changes_nothing(lifted):
-    model, _ = lifted
+def test_jump_changes_nothing():
+    model, _ = lifted()
     model.train()
     model.stage1.eval()
-    state = {key: value.clone() for key, value in model.state_dict().items()}
+    state = copy.deepcopy(model.state_dict())
     batch = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     random_state = torch.get_rng_state()
     training_jump(model, batch)
-    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+    assert_same(model.state_dict(), state)
     assert torch.equal(torch.get_rng_state(), random_state)
     assert model.training
     assert not model.stage1.training
@@ -120,7 +121,8 @@ def test_a_large_mean_keeps_its_small_variance(dtype):
 
 
 def test_what_is_not_measured():
-    """Frozen BN, BN without scale or statistics, and BN with one value per channel."""
+    """A deploy form, frozen BN, BN without scale or statistics, BN with one value per channel."""
+    assert recalibrate(MobileOne('mu0', deploy=True), [torch.rand(2, 3, 32, 32)]) == 0
     block = MobileOneBlock(4, 4, 3, num_convs=4, with_identity=True)
     frozen = block.branch_conv_list[0].norm.requires_grad_(False)
     block.branch_conv_list[1].norm = plain = torch.nn.BatchNorm2d(4, affine=False)
@@ -133,63 +135,38 @@ def test_what_is_not_measured():
     assert not block.branch_norm._forward_pre_hooks
 
 
-def test_nothing_to_measure():
-    fused = MobileOne('mu0', deploy=True)
-    assert recalibrate(fused, [torch.rand(2, 3, 32, 32)]) == 0
-
-
-def test_num_batches():
-    assert RecalibrateHook().num_batches == 50
-    assert RecalibrateHook(1).num_batches == 1
-    for wrong in (0, 1.5, True, 'x'):
-        with pytest.raises((TypeError, ValueError), match='an integer of at least 1'):
-            RecalibrateHook(num_batches=wrong)
-
-
 def test_frozen_stages_stay():
-    fused = reparameterize_model(randomize_(MobileOne('mu0')).eval())
-    model = MobileOne('mu0', frozen_stages=2)
-    model.load_state_dict(lift_state(fused.state_dict(), model.state_dict()))
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    x = torch.rand(4, 3, 48, 48)
-    count = recalibrate(model, [x])
-    frozen = ('stage0.', 'stage1.', 'stage2.')
-    changed = {
-        key for key, value in model.state_dict().items() if not torch.equal(value, before[key])
-    }
-    assert count > 0
+    model, _ = lifted(frozen_stages=2)
+    before = copy.deepcopy(model.state_dict())
+    assert recalibrate(model, [torch.rand(4, 3, 48, 48, dtype=torch.float64)]) > 0
+    changed = [k for k, value in model.state_dict().items() if not torch.equal(value, before[k])]
     assert changed
-    assert not any(key.startswith(frozen) for key in changed)
+    assert not any(key.startswith(('stage0.', 'stage1.', 'stage2.')) for key in changed)
 
 
 ENDLESS = """
-custom_hooks = [dict(type='mobileone_mm.RecalibrateHook', num_batches=2)]
+custom_hooks = [{hook}]
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=3, val_interval=3)
 train_dataloader.update(sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))
 param_scheduler = []
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3))
+optim_wrapper = dict(optimizer=dict(lr=0))
+model['backbone'].update(norm_eval=True)
 """
 
 
-def test_an_endless_sampler_is_left_as_it_was(tiny_config, tool, tmp_path):
+def test_an_endless_sampler_is_left_as_it_was(train):
     """Measured on, and the run then sees the images that it sees without the hook."""
-    plain = ENDLESS.replace("dict(type='mobileone_mm.RecalibrateHook', num_batches=2)", '')
-    losses = []
-    for name, text in (('with', ENDLESS), ('without', plain)):
-        config = tiny_config('cls', text, name)
-        options = ('--cfg-options', 'optim_wrapper.optimizer.lr=0', 'model.backbone.norm_eval=True')
-        assert tool('train', config, '--work-dir', tmp_path / name, '--no-validate', *options) == 0
-        (log,) = (tmp_path / name).rglob('2*.log')
-        if name == 'with':
-            assert 'BN layers on 2 batches' in log.read_text()
-        (file,) = (tmp_path / name).rglob('scalars.json')
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
-        losses.append([row['loss'] for row in rows if 'loss' in row])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    hook = "dict(type='mobileone_mm.RecalibrateHook', num_batches=2)"
+    measured = train('cls', ENDLESS.format(hook=hook))
+    plain = train('cls', ENDLESS.format(hook=''), name='plain')
+    assert 'BN layers on 2 batches' in log_of(measured)
+    found, expected = (losses_of(read_checkpoint(run / 'iter_3.pth')) for run in (measured, plain))
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
-def test_in_a_run(task, trained, tiny_config, tool, tmp_path):
+def test_in_a_run(task, trained, train, tmp_path):
     """A run from fused weights logs the measurement, and EMA has the same weights."""
     _, checkpoint = trained(task)
     content = read_checkpoint(checkpoint)
@@ -202,14 +179,11 @@ custom_hooks = [
 optim_wrapper = dict(optimizer=dict(lr=1e-9, weight_decay=0.0))
 param_scheduler = None
 """
-    config = tiny_config(task, extra, name='lifted')
-    options = ('--cfg-options', f'load_from={tmp_path / "deploy.pth"}')
-    lifted = tmp_path / 'lifted'
-    assert tool('train', config, '--work-dir', lifted, '--no-validate', *options) == 0
-    log = next(lifted.glob('*/*.log')).read_text()
+    run = train(task, extra, '--cfg-options', f'load_from={tmp_path / "deploy.pth"}')
+    log = log_of(run)
     assert 'The weights are in deploy form' in log
     assert 'BN layers on 1 batches' in log
-    saved = torch.load(lifted / 'epoch_1.pth', weights_only=False)
+    saved = read_checkpoint(run / 'epoch_1.pth')
     averaged, raw = saved['state_dict'], saved['ema_state_dict']
     key = 'backbone.stage1.0.branch_scale.norm.weight'
     torch.testing.assert_close(averaged[key], raw[f'module.{key}'], rtol=1e-4, atol=1e-6)

@@ -1,6 +1,7 @@
-"""Hooks of one duty each: seeds, logged weight decay, contiguous checkpoints, kept checkpoints."""
+"""Hooks of one duty each, and the arguments of all hooks."""
 
 import random
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,10 +15,14 @@ from PIL import Image
 from torch import nn
 
 from mobileone_mm.errors import InputError
+from mobileone_mm.hooks.best_deploy import BestDeployHook
 from mobileone_mm.hooks.channels_last import ChannelsLastHook
 from mobileone_mm.hooks.checkpoint import CheckpointHook
+from mobileone_mm.hooks.curriculum import CurriculumHook
+from mobileone_mm.hooks.deploy_eval import DeployEvalHook
 from mobileone_mm.hooks.iteration_seed import IterationSeedHook
 from mobileone_mm.hooks.prediction_samples import PredictionSamplesHook
+from mobileone_mm.hooks.recalibrate import RecalibrateHook
 from mobileone_mm.hooks.schedule_log import ScheduleLogHook
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
@@ -133,10 +138,29 @@ def test_arguments_of_the_checkpoint_hook():
         hook.after_val_epoch(None, dict(top1=1.0, loss=2.0))
 
 
-@pytest.mark.parametrize('arguments', [dict(num=0), dict(num=True), dict(score_thr=2)])
-def test_arguments_of_the_prediction_samples(arguments):
-    with pytest.raises((TypeError, ValueError), match=f'{next(iter(arguments))}: got'):
-        PredictionSamplesHook(**arguments)
+@pytest.mark.parametrize(
+    ('hook', 'argument', 'wrong'),
+    [
+        (BestDeployHook, 'tolerance', (0, 1, 2)),
+        (partial(CurriculumHook, [dict(begin=0, strength=1)]), 'total', (0, True)),
+        (DeployEvalHook, 'verify', ('sometimes', True, 0)),
+        (DeployEvalHook, 'batches', (0,)),
+        (DeployEvalHook, 'tolerance', (1,)),
+        (DeployEvalHook, 'metric_tolerance', (-1,)),
+        (PredictionSamplesHook, 'num', (0, True)),
+        (PredictionSamplesHook, 'score_thr', (2,)),
+        (RecalibrateHook, 'num_batches', (0, 1.5, True, 'x')),
+    ],
+)
+def test_wrong_arguments(hook, argument, wrong):
+    for value in wrong:
+        with pytest.raises((TypeError, ValueError), match=f'^{argument}: got {value!r}; expected'):
+            hook(**{argument: value})
+
+
+def test_arguments_at_their_limits():
+    assert CurriculumHook([dict(begin=0, strength=1)], total=1).total == 1
+    assert (RecalibrateHook().num_batches, RecalibrateHook(1).num_batches) == (50, 1)
     assert PredictionSamplesHook().num == 8
     assert PredictionSamplesHook(num=1, score_thr=1).score_thr == 1
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from mobileone_mm.benchmark.timer import interleaved
 from mobileone_mm.config.check import check_values
@@ -21,7 +22,7 @@ from mobileone_mm.training.channels_last import restore_format, use_channels_las
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.reading import read_checkpoint
 
-from .conftest import Classifier
+from .conftest import Classifier, assert_same, losses_of
 
 LAST = 'channels_last = True\n'
 
@@ -63,10 +64,6 @@ def content_of(work_dir, epoch=1):
     return read_checkpoint(work_dir / f'epoch_{epoch}.pth')
 
 
-def losses_of(content):
-    return torch.tensor(content['message_hub']['log_scalars']['train/loss'].data[0])
-
-
 def assert_close(first, second, tolerance=1e-8):
     """Float64 in another order of summation, a few steps on: by the scale of each tensor."""
     assert first.keys() == second.keys()
@@ -77,48 +74,37 @@ def assert_close(first, second, tolerance=1e-8):
         assert difference <= tolerance * scale, (key, float(difference / scale))
 
 
-def tensors_in(content):
-    if isinstance(content, torch.Tensor):
-        yield content
-    elif isinstance(content, dict):
-        for value in content.values():
-            yield from tensors_in(value)
-    elif isinstance(content, (list, tuple)):
-        for value in content:
-            yield from tensors_in(value)
+def all_contiguous(content):
+    return all(t.is_contiguous() for t in tree_leaves(content) if isinstance(t, torch.Tensor))
 
 
 @pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
-def test_same_numbers(task, tiny_config, tool, tmp_path, double, seen):
+def test_same_numbers(task, train, tool, tmp_path, double, seen):
     """Losses and weights of an epoch as without; then a test of the file in either layout."""
     contents, metrics = {}, []
-    validate = () if task == 'cls' else ('--no-validate',)
     for name, lines in (('usual', ''), ('last', LAST)):
         seen.clear()
-        work_dir = tmp_path / name
-        config = tiny_config(task, lines, f'{task}_{name}')
-        assert tool('train', config, '--work-dir', work_dir, *validate) == 0
-        contents[name] = content_of(work_dir)
+        contents[name] = content_of(train(task, lines, name=name, val=task == 'cls'))
         assert {mode for mode, *_ in seen} == ({True, False} if task == 'cls' else {True})
         assert {layout for _, _, *layouts in seen for layout in layouts} == {name == 'last'}
-    assert all(t.is_contiguous() for t in tensors_in(contents['last']))
     usual, last = contents['usual'], contents['last']
-    torch.testing.assert_close(losses_of(last), losses_of(usual), rtol=1e-8, atol=1e-8)
+    assert all_contiguous(last)
+    assert losses_of(last) == pytest.approx(losses_of(usual), rel=1e-8, abs=1e-8)
     assert_close(last['state_dict'], usual['state_dict'])
     for option in ('False', 'True') if task == 'cls' else ():
         seen.clear()
-        folder = tmp_path / option
-        arguments = ('--work-dir', folder, '--out', tmp_path / 'metrics.json', '--cfg-options')
-        checkpoint = tmp_path / 'last' / 'epoch_1.pth'
+        out, checkpoint = tmp_path / 'metrics.json', tmp_path / 'last' / 'epoch_1.pth'
+        arguments = ('--work-dir', tmp_path / option, '--out', out, '--cfg-options')
+        config = tmp_path / 'cls.py'
         assert tool('test', config, checkpoint, *arguments, f'channels_last={option}') == 0
-        metrics.append(json.loads((tmp_path / 'metrics.json').read_text()))
+        found = json.loads(out.read_text())
+        metrics.append({key: value for key, value in found.items() if 'time' not in key})
         assert {layout for *_, layout in seen} == {option == 'True'}
     if metrics:
-        keys = [key for key in metrics[0] if 'time' not in key]
-        assert [metrics[0][k] for k in keys] == pytest.approx([metrics[1][k] for k in keys])
+        assert metrics[0] == pytest.approx(metrics[1])
 
 
-def test_with_everything(tiny_config, tool, tmp_path, double, seen, capfd):
+def test_with_everything(train, tmp_path, double, seen, capfd):
     """Checkpointed gradients, EMA, validation of the fused average, a pair; and resumed, exactly."""
     lines = """
 model['backbone'].update(with_cp=True)
@@ -127,48 +113,39 @@ custom_hooks = [dict(type='EMAHook', momentum=0.1, update_buffers=True),
                 dict(type='mobileone_mm.DeployEvalHook', verify='always'),
                 dict(type='mobileone_mm.BestDeployHook')]
 """
-    config = tiny_config('cls', lines + LAST)
-    whole = tmp_path / 'whole'
-    assert tool('train', config, '--work-dir', whole) == 0
+    whole = train('cls', lines + LAST, name='whole', val=True)
     log = ''.join(capfd.readouterr())
     assert log.count('Deploy form proved: units differ by at most') == 2
     assert 'No deploy pair' not in log, log[log.index('No deploy pair') :][:3000]
     fused = [layouts for training, deploy, *layouts in seen if deploy and not training]
     assert [True] * 3 in fused  # the pair's own proof runs another copy, in the usual layout
     content = content_of(whole, 2)
-    assert all(t.is_contiguous() for t in tensors_in(content))
+    assert all_contiguous(content)
     pair = next(whole.glob('best_*_deploy.py'))
     assert 'channels_last' not in pair.read_text()
 
-    for name, extra in (('usual', ''), ('same', LAST)):
+    for name, extra, check in (('usual', '', assert_close), ('same', LAST, assert_same)):
         folder = tmp_path / name
         shutil.copytree(whole, folder)
         (folder / 'epoch_2.pth').unlink()
-        config = tiny_config('cls', lines + extra, name)
-        arguments = ('--work-dir', folder, '--resume', folder / 'epoch_1.pth')
-        assert tool('train', config, *arguments) == 0
+        train('cls', lines + extra, '--resume', folder / 'epoch_1.pth', name=name, val=True)
         found = content_of(folder, 2)
         for key in ('state_dict', 'ema_state_dict'):
-            if name == 'same':
-                assert all(torch.equal(v, content[key][k]) for k, v in found[key].items())
-            else:
-                assert_close(found[key], content[key])
+            check(found[key], content[key])
 
 
-def test_compiled(tiny_config, tool, tmp_path, double):
+def test_compiled(train, double):
     """No break; two graphs: the conversion before the backbone, and the backbone."""
     import torch._dynamo as dynamo
     from torch._dynamo.utils import counters
 
     dynamo.reset()
     counters.clear()
-    for name, lines in (('usual', ''), ('last', f"{LAST}compile = dict(backend='eager')\n")):
-        config = tiny_config('cls', lines, name)
-        assert tool('train', config, '--work-dir', tmp_path / name, '--no-validate') == 0
+    usual = content_of(train('cls', name='usual'))
+    last = content_of(train('cls', f"{LAST}compile = dict(backend='eager')\n"))
     assert counters['stats']['unique_graphs'] == 2
     assert not counters['graph_break']
-    usual, last = (content_of(tmp_path / name)['state_dict'] for name in ('usual', 'last'))
-    assert_close(last, usual)
+    assert_close(last['state_dict'], usual['state_dict'])
 
 
 def test_the_start_is_the_same(make_runner):
@@ -179,7 +156,7 @@ def test_the_start_is_the_same(make_runner):
         runner = make_runner(kind=Runner, model=Classifier(), name=f'run{len(states)}', **settings)
         runner._init_model_weights()
         states.append(runner.model.state_dict())
-    assert all(torch.equal(value, states[0][key]) for key, value in states[1].items())
+    assert_same(*states)
     assert is_last(states[1]['backbone.stage0.branch_conv_list.0.conv.weight'])
 
 
@@ -197,20 +174,16 @@ def test_layouts_of_copies():
     assert is_last(other.backbone.stage0.branch_reparam.weight)
     restore_format(other.to(memory_format=torch.contiguous_format))
     assert is_last(other.backbone.stage0.branch_reparam.weight)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert_same(model.state_dict(), before)
 
 
-def test_the_setting(tiny_config, tool, tmp_path, capsys):
+def test_the_setting(tiny_config, refused):
     for value in (1, {}):
         with pytest.raises(InputError, match='channels_last: got'):
             check_values(Config(dict(channels_last=value)))
-    options = ('--work-dir', tmp_path / 'run', '--cfg-options', 'channels_last=yes')
-    assert tool('train', tiny_config('cls'), *options) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    assert 'channels_last: got' in lines[0]
-    assert lines[0].endswith('expected True or False')
-    assert not (tmp_path / 'run').exists()
+    line = refused('train', tiny_config('cls'), '--cfg-options', 'channels_last=yes')
+    assert 'channels_last: got' in line
+    assert line.endswith('expected True or False')
 
 
 def wrapped(backbone, name='backbone'):
@@ -255,37 +228,30 @@ def test_strided_convolutions(convolution, refused):
 
 
 def test_nothing_to_convert():
-    for other in (wrapped(nn.Conv2d(3, 3, 3), 'my_backbone'), wrapped(nn.Conv1d(3, 3, 3))):
-        with pytest.raises(InputError, match='has no backbone with 2-D convolutions'):
+    layers = dict(my_backbone=nn.Conv2d(3, 3, 3), backbone=nn.Conv1d(3, 3, 3))
+    others = (wrapped(layer, name) for name, layer in layers.items())
+    for other in (*others, nn.ModuleDict(dict(backbone=nn.Linear(3, 3)))):
+        with pytest.raises(InputError, match='ModuleDict has no backbone with 2-D convolutions'):
             use_channels_last(other, 'cpu')
-    model = nn.Module()
-    model.backbone = nn.Linear(3, 3)
-    with pytest.raises(InputError, match='Module has no backbone with 2-D convolutions'):
-        use_channels_last(model, 'cpu')
 
 
 def test_what_torch_computes_wrongly():
     """mmpretrain's own class has the strided 1x1 convolution that this one goes around."""
     from mmpretrain.models import MobileOne as HostMobileOne
 
-    model = nn.Module()
-    model.backbone = HostMobileOne('s0')
+    model = nn.ModuleDict(dict(backbone=HostMobileOne('s0')))
     with pytest.raises(InputError, match=r"'backbone\.stage0.*' is a strided 1x1 convolution of 3"):
         use_channels_last(model, 'cpu')
     use_channels_last(model, 'cuda')
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ('arch', 'deploy'), [('s0', False), ('s0', True)], ids=['step', 'deploy form']
-)
-def test_time(arch, deploy):
+@pytest.mark.parametrize('deploy', [False, True], ids=['step', 'deploy form'])
+def test_time(deploy):
     """Time 8 images of 160 px in turns and print the numbers of docs/imagenet.md; assert none."""
-    models = [
-        nn.ModuleDict(dict(backbone=mobileone.MobileOne(arch, deploy=deploy))).train(not deploy)
-    ]
-    models.append(copy.deepcopy(models[0]))
-    use_channels_last(models[1], 'cpu')
+    usual = nn.ModuleDict(dict(backbone=mobileone.MobileOne('s0', deploy=deploy))).train(not deploy)
+    last = copy.deepcopy(usual)
+    use_channels_last(last, 'cpu')
     images = torch.rand(8, 3, 160, 160)
 
     def step(model):
@@ -294,7 +260,7 @@ def test_time(arch, deploy):
         if not deploy:
             loss.backward()
 
-    times = interleaved({str(i): partial(step, model) for i, model in enumerate(models)}, 7)
+    times = interleaved(dict(usual=partial(step, usual), last=partial(step, last)), 7)
     medians = [median(seconds) for seconds in times.values()]
-    print(f'\n{arch}, deploy={deploy}: {medians[1] / medians[0]:.2f} of the time')
+    print(f'\ns0, deploy={deploy}: {medians[1] / medians[0]:.2f} of the time')
     assert all(value > 0 for value in medians)

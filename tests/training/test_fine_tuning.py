@@ -11,6 +11,8 @@ from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.reading import read_checkpoint
 
+from .conftest import losses_of, rates_of
+
 ARCH = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.125] * 4, num_se_blocks=[0, 0, 1, 0])
 
 
@@ -66,23 +68,14 @@ def test_settings_per_parameter(built):
     model = torch.nn.Module()
     model.backbone = deploy_form(built)
     model.head = torch.nn.Linear(32, 2)
-    wrapper = build_optim_wrapper(
-        model,
-        dict(
-            optimizer=dict(type='SGD', lr=0.1, weight_decay=0.01),
-            paramwise_cfg=dict(
-                bias_decay_mult=0.0,
-                dwconv_decay_mult=0.5,
-                custom_keys={'backbone.stage4': dict(lr_mult=0.1)},
-            ),
-        ),
+    rules = dict(
+        bias_decay_mult=0.0,
+        dwconv_decay_mult=0.5,
+        custom_keys={'backbone.stage4': dict(lr_mult=0.1)},
     )
-    found = {
-        id(parameter): (group['lr'], group['weight_decay'])
-        for group in wrapper.optimizer.param_groups
-        for parameter in group['params']
-    }
-    named = {name: found[id(p)] for name, p in model.named_parameters()}
+    optimizer = dict(type='SGD', lr=0.1, weight_decay=0.01)
+    wrapper = build_optim_wrapper(model, dict(optimizer=optimizer, paramwise_cfg=rules))
+    named = rates_of(model, wrapper)
     assert named['backbone.stage0.branch_reparam.weight'] == (0.1, 0.01)
     assert named['backbone.stage0.branch_reparam.bias'] == (0.1, 0.0)
     assert named['backbone.stage1.0.branch_reparam.weight'] == (0.1, 0.005)  # depthwise
@@ -101,7 +94,7 @@ def test_training_lowers_the_loss(make_runner, tmp_path):
     ema = dict(type='EMAHook', momentum=0.3)
     make_runner(ema, model=model, epochs=10, name='tuned', **settings).train()
     content = read_checkpoint(tmp_path / 'tuned' / 'epoch_10.pth')
-    losses = content['message_hub']['log_scalars']['train/loss'].data[0]
+    losses = losses_of(content)
     assert losses[-3:].mean() < 0.5 * losses[:3].mean()
     for name, value in content['state_dict'].items():
         assert not torch.equal(value, before[name]), name

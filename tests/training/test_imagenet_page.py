@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import HOOKS, MODELS, init_default_scope
 
 from mobileone_mm.config.options import parse_value
 from mobileone_mm.config.read import load_config
-from mobileone_mm.hooks.curriculum import CurriculumHook
+
+from .conftest import rates_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / 'docs' / 'imagenet.md').read_text()
@@ -17,10 +18,8 @@ SNIPPETS = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
 
 
 def config(name, options=()):
-    given = {}
-    for option in options:
-        key, _, value = option.partition('=')
-        given[key] = parse_value(value)
+    pairs = (option.partition('=') for option in options)
+    given = {key: parse_value(value) for key, _, value in pairs}
     return load_config(ROOT / 'configs' / f'{name}.py', given, needs=('optim_wrapper',))
 
 
@@ -43,10 +42,7 @@ def test_one_line_gives_the_resolution_alone(size, tmp_path):
     path.write_text(text.replace("'./_base_", f"'{ROOT}/configs/_base_"))
     ema, rising = load_config(path).custom_hooks
     assert ema == hooks[0]
-    phases = CurriculumHook(**{k: v for k, v in rising.items() if k != 'type'}).phases
-    assert [(p.begin, p.resolution, p.strength) for p in phases] == [
-        (0, 160, None), (38, 192, None), (113, 224, None),
-    ]  # fmt: skip
+    assert HOOKS.build(rising).phases == ((0, 160, None), (38, 192, None), (113, 224, None))
 
 
 def test_a_rate_for_the_head():
@@ -56,9 +52,7 @@ def test_a_rate_for_the_head():
     cfg.merge_from_dict(dict(optim_wrapper=found['optim_wrapper']))
     init_default_scope('mmpretrain')
     model = MODELS.build(cfg.model)
-    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
-    of = {id(p): (group['lr'], group['weight_decay']) for group in groups for p in group['params']}
-    named = {name: of[id(p)] for name, p in model.named_parameters()}
+    named = rates_of(model, build_optim_wrapper(model, cfg.optim_wrapper))
     assert named['head.fc.weight'] == (1.0, 1e-4)
     assert named['head.fc.bias'] == (1.0, 0)
     assert {value for name, value in named.items() if '.norm' in name} == {(0.1, 0)}
@@ -77,9 +71,7 @@ def test_options():
 
 
 def test_begins():
-    hook = CurriculumHook(**{
-        k: v for k, v in config('mobileone_s2_in1k').custom_hooks[1].items() if k != 'type'
-    })  # fmt: skip
+    hook = HOOKS.build(config('mobileone_s2_in1k').custom_hooks[1])
     assert hook.begins(30) == [0, 4, 11]
     assert 'here from epochs 1, 5 and 12' in PAGE
     assert hook.begins(300) == [0, 38, 113]

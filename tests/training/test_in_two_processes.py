@@ -1,10 +1,6 @@
 """Two processes on the CPU, or two batches before each step, train like one process."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,24 +9,12 @@ import torch
 from mobileone_mm.weights.names import form_of
 from mobileone_mm.weights.reading import read_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
-HERE = Path(__file__).parent
-DUMP = """
-import torch
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from .conftest import assert_same
 
-@HOOKS.register_module()
-class DumpRank(Hook):
-    def after_train(self, runner):
-        model = getattr(runner.model, 'module', runner.model)
-        torch.save(model.state_dict(), f'{runner.work_dir}/rank_{runner.rank}.pt')
-        expected = 'MMDistributedDataParallel' if runner.world_size > 1 else 'ImageClassifier'
-        assert type(runner.model).__name__ == expected
-"""
+HERE = Path(__file__).parent
 # Nothing random in the images: the crop is the whole image.
 LINES = """
-custom_imports = dict(imports=['mobileone_mm', 'dump_rank', 'gloo_sync_bn'])
+custom_imports = dict(imports=['mobileone_mm', 'two_processes'])
 train_dataloader.update(batch_size=4, dataset=dict(pipeline=[
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=48, crop_ratio_range=(1.0, 1.0),
@@ -60,36 +44,20 @@ HOOKS = (
 
 
 @pytest.fixture
-def modules(tmp_path, monkeypatch):
-    (tmp_path / 'dump_rank.py').write_text(DUMP)
+def modules(monkeypatch):
+    """The folder of the module that the configs import, the deploy pair's too."""
     monkeypatch.syspath_prepend(HERE)
-    monkeypatch.syspath_prepend(tmp_path)  # the pair's config imports it, too
+    return (HERE,)
 
 
 @pytest.fixture
-def train(tmp_path, modules):
-    """Train in two processes, each with half of every batch; return their log."""
+def train_two(tiny_config, torchrun, tmp_path, modules):
+    """Train in two processes, each with half of every batch; return the work dir and the log."""
 
-    def run(config, name):
-        with socket.socket() as probe:
-            probe.bind(('127.0.0.1', 0))
-            port = probe.getsockname()[1]
-        command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
-        command += ['--master_addr=127.0.0.1', f'--master_port={port}']
-        command += [ROOT / 'tools' / 'train.py', config, '--work-dir', tmp_path / name]
-        command += ['--launcher', 'pytorch', '--cfg-options', 'train_dataloader.batch_size=2']
-        environment = {k: v for k, v in os.environ.items() if k != 'LOCAL_RANK'}
-        environment['PYTHONPATH'] = os.pathsep.join(map(str, (ROOT, HERE, tmp_path)))
-        result = subprocess.run(
-            [*map(str, command)],
-            env={**environment, 'OMP_NUM_THREADS': '1'},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr[-3000:]
-        return result.stdout + result.stderr
+    def run(lines, name='two'):
+        options = ('--work-dir', tmp_path / name, '--cfg-options', 'train_dataloader.batch_size=2')
+        result = torchrun('train', tiny_config('cls', lines), *options, path=modules)
+        return tmp_path / name, result.stdout + result.stderr
 
     return run
 
@@ -115,66 +83,57 @@ def assert_equal_training(start, one, other):
     assert apart < 1e-4 * way, (apart, way)
 
 
-def test_two_processes(train, tiny_config, tool, tmp_path):
+def test_two_processes(train, train_two, tool, tmp_path):
     """Weights, averages and shared BN statistics through three phases; the deploy form below DDP."""
-    plain = tiny_config('cls', LINES.format(backbone=SYNC_BN, hooks=''), 'plain')
-    assert tool('train', plain, '--work-dir', tmp_path / 'one', '--no-validate') == 0
-    log = train(tiny_config('cls', LINES.format(backbone=SYNC_BN, hooks=HOOKS)), 'two')
+    one = train('cls', LINES.format(backbone=SYNC_BN, hooks=''), name='one')
+    two, log = train_two(LINES.format(backbone=SYNC_BN, hooks=HOOKS))
     assert 'Curriculum: phase 3 of 3 from epoch 3: 64 px' in log
-    one, two = weights(tmp_path / 'one'), weights(tmp_path / 'two')
-    for start, *pair in zip(weights(tmp_path / 'one', 1), one, two, strict=True):
+    for start, *pair in zip(weights(one, 1), weights(one), weights(two), strict=True):
         assert_equal_training(start, *pair)
         moved = 'backbone.stage1.0.branch_scale.norm.running_mean'
         assert not torch.allclose(pair[0][moved], start[moved], atol=1e-3)
-    first, second = ranks(tmp_path / 'two')
-    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    assert_same(*ranks(two))
 
     # The validation is proved, and the one pair has the metric of the log.
     assert log.count('Deploy form proved: units differ by at most') == 3
-    best = read_checkpoint(next((tmp_path / 'two').glob('best_*[0-9].pth')))
+    best = read_checkpoint(next(two.glob('best_*[0-9].pth')))
     assert form_of(best['state_dict']) == form_of(best['ema_state_dict']) == 'train'
-    (pair,) = (tmp_path / 'two').glob('best_*_deploy.pth')
+    (pair,) = two.glob('best_*_deploy.pth')
     out = tmp_path / 'metrics.json'
     arguments = ('test', pair.with_suffix('.py'), pair, '--work-dir', tmp_path / 'test')
     assert tool(*arguments, '--out', out) == 0
-    scalars = next((tmp_path / 'two').glob('*/vis_data/scalars.json')).read_text().splitlines()
+    scalars = next(two.glob('*/vis_data/scalars.json')).read_text().splitlines()
     logged = [row for row in map(json.loads, scalars) if 'accuracy/top1' in row]
     wanted = max(row['accuracy/top1'] for row in logged)
     assert json.loads(out.read_text())['accuracy/top1'] == pytest.approx(wanted, abs=1e-4)
 
 
-def test_fine_tuning_a_deploy_form(train, tiny_config, tmp_path):
+def test_fine_tuning_a_deploy_form(train_two):
     """Both processes end with the same kernels, which have moved; frozen ones have not."""
-    lines = LINES.format(backbone='deploy=True, frozen_stages=1', hooks='')
-    train(tiny_config('cls', lines), 'tuned')
-    first, second = ranks(tmp_path / 'tuned')
-    start = weights(tmp_path / 'tuned', 1)[0]
-    assert any('branch_reparam' in key for key in first)
+    tuned, _ = train_two(LINES.format(backbone='deploy=True, frozen_stages=1', hooks=''))
+    first, second = ranks(tuned)
+    assert_same(first, second)
+    start = weights(tuned, 1)[0]
+    kernels = [key for key in first if 'branch_reparam' in key]
+    assert kernels
     assert not any('branch_conv_list' in key for key in first)
-    for key, value in first.items():
-        assert torch.equal(value, second[key]), key
-        if 'branch_reparam' in key:
-            still = key.startswith(('backbone.stage0.', 'backbone.stage1.'))
-            assert torch.equal(value.double(), start[key]) == still, key
+    for key in kernels:
+        still = key.startswith(('backbone.stage0.', 'backbone.stage1.'))
+        assert torch.equal(first[key].double(), start[key]) == still, key
 
 
 @pytest.mark.slow
-def test_training_is_the_same_bit_by_bit(train, tiny_config, tmp_path):
+def test_training_is_the_same_bit_by_bit(train_two):
     """With and without the hooks; BN has the statistics of each process."""
-    for name, hooks in (('plain', ''), ('hooked', HOOKS)):
-        train(tiny_config('cls', LINES.format(backbone='', hooks=hooks), name), name)
-    for a, b in zip(ranks(tmp_path / 'plain'), ranks(tmp_path / 'hooked'), strict=True):
-        assert a.keys() == b.keys()
-        assert all(torch.equal(value, b[key]) for key, value in a.items())
+    plain, _ = train_two(LINES.format(backbone='', hooks=''), 'plain')
+    hooked, _ = train_two(LINES.format(backbone='', hooks=HOOKS), 'hooked')
+    assert_same(ranks(hooked), ranks(plain))
 
 
-def test_accumulation(tiny_config, tool, tmp_path, modules):
+def test_accumulation(train, modules):
     """Two batches of two before each step; a schedule by iteration would move between them."""
     lines = LINES.format(backbone='norm_eval=True', hooks='') + 'param_scheduler = None\n'
-    config = tiny_config('cls', lines)
+    whole = train('cls', lines, name='whole')
     halves = ('train_dataloader.batch_size=2', 'optim_wrapper.accumulative_counts=2')
-    for name, options in (('whole', ('log_level=INFO',)), ('halves', halves)):
-        arguments = ('--work-dir', tmp_path / name, '--no-validate', '--cfg-options', *options)
-        assert tool('train', config, *arguments) == 0
-    start = weights(tmp_path / 'whole', 1)[0]
-    assert_equal_training(start, *(weights(tmp_path / name)[0] for name in ('whole', 'halves')))
+    other = train('cls', lines, '--cfg-options', *halves)
+    assert_equal_training(weights(whole, 1)[0], weights(whole)[0], weights(other)[0])

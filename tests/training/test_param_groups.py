@@ -1,53 +1,37 @@
 """Rates of parts of a model, and decay only where the recipe has it."""
 
 import pytest
+import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
+
+from .conftest import rates_of
 
 LR, DECAY = 0.1, 0.01
 RULES = dict(norm_decay_mult=0.0, bias_decay_mult=0.0)
 OURS = 'mobileone_mm.OptimWrapperConstructor'
 
 
-class Net(nn.Module):
-    """A backbone and a head of every kind of layer that has a rule."""
-
-    def __init__(self):
-        super().__init__()
-        self.backbone = self.part()
-        self.head = self.part()
-        self.head_norm = nn.LayerNorm(4)
-
-    @staticmethod
-    def part():
-        parts = dict(
-            conv=nn.Conv2d(3, 4, 3),
-            depthwise=nn.Conv2d(4, 4, 3, groups=4),
-            bn=nn.BatchNorm2d(4),
-            gn=nn.GroupNorm(2, 4),
-            fc=nn.Linear(4, 2),
-        )
-        module = nn.Module()
-        for name, layer in parts.items():
-            module.add_module(name, layer)
-        module.scale = nn.Parameter(nn.init.ones_(nn.Linear(1, 3).weight[:, 0].detach()))
-        return module
-
-
-def groups(constructor=OURS, optimizer='AdamW', **paramwise):
-    """Rate and decay of each parameter."""
-    model = Net()
-    settings = dict(type=optimizer, lr=LR, weight_decay=DECAY)
-    wrapper = build_optim_wrapper(
-        model, dict(constructor=constructor, optimizer=settings, paramwise_cfg=paramwise)
+def part():
+    """Every kind of layer that has a rule."""
+    layers = dict(
+        conv=nn.Conv2d(3, 4, 3),
+        depthwise=nn.Conv2d(4, 4, 3, groups=4),
+        bn=nn.BatchNorm2d(4),
+        gn=nn.GroupNorm(2, 4),
+        fc=nn.Linear(4, 2),
     )
-    names = {id(value): name for name, value in model.named_parameters()}
-    found = {}
-    for group in wrapper.optimizer.param_groups:
-        (parameter,) = group['params']
-        found[names[id(parameter)]] = (group['lr'], group['weight_decay'])
-    assert found.keys() == dict(model.named_parameters()).keys()
-    return found
+    module = nn.ModuleDict(layers)
+    module.scale = nn.Parameter(torch.ones(3))
+    return module
+
+
+def groups(constructor=OURS, decay=DECAY, **paramwise):
+    """Rate and decay of each parameter."""
+    optimizer = dict(type='SGD', lr=LR, **({} if decay is None else dict(weight_decay=decay)))
+    model = nn.ModuleDict(dict(backbone=part(), head=part(), head_norm=nn.LayerNorm(4)))
+    wrapper = dict(constructor=constructor, optimizer=optimizer, paramwise_cfg=paramwise)
+    return rates_of(model, build_optim_wrapper(model, wrapper))
 
 
 def is_free(name):
@@ -63,8 +47,8 @@ def test_group_by_group():
 
 def test_the_fault_of_the_host():
     """Why there is a constructor: the day this fails, mmengine's own will do."""
-    found = groups('DefaultOptimWrapperConstructor', **RULES,
-                   custom_keys=dict(head=dict(lr_mult=10.0)))  # fmt: skip
+    keys = dict(head=dict(lr_mult=10.0))
+    found = groups('DefaultOptimWrapperConstructor', **RULES, custom_keys=keys)
     assert found['backbone.bn.weight'][1] == 0
     assert found['head.bn.weight'][1] == DECAY
 
@@ -101,10 +85,5 @@ def test_all_rules_of_decay():
 
 
 def test_without_decay():
-    model = Net()
-    wrapper = build_optim_wrapper(
-        model,
-        dict(constructor=OURS, optimizer=dict(type='SGD', lr=LR),
-             paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=2.0)))),
-    )  # fmt: skip
-    assert {group['weight_decay'] for group in wrapper.optimizer.param_groups} == {0}
+    found = groups(decay=None, custom_keys=dict(head=dict(lr_mult=2.0)))
+    assert {decay for _, decay in found.values()} == {0}

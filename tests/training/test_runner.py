@@ -21,50 +21,49 @@ from mobileone_mm.training.runner import Runner, checked_resume
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
 from mobileone_mm.weights.reading import read_checkpoint
 
-from .conftest import loader
+from .conftest import loader, rates_of
 
 
 def names(runner):
     return [type(hook).__name__ for hook in runner.hooks]
 
 
+def checkpoint_hook(runner, *given):
+    """The module and the object of the CheckpointHook among the default hooks, registered anew."""
+    runner._hooks.clear()
+    runner.register_default_hooks(*given)
+    (hook,) = (hook for hook in runner.hooks if type(hook).__name__ == 'CheckpointHook')
+    return type(hook).__module__, hook
+
+
 def test_default_hooks(make_runner):
-    found = names(make_runner(kind=Runner))
+    runner = make_runner(kind=Runner)
+    found = names(runner)
     assert found.count('IterationSeedHook') == found.count('AverageCheckHook') == 1
-    assert type(make_runner(kind=Runner).hooks[-1]).__module__ == 'mobileone_mm.hooks.checkpoint'
+    assert type(runner.hooks[-1]).__module__ == 'mobileone_mm.hooks.checkpoint'
     assert 'ChannelsLastHook' not in found
     last = make_runner(kind=Runner, cfg=dict(channels_last=True))
     assert names(last)[-1] == 'ChannelsLastHook'
-    runner = make_runner(kind=Runner)
+    module, hook = checkpoint_hook(runner)
+    assert (module, hook.interval) == ('mobileone_mm.hooks.checkpoint', 1)
+    module, _ = checkpoint_hook(runner, dict(checkpoint=dict(type='mmengine.CheckpointHook')))
+    assert module.startswith('mmengine.')
     runner._hooks.clear()
     given = dict(iteration_seed=None, checkpoint=None)
     runner.register_default_hooks(given)
-    assert 'IterationSeedHook' not in names(runner)
-    assert 'CheckpointHook' not in names(runner)
+    assert not {'IterationSeedHook', 'CheckpointHook'} & set(names(runner))
     assert given == dict(iteration_seed=None, checkpoint=None)
-    runner._hooks.clear()
-    runner.register_default_hooks()
-    (checkpoint,) = (hook for hook in runner.hooks if type(hook).__name__ == 'CheckpointHook')
-    assert type(checkpoint).__module__ == 'mobileone_mm.hooks.checkpoint'
-    assert checkpoint.interval == 1
-    runner._hooks.clear()
-    runner.register_default_hooks(dict(checkpoint=dict(type='mmengine.CheckpointHook')))
-    (checkpoint,) = (hook for hook in runner.hooks if type(hook).__name__ == 'CheckpointHook')
-    assert type(checkpoint).__module__.startswith('mmengine.')
 
 
-def test_a_loader_without_a_batch():
+def test_loaders():
     with pytest.raises(InputError, match=r'has 12 images per epoch .* one batch of 13 per process'):
         Runner.build_dataloader(dict(loader(False), batch_size=13, drop_last=True))
     built = Runner.build_dataloader(dict(loader(False), batch_size=12, drop_last=True), seed=0)
     assert len(built) == 1
     assert Runner.build_dataloader(built) is built
-
-
-@pytest.mark.parametrize('seed', [None, 3])
-def test_a_loader_has_seeds_if_the_run_has_one(seed):
-    built = Runner.build_dataloader(loader(True), seed=seed)
-    assert hasattr(next(iter(built.sampler)), 'seed') is (seed is not None)
+    for seed in (None, 3):  # seeds of the samples, if the run has one
+        built = Runner.build_dataloader(loader(True), seed=seed)
+        assert hasattr(next(iter(built.sampler)), 'seed') is (seed is not None)
 
 
 def test_the_config_is_written_by_one_process_when_asked(make_runner, tmp_path, monkeypatch):
@@ -134,19 +133,24 @@ def test_the_wrapper_on_the_cpu(make_runner, monkeypatch):
     assert 'sync_bn' not in runner.cfg
 
 
-def resumed(make_runner, tmp_path, *hooks, epoch=2, **settings):
-    """A Runner that resumes a run of two epochs of three iterations, before it trains."""
-    use_safe_loader()
-    path = tmp_path / 'source' / f'epoch_{epoch}.pth'
-    return make_runner(
-        *hooks, kind=Runner, name='new', resume=True, load_from=str(path), **settings
-    )
-
-
 def test_resume_with_another_batch_size(make_runner, tmp_path, capfd):
     """The iteration is that of the epoch, so that the ETA is that of the rest."""
-    make_runner(kind=Runner, name='source').train()
-    runner = resumed(make_runner, tmp_path, epochs=4)
+    use_safe_loader()
+    make_runner(kind=Runner, name='source').train()  # two epochs of three iterations
+
+    def resumed(epoch, epochs):
+        path = str(tmp_path / 'source' / f'epoch_{epoch}.pth')
+        return make_runner(kind=Runner, name='new', epochs=epochs, resume=True, load_from=path)
+
+    for epoch in (1, 2):  # with the same size
+        runner = resumed(epoch, 3)
+        runner._train_loop = runner.build_train_loop(runner._train_loop)
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.load_or_resume()
+        assert runner.iter == 3 * epoch
+    assert 'starts at iteration' not in ''.join(capfd.readouterr())
+
+    runner = resumed(2, 4)
     runner._train_dataloader = dict(loader(True), batch_size=2)
     etas = []
     update = runner.message_hub.update_info
@@ -159,32 +163,17 @@ def test_resume_with_another_batch_size(make_runner, tmp_path, capfd):
     assert 'starts at iteration 13, not at iteration 7 of' in ''.join(capfd.readouterr())
 
 
-def test_resume_with_the_same_batch_size_changes_no_iteration(make_runner, tmp_path, capfd):
-    make_runner(kind=Runner, name='source').train()
-    for epoch in (1, 2):
-        runner = resumed(make_runner, tmp_path, epoch=epoch, epochs=3)
-        runner._train_loop = runner.build_train_loop(runner._train_loop)
-        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        runner.load_or_resume()
-        assert runner.iter == 3 * epoch
-    assert 'starts at iteration' not in ''.join(capfd.readouterr())
-
-
-def test_the_config_of_a_resumed_run_starts_a_new_run(tiny_config, tool, tmp_path, capfd):
+def test_the_config_of_a_resumed_run_starts_a_new_run(train, tool, tmp_path, capfd):
     """And a run that has reached its end says so."""
-    run = tmp_path / 'run'
-    config = tiny_config('cls', 'default_hooks.update(checkpoint=dict(save_best=None))\n')
-    first = ('train', config, '--work-dir', run, '--no-validate')
-    assert tool(*first) == 0
+    lines = 'default_hooks.update(checkpoint=dict(save_best=None))\n'
+    run = train('cls', lines)
     weights = run / 'epoch_1.pth'
     capfd.readouterr()
     resume = ('--resume', '--cfg-options', f'load_from={weights}')
-    assert tool(*first, *resume) == 0
-    end = (
-        f"'{weights}' is the end of its run (epoch 1 of 1), so nothing is trained; to train longer"
-    )
-    assert f'{end}, raise train_cfg.max_epochs' in ''.join(capfd.readouterr())
-    assert tool(*first, *resume, 'train_cfg.max_epochs=2') == 0
+    train('cls', lines, *resume)
+    end = f"'{weights}' is the end of its run (epoch 1 of 1), so nothing is trained; "
+    assert f'{end}to train longer, raise train_cfg.max_epochs' in ''.join(capfd.readouterr())
+    train('cls', lines, *resume, 'train_cfg.max_epochs=2')
     assert 'end of its run' not in ''.join(capfd.readouterr())
     assert read_checkpoint(run / 'epoch_2.pth')['meta']['iter'] == 4
     dumped = run / 'cls.py'
@@ -211,7 +200,9 @@ def test_what_the_written_config_keeps_of_the_start(written, kept, monkeypatch):
     assert (runner._load_from, runner._resume) == ('last', True)
 
 
-@pytest.mark.parametrize('constructor', ['mobileone_mm.OptimWrapperConstructor', None])
+@pytest.mark.parametrize(
+    'constructor', [dict(constructor='mobileone_mm.OptimWrapperConstructor'), {}]
+)
 @pytest.mark.parametrize(
     ('optimizer', 'lr', 'decay'),
     [
@@ -224,12 +215,8 @@ def test_an_optimizer_without_rate_or_decay(make_runner, constructor, optimizer,
     """What the config does not give is the default of the class, also for the multipliers."""
     runner = make_runner(kind=Runner)
     rules = dict(norm_decay_mult=0.0, bias_lr_mult=2.0, custom_keys=dict(head=dict(lr_mult=10.0)))
-    wrapper = dict(optimizer=optimizer, paramwise_cfg=rules)
-    if constructor:
-        wrapper['constructor'] = constructor
-    wrapper = runner.build_optim_wrapper(wrapper)
-    found = {id(g['params'][0]): (g['lr'], g['weight_decay']) for g in wrapper.param_groups}
-    named = {name: found[id(p)] for name, p in runner.model.named_parameters()}
+    wrapper = dict(optimizer=optimizer, paramwise_cfg=rules, **constructor)
+    named = rates_of(runner.model, runner.build_optim_wrapper(wrapper))
     stage = 'backbone.stage1.0.branch_scale'
     assert named['head.weight'] == pytest.approx((10 * lr, decay))
     assert named[f'{stage}.conv.weight'] == (lr, decay)
@@ -288,23 +275,21 @@ def test_the_model_of_a_run():
 
 def test_loops_without_epochs(make_runner, tmp_path, capfd):
     """A resumed run keeps its iteration, and says that it is at its end."""
-    cfg = dict(by_epoch=False, max_iters=4, val_interval=10)
-    checkpoint = dict(by_epoch=False, interval=2)
-    runner = make_runner(kind=Runner, name='source', checkpoint=checkpoint)
-    runner._train_loop = cfg
-    runner.train()
-    assert isinstance(runner.train_loop, IterBasedTrainLoop)
-    other = make_runner(kind=Runner, name='new', checkpoint=checkpoint, resume=True,
-                        load_from=str(tmp_path / 'source' / 'iter_4.pth'))  # fmt: skip
-    other._train_loop = dict(cfg, max_iters=6)
     use_safe_loader()
-    other.train()
-    assert other.iter == 6
+
+    def trained(iterations, start=None):
+        resume = dict(resume=True, load_from=str(tmp_path / 'run' / start)) if start else {}
+        checkpoint = dict(by_epoch=False, interval=2)
+        runner = make_runner(kind=Runner, checkpoint=checkpoint, **resume)
+        runner._train_loop = dict(by_epoch=False, max_iters=iterations, val_interval=10)
+        runner.train()
+        return runner
+
+    assert isinstance(trained(4).train_loop, IterBasedTrainLoop)
+    runner = trained(6, 'iter_4.pth')
+    assert runner.iter == 6
     assert 'end of its run' not in ''.join(capfd.readouterr())
-    last = make_runner(kind=Runner, name='end', checkpoint=checkpoint, resume=True,
-                       load_from=str(tmp_path / 'new' / 'iter_6.pth'))  # fmt: skip
-    last._train_loop = dict(cfg, max_iters=6)
-    last.train()
+    trained(6, 'iter_6.pth')
     line = '(iter 6 of 6), so nothing is trained; to train longer, raise train_cfg.max_iters'
     assert line in ''.join(capfd.readouterr())
-    assert torch.isfinite(next(other.model.parameters())).all()
+    assert torch.isfinite(next(runner.model.parameters())).all()

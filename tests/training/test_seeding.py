@@ -101,9 +101,10 @@ def test_a_skipped_part_does_not_shift_the_seeds():
 
 
 class Draws:
-    """Samples that are random numbers, and a few that cannot be loaded."""
+    """Samples that are random numbers, or an error."""
 
-    error: Exception | None = None
+    def __init__(self, error=None):
+        self.error = error
 
     def __len__(self):
         return 4
@@ -134,18 +135,14 @@ def test_items_are_drawn_with_their_seeds():
     ],
 )
 def test_samples_that_cannot_be_loaded(error, index, line):
-    dataset = Draws()
-    dataset.error = error
     with pytest.raises(InputError, match=line):
-        load_samples(dataset, [SeededIndex(index, 0)])
+        load_samples(Draws(error), [SeededIndex(index, 0)])
 
 
 @pytest.mark.parametrize('error', [Exception('other'), KeyError('annot find valid image')])
 def test_other_errors_keep_their_traceback(error):
-    dataset = Draws()
-    dataset.error = error
     with pytest.raises(type(error)) as caught:
-        load_samples(dataset, [0])
+        load_samples(Draws(error), [0])
     assert caught.value is error
 
 
