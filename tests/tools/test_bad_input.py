@@ -187,30 +187,20 @@ def test_full_disk(tiny_config, tool, refused, tmp_path, monkeypatch):
     assert [file.name for file in run.glob('*.pth')] == ['epoch_2.pth']
 
 
-def test_launcher(tiny_config, refused, monkeypatch):
-    names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
-    run = ('train', tiny_config('cls'))
-    for name in names:
-        monkeypatch.delenv(name, raising=False)
-    assert f'{", ".join(names)} not set' in refused(*run, '--launcher', 'pytorch')
-    assert 'SLURM_PROCID' in refused(*run, '--launcher', 'slurm')
-    for name in names:
-        monkeypatch.setenv(name, 'http' if name == 'MASTER_PORT' else '0')
-    assert "MASTER_PORT is 'http'" in refused(*run, '--launcher', 'pytorch')
-    monkeypatch.setenv('WORLD_SIZE', '2')
-    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
-    line = 'torchrun started 2 processes, and each would do the whole run; add --launcher pytorch'
-    assert line in refused(*run)
-
-
-def test_device_and_flags(tiny_config, checkpoint, refused, tmp_path):
-    """Without a GPU, and a config without a base batch size."""
+def test_device_and_flags(tiny_config, checkpoint, refused, tmp_path, monkeypatch):
+    """Without a GPU and Slurm, and a config without a base batch size."""
     config = tiny_config('cls', 'auto_scale_lr = dict(_delete_=True, enable=False)\n')
+    monkeypatch.delenv('LOCAL_RANK')
     for flags, said in (
         (('--device', 'cuda'), '--device cuda'),
         (('--device', 'gpu'), "got 'gpu'"),
         (('--amp',), '--amp'),
         (('--auto-scale-lr',), '--auto-scale-lr'),
+        (('--launcher', 'slurm'), 'SLURM_PROCID'),
+        (
+            ('--launcher', 'pytorch'),
+            'RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT not set',
+        ),
     ):
         assert said in refused('train', config, *flags)
     out = ('switch_to_deploy', config, checkpoint, tmp_path / 'o.pth')
