@@ -1,5 +1,6 @@
 """What tests of many folders use."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mobileone_mm import MobileOne
+from mobileone_mm.cli.arguments import tool_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.25] * 4, num_conv_branches=[2, 1, 1, 1])
@@ -52,6 +54,18 @@ def python(
     )
     assert (result.returncode != 0) == fails, result.stdout + result.stderr
     return result
+
+
+def cfg_options(*words: str) -> dict[str, Any]:
+    """Parse the words of ``--cfg-options`` as the tools do."""
+    flags = ('--cfg-options', *words) if words else ()
+    return tool_parser('', checkpoint=False).parse_args(['config', *flags]).cfg_options or {}
+
+
+def scalars(work_dir: Path) -> list[dict[str, Any]]:
+    """Return the rows that a run has logged."""
+    (file,) = work_dir.glob('*/vis_data/scalars.json')
+    return [json.loads(row) for row in file.read_text().splitlines()]
 
 
 @torch.no_grad()

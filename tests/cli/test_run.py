@@ -106,11 +106,8 @@ def test_errors_of_workers(error, line, monkeypatch):
         assert user_fault(caught.value) == "'a.jpg': no such file or folder"
 
 
-def test_full_memory():
+def test_full_memory_and_a_key_error_without_quotes():
     message = 'unable to write to file </torch_1_2_3>: No space left on device (28)'
     assert '/dev/shm' in user_fault(RuntimeError(message))
     assert 'batch size' in user_fault(torch.OutOfMemoryError('CUDA out of memory'))
-
-
-def test_key_error_without_quotes():
     assert one_line(KeyError('no such key')) == 'no such key'

@@ -34,17 +34,14 @@ def test_mistyped(name, meant):
     assert mistyped(name, TOP_LEVEL_KEYS) == meant
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
+def test_variables_of_public_configs_are_allowed():
+    for name in (
         'albu_train_transforms', 'backend_args', 'base_lr', 'batch_size', 'crop_size', 'data_root',
         'dataset_type', 'file_client_args', 'image_size', 'img_norm_cfg', 'max_epochs', 'metainfo',
         'norm_cfg', 'num_classes', 'num_last_epochs', 'optimizer', 'persistent_workers',
         'train_dataset', 'train_pipeline_stage2', 'val_evaluator_cfg', 'vis_backends',
-    ],
-)  # fmt: skip
-def test_variables_of_public_configs_are_allowed(name):
-    check_keys(Config({name: dict(), 'model': dict(type='X', test_cfg=dict(my_own=1))}))
+    ):  # fmt: skip
+        check_keys(Config({name: dict(), 'model': dict(type='X', test_cfg=dict(my_own=1))}))
 
 
 def check(part):
@@ -53,33 +50,35 @@ def check(part):
     check_keys(cfg)
 
 
+KEYS = 'optim_wrapper.paramwise_cfg.custom_keys'
+RECIPE = dict(type='SwitchRecipeHook', schedule=[dict(los=1)])
+NUMBERS = [
+    ('train_dataloader.batch_size', 0), ('train_dataloader.batch_size', 2.5),
+    ('train_dataloader.num_workers', -1), ('optim_wrapper.optimizer.lr', 'fast'),
+    ('train_cfg.max_epochs', 'soon'), ('train_cfg.max_epochs', 0), ('train_cfg.val_interval', 0),
+    ('default_hooks.checkpoint.interval', 'often'), ('default_hooks.logger.interval', 0),
+    ('randomness.seed', 'luck'),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ('part', 'said'),
+    ('name', 'value', 'said'),
     [
-        (dict(log_level='INF'), "log_level: got 'INF'"),
-        (dict(compile='yes'), "compile: got 'yes'"),
-        (dict(optim_wrapper=dict(clip_grad=dict(max_nrm=1))), "clip_grad has no 'max_nrm'"),
-        (
-            dict(optim_wrapper=dict(paramwise_cfg=dict(norm_decay=0))),
-            "paramwise_cfg has no 'norm_decay'",
-        ),
-        (
-            dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'a.b': dict(lr_mul=1)}))),
-            r"reads 'optim_wrapper\.paramwise_cfg\.custom_keys\.a\.b\.lr_mul'",
-        ),
-        (
-            dict(custom_hooks=[dict(type='SwitchRecipeHook', schedule=[dict(los=1)])]),
-            r"custom_hooks\.0\.schedule\.0 has no 'los'",
-        ),
-        (
-            dict(model=dict(test_cfg=dict(nms=dict(iou_thresh=0.5)))),
-            "test_cfg.nms has no 'iou_thresh'",
-        ),
+        ('log_level', 'INF', "log_level: got 'INF'"),
+        ('compile', 'yes', "compile: got 'yes'"),
+        ('optim_wrapper.clip_grad.max_nrm', 1, "clip_grad has no 'max_nrm'"),
+        ('optim_wrapper.paramwise_cfg.norm_decay', 0, "paramwise_cfg has no 'norm_decay'"),
+        (KEYS, {'a.b': dict(lr_mul=1)}, rf"reads '{KEYS}\.a\.b\.lr_mul'"),
+        ('custom_hooks', [RECIPE], r"custom_hooks\.0\.schedule\.0 has no 'los'"),
+        ('model.test_cfg.nms.iou_thresh', 0.5, "test_cfg.nms has no 'iou_thresh'"),
+        *((name, value, f'^{name}: got {value!r}; expected an? ') for name, value in NUMBERS),
     ],
 )
-def test_what_would_fail_in_the_middle_of_a_run(part, said):
+def test_what_would_fail_in_the_middle_of_a_run(name, value, said):
+    cfg = Config({})
+    cfg.merge_from_dict({name: value})
     with pytest.raises(InputError, match=said):
-        check(part)
+        check(cfg)
 
 
 @pytest.mark.parametrize(
@@ -100,9 +99,8 @@ def test_what_the_hosts_take(part):
 
 def test_a_default_hook_under_an_unknown_name():
     cfg = Config(dict(default_hooks=dict(logr=dict(interval=2))))
-    with pytest.raises(
-        InputError, match="default_hooks.logr: has no 'type'; allowed: checkpoint, logger"
-    ):
+    said = "default_hooks.logr: has no 'type'; allowed: checkpoint, logger"
+    with pytest.raises(InputError, match=said):
         check_parts(cfg, 'val_evaluator')
 
 
@@ -118,20 +116,12 @@ def test_arguments_of_a_class():
     assert arguments_of(Child) == {'a', 'b', 'c'}
 
 
-@pytest.mark.parametrize(
-    ('name', 'package'),
-    [
-        ('WandbVisBackend', 'wandb'),
-        ('MLflowVisBackend', 'mlflow'),
-        ('mmengine.ClearMLVisBackend', 'clearml'),
-        ('TensorboardVisBackend', 'tensorboard'),
-    ],
-)
-def test_back_end_without_its_package(name, package, monkeypatch):
+@pytest.mark.parametrize('name', ['Wandb', 'MLflow', 'mmengine.ClearML', 'Tensorboard'])
+def test_back_end_without_its_package(name, monkeypatch):
     """mmengine finds out when it writes the config, with a traceback, in the first process alone."""
-    cfg = Config(
-        dict(visualizer=dict(vis_backends=[dict(type='LocalVisBackend'), dict(type=name)]))
-    )
+    back_ends = [dict(type='LocalVisBackend'), dict(type=f'{name}VisBackend')]
+    cfg = Config(dict(visualizer=dict(vis_backends=back_ends)))
+    package = name.rpartition('.')[2].lower()
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(InputError, match=rf'vis_backends\.1\.type: .* needs the package {package}'):
         check_parts(cfg, 'val_evaluator')

@@ -12,7 +12,7 @@ from mobileone_mm.errors import InputError
 from mobileone_mm.faults import user_fault
 from mobileone_mm.training.runner import Runner
 
-BACKBONE = dict(type='mobileone_mm.MobileOne', arch='mu0')
+BACKBONE, MISTYPED = dict(type='mobileone_mm.MobileOne', arch='mu0'), 'mobileone_mm.MobileOn'
 # A module of a user, in whose hooks the faults are.
 OWN = """
 from mmengine.hooks import Hook, LoggerHook
@@ -49,10 +49,7 @@ def build(node, built, error=None):
     [
         (dict(norm_evl=True), "has no argument 'norm_evl'; did you mean 'norm_eval'"),
         (dict(arch='s9'), 's9'),
-        (
-            dict(type='mobileone_mm.MobileOn'),
-            "type: 'mobileone_mm.MobileOn' is unknown; did you mean",
-        ),
+        (dict(type=MISTYPED), f"type: '{MISTYPED}' is unknown; did you mean"),
     ],
 )
 def test_a_refusal_of_what_stands_in_the_config(change, said, built):
@@ -65,12 +62,6 @@ def test_a_refusal_of_what_stands_in_the_config(change, said, built):
 def test_an_error_that_built_nothing(kind):
     with pytest.raises(kind, match='own'):
         build(BACKBONE, True, kind('own'))
-
-
-def test_a_late_refusal_of_what_the_program_builds():
-    cfg = Config(dict(model=BACKBONE))
-    with pytest.raises(TypeError), config_faults(cfg, built=lambda: True):
-        MODELS.build(dict(BACKBONE, unknown=1))
 
 
 @pytest.fixture
@@ -92,23 +83,15 @@ def run_hook(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('kind', 'settings', 'said'),
     [
-        (
-            'Body',
-            dict(alpa=1),
-            "custom_hooks.0: Body has no argument 'alpa'; did you mean 'alpha'?",
-        ),
-        (
-            'Child',
-            dict(intervl=1),
-            "LoggerHook has no argument 'intervl'; did you mean 'interval'?",
-        ),
-        ('Reader', dict(path='/no/a.txt'), r"hooks.0.path: '/no/a.txt': no such file or folder$"),
-        ('Child', dict(interval=0), 'custom_hooks.0: Child: interval must be greater than 0'),
+        ('Body', dict(alpa=1), ": Body has no argument 'alpa'; did you mean 'alpha'"),
+        ('Child', dict(intervl=1), ".*Hook has no argument 'intervl'; did you mean 'interval'"),
+        ('Reader', dict(path='/no/a.txt'), r"\.path: '/no/a.txt': no such file or folder$"),
+        ('Child', dict(interval=0), ': Child: interval must be greater than 0'),
     ],
 )
 def test_what_a_hook_of_the_user_refuses(kind, settings, said, run_hook):
     """A wrong argument, also one for the host's base class, and a file that the config names."""
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=rf'^custom_hooks\.0{said}'):
         run_hook(kind, **settings)
 
 
@@ -125,12 +108,9 @@ def test_a_fault_inside_a_hook_of_the_user_keeps_its_place(kind, error, run_hook
 @pytest.mark.parametrize(
     ('augments', 'said'),
     [
-        ([dict(type='Mixp')], r"augments\.0\.type: 'Mixp' is unknown; did you mean 'Mixup'"),
-        (
-            dict(type='Mixup', alpa=1),
-            "augments: Mixup has no argument 'alpa'; did you mean 'alpha'",
-        ),
-        (dict(typ='Mixup'), "augments: has no 'type'; rename 'typ'"),
+        ([dict(type='Mixp')], r"\.0\.type: 'Mixp' is unknown; did you mean 'Mixup'"),
+        (dict(type='Mixup', alpa=1), ": Mixup has no argument 'alpa'; did you mean 'alpha'"),
+        (dict(typ='Mixup'), ": has no 'type'; rename 'typ'"),
     ],
 )
 def test_mistyped_batch_augmentation(augments, said):
@@ -140,7 +120,7 @@ def test_mistyped_batch_augmentation(augments, said):
     cfg = Config(dict(model=model))
     with (
         DefaultScope.overwrite_default_scope('mmpretrain'),
-        pytest.raises(InputError, match=rf'^model\.train_cfg\.{said}') as caught,
+        pytest.raises(InputError, match=rf'^model\.train_cfg\.augments{said}') as caught,
         config_faults(cfg),
     ):
         MODELS.build(cfg.model)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,39 +41,18 @@ def scope(fresh_mmengine):
         yield
 
 
-def randomized(model: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """Random weights and statistics, and logits that differ from image to image."""
-    randomize_(model, seed=seed).eval()
-    return model
-
-
-def save(teacher: dict[str, Any], path: Path | str, seed: int) -> None:
-    """Save random weights of a teacher of mmpretrain."""
-    model = MODELS.build({**teacher['model'], '_scope_': 'mmpretrain'})
-    torch.save(randomized(model, seed).state_dict(), path)
-
-
-@pytest.fixture
-def tiny() -> SimpleNamespace:
-    """The constants and functions of this file."""
-    return SimpleNamespace(
-        arch=ARCH,
-        classes=CLASSES,
-        preprocessor=PREPROCESSOR,
-        randomized=randomized,
-        resnet=RESNET,
-        save=save,
-        student=student,
-        timm=TIMM,
-    )
+def save(path: Path | str, seed: int = 1, classes: int = 1000) -> dict[str, Any]:
+    """Return a teacher of mmpretrain with random weights in a checkpoint."""
+    model = {**RESNET, 'head': {**RESNET['head'], 'num_classes': classes}}
+    built = MODELS.build({**model, '_scope_': 'mmpretrain'})
+    torch.save(randomize_(built, seed).state_dict(), path)
+    return dict(model=model, checkpoint=str(path))
 
 
 @pytest.fixture
 def resnet_teacher(tmp_path: Path) -> dict[str, Any]:
     """A teacher of mmpretrain with its weights in a checkpoint."""
-    found = dict(model=RESNET, checkpoint=str(tmp_path / 'resnet.pth'))
-    save(found, tmp_path / 'resnet.pth', seed=1)
-    return found
+    return save(tmp_path / 'resnet.pth', classes=CLASSES)
 
 
 @pytest.fixture
@@ -82,7 +60,7 @@ def timm_teacher(tmp_path: Path) -> dict[str, Any]:
     """A teacher of timm's with its weights in a checkpoint as timm writes it."""
     timm = pytest.importorskip('timm')
     path = tmp_path / 'timm.pth'
-    torch.save(randomized(timm.create_model(TIMM, num_classes=CLASSES), 2).state_dict(), path)
+    torch.save(randomize_(timm.create_model(TIMM, num_classes=CLASSES), 2).state_dict(), path)
     return dict(timm=TIMM, checkpoint=str(path))
 
 
@@ -126,10 +104,7 @@ def batch() -> dict[str, Any]:
 @pytest.fixture
 def teacher(tmp_path: Path) -> dict[str, Any]:
     """A teacher of a thousand classes."""
-    settings = {**RESNET, 'head': {**RESNET['head'], 'num_classes': 1000}}
-    found = dict(model=settings, checkpoint=str(tmp_path / 'teacher.pth'))
-    save(found, tmp_path / 'teacher.pth', seed=1)
-    return found
+    return save(tmp_path / 'teacher.pth')
 
 
 @pytest.fixture

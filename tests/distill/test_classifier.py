@@ -13,6 +13,8 @@ from torch.nn.functional import cross_entropy, log_softmax, softmax
 from mobileone_mm.distill.classifier import DistillClassifier
 from mobileone_mm.errors import InputError
 
+from .conftest import student
+
 
 def losses_of(model, batch):
     data = model.data_preprocessor(copy.deepcopy(batch), training=True)
@@ -49,10 +51,8 @@ def test_plain_distillation(make_student, resnet_teacher, batch):
 
 def test_teachers_see_the_mixed_images(make_student, resnet_teacher, batch):
     """Mixup and CutMix of the host's preprocessor: the same batch for both."""
-    settings = dict(augments=[dict(type='Mixup', alpha=1.0)])
-    model = make_student(
-        resnet_teacher, train_cfg=settings, distill_loss=dict(alpha=0.5, temperature=2.0)
-    )
+    mixup, loss = dict(augments=[dict(type='Mixup', alpha=1.0)]), dict(alpha=0.5, temperature=2.0)
+    model = make_student(resnet_teacher, train_cfg=mixup, distill_loss=loss)
     seen = []
     model.load_teachers()
     model.teachers.members[0].model.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
@@ -92,12 +92,12 @@ def test_state_and_parameters_are_the_students(make_student, resnet_teacher, bat
     assert float(model.head.fc.weight.grad.abs().sum()) > 0
 
 
-def test_the_plain_classifier_takes_its_weights(make_student, resnet_teacher, batch, tiny):
+def test_the_plain_classifier_takes_its_weights(make_student, resnet_teacher, batch):
     from mmpretrain.models import ImageClassifier
 
     own = dict(distill_loss=dict(alpha=0.5), outputs=None)
     model = make_student(resnet_teacher, **own).eval()
-    plain = MODELS.build(DistillClassifier.student_config(tiny.student(resnet_teacher, **own)))
+    plain = MODELS.build(DistillClassifier.student_config(student(resnet_teacher, **own)))
     assert type(plain) is ImageClassifier
     plain.eval().load_state_dict(model.state_dict(), strict=True)
     inputs = model.data_preprocessor(copy.deepcopy(batch))['inputs']
@@ -127,21 +127,14 @@ def test_precisions(make_student, resnet_teacher, batch):
     assert double.item() == pytest.approx(plain.item(), rel=1e-4)
 
 
-def test_heads_without_classes_are_refused(make_student, resnet_teacher):
-    model = make_student(resnet_teacher, head=None)
-    with pytest.raises(InputError, match='num_classes'):
-        model.init_weights()
-
-
-def test_pipelines_that_do_not_read_the_outputs(make_student, resnet_teacher, batch):
+def test_pipelines_and_heads_that_are_refused(make_student, resnet_teacher, batch):
     """A host's own script does not wrap the pipeline: an error, not hard labels in disguise."""
     mixup = dict(augments=dict(type='Mixup', alpha=0.5))
     model = make_student(resnet_teacher, outputs='out', train_cfg=mixup)
     with pytest.raises(InputError, match='the training pipeline does not read them'):
         losses_of(model, batch)
-
-
-def test_heads_with_other_outputs_are_refused(make_student, resnet_teacher, batch):
+    with pytest.raises(InputError, match='num_classes'):
+        make_student(resnet_teacher, head=None).init_weights()
     model = make_student(resnet_teacher)
     model.head.fc = torch.nn.Linear(64, 7)
     with pytest.raises(InputError, match=r'shape \(6, 5\), the student \(6, 7\)'):

@@ -70,7 +70,6 @@ def test_labels_without_mass_are_finite(logits):
 )  # fmt: skip
 def test_refuses(bad):
     ((key, value),) = bad.items()
-    with pytest.raises(
-        InputError, match=f'^model.distill_loss.{key}: got {value!r}; expected a number'
-    ):
+    said = f'^model.distill_loss.{key}: got {value!r}; expected a number'
+    with pytest.raises(InputError, match=said):
         DistillLoss(**bad)

@@ -1,7 +1,5 @@
 """Apple's S0 teaches a small net on real images: their agreement rises."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from mmengine.config import Config
@@ -9,9 +7,9 @@ from mmengine.dataset import default_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch.utils.data import DataLoader
 
+from helpers import ROOT
 from mobileone_mm.weights.fit import load_weights
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 CONFIG = """
 _base_ = ['{configs}/mobileone_s0_meal_in1k.py']
 model = dict(
@@ -61,7 +59,7 @@ def test_agreement_rises(real_data, tool, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('IMAGENET_ROOT', str(real_data / 'imagenet'))
     weights = real_data / 'weights' / 'mobileone_s0_apple_fused.pth'
     path = tmp_path / 'real.py'
-    path.write_text(CONFIG.format(configs=CONFIGS, weights=weights))
+    path.write_text(CONFIG.format(configs=ROOT / 'configs', weights=weights))
     assert tool('store_teacher_outputs', path, tmp_path / 'out', '--views', 4, '--topk', 20) == 0
     stored = f'model.outputs={tmp_path / "out"}'
     assert tool('train', path, '--work-dir', tmp_path / 'run', '--no-validate',

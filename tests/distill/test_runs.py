@@ -11,15 +11,16 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
+from helpers import cfg_options
 from mobileone_mm.apis.store_teacher_outputs import store_teacher_outputs
-from mobileone_mm.cli.arguments import tool_parser
 from mobileone_mm.config.read import load_config
 from mobileone_mm.distill.teachers import Teachers
 from mobileone_mm.distill.views import use_stored_outputs
 from mobileone_mm.errors import InputError
 from mobileone_mm.weights.reading import read_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
+from .conftest import save
+
 VIEWS = ['view_0000.npy', 'view_0001.npy']
 
 
@@ -69,12 +70,9 @@ def train(run, tmp_path):
 
 def begin(config, *options):
     """Make a model ready to train; return the line of a refusal."""
-    arguments = tool_parser('', checkpoint=False).parse_args(
-        [str(config), '--cfg-options', *options]
-    )
     init_default_scope('mmpretrain')
     try:
-        MODELS.build(load_config(config, arguments.cfg_options).model).init_weights()
+        MODELS.build(load_config(config, cfg_options(*options)).model).init_weights()
     except InputError as error:
         return str(error)
     return None
@@ -180,7 +178,7 @@ def test_stored_outputs_give_the_losses_of_the_teacher(config, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)
 
 
-def test_storing_refuses(config, tiny_config, run, tmp_path, teacher, tiny, outputs):
+def test_storing_refuses(config, tiny_config, run, tmp_path, teacher, outputs):
     def refused(*arguments, path=None, out=outputs):
         code, said = run('store_teacher_outputs', path or config(), out, *arguments)
         assert code == 2
@@ -191,7 +189,7 @@ def test_storing_refuses(config, tiny_config, run, tmp_path, teacher, tiny, outp
     assert '--views: got 0' in refused('--views', 0)
     assert '--topk: got 1001' in refused('--topk', 1001)
     # Another teacher under the same name; a second teacher.
-    tiny.save(teacher, teacher['checkpoint'], seed=2)
+    save(teacher['checkpoint'], seed=2)
     assert 'have other fingerprints' in refused()
     both = config("model['teachers'].append(model['teachers'][0])\n", 'both')
     assert 'have other teachers' in refused(path=both)
@@ -203,8 +201,6 @@ def test_storing_refuses(config, tiny_config, run, tmp_path, teacher, tiny, outp
 def test_refused_before_the_first_iteration(config, train, outputs):
     path, stored = config(), f'model.outputs={outputs}'
     assert 'has no view_NNNN' in train(path, 'model.outputs=/nowhere')
-    crop = 'train_dataloader.dataset.pipeline.1.scale=32'
-    assert 'have other transforms' in train(path, stored, crop)
     alpha, mixup = 'model.distill_loss.alpha=0.5', 'model.train_cfg.augments.type=Mixup'
     mixup = (mixup, 'model.train_cfg.augments.alpha=0.5')
     assert begin(path, stored, alpha) is None
@@ -213,26 +209,22 @@ def test_refused_before_the_first_iteration(config, train, outputs):
     temperature = 'model.distill_loss.temperature=3.0'
     assert 'have other temperature (2.0; now: 3.0)' in begin(path, stored, temperature)
     assert "has no 'ckpt'" in train(config(name='typo', ckpt='a'), 'train_cfg.max_epochs=1')
-    preprocessor, loss = 'model.teachers.0.data_preprocessor', 'model.distill_loss'
     for option, message in (
         ('model.teachers.0.checkpoint=/no.pth', 'no such file'),
-        ("model.teachers=[dict(timm='resnet50', pretrain=True)]", "0: has no 'pretrain'"),
         ('model.teachers=[resnet50]', "got ['resnet50']; expected a list of at least one dict"),
-        (f'{preprocessor}.mean=1', f'{preprocessor}.mean: got 1'),
-        (f'{loss}.alpha=x', f"{loss}.alpha: got 'x'; expected a number above 0"),
-        (f'{loss}=x', f"{loss}: got 'x'; expected a dict"),
+        ('model.distill_loss=x', "model.distill_loss: got 'x'; expected a dict"),
         ('model.outputs=5', 'model.outputs: got 5; expected a folder'),
     ):
         assert message in begin(path, option)
 
 
-def test_another_teacher_of_the_same_name(config, tmp_path, teacher, tiny, outputs, monkeypatch):
+def test_another_teacher_of_the_same_name(config, tmp_path, teacher, outputs, monkeypatch):
     """Its file decides where it is there; without it the name does."""
     stored = f'model.outputs={outputs}'
     other = tmp_path / 'other' / Path(teacher['checkpoint']).name
     other.parent.mkdir()
     moved = config(name='moved', checkpoint=str(other))
-    tiny.save(teacher, other, seed=2)
+    save(other, seed=2)
     refusal = 'were made with other weights, normalisation or size of model.teachers.0'
     assert refusal in begin(moved, stored)
     # The same weights, saved again under the same name.
@@ -252,17 +244,16 @@ def test_another_teacher_of_the_same_name(config, tmp_path, teacher, tiny, outpu
     assert begin(config(), stored) is None
 
 
-def test_two_teachers(config, tmp_path, teacher, tiny):
+def test_two_teachers(config, tmp_path):
     """The second one counts as the first does: in the outputs, and when they are checked."""
     second, out = tmp_path / 'second.pth', tmp_path / 'out'
-    tiny.save(teacher, second, seed=2)
-    both = config(
-        f"model['teachers'].append(dict(model['teachers'][0], checkpoint='{second}'))\n", 'both'
-    )
+    save(second, seed=2)
+    first = "model['teachers'][0]"
+    both = config(f"model['teachers'].append(dict({first}, checkpoint='{second}'))\n", 'both')
     store_teacher_outputs(both, out)
     assert begin(both, f'model.outputs={out}') is None
     assert 'have other teachers' in begin(config(), f'model.outputs={out}')
-    tiny.save(teacher, second, seed=3)
+    save(second, seed=3)
     assert 'size of model.teachers.1, which' in begin(both, f'model.outputs={out}')
 
 
@@ -291,9 +282,8 @@ def test_an_image_that_cannot_be_read(config, run, train, tiny_imagenet, tmp_pat
     # One that the store does not know is refused, before hours of work as well.
     shutil.copy(images[3], images[3].with_name('new.JPEG'))
     names = root / 'meta' / 'train.txt'
-    if names.is_file():
-        name = images[3].relative_to(root / 'train').with_name('new.JPEG').as_posix()
-        names.write_text(names.read_text().rstrip('\n') + f'\n{name} 1\n')
+    name = images[3].relative_to(root / 'train').with_name('new.JPEG').as_posix()
+    names.write_text(names.read_text().rstrip('\n') + f'\n{name} 1\n')
     assert 'new.JPEG' in train(path, f'model.outputs={out}')
     code, said = run('store_teacher_outputs', path, out, '--views', 3)
     assert code == 2

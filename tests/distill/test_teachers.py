@@ -2,7 +2,6 @@
 
 import copy
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,59 +9,58 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch.nn.functional import interpolate, softmax
 
-from mobileone_mm.cli.arguments import tool_parser
+from helpers import ROOT, cfg_options, randomize_
 from mobileone_mm.distill.losses import DistillLoss
 from mobileone_mm.distill.normalization import Normalization
 from mobileone_mm.distill.stored import describe
 from mobileone_mm.distill.teachers import Teacher, Teachers, check_specs
 from mobileone_mm.errors import InputError
+from mobileone_mm.weights.fit import load_weights
 from mobileone_mm.weights.published import NAMED, PREFIX
 
-ROOT = Path(__file__).resolve().parents[2]
-CLASSES = 5
+from .conftest import ARCH, CLASSES, PREPROCESSOR, RESNET, TIMM
+
 STUDENT = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), to_rgb=True)
 
 
+def normalized(images, mean, std, **_):
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+    return (images - mean) / std
+
+
 @pytest.fixture
-def inputs(batch, tiny):
+def inputs(batch):
     """The batch in the student's normalisation."""
-    raw = batch['inputs'].float().flip(1)
-    mean, std = (torch.tensor(tiny.preprocessor[key]).view(1, 3, 1, 1) for key in ('mean', 'std'))
-    return (raw - mean) / std
+    return normalized(batch['inputs'].flip(1), **PREPROCESSOR)
 
 
-def test_mmpretrain_weights_are_used(resnet_teacher, inputs, tiny):
-    expected = tiny.randomized(MODELS.build(tiny.resnet), 1)
+def test_mmpretrain_weights_are_used(resnet_teacher, inputs):
+    expected = randomize_(MODELS.build(RESNET), 1).eval()
     found = Teacher(resnet_teacher, STUDENT, CLASSES)
     torch.testing.assert_close(found.logits(inputs), expected(inputs), rtol=0, atol=0)
     assert found.logits(inputs).std(0).max() > 1e-3  # they say something about the image
 
 
-def test_timm_weights_are_used(timm_teacher, inputs, tiny):
+def test_timm_weights_are_used(timm_teacher, inputs, batch):
+    """timm's table has another normalisation than the student."""
     import timm
 
-    expected = tiny.randomized(timm.create_model(tiny.timm, num_classes=CLASSES), 2)
-    found = Teacher(timm_teacher, STUDENT, CLASSES)
-    # timm's table has another normalisation than the student.
-    table = expected.pretrained_cfg
-    mean, std = (torch.tensor(table[key]).view(1, 3, 1, 1) for key in ('mean', 'std'))
-    ours, theirs = (torch.tensor(tiny.preprocessor[k]).view(1, 3, 1, 1) for k in ('mean', 'std'))
-    raw = (inputs * theirs + ours) / 255
-    torch.testing.assert_close(
-        found.logits(inputs), expected((raw - mean) / std), rtol=1e-4, atol=1e-4
-    )
+    model = randomize_(timm.create_model(TIMM, num_classes=CLASSES), 2).eval()
+    found = Teacher(timm_teacher, STUDENT, CLASSES).logits(inputs)
+    expected = model(normalized(batch['inputs'].flip(1) / 255, **model.pretrained_cfg))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_config_file_and_any_form_of_weights(tmp_path, inputs, tiny, capsys):
+def test_config_file_and_any_form_of_weights(tmp_path, inputs, capsys):
     """A fused file stays fused: nothing of a teacher is trained. A deploy config fuses any file."""
     from mobileone_mm import reparameterize_model
 
     own = dict(mean=[0.0] * 3, std=[255.0] * 3, to_rgb=False)
     bgr = STUDENT.renormalized(inputs, Normalization.of(own))
     for deploy in (True, False):
-        backbone = dict(type='mobileone_mm.MobileOne', arch=tiny.arch, out_indices=(3,))
-        trained = tiny.randomized(MODELS.build(dict(tiny.resnet, backbone=backbone)), 4)
-        settings = dict(tiny.resnet, backbone=dict(backbone, deploy=deploy))
+        backbone = dict(type='mobileone_mm.MobileOne', arch=ARCH, out_indices=(3,))
+        trained = randomize_(MODELS.build(dict(RESNET, backbone=backbone)), 4).eval()
+        settings = dict(RESNET, backbone=dict(backbone, deploy=deploy))
         Config(dict(model=settings, data_preprocessor=own)).dump(tmp_path / 'teacher.py')
         fused = reparameterize_model(trained)
         torch.save((trained if deploy else fused).state_dict(), tmp_path / 'file.pth')
@@ -75,36 +73,27 @@ def test_config_file_and_any_form_of_weights(tmp_path, inputs, tiny, capsys):
     assert 'branches' not in said.out + said.err
 
 
-def test_timm_mobileone_takes_timms_names(tiny):
+def test_timm_mobileone_takes_timms_names():
     """timm's own MobileOne is a net of timm's; its file is not renamed for ours."""
     timm = pytest.importorskip('timm')
     model = MODELS.build(dict(type='TimmClassifier', model_name='mobileone_s0'))
-    from mobileone_mm.weights.fit import load_weights
-
-    other = tiny.randomized(timm.create_model('mobileone_s0'), 7)
+    other = randomize_(timm.create_model('mobileone_s0'), 7)
     load_weights(model, other.state_dict())
     found = model.model.state_dict()
     for key, value in other.state_dict().items():
         assert torch.equal(found[key], value), key
 
 
-def test_renormalising(batch, tiny):
+def test_renormalising(batch):
     raw = batch['inputs'].double()
     one = Normalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), to_rgb=True)
     other = Normalization((9.0, 8.0, 7.0), (2.0, 3.0, 1.0), to_rgb=False)
 
-    def by_hand(n):
-        image = raw.flip(1) if n.to_rgb else raw
-        return (image - raw.new_tensor(n.mean).view(1, 3, 1, 1)) / raw.new_tensor(n.std).view(
-            1, 3, 1, 1
-        )
-
-    torch.testing.assert_close(
-        one.renormalized(by_hand(one), other), by_hand(other), rtol=0, atol=1e-12
-    )
-    plain = MODELS.build(dict(type='ClsDataPreprocessor', **tiny.preprocessor))
+    rgb, bgr = normalized(raw.flip(1), one.mean, one.std), normalized(raw, other.mean, other.std)
+    torch.testing.assert_close(one.renormalized(rgb, other), bgr, rtol=0, atol=1e-12)
+    plain = MODELS.build(dict(type='ClsDataPreprocessor', **PREPROCESSOR))
     assert Normalization.of(plain).to_rgb
-    assert Normalization.of(plain).mean == pytest.approx(tiny.preprocessor['mean'])
+    assert Normalization.of(plain).mean == pytest.approx(PREPROCESSOR['mean'])
     assert Normalization.of(MODELS.build(dict(type='ClsDataPreprocessor'))) == Normalization()
 
 
@@ -146,9 +135,8 @@ def test_frozen_and_shared_by_copies(resnet_teacher, inputs):
 
 
 def test_fingerprint(resnet_teacher, timm_teacher):
-    one, again, other = (
-        Teacher(spec, STUDENT, CLASSES) for spec in (resnet_teacher, resnet_teacher, timm_teacher)
-    )
+    specs = (resnet_teacher, resnet_teacher, timm_teacher)
+    one, again, other = (Teacher(spec, STUDENT, CLASSES) for spec in specs)
     assert one.fingerprint() == again.fingerprint() != other.fingerprint()
     with torch.no_grad():
         next(again.model.parameters()).view(-1)[0].add_(1)
@@ -211,7 +199,7 @@ def test_normalisations_that_are_refused(given, message):
     assert str(caught.value).startswith('model.teachers.0.data_preprocessor')
 
 
-def test_what_a_normalisation_leaves_out_is_the_default(resnet_teacher, timm_teacher, tmp_path):
+def test_what_a_normalisation_leaves_out_is_the_default(resnet_teacher, timm_teacher):
     """The teacher's own config, timm's table, and the student's, in this order."""
     own = dict(type='ClsDataPreprocessor', mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=False)
     model = {**resnet_teacher['model'], 'data_preprocessor': own}
@@ -233,44 +221,38 @@ def test_what_a_normalisation_leaves_out_is_the_default(resnet_teacher, timm_tea
         Teacher(wrong, STUDENT, CLASSES)
 
 
-def test_what_cannot_be_loaded(resnet_teacher, timm_teacher, tmp_path):
-    def refused(spec, classes=CLASSES):
+def test_what_cannot_be_loaded(resnet_teacher, timm_teacher):
+    def refused(spec, classes=CLASSES, **changes):
         with pytest.raises(InputError) as caught:
-            Teacher(spec, STUDENT, classes)
+            Teacher({**spec, **changes}, STUDENT, classes)
         assert '\n' not in str(caught.value)
         return str(caught.value)
 
     assert 'has 5 classes, the student' in refused(resnet_teacher, 7)
     assert 'another number of classes' in refused(timm_teacher, 7)
-    assert 'no such file' in refused({**resnet_teacher, 'checkpoint': str(tmp_path / 'no.pth')})
-    assert 'has other shapes' in refused(
-        {**resnet_teacher, 'checkpoint': timm_teacher['checkpoint']}
-    )
-    assert "teacher 'no_such_net' of timm: cannot be built" in refused(
-        {**timm_teacher, 'timm': 'no_such_net'}
-    )
-    assert "teacher of 'no.py': config 'no.py': no such file" in refused(
-        dict(config='no.py', checkpoint='x')
-    )
+    assert 'no such file' in refused(resnet_teacher, checkpoint='/no.pth')
+    assert 'has other shapes' in refused(resnet_teacher, checkpoint=timm_teacher['checkpoint'])
+    line = refused(timm_teacher, timm='no_such_net')
+    assert "teacher 'no_such_net' of timm: cannot be built" in line
+    line = refused(dict(config='no.py', checkpoint='x'))
+    assert "teacher of 'no.py': config 'no.py': no such file" in line
 
 
-def test_timms_own_weights_and_other_classes(monkeypatch, tiny):
+def test_timms_own_weights_and_other_classes(monkeypatch):
     """timm replaces the classifier by a random one if the number of classes is not its own."""
     timm = pytest.importorskip('timm')
     create = timm.models.create_model
     monkeypatch.setattr(
         'timm.models.create_model', lambda *a, pretrained=False, **k: create(*a, **k)
     )
-    spec = dict(
-        model=dict(type='TimmClassifier', model_name=tiny.timm, pretrained=True, num_classes=5)
-    )
+    model = dict(type='TimmClassifier', model_name=TIMM, pretrained=True, num_classes=5)
     with pytest.raises(InputError, match='its classifier would be random'):
-        Teacher(spec, STUDENT, CLASSES)
+        Teacher(dict(model=model), STUDENT, CLASSES)
+    spec = dict(timm=TIMM, pretrained=True)
     with pytest.raises(InputError, match='has 1000 classes'):
-        Teacher(dict(timm=tiny.timm, pretrained=True), STUDENT, CLASSES)
-    assert Teacher(dict(timm=tiny.timm, pretrained=True), STUDENT, 1000).logits(
-        torch.rand(1, 3, 64, 64)
-    ).shape == (1, 1000)
+        Teacher(spec, STUDENT, CLASSES)
+    logits = Teacher(spec, STUDENT, 1000).logits(torch.rand(1, 3, 64, 64))
+    assert logits.shape == (1, 1000)
 
 
 def test_what_the_docs_show():
@@ -281,8 +263,7 @@ def test_what_the_docs_show():
     assert (ROOT / model.teachers[2].config).is_file()
     assert model.teachers[2].checkpoint.removeprefix(PREFIX) in NAMED
     (line,) = re.findall(r'^    --cfg-options (model.distill_loss.*)$', text, re.MULTILINE)
-    options = tool_parser('', checkpoint=False).parse_args(['c.py', '--cfg-options', *line.split()])
     cfg = Config(dict(model=dict(distill_loss=dict(temperature=1.0, alpha=1.0))))
-    cfg.merge_from_dict(options.cfg_options)
+    cfg.merge_from_dict(cfg_options(*line.split()))
     loss = DistillLoss(**cfg.model.distill_loss)
     assert (loss.temperature, loss.alpha) == (4.0, 0.9)

@@ -150,9 +150,8 @@ def test_table_and_plot(tmp_path):
     counts = {Evaluation('clean'): Counts(1000, 800, 900, 1000)}
     counts[Evaluation('a', folder=tmp_path)] = Counts(50, 5, 20, 200)
     for severity in range(1, 6):
-        counts[Evaluation('generated', 'fog', severity)] = Counts(
-            1000, 800 - 100 * severity, 900, 1000
-        )
+        right = 800 - 100 * severity
+        counts[Evaluation('generated', 'fog', severity)] = Counts(1000, right, 900, 1000)
     counts[Evaluation('generated', 'snow', 3)] = Counts(996, 249, 300, 1000)
     summary = summarise(counts, imagenet=True)
     text = table(summary)

@@ -21,9 +21,7 @@ def test_alexnet_by_severity_has_the_means_of_the_other_source():
 
 
 def test_alexnet_itself_has_100():
-    own = {
-        name: dict(zip(SEVERITIES, values, strict=True)) for name, values in ALEXNET_ERRORS.items()
-    }
+    own = {name: dict(enumerate(errors, 1)) for name, errors in ALEXNET_ERRORS.items()}
     found = corruption_errors(own, ALEXNET_CLEAN_ERROR)
     assert found['mce'] == pytest.approx(100)
     assert found['relative_mce'] == pytest.approx(100)
@@ -46,10 +44,7 @@ def test_published_evaluation_of_a_resnet50():
               'defocus_blur': (38.75, 74.71), 'elastic_transform': (45.25, 84.75),
               'fog': (45.83, 66.11), 'frost': (38.14, 74.84), 'gaussian_noise': (29.29, 79.77),
               'glass_blur': (26.79, 88.61), 'impulse_noise': (23.81, 82.58)}  # fmt: skip
-    own = {
-        name: dict.fromkeys(SEVERITIES, 1 - accuracy / 100)
-        for name, (accuracy, _) in listed.items()
-    }
+    own = {name: dict.fromkeys(SEVERITIES, 1 - top1 / 100) for name, (top1, _) in listed.items()}
     found = corruption_errors(own)['ce']
     assert found == pytest.approx({name: ce for name, (_, ce) in listed.items()}, abs=0.02)
 

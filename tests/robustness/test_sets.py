@@ -1,5 +1,6 @@
 """Folders of the published sets, and the label of each image in them."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -75,16 +76,6 @@ def test_bad_folders(key, folders, said, tmp_path):
         read_set(key, tmp_path / 'set')
 
 
-@pytest.fixture
-def corrupted(tmp_path):
-    root = tmp_path / 'imagenet-c'
-    for group, names in GROUPS.items():
-        for name in names:
-            for severity in range(1, 6):
-                (root / group / name / str(severity)).mkdir(parents=True)
-    return root
-
-
 def test_sets_below_a_root(tmp_path, paint):
     for name in ('Sketch', 'imagenetv2-matched-frequency-format-val', 'other'):
         paint(tmp_path / name, {wnids()[3]: 3})
@@ -99,7 +90,11 @@ def test_sets_below_a_root(tmp_path, paint):
         make_plan(tmp_path, ['r'])
 
 
-def test_plan(corrupted, paint, every_fifth, tmp_path):
+def test_plan(paint, every_fifth, tmp_path):
+    corrupted = tmp_path / 'imagenet-c'
+    for group, names in GROUPS.items():
+        for name, severity in product(names, '12345'):
+            (corrupted / group / name / severity).mkdir(parents=True)
     assert [e.name for e in make_plan()][:2] == ['clean', 'generated/gaussian_noise/1']
     assert len(make_plan()) == 76
     paint(tmp_path / 'imagenet-a', every_fifth)

@@ -1,13 +1,19 @@
 """What the tests of the tools share."""
 
+import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+VARIABLES = {'cls': 'IMAGENET_ROOT', 'det': 'COCO_ROOT', 'seg': 'VOC_ROOT'}
 SEED = 'randomness = dict(seed=1)\n'
+
+
+def train(config, *options):
+    """Return the call of a training with these options."""
+    return ('train', config, *(('--cfg-options', *options) if options else ()))
 
 
 @pytest.fixture(scope='session')
@@ -33,6 +39,20 @@ def trained_run(tool, tiny_config, roots, tmp_path_factory, finished_runs) -> Ca
         return finished_runs[task]
 
     return run
+
+
+@pytest.fixture
+def own_data(roots, tmp_path, monkeypatch) -> Callable[[str], Path]:
+    """Copy the tiny dataset of a task once, for a test that changes it, and return its root."""
+
+    def copy(task: str) -> Path:
+        root = tmp_path / 'data'
+        if not root.exists():
+            shutil.copytree(roots[VARIABLES[task]], root)
+            monkeypatch.setenv(VARIABLES[task], str(root))
+        return root
+
+    return copy
 
 
 @pytest.fixture

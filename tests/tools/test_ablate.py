@@ -5,17 +5,16 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 from PIL import Image
 
+from helpers import ROOT, scalars
 from mobileone_mm.apis import ablate as ablation
 from mobileone_mm.apis.ablate import ablate, read_variants
 from mobileone_mm.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[2]
 VARIANTS = """
 variants = {
     'whole': {},
@@ -26,7 +25,7 @@ variants = {
 
 @pytest.fixture
 def variants(tmp_path):
-    def write(text: str = VARIANTS) -> Path:
+    def write(text=VARIANTS):
         path = tmp_path / 'variants.py'
         path.write_text(text)
         return path
@@ -71,9 +70,8 @@ def test_real_runs_are_recorded_and_left_out_the_second_time(
         assert cfg.randomness.seed == 3
         assert (cfg.optim_wrapper.optimizer.lr == 1e-5) is (name == 'slow rate')
         assert not list(folder.glob('*.pth'))
-        scalars = next(folder.glob('*/vis_data/scalars.json')).read_text().splitlines()
-        last = [line for line in map(json.loads, scalars) if 'accuracy/top1' in line][-1]
-        assert summary['variants'][name]['values'] == [last['accuracy/top1']]
+        measured = [row['accuracy/top1'] for row in scalars(folder) if 'accuracy/top1' in row]
+        assert summary['variants'][name]['values'] == measured[-1:]
     assert Image.open(work_dir / 'ablation.png').size[0] > 400
     assert tool(*command, '--seeds', 3) == 0
     assert '2 runs, 2 of them done before' in capfd.readouterr().out

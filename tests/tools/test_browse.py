@@ -41,13 +41,13 @@ custom_hooks = [dict(
 
 
 def test_a_sheet_of_each_phase(tiny_config, tool, tmp_path, monkeypatch):
-    shown = []
-    draw = Painter.draw_truth
-    monkeypatch.setattr(
-        Painter,
-        'draw_truth',
-        lambda self, image, sample: shown.append(image.shape) or draw(self, image, sample),
-    )
+    shown, draw = [], Painter.draw_truth
+
+    def truth(self, image, sample):
+        shown.append(image.shape)
+        return draw(self, image, sample)
+
+    monkeypatch.setattr(Painter, 'draw_truth', truth)
     config, out = tiny_config('cls', CURRICULUM), tmp_path / 'out'
     assert tool('browse_dataset', config, '--out-dir', out, '--num', 2) == 0
     assert sorted(path.name for path in out.iterdir()) == ['cls_phase_1.png', 'cls_phase_2.png']

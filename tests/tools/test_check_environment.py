@@ -1,14 +1,12 @@
 """``tools/misc/check_environment.py`` reports what is missing, and never ends in a traceback."""
 
-import mobileone_mm  # noqa: F401  isort: skip
-
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from helpers import ROOT
+
 HIDE = """
 import runpy, sys
 hidden = sys.argv.pop().split(',')

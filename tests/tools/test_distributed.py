@@ -1,9 +1,8 @@
 """Two processes on the CPU, as torchrun starts them."""
 
-import json
-
 import torch
 
+from helpers import scalars
 from mobileone_mm.weights.reading import read_checkpoint
 
 
@@ -12,8 +11,7 @@ def test_train_in_two_processes(tiny_config, torchrun, tmp_path):
     config = tiny_config('seg')
     result = torchrun('train', config, '--work-dir', tmp_path / 'run')
     assert 'SyncBN needs GPUs; BN replaces it on the CPU.' in result.stdout
-    scalars = next((tmp_path / 'run').glob('*/vis_data/scalars.json')).read_text().splitlines()
-    rows = [json.loads(line) for line in scalars]
+    rows = scalars(tmp_path / 'run')
     # 6 images, 2 processes, 2 a batch, the last incomplete one dropped.
     assert sum('loss' in row for row in rows) == 1
     assert any('mIoU' in row for row in rows)

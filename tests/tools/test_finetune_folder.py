@@ -1,17 +1,16 @@
 """Fine-tuning on a folder of classes, as docs/classification.md has it."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 
-from helpers import randomize_
+from helpers import ROOT, randomize_
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.weights.names import to_scheme
 from mobileone_mm.weights.unwrap import read_weights
 
-CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'mobileone_s0_finetune_folder.py'
+CONFIG = ROOT / 'configs' / 'mobileone_s0_finetune_folder.py'
 SMALL = [
     'train_dataloader.dataset.pipeline.1.scale=64',
     'val_dataloader.dataset.pipeline.2.crop_size=64',
@@ -33,20 +32,12 @@ def fused(tmp_path_factory):
 
 
 @pytest.mark.parametrize('deploy', [True, False])
-def test_starts_from_the_published_backbone(
-    deploy, fused, tiny_imagenet, tool, tmp_path, monkeypatch
-):
+def test_start_from_public_weights(deploy, fused, tiny_imagenet, tool, tmp_path, monkeypatch):
     monkeypatch.setenv('FOLDER_ROOT', str(tiny_imagenet))
     state, file = fused
-    classes = len(list((tiny_imagenet / 'train').iterdir()))
-    options = [
-        *SMALL,
-        f'model.backbone.init_cfg.checkpoint={file}',
-        f'model.head.num_classes={classes}',
-        f'model.backbone.deploy={deploy}',
-        'optim_wrapper.optimizer.lr=0',
-    ]
-    work = tmp_path / 'run'
+    classes, work = len(list((tiny_imagenet / 'train').iterdir())), tmp_path / 'run'
+    options = [*SMALL, f'model.head.num_classes={classes}', f'model.backbone.deploy={deploy}']
+    options += [f'model.backbone.init_cfg.checkpoint={file}', 'optim_wrapper.optimizer.lr=0']
     assert tool('train', CONFIG, '--work-dir', work, '--cfg-options', *options) == 0
     found = read_weights(work / 'epoch_1.pth').state
     assert found['head.fc.weight'].shape == (classes, 1024)
@@ -76,10 +67,6 @@ def test_refused(own, refused, tmp_path):
     root, names, options = own
     run = ('train', CONFIG, '--work-dir', tmp_path / 'run', '--cfg-options', *options)
     assert 'but 99 classes are set' in refused(*run, 'model.head.num_classes=99')
-    given = ','.join(f"'{name}'" for name in reversed(names))
-    line = refused(*run, f'train_dataloader.dataset.metainfo.classes=({given})')
-    assert f"train_dataloader.dataset.metainfo.classes: class 0 is '{names[-1]}'" in line
-    assert f"where it is '{names[0]}'" in line
     (root / 'val' / names[1]).rename(root / 'val' / 'zebra')
     line = refused(*run)
     assert f"'{names[1]}' is only in train_dataloader.dataset ('{root / 'train'}')" in line

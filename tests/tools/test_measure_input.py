@@ -18,21 +18,11 @@ STAGES = {
 )
 def test_three_tasks(task, tiny_config, tool, capsys):
     """The classifier against images of 900 pixels instead of 48, with its training step."""
-    argv = ('--num-workers', '0', '--repeats', '1', '--no-train-step')
+    flags = '--num-workers 0 --repeats 1 --no-train-step'
     if task == 'cls':
         wider = 'train_dataloader.dataset.pipeline.1.scale=900'
-        argv = (
-            '--num-workers',
-            '0',
-            '1',
-            '--repeats',
-            '3',
-            '--target-rate',
-            '1e9',
-            '--against',
-            wider,
-        )
-    assert tool('measure_input', tiny_config(task), '--num', '8', *argv) == 0
+        flags = f'--num-workers 0 1 --repeats 3 --target-rate 1e9 --against {wider}'
+    assert tool('measure_input', tiny_config(task), '--num', '8', *flags.split()) == 0
     out = capsys.readouterr().out
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
     assert [row for row in rows if row in STAGES[task]] == list(STAGES[task])
@@ -83,21 +73,8 @@ def test_time_goes_to_its_stage(tiny_config, monkeypatch, fresh_mmengine):
 
 
 WRAPPED = """
-train_dataloader.update(
-    dataset=dict(
-        _delete_=True,
-        type='ConcatDataset',
-        datasets=[
-            dict(
-                type='CocoDataset',
-                data_root='{{$COCO_ROOT:data/coco}}',
-                data_prefix=dict(img='train2017/'),
-                ann_file='annotations/instances_train2017.json',
-                pipeline=[],
-            ),
-        ],
-    )
-)
+train_dataloader['dataset'] = dict(
+    _delete_=True, type='ConcatDataset', datasets=[{{_base_.train_dataloader.dataset.dataset}}])
 """
 
 

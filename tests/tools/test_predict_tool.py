@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
 
+from mobileone_mm.config.read import load_config
 from mobileone_mm.data.loading import read_image
+from mobileone_mm.deploy.config import build_model
 
 
 @pytest.fixture
@@ -18,14 +18,9 @@ def weights(tmp_path, fresh_mmengine):
     """Random weights for a config, as a plain state dict or with the classes' names in it."""
 
     def write(config, **meta):
-        cfg = Config.fromfile(config)
-        with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            torch.manual_seed(0)
-            model = MODELS.build(cfg.model)
-            model.init_weights()
-        path = tmp_path / 'weights.pth'
-        content = {'state_dict': model.state_dict(), 'meta': {'dataset_meta': meta}}
-        torch.save(content if meta else model.state_dict(), path)
+        torch.manual_seed(0)
+        state, path = build_model(load_config(config)).state_dict(), tmp_path / 'weights.pth'
+        torch.save({'state_dict': state, 'meta': {'dataset_meta': meta}} if meta else state, path)
         return path
 
     return write

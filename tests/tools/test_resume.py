@@ -4,14 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from helpers import ROOT
 from mobileone_mm.weights.reading import read_checkpoint
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # Everything that draws random numbers: order, augmentation in workers, Mixup and dropout in the
 # main process; and a hook that kills the process where the environment says so.
@@ -52,9 +50,7 @@ custom_imports = dict(imports=['mobileone_mm', 'kill_hook'], allow_failed_import
         pytest.param('seg', BY_ITERATION, 4, 'iter_8.pth', marks=pytest.mark.slow),
     ],
 )
-def test_killed_run_resumes(
-    task, extra, kill_after, last, tiny_config, tool, tmp_path, monkeypatch
-):
+def test_killed_run(task, extra, kill_after, last, tiny_config, tool, tmp_path, monkeypatch):
     (tmp_path / 'kill_hook.py').write_text(KILL)
     monkeypatch.syspath_prepend(tmp_path)
     config = tiny_config(task, extra)
@@ -94,32 +90,23 @@ def train_until_killed(config, work_dir, kill_after):
     assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]
 
 
-def test_a_resumed_run_says_which_schedule_it_follows(tiny_config, tool, tmp_path, capfd):
+def test_a_resumed_run_with_other_settings(tiny_config, tool, tmp_path, capfd):
+    """It says which schedule it follows. Its iterations are those of the new batch size.
+
+    mmengine goes on with the iteration of the old size, and the ETA can become negative.
+    """
     config = tiny_config('cls', """
-train_cfg = dict(max_epochs=2)
 param_scheduler = dict(_delete_=True, type='CosineAnnealingLR', convert_to_iter_based=True)
-default_hooks = dict(checkpoint=dict(save_best=None))
+default_hooks.update(checkpoint=dict(save_best=None))
 """)  # fmt: skip
-    arguments = ('train', config, '--work-dir', tmp_path, '--no-validate')
-    assert tool(*arguments, '--cfg-options', 'train_cfg.max_epochs=1') == 0
-    for epochs, says in ((1, False), (2, True)):
+    run = ('train', config, '--work-dir', tmp_path, '--no-validate', '--resume', '--cfg-options')
+    for epochs, size in ((1, 1), (1, 1), (2, 4)):
         capfd.readouterr()
-        options = ('--cfg-options', f'train_cfg.max_epochs={epochs}')
-        assert tool(*arguments, '--resume', *options) == 0
-        out = ''.join(capfd.readouterr())
-        assert ('CosineAnnealingLR: the run uses the schedule of its checkpoint' in out) is says
-
-
-@pytest.mark.parametrize('size', [1, 3])
-def test_another_batch_size(size, tiny_config, tool, tmp_path, capfd):
-    """mmengine goes on with the iteration of the old size, and the ETA can become negative."""
-    arguments = (tiny_config('cls'), '--work-dir', tmp_path, '--no-validate', '--resume')
-    sized = ('--cfg-options', f'train_dataloader.batch_size={size}')
-    assert tool('train', *arguments, *sized) == 0
-    capfd.readouterr()
-    options = ('--cfg-options', 'train_dataloader.batch_size=4', 'train_cfg.max_epochs=2')
-    assert tool('train', *arguments, *options) == 0
-    log = ''.join(capfd.readouterr())
+        options = (f'train_cfg.max_epochs={epochs}', f'train_dataloader.batch_size={size}')
+        assert tool(*run, *options) == 0
+        log = ''.join(capfd.readouterr())
+        says = 'CosineAnnealingLR: the run uses the schedule of its checkpoint' in log
+        assert says is (epochs == 2)
     assert 'epoch 2 starts at iteration 3' in log
     assert log.count('eta: 0:0') == 2
     assert 'day' not in log

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from helpers import scalars
 from mobileone_mm.weights.reading import read_checkpoint
 
 
@@ -31,8 +32,7 @@ def test_train_then_test(
     metrics = json.loads(out.read_text())
     assert isinstance(metrics[metric], float)
     assert len(list(shown.rglob('*.*'))) == images
-    log = next(work_dir.glob('*/vis_data/scalars.json')).read_text().splitlines()
-    validated = {name: json.loads(log[-1])[name] for name in metrics}
+    validated = {name: scalars(work_dir)[-1][name] for name in metrics}
     assert metrics == pytest.approx(validated, abs=1e-4)
 
 
