@@ -90,7 +90,7 @@ def _model(cfg: Config) -> Any:
         model = MODELS.build(cfg.model)
         if not hasattr(model, 'load_teachers'):
             raise InputError(
-                f'config: its model is a {type(model).__name__}, which has no teachers; give a config '
+                f'config: its model, {type(model).__name__}, has no teachers; give a config '
                 'with mobileone_mm.DistillClassifier'
             )
         model.load_teachers()

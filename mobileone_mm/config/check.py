@@ -145,7 +145,7 @@ def check_keys(cfg: Config, training: bool = True) -> None:
 
 
 def check_parts(cfg: Config, evaluator: str) -> None:
-    """Check hooks, optimizer, visualizer and metrics of a run, in the default scope of its config.
+    """Check the parts of a run, such as hooks and metrics, in the default scope of its config.
 
     ``evaluator`` is ``val_evaluator`` or ``test_evaluator``.
     """
@@ -155,6 +155,14 @@ def check_parts(cfg: Config, evaluator: str) -> None:
     _class_of('optim_wrapper.optimizer', kind, OPTIMIZERS, 'torch.optim has the usual optimizers')
     _check_back_ends(cfg)
     _check_topk(cfg, evaluator)
+    for loop in ('val', 'test'):
+        parts = [f'{loop}_{part}' for part in ('dataloader', 'cfg', 'evaluator')]
+        missing = [name for name in parts if cfg.get(name) is None]
+        if missing and len(missing) < len(parts):
+            raise InputError(
+                f'config: has no {" and no ".join(missing)}; expected all of {", ".join(parts)}, or '
+                'none of them'
+            )
 
 
 def _hooks(cfg: Config) -> Iterator[tuple[str, Any]]:

@@ -52,7 +52,10 @@ class Conversion:
 def output_paths(
     out: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]
 ) -> dict[str, Path]:
-    """Return the paths of the three files; a folder, an input or another suffix is an InputError."""
+    """Return the paths of the three files; only files of an earlier conversion may exist there.
+
+    A folder, an input, any other file or another suffix is an InputError.
+    """
     path = Path(os.path.expanduser(out))
     if path.suffix not in SUFFIXES:
         raise InputError(
@@ -72,7 +75,19 @@ def output_paths(
                 )
         if os.path.isdir(target):
             raise InputError(f"out: '{target}' is a folder; choose another name")
+        if os.path.lexists(target) and not _is_report(paths['report']):
+            raise InputError(
+                f"out: '{target}' exists and is not from an earlier conversion; choose another name or "
+                'delete it'
+            )
     return paths
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        return 'config_sha256' in json.loads(path.read_bytes())['written']
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def pair_meta(

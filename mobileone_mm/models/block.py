@@ -186,15 +186,16 @@ class MobileOneBlock(nn.Module):
 
 
 def _batch_norm(norm_cfg: Mapping[str, Any], channels: int) -> _BatchNorm:
+    got = f'norm_cfg: got {dict(norm_cfg)}'
     try:
         norm = build_norm_layer(dict(norm_cfg), channels)[1]
-    except (KeyError, TypeError) as error:
-        reason = str(error).strip('\'"').splitlines()[0]
-        raise type(error)(f'norm_cfg: {dict(norm_cfg)} cannot be built: {reason}') from error
+    except TypeError as error:
+        raise TypeError(f'{got}; it cannot be built: {str(error).splitlines()[0]}') from error
+    except (AssertionError, KeyError):  # mmcv names neither the type nor what it lacks
+        norm = None
     if not isinstance(norm, _BatchNorm):
         raise ValueError(
-            f'norm_cfg: got {dict(norm_cfg)}; expected BN or SyncBN, other normalisations cannot be '
-            'fused into a convolution'
+            f'{got}; expected BN or SyncBN, other normalisations cannot be fused into a convolution'
         )
     return norm
 

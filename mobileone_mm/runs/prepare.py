@@ -126,6 +126,12 @@ def prepare(
     left_out: dict[str, list[str] | None] = {name: None for name in purpose.changes if name in off}
     prepared = Prepared(cfg, copy.deepcopy(cfg), left_out)
     given = Flags(config=path, **flags)
+    for name in off:
+        flag = 'stop_at_broken_images' if name == 'broken_files' else name
+        if getattr(given, flag, None):
+            raise InputError(
+                f'--{flag.replace("_", "-")}: contradicts changes.{name}=False; leave one of them out'
+            )
     for name, change in CHANGES.items():
         if name in purpose.changes and name not in off:
             before = flatten(cfg.to_dict())

@@ -107,19 +107,20 @@ def _load(dataset: Any, index: int) -> Any:
     try:
         with nullcontext() if seed is None else seeded(seed):
             return dataset[index if seed is None else int(index)]
-    except (OSError, SyntaxError) as error:
-        # Pillow's errors about a broken mask do not name the file.
-        info: dict = getattr(dataset, 'get_data_info', lambda _: {})(int(index))
-        files = [f"'{info[key]}'" for key in ('img_path', 'seg_map_path') if info.get(key)]
-        name = ' with '.join(files) or f'sample {int(index)}'
-        raise InputError(f'{name} cannot be loaded: {error}') from error
+    except (OSError, SyntaxError) as error:  # Pillow's about a broken mask do not name the file
+        raise InputError(f'{_name_of(dataset, index)} cannot be loaded: {error}') from error
     except Exception as error:
         # mmengine raises a plain Exception if it can load none of many samples.
         if type(error) is Exception and 'annot find valid image' in str(error):
-            raise InputError(
-                'no sample of many could be loaded; the log names the files'
-            ) from error
+            name = _name_of(dataset, index)
+            raise InputError(f'no sample of many could be loaded; the first was {name}') from error
         raise
+
+
+def _name_of(dataset: Any, index: int) -> str:
+    info: dict = getattr(dataset, 'get_data_info', lambda _: {})(int(index))
+    files = [f"'{info[key]}'" for key in ('img_path', 'seg_map_path') if info.get(key)]
+    return ' with '.join(files) or f'sample {int(index)}'
 
 
 def seed_samples(dataloader: DataLoader) -> None:

@@ -21,6 +21,13 @@ from .names import form_of, is_unit_key, places, scheme_of, some_keys, to_classi
 from .unwrap import WRAPPERS, Source, Weights, read_weights, shared_prefix, without_wrappers
 
 Require = Literal['model', 'backbone', 'nothing']
+#: what the log says, by the form of the model
+_CHANGES_OF_FORM = {
+    'deploy': 'is in training form; its units are fused for this model.',
+    'train': 'is in deploy form; its units are written into branches for this model. Before training '
+    'from there, measure the statistics of the branches: '
+    "custom_hooks=[dict(type='mobileone_mm.RecalibrateHook')].",
+}
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,9 @@ def checkpoint_for(
             raise InputError(problem)
     except InputError as error:
         raise InputError(f'{weights.name}: {error}') from error
+    own = form_of(target)
+    if form and own and form != own:
+        print_log(f'{weights.name}: {_CHANGES_OF_FORM[own]}', 'current')
     return FittedState(
         **{**vars(weights), 'state': state, 'scheme': scheme_of(given), 'form': form},
         loaded=tuple(key for key in differences.common if key not in differences.shapes),
@@ -168,16 +178,7 @@ def _in_form_of(
     if None in (form, own) or form == own:
         return state
     eps = float(next((m.norm_eps for m in model.modules() if hasattr(m, 'norm_eps')), EPS))  # type: ignore[arg-type]
-    if form == 'train':
-        print_log('The weights are in training form: they are fused for this model.', 'current')
-        return fuse_state(state, eps)
-    print_log(
-        'The weights are in deploy form: they are written into the branches of this model. '
-        'Before training from there, measure the statistics of the branches: '
-        "custom_hooks=[dict(type='mobileone_mm.RecalibrateHook')].",
-        'current',
-    )
-    return lift_state(state, target, eps)
+    return fuse_state(state, eps) if form == 'train' else lift_state(state, target, eps)
 
 
 def _is_bare(target: Mapping[str, Any]) -> bool:

@@ -31,7 +31,7 @@ def mismatch(found: Differences, allow_other: bool) -> str | None:
         return None
     if scheme_of(found.target) and not scheme_of(found.state):
         return f'holds no MobileOne (its keys: {some_keys(found.state)}); another backbone?'
-    return shape_problem(found) or common_problem(found) or _key_problem(found.missing, unexpected)
+    return shape_problem(found) or common_problem(found) or _key_problem(found, unexpected)
 
 
 def shape_problem(found: Differences) -> str | None:
@@ -66,7 +66,10 @@ def common_problem(found: Differences) -> str | None:
     )
 
 
-def _key_problem(missing: list[str], unexpected: list[str]) -> str:
+def _key_problem(found: Differences, unexpected: list[str]) -> str:
+    missing, modules = found.missing, {key.rpartition('.')[0] for key in found.common}
+    if single := [key for key in missing if key.rpartition('.')[0] in modules]:
+        return f'is incomplete: it lacks {some_keys(single)}'
     units = [key for key in [*missing, *unexpected] if _is_of_unit(key)]
     if not units:
         parts = []

@@ -137,3 +137,12 @@ def test_class_of_logs_nothing(monkeypatch):
     assert class_of({'type': 'Absent'}, 'mmdet') is None
     assert class_of({'type': 'SGD'}, 'absent').__name__ == 'SGD'
     assert max(levels) < logging.WARNING
+
+
+@pytest.mark.parametrize('loop', ['val', 'test'])
+def test_the_parts_of_a_loop_belong_together(loop):
+    parts = {f'{loop}_{part}': {} for part in ('dataloader', 'cfg', 'evaluator')}
+    for cfg in (parts, {}, dict.fromkeys(parts)):
+        check_parts(Config(cfg), 'val_evaluator')
+    with pytest.raises(InputError, match=f'^config: has no {loop}_cfg; expected all of {loop}_'):
+        check_parts(Config({**parts, f'{loop}_cfg': None}), 'val_evaluator')

@@ -1,6 +1,7 @@
 """A number means the same class in all datasets of a run, or the run is refused in one line."""
 
 import pytest
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
@@ -31,7 +32,9 @@ def data(tmp_path, fresh_mmengine):
             else:
                 write_files(folder, {f'{name}/a.jpg': '' for name in names})
             cfg[f'{split}_dataloader'] = dict(dataset=settings)
-        return cfg if heads is None else {**cfg, 'model': dict(head=dict(num_classes=heads))}
+        if heads is not None:
+            cfg['model'] = dict(head=dict(num_classes=heads))
+        return Config(cfg)
 
     return make
 
@@ -137,7 +140,7 @@ def test_packed_classes_and_the_head(names, labels, heads, line, tmp_path, fresh
     pack(tmp_path / 'train', names, labels)
     dataset = dict(type=PACKED, data_root=str(tmp_path / 'train'))
     cfg = dict(model=dict(head=dict(num_classes=heads)), train_dataloader=dict(dataset=dataset))
-    refused(cfg, rf'^train_dataloader.dataset: .*{line}')
+    refused(Config(cfg), rf'^train_dataloader.dataset: .*{line}')
 
 
 def test_a_test_beside_other_training_data(data, capsys):
@@ -157,3 +160,11 @@ def test_folders_and_lists_that_are_no_classes(data, tmp_path):
     cfg['train_dataloader']['dataset'].update(type=PACKED, data_prefix='packed')
     (tmp_path / 'packed' / 'classes.txt').write_bytes(b'\xff\xfe\xff')
     refused(cfg, r"^train_dataloader.dataset: '.*classes.txt' is not a readable list")
+
+
+def test_the_variable_of_a_data_root_is_named_if_the_config_reads_it(data):
+    cfg = data(ABC, ABC)
+    cfg.train_dataloader.dataset.data_root = '/nope'
+    refused(cfg, 'data_root: ./nope. is not a folder; set it to the folder of the data')
+    cfg = Config(cfg.to_dict(), cfg_text="data_root = '{{$FOLDER_ROOT:data}}'")
+    refused(cfg, 'is not a folder; set FOLDER_ROOT in the environment, or train_dataloader')

@@ -25,6 +25,7 @@ from mobileone_mm.errors import InputError, ProofError
 from mobileone_mm.reparam import algebra, surgery
 
 TASKS = ('cls', 'det', 'seg')
+EARLIER = '{"written": {"config_sha256": ""}}'  # a report
 
 
 pytestmark = pytest.mark.usefixtures('safe_loader')
@@ -179,10 +180,11 @@ DEPLOY_FORM = convert._deploy_form
 )
 def test_a_failed_proof_writes_nothing(trained, out, monkeypatch, module, name, wrong, dtype):
     out.write_text('earlier')
+    out.with_suffix('.json').write_text(EARLIER)
     monkeypatch.setattr(module, name, wrong)
     with pytest.raises(ProofError, match=rf'differs .* in {dtype} .* nothing was written'):
         convert_to_deploy(*trained('cls'), out)
-    assert names(out.parent) == ['net.pth']
+    assert names(out.parent) == ['net.json', 'net.pth']
     assert out.read_text() == 'earlier'
 
 
@@ -201,7 +203,7 @@ def test_a_wrong_config_is_noticed(trained, out, monkeypatch):
 
 def test_a_full_disk_leaves_earlier_files(trained, out, monkeypatch):
     for suffix in ('.pth', '.json'):
-        out.with_suffix(suffix).write_text('earlier')
+        out.with_suffix(suffix).write_text(EARLIER)
     written = []
     fsync = os.fsync
 
@@ -215,7 +217,7 @@ def test_a_full_disk_leaves_earlier_files(trained, out, monkeypatch):
     with pytest.raises(InputError, match='the disk is full'):
         convert_to_deploy(*trained('cls'), out)
     assert names(out.parent) == ['net.json', 'net.pth']
-    assert {path.read_text() for path in out.parent.iterdir()} == {'earlier'}
+    assert {path.read_text() for path in out.parent.iterdir()} == {EARLIER}
 
 
 def test_what_cannot_be_converted(trained, out):
@@ -252,8 +254,13 @@ def test_inputs_are_never_overwritten(trained, tmp_path):
     (tmp_path / 'link.pth').symlink_to(checkpoint)
     os.link(checkpoint, tmp_path / 'same.pth')
     (tmp_path / 'folder.pth').mkdir()
+    for name in ('base.py', 'net.pth', 'old.json'):
+        (tmp_path / name).write_text('{}')
     before = checkpoint.read_bytes(), config.read_bytes(), names(tmp_path)
     for out, match in (
+        ('base.pth', r'base\.py. exists and is not from an earlier conversion'),
+        ('net.pth', r'net\.pth. exists and is not from'),
+        ('old.pth', r'old\.json. exists and is not from'),
         (checkpoint.name, 'would overwrite the input'),
         ('link.pth', 'would overwrite the input'),
         ('same.pth', 'would overwrite the input'),

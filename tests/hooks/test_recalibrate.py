@@ -181,7 +181,7 @@ param_scheduler = None
 """
     run = train(task, extra, '--cfg-options', f'load_from={tmp_path / "deploy.pth"}')
     log = log_of(run)
-    assert 'The weights are in deploy form' in log
+    assert 'is in deploy form; its units' in log
     assert 'BN layers on 1 batches' in log
     saved = read_checkpoint(run / 'epoch_1.pth')
     averaged, raw = saved['state_dict'], saved['ema_state_dict']

@@ -63,6 +63,17 @@ def test_changes_are_logged(purpose, tiny_config, fresh_mmengine, tmp_path, caps
     assert printed.count('changes.NAME=False') == printed.count(found.table())
 
 
+@pytest.mark.parametrize(
+    ('name', 'flag', 'value'),
+    [('resume', 'resume', 'auto'), ('no_validate', 'no_validate', True),
+     ('broken_files', 'stop_at_broken_images', True)],
+)  # fmt: skip
+def test_a_flag_contradicts_the_switch_of_its_change(name, flag, value, prepared):
+    option = flag.replace('_', '-')
+    with pytest.raises(InputError, match=f'^--{option}: contradicts changes.{name}=False'):
+        prepared(name, **{flag: value})
+
+
 @pytest.mark.parametrize('name', [*CHANGES])
 def test_each_change_is_switched_off_by_its_name(name, prepared):
     if name in ('work_dir', 'load_from', 'checks'):  # without the last, no weights are fitted

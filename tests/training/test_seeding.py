@@ -131,7 +131,7 @@ def test_items_are_drawn_with_their_seeds():
     [
         (OSError('truncated'), 1, "^'1.jpg' cannot be loaded: truncated"),
         (SyntaxError('not a PNG'), 0, "^'0.jpg' with '0.png' cannot be loaded: not a PNG"),
-        (Exception('Cannot find valid image after 1000!'), 0, '^no sample of many could be loaded'),
+        (Exception('Cannot find valid image after 9!'), 1, "^no sample .*; the first was '1.jpg'$"),
     ],
 )
 def test_samples_that_cannot_be_loaded(error, index, line):

@@ -257,3 +257,12 @@ def test_a_backbone_without_se_takes_the_rest_of_a_file_with_it(way, tmp_path, s
     said.clear()
     load_weights(model, model.state_dict())  # nothing to leave out
     assert not said
+
+
+def test_a_file_that_lacks_one_tensor_is_incomplete():
+    state = Classifier().state_dict()
+    del state['backbone.stage0.branch_scale.norm.running_var']
+    with pytest.raises(
+        InputError, match=r'is incomplete: it lacks .*branch_scale\.norm\.running_var'
+    ):
+        load_weights(Classifier(), state)

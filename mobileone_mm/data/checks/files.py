@@ -38,7 +38,7 @@ def check_coco(dataset: DatasetConfig, _: int | None = None) -> None:
         folder = Path(dataset.root, dataset.prefix('img'))
         _require_folder(f'{path}.data_prefix.img', folder)
         images = [folder / image['file_name'] for image in table['images']]
-        _require_files(path, images, f"'{ann_file}' lists the image")
+        _require_files(path, images, 'image', ann_file)
 
 
 def _check_categories(table: Mapping[str, Any], classes: Sequence[str], where: str) -> None:
@@ -71,7 +71,7 @@ def check_labels(dataset: DatasetConfig, num_classes: int | None) -> None:
                 _listed_name(f"{path}: '{ann_file}', line {number}", line.strip(), num_classes)
                 for number, line in enumerate(names, 1)
             ]
-        _require_files(path, [folder / name for name in names], f"'{ann_file}' lists the image")
+        _require_files(path, [folder / name for name in names], 'image', ann_file)
     elif labelled:
         _check_class_folders(dataset, folder)
 
@@ -162,17 +162,16 @@ def _check_pairs(dataset: DatasetConfig) -> None:
     ann_file = dataset.joined(dataset.settings.get('ann_file'))
     if ann_file is not None and not ann_file.is_dir():
         names = [line.strip() for line in _read_list(path, ann_file)]
-        where = f"'{ann_file}' lists the"
     else:
+        ann_file = None
         files = sorted(images.rglob(f'*{suffix}'))
         names = [str(file.relative_to(images))[: -len(suffix)] for file in files]
-        where = 'the'
         if not names:
             raise InputError(f"{path}: the dataset is empty: no *{suffix} below '{images}'")
-    _require_files(path, [images / f'{name}{suffix}' for name in names], f'{where} image')
+    _require_files(path, [images / f'{name}{suffix}' for name in names], 'image', ann_file)
     if masks is not None and not dataset.settings.get('test_mode'):
         suffix = _setting(dataset, 'seg_map_suffix')
-        _require_files(path, [masks / f'{name}{suffix}' for name in names], f'{where} mask')
+        _require_files(path, [masks / f'{name}{suffix}' for name in names], 'mask', ann_file)
 
 
 def _setting(dataset: DatasetConfig, key: str) -> Any:
@@ -243,14 +242,18 @@ def _sparse(items: Sequence[_T]) -> Sequence[_T]:
     return items[:: max(1, len(items) // MAX_LOOKUPS)]
 
 
-def _require_files(path: str, files: Sequence[Path], what: str) -> None:
-    """Check that files exist (of a long list, a part); InputError names the first missing one."""
+def _require_files(path: str, files: Sequence[Path], kind: str, ann_file: Path | None) -> None:
+    """Check that files exist (of a long list, a part); InputError names the first missing one.
+
+    They are images or masks (``kind``), from the list ``ann_file``, if there is one.
+    """
     files = _sparse(files)
+    listed = f", which '{ann_file}' lists," if ann_file else ''
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise InputError(
-            f"{path}: {what} '{missing[0]}' does not exist ({len(missing)} of {len(files)} checked "
-            'files are missing)'
+            f"{path}: the {kind} '{missing[0]}'{listed} does not exist ({len(missing)} of {len(files)} "
+            'checked files are missing)'
         )
 
 

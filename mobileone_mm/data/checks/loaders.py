@@ -14,6 +14,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ...config.read import ROOT_VARIABLES
@@ -32,7 +33,7 @@ FILE_CHECKS: dict[str, Callable[[DatasetConfig, int | None], None]] = {
 }
 
 
-def check_data(cfg: Mapping, loaders: Sequence[str]) -> None:
+def check_data(cfg: Config, loaders: Sequence[str]) -> None:
     """Check the datasets of some loaders, and the heads of the model against their classes.
 
     The default scope must be set, so that bare names of datasets are found. Data that is not on a
@@ -50,7 +51,7 @@ def check_data(cfg: Mapping, loaders: Sequence[str]) -> None:
             if fault := difference(numberings[0], numbering):
                 raise InputError(fault)
             check_class_list(numbering, dataset)
-        _check_root(dataset)
+        _check_root(dataset, cfg.text)
         limits = [size for _, size in heads] + ([len(dataset.classes)] if dataset.classes else [])
         limit = min(limits, default=None)
         for name, check_files in FILE_CHECKS.items():
@@ -80,14 +81,13 @@ def _check_heads(heads: Sequence[tuple[str, int]], dataset: DatasetConfig) -> No
             )
 
 
-def _check_root(dataset: DatasetConfig) -> None:
+def _check_root(dataset: DatasetConfig, text: str) -> None:
     root = dataset.root
     if not root or os.path.isdir(root):
         return
     variable = next((v for name, v in ROOT_VARIABLES.items() if name in dataset.bases), None)
     advice = f'set {variable} in the environment, or {dataset.path}.data_root'
-    # A variable that is set to another folder is not read by this config.
-    if variable is None or root not in os.environ.get(variable, root):
+    if variable is None or f'${variable}:' not in text:
         advice = 'set it to the folder of the data'
     raise InputError(f"{dataset.path}.data_root: '{root}' is not a folder; {advice}")
 
