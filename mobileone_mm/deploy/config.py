@@ -14,7 +14,7 @@ from torch import nn
 
 from ..config.explain import config_faults
 from ..config.read import load_config
-from ..config.tree import class_of, type_name, walk
+from ..config.tree import class_of, datasets, type_name, walk
 from ..models import MobileOne
 
 #: keys that lead from ``model`` to a setting
@@ -106,6 +106,20 @@ def deploy_form(config: Config, without: Sequence[Place] = ()) -> Config:
         # torch refuses persistent workers without workers; mmpretrain's tools add them by default.
         if content.get(loader) and not content[loader].get('num_workers'):
             content[loader]['persistent_workers'] = False
+    scope = '' if content.get('default_scope') == 'mmseg' else 'mmseg.'
+    if not scope and (found := next(datasets(config, 'test_dataloader'), None)):
+        content.setdefault(
+            'test_pipeline', found[1].to_dict().get('pipeline')
+        )  # for inference_model
+    for _, node in walk(content):
+        # The hosts' inferencers look for the names of the hosts' loaders.
+        if type_name(node) == 'mobileone_mm.LoadImage':
+            node['type'] = 'LoadImageFromFile'
+            node.pop('on_error', None)
+        elif type_name(node) == 'mobileone_mm.LoadSegAnnotations':
+            node['type'] = f'{scope}LoadAnnotations'
+            for key in ('on_error', 'num_classes', 'ignore_index'):
+                node.pop(key, None)
     for _, node in walk(content['model']):
         if is_mobileone(node):
             node['deploy'] = True

@@ -9,11 +9,13 @@ from mmengine.runner import Runner
 
 from helpers import ROOT
 from mobileone_mm.config.read import load_config
+from mobileone_mm.config.tree import walk
 from mobileone_mm.deploy.config import (
     _without_stored_views,
     absolute_paths,
     build_model,
     deploy_config_text,
+    deploy_form,
 )
 from mobileone_mm.errors import InputError
 
@@ -57,6 +59,12 @@ def test_only_the_form_changes():
     after = parse_config_text(text_of(SSD))
     assert after.model.backbone.pop('deploy') is True
     assert before.model.backbone.pop('init_cfg').type == 'Pretrained'
+    for _, node in walk(before._cfg_dict):
+        if (
+            node.get('type') == 'mobileone_mm.LoadImage'
+        ):  # of test_loaders_of_a_run_become_the_hosts
+            node.type = 'LoadImageFromFile'
+            node.pop('on_error', None)
     for key in set(before) | set(after):
         if key not in ('load_from', 'resume', 'work_dir', 'launcher'):
             assert after[key] == before[key], key
@@ -121,3 +129,19 @@ def test_stored_views_become_their_transforms():
     pack = dict(type='PackInputs', meta_keys=('img_path', 'teacher_view'))
     expected = [dict(type='A'), dict(type='B'), dict(type='PackInputs', meta_keys=('img_path',))]
     assert _without_stored_views(dict(pipeline=[view, pack])) == dict(pipeline=expected)
+
+
+@pytest.mark.parametrize('scope', ['mmseg', 'mmdet'])
+def test_loaders_of_a_run_become_the_hosts(scope):
+    """The hosts' inferencers look for them by name."""
+    ours = [
+        dict(type='mobileone_mm.LoadImage', on_error='blank', color_type='color'),
+        dict(
+            type='mobileone_mm.LoadSegAnnotations', num_classes=2, ignore_index=255, on_error='skip'
+        ),
+    ]
+    config = Config(dict(default_scope=scope, test_pipeline=ours, model=dict(type='X')))
+    mask = 'LoadAnnotations' if scope == 'mmseg' else 'mmseg.LoadAnnotations'
+    assert deploy_form(config).to_dict()['test_pipeline'] == [
+        dict(type='LoadImageFromFile', color_type='color'), dict(type=mask),
+    ]  # fmt: skip

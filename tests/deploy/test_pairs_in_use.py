@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 
 from helpers import ROOT, python
 from mobileone_mm.deploy.config import build_model
@@ -17,11 +18,16 @@ HOSTS = {
     'det': ('mmdet.apis', 'init_detector', "(CONFIG, WEIGHTS, device='cpu')"),
     'seg': ('mmseg.apis', 'init_model', "(CONFIG, WEIGHTS, device='cpu')"),
 }
+INFER = {
+    'cls': 'from mmpretrain import ImageClassificationInferencer as infer\ninfer(model, classes=range(1000))(IMAGE)',
+    'det': 'from mmdet.apis import inference_detector\ninference_detector(model, IMAGE)',
+    'seg': 'from mmseg.apis import inference_model\ninference_model(model, IMAGE)',
+}
 SCRIPT = """
 import sys
 {before}
 from {module} import {function}
-CONFIG, WEIGHTS, expected = sys.argv[1:]
+CONFIG, WEIGHTS, expected, IMAGE = sys.argv[1:]
 model = {function}{call}
 import torch
 reference = torch.load(expected)
@@ -32,6 +38,7 @@ assert model.backbone.deploy and not model.training
 meta = getattr(model, 'dataset_meta', None) or model._dataset_meta
 assert len(meta['classes']) == 3
 assert not any(type(m).__name__.endswith('BatchNorm2d') for m in model.modules())
+{infer}
 print('loaded', {module!r})
 """
 
@@ -74,9 +81,11 @@ def test_the_hosts_own_functions_in_a_fresh_process(task, how, trained, tool, tm
     torch.save({'inputs': inputs, 'feature': feature}, tmp_path / 'expected.pt')
     module, function, call = HOSTS[task]
     script = tmp_path / 'script.py'
-    argv = (out.with_suffix('.py'), out, tmp_path / 'expected.pt')
+    Image.effect_noise((80, 60), 60).convert('RGB').save(tmp_path / 'image.png')
+    argv = (out.with_suffix('.py'), out, tmp_path / 'expected.pt', tmp_path / 'image.png')
     before, runner = how
-    script.write_text(SCRIPT.format(before=before, module=module, function=function, call=call))
+    parts = dict(before=before, module=module, function=function, call=call, infer=INFER[task])
+    script.write_text(SCRIPT.format(**parts))
     done = python(*runner, script, *argv, cwd=tmp_path)
     assert f'loaded {module}' in done.stdout
 
