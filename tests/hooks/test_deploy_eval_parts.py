@@ -201,6 +201,7 @@ def test_which_validations_are_compared(verify, compared):
     found = []
     for _ in range(2):
         hook.before_val_epoch(run_of(model))
+        assert hook._open
         found.append(hook._reference is not None)
         hook._reference = None
     assert found == compared
@@ -214,7 +215,7 @@ def test_which_batches_are_compared(monkeypatch):
     hook._reference = SimpleNamespace(passes=0, run=lambda *args: runs.append(args), used=True)
     for index in (0, 1, 2):
         hook.before_val_iter(runner, index, index)
-    assert runner.model is not model
+    assert (runner.model[0].deploy, model[0].deploy) == (True, False)
     assert runs == [(model, runner.model, 0), (model, runner.model, 1), (model, None, 2)]
     hook.before_val_iter(runner, 0, 3)
     assert hook._reference.passes == 2
