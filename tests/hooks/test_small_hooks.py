@@ -147,6 +147,7 @@ def test_kept_checkpoints(keep, files, make_runner, tmp_path, monkeypatch):
         ([1, 2], 3, 3, True, [1, 2, 3], []),
         ([7, 8], 2, 9, True, [8, 9], []),  # the file of 7 is not there
         ([], -1, 3, True, None, []),
+        ([], 0, 3, True, None, []),
     ],
 )
 def test_the_oldest_checkpoint_goes_last(ids, keep, step, main, listed, removed, monkeypatch):
