@@ -31,8 +31,8 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def after_val_epoch(self, runner: Any, metrics: Any) -> None:
         """Save the best checkpoint; an unknown metric is an InputError, in mmengine a KeyError."""
-        for name in self.key_indicators or () if self.save_best not in (None, 'auto') else ():
-            if metrics and name not in metrics:
+        for name in self.key_indicators if self.save_best else ():
+            if metrics and name not in (*metrics, 'auto'):
                 raise InputError(
                     f"default_hooks.checkpoint.save_best: got '{name}'; expected a metric of the "
                     f'validation: {", ".join(metrics)}'

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.hooks import EMAHook, Hook
+from torch import nn
 
 from mobileone_mm import MobileOne, convert_to_deploy, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.hooks.average_check import AverageCheckHook, check_averages
 from mobileone_mm.hooks.deploy_eval import DeployEvalHook
+from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.forms import fuse_state
 from mobileone_mm.weights.names import form_of
@@ -111,6 +113,15 @@ def test_a_teacher_of_another_form_than_its_student():
             getattr(check, f'before_{moment}')(runner, **more)
     model.student = reparameterize_model(model.student)
     check_averages(runner)
+
+
+def test_what_is_no_average():
+    """An EMAHook without its model, a hook for a teacher without one, a teacher without the hook."""
+    model, average = MobileOneBlock(4, 4, 3), nn.Module()
+    average.student, average.teacher = model, reparameterize_model(model.eval())
+    teacher = type('MeanTeacherHook', (Hook,), {})()
+    check_averages(SimpleNamespace(model=model, hooks=[EMAHook(), teacher]))
+    check_averages(SimpleNamespace(model=average, hooks=[EMAHook()]))
 
 
 def without_prefix(state):

@@ -12,11 +12,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import METRICS
 
-from mobileone_mm.errors import ProofError
+from mobileone_mm.errors import InputError, ProofError
 from mobileone_mm.hooks import best_deploy
 from mobileone_mm.hooks.best_deploy import BestDeployHook
+from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.weights.names import form_of
 from mobileone_mm.weights.reading import read_checkpoint
 
@@ -98,8 +100,10 @@ def test_the_random_state_is_left_alone(tmp_path, monkeypatch):
 
     states = []
 
-    def draw(config, *_, **__):
+    def draw(config, *given, backbone_only):
         assert config.a == 1
+        assert given == (str(tmp_path / 'best.pth'), tmp_path / 'best_deploy.pth', (), 0.1, 'cpu')
+        assert backbone_only is False
         states.append(state())
         random.random(), np.random.rand(), torch.rand(1)
         return Mock()
@@ -108,9 +112,81 @@ def test_the_random_state_is_left_alone(tmp_path, monkeypatch):
     runner = SimpleNamespace(cfg=Config(dict(a=1)), logger=logging.getLogger('test'))
     before = state()
     for _ in range(2):
-        BestDeployHook()._renew(runner, 'best', str(tmp_path / 'best.pth'))
+        BestDeployHook(0.1)._renew(runner, 'best', str(tmp_path / 'best.pth'))
     assert state() == before
     assert states[0] == states[1]
+
+
+@pytest.fixture
+def converted(tmp_path, monkeypatch):
+    """A hook whose conversions only note their checkpoint, the run of a unit, and the noted names."""
+    names = []
+    write = SimpleNamespace(write=lambda: None)
+    monkeypatch.setattr(
+        best_deploy, 'prepare_conversion', lambda _, path, *__, **___: names.append(path) or write
+    )
+    for name in ('a', 'b', 'a_deploy'):
+        (tmp_path / f'{name}.pth').touch()
+    info = {f'best_ckpt_{key}': str(tmp_path / f'{key}.pth') for key in ('a', 'b', 'gone')}
+    info |= dict(best_ckpt=None, last_ckpt=info['best_ckpt_a'])
+    runner = SimpleNamespace(
+        cfg={},
+        logger=Mock(),
+        message_hub=SimpleNamespace(runtime_info=info),
+        model=MobileOneBlock(4, 4, 3),
+    )
+    runner.hooks = [CheckpointHook(), CheckpointHook(save_best='top1', rule='greater')]
+    return BestDeployHook(), runner, names
+
+
+def test_each_best_checkpoint_is_converted_once(converted, tmp_path, monkeypatch):
+    """Of each metric, in the main process of a training; not what has a pair at the start."""
+    hook, runner, names = converted
+    hook.after_val_epoch(None)  # a validation without a training
+    hook.before_train(runner)
+    monkeypatch.setattr(best_deploy, 'is_main_process', lambda: False)
+    hook.after_val_epoch(runner)
+    assert not names
+    monkeypatch.setattr(best_deploy, 'is_main_process', lambda: True)
+    for _ in range(2):
+        hook.after_val_epoch(runner)
+    assert names == [str(tmp_path / 'b.pth')]
+    runner.model = MobileOneBlock(4, 4, 3, deploy=True)
+    hook.before_train(runner)
+    assert runner.logger.info.call_args.args[0].startswith('The model is in deploy form')
+    hook.after_val_epoch(None)
+    runner.model, runner.hooks[0].out_dir = MobileOneBlock(4, 4, 3), 's3://bucket'
+    with pytest.raises(InputError, match='writes to local disks only; remove the out_dir'):
+        hook.before_train(runner)
+    del runner.hooks[1]
+    with pytest.raises(InputError, match='no best checkpoint is saved'):
+        hook.before_train(runner)
+
+
+def test_files_of_the_previous_pair(converted, tmp_path):
+    """They go with a new pair, except those that another metric has, or that are gone already."""
+    hook, runner, _ = converted
+    pair = tmp_path / 'a_deploy.pth'
+    hook._pairs = dict(first=pair, second=pair)
+    hook._renew(runner, 'first', str(tmp_path / 'b.pth'))
+    assert pair.is_file()
+    pair.with_suffix('.json').touch()
+    hook._renew(runner, 'second', str(tmp_path / 'b.pth'))
+    assert not list(tmp_path.glob('a_deploy.*'))
+    hook._renew(runner, 'second', str(tmp_path / 'a.pth'))
+    assert hook._pairs == dict(first=tmp_path / 'b_deploy.pth', second=pair)
+
+
+@pytest.mark.parametrize(
+    ('error', 'traceback'),
+    [(InputError('x'), False), (ProofError('x'), False), (OSError('x'), False), (KeyError(), True)],
+)
+def test_faults_of_a_conversion(error, traceback, converted, tmp_path, monkeypatch):
+    hook, runner, _ = converted
+    monkeypatch.setattr(best_deploy, 'prepare_conversion', Mock(side_effect=error))
+    hook._renew(runner, 'first', str(tmp_path / 'b.pth'))
+    assert runner.logger.error.call_args.kwargs == dict(exc_info=traceback)
+    assert not hook._pairs
 
 
 def test_a_failed_proof_is_logged_and_the_older_pair_stays(train, monkeypatch):

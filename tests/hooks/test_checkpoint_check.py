@@ -34,7 +34,8 @@ def checked(
     runner = SimpleNamespace(
         model=model, _load_from='x.pth', _resume=resume, hooks=hooks, logger=logger
     )
-    CheckpointCheckHook(whole).after_load_checkpoint(runner, checkpoint)
+    hook = CheckpointCheckHook() if whole else CheckpointCheckHook(whole=False)
+    hook.after_load_checkpoint(runner, checkpoint)
     return checkpoint
 
 

@@ -3,11 +3,15 @@
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Compose
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS
+from mmengine.runner import EpochBasedTrainLoop
+from mmpretrain.datasets.transforms import AutoAugment, RandomResizedCrop
 
 from mobileone_mm.errors import InputError
 from mobileone_mm.hooks.curriculum import CurriculumHook, _replaces_pipelines
@@ -253,6 +257,44 @@ def test_samples_without_an_image_tensor_are_not_checked(sample):
     padding = SimpleNamespace(data_preprocessor=SimpleNamespace(size=(64, 64)))
     with pytest.raises(InputError, match=r'data_preprocessor.size pads to \(64, 64\)'):
         check_sizes(sample, padding)
+
+
+class Crop:
+    """One image behind a random crop."""
+
+    def __init__(self):
+        self.pipeline = Compose([RandomResizedCrop(16)])
+
+    def __getitem__(self, index):
+        image = self.pipeline(dict(img=np.zeros((64, 64, 3), np.uint8)))['img']
+        return dict(inputs=torch.from_numpy(image).permute(2, 0, 1) + torch.rand(1))
+
+
+@pytest.mark.parametrize(
+    ('key', 'values', 'dataset', 'text'),
+    [
+        ('resolution', (16, 24), Crop(), '24 px'),
+        (
+            'strength',
+            (0.5, 1.0),
+            SimpleNamespace(pipeline=Compose([AutoAugment('imagenet')])),
+            'strength 1.0',
+        ),
+    ],
+)
+def test_the_start_of_a_run(key, values, dataset, text):
+    """Phases need only what they change; a resumed run starts in its phase and draws no number."""
+    hook, lines = CurriculumHook([{'begin': i, key: v} for i, v in enumerate(values)]), []
+    runner = SimpleNamespace(
+        train_loop=EpochBasedTrainLoop.__new__(EpochBasedTrainLoop), max_epochs=3, epoch=2,
+        hooks=[hook], model=torch.nn.Module(), train_dataloader=SimpleNamespace(dataset=dataset),
+        logger=SimpleNamespace(info=lines.append),
+    )  # fmt: skip
+    state = torch.get_rng_state()
+    hook.before_train(runner)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert int(hook._index) == 1
+    assert lines == [f'Curriculum: phase 2 of 2 from epoch 2: {text}']
 
 
 def test_hooks_that_replace_pipelines():

@@ -135,6 +135,11 @@ def test_no_strength_is_no_change():
         np.testing.assert_array_equal(weak, image, kind)
 
 
+def test_a_policy_without_a_known_magnitude():
+    with pytest.raises(ValueError, match='AutoAugment: Cutout has no known magnitude'):
+        weakened(AutoAugment([[dict(type='Cutout', shape=3)]]), 0.5)
+
+
 def test_magnitudes_of_rand_augment():
     whole = RandAugment('timm_increasing', num_policies=2, magnitude_level=6)
     for (name, old), (_, new) in zip(settings(whole), settings(weakened(whole, 0.7)), strict=True):
@@ -218,7 +223,12 @@ def test_what_is_changed():
     assert [type(t) for t in strip.pipeline.transforms] == [Resize, Phased, AutoAugment]
     phased = inner.pipeline.transforms[2]
     assert [variant.scale for variant in phased] == [(8, 8), (16, 16)]
+    index.fill_(1)
+    assert phased(dict(img=np.zeros((64, 64, 3), np.uint8)))['img'].shape == (16, 16, 3)
     repeated = SimpleNamespace(dataset=Turned())  # as mmengine's RepeatDataset has it
+    assert install(repeated, phases, index) == dict(resolution=1, strength=0)
+    resize = type('Resize', (), dict(scale=[32, 32]))()  # another package's, without keep_ratio
+    repeated.dataset.pipeline.transforms = [resize]
     assert install(repeated, phases, index) == dict(resolution=1, strength=0)
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.logging import MessageHub
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 
 from mobileone_mm.hooks.loss_scale import LossScaleHook
 
@@ -80,3 +80,32 @@ def test_gradients_that_overflow_at_any_scale(caplog):
     assert [line for line in lines if 'successive' in line] == lines[:2]
     assert 'has skipped 5 successive steps' in lines[0]
     assert lines[-1] == 'The loss scaler skipped the last 12 steps.'
+
+
+def test_runs_without_a_scaler_and_between_steps():
+    """Several optimizers, which have no scaler; an iteration that only accumulates gradients."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=1)
+    between = SimpleNamespace(loss_scaler=1, should_update=lambda: False, optimizer=optimizer)
+    for wrapper in (OptimWrapperDict(a=OptimWrapper(optimizer)), between):
+        hook, runner = LossScaleHook(), SimpleNamespace(optim_wrapper=wrapper)
+        hook.before_train(runner)
+        hook.after_train_iter(runner)
+        hook.after_train(runner)  # logs nothing: this runner has no logger
+        assert hook.patience == 20
+
+
+def test_fused_optimizers_and_gradients_without_a_norm():
+    """A fused optimizer runs also in a skipped step; without clip_grad there is no window."""
+    hook, lines = LossScaleHook(), []
+    scaler = SimpleNamespace(get_scale=lambda: 8.0)
+    runner = SimpleNamespace(
+        optim_wrapper=SimpleNamespace(loss_scaler=scaler, should_update=lambda: True),
+        message_hub=MessageHub('without norms'),
+        logger=SimpleNamespace(info=lines.append),
+        iter=3,
+    )
+    for overflow in (1.0, 0.0):
+        hook._after_step(SimpleNamespace(found_inf=torch.tensor(overflow)), (), {})
+        hook.after_train_iter(runner)
+    assert len(lines) == 1
+    assert 'skipped 1 steps before iteration 4' in lines[0]

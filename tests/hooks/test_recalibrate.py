@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from helpers import randomize_
@@ -87,6 +88,28 @@ def test_runs_that_are_left_alone():
     runner.model = torch.nn.Conv2d(4, 4, 3)
     with pytest.raises(InputError, match='RecalibrateHook expects a MobileOne'):
         hook.before_train(runner)
+
+
+def test_what_a_run_measures_on():
+    """Batches as in training mode: the first, for the differences, and then num_batches of them."""
+    model, modes, lines = torch.nn.Module(), [], []
+    model.block = model.extract_feat = MobileOneBlock(3, 4, 3)
+    model.data_preprocessor = lambda data, training: modes.append(training) or dict(inputs=data)
+    images = torch.rand(6, 3, 8, 8) + 5
+    average = SimpleNamespace(module=MobileOneBlock(3, 4, 3))
+    average.module.load_state_dict = lambda state: lines.append(list(state))
+    ema = EMAHook()
+    ema.ema_model = average
+    runner = SimpleNamespace(
+        _resume=False, model=model, seed=0, hooks=[ema], train_dataloader=DataLoader(images, 2)
+    )
+    runner.logger = SimpleNamespace(info=lines.append)
+    RecalibrateHook(2).before_train(runner)
+    assert modes == [True] * 3
+    assert lines[0].startswith('Measured the statistics of 2 BN layers on 2 batches.')
+    assert lines[1] == list(model.state_dict())
+    RecalibrateHook().before_train(runner)
+    assert 'BN layers on 3 batches' in lines[2]
 
 
 def test_the_separate_loader():

@@ -1,19 +1,24 @@
 """Hooks of one duty each, and the arguments of all hooks."""
 
 import random
+from collections import deque
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import Compose
 from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmpretrain.structures import DataSample
 from PIL import Image
 from torch import nn
 
+from mobileone_mm.distill.views import StoredView
 from mobileone_mm.errors import InputError
 from mobileone_mm.hooks.best_deploy import BestDeployHook
 from mobileone_mm.hooks.channels_last import ChannelsLastHook
@@ -24,6 +29,7 @@ from mobileone_mm.hooks.iteration_seed import IterationSeedHook
 from mobileone_mm.hooks.prediction_samples import PredictionSamplesHook
 from mobileone_mm.hooks.recalibrate import RecalibrateHook
 from mobileone_mm.hooks.schedule_log import ScheduleLogHook
+from mobileone_mm.hooks.teacher_outputs import TeacherOutputsCheckHook
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
 
@@ -101,6 +107,7 @@ def test_contiguous_checkpoints_and_resumed_state():
     optimizer.state[parameter] = dict(momentum_buffer=momentum, step=step, count=3)
     runner = SimpleNamespace(optim_wrapper=SimpleNamespace(optimizer=optimizer))
     ChannelsLastHook().before_train(runner)
+    ChannelsLastHook().before_train(SimpleNamespace(optim_wrapper=None))  # as of several optimizers
     state = optimizer.state[parameter]
     assert state['momentum_buffer'].is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(state['momentum_buffer'], momentum)
@@ -130,6 +137,50 @@ def test_kept_checkpoints(keep, files, make_runner, tmp_path, monkeypatch):
     assert counts == ([keep + 1] * (4 - keep) if keep > 0 else [])
 
 
+@pytest.mark.parametrize(
+    ('ids', 'keep', 'step', 'main', 'listed', 'removed'),
+    [
+        ([2], 1, 3, True, [3], [2]),
+        ([1, 2], 2, 3, True, [2, 3], [1]),
+        ([1, 2], 2, 3, False, [2, 3], []),
+        ([1, 2], 2, 2, True, None, []),  # the same step again
+        ([1, 2], 3, 3, True, [1, 2, 3], []),
+        ([7, 8], 2, 9, True, [8, 9], []),  # the file of 7 is not there
+        ([], -1, 3, True, None, []),
+        ([], 0, 3, True, None, []),
+    ],
+)
+def test_the_oldest_checkpoint_goes_last(ids, keep, step, main, listed, removed, monkeypatch):
+    monkeypatch.setattr('mobileone_mm.hooks.checkpoint.is_main_process', lambda: main)
+    hook, hub, events = CheckpointHook(max_keep_ckpts=keep), MessageHub('kept'), []
+    hook.keep_ckpt_ids = deque(ids, keep if keep > 0 else None)
+    hook.out_dir, hook.filename_tmpl = 'dir', '{}.pth'
+    hook.file_backend = SimpleNamespace(
+        join_path=lambda *parts: '/'.join(parts),
+        isfile=lambda path: path != 'dir/7.pth',
+        remove=events.append,
+    )
+
+    def save(self, runner, step, meta):
+        events.append((step, meta, self.max_keep_ckpts > 0, hub.get_info('keep_ckpt_ids')))
+
+    monkeypatch.setattr(MMEngineCheckpointHook, '_save_checkpoint_with_step', save)
+    hook._save_checkpoint_with_step(SimpleNamespace(message_hub=hub), step, {})
+    assert events == [(step, {}, False, listed), *(f'dir/{number}.pth' for number in removed)]
+    assert hook.max_keep_ckpts == keep
+
+
+@pytest.mark.parametrize(
+    ('best', 'metrics'), [('auto', dict(loss=1)), (None, dict(loss=1)), ('top1', {})]
+)
+def test_metrics_that_the_checkpoint_hook_leaves_to_mmengine(best, metrics, monkeypatch):
+    calls = []
+    monkeypatch.setattr(MMEngineCheckpointHook, 'after_val_epoch', lambda *args: calls.append(args))
+    hook = CheckpointHook(save_best=best)
+    hook.after_val_epoch('runner', metrics)
+    assert calls == [(hook, 'runner', metrics)]
+
+
 def test_arguments_of_the_checkpoint_hook():
     with pytest.raises(TypeError, match=r"CheckpointHook.*unexpected keyword argument 'intervall'"):
         CheckpointHook(interval=1, intervall=2)
@@ -145,7 +196,7 @@ def test_arguments_of_the_checkpoint_hook():
         (partial(CurriculumHook, [dict(begin=0, strength=1)]), 'total', (0, True)),
         (DeployEvalHook, 'verify', ('sometimes', True, 0)),
         (DeployEvalHook, 'batches', (0,)),
-        (DeployEvalHook, 'tolerance', (1,)),
+        (DeployEvalHook, 'tolerance', (0, 1)),
         (DeployEvalHook, 'metric_tolerance', (-1,)),
         (PredictionSamplesHook, 'num', (0, True)),
         (PredictionSamplesHook, 'score_thr', (2,)),
@@ -161,13 +212,17 @@ def test_wrong_arguments(hook, argument, wrong):
 def test_arguments_at_their_limits():
     assert CurriculumHook([dict(begin=0, strength=1)], total=1).total == 1
     assert (RecalibrateHook().num_batches, RecalibrateHook(1).num_batches) == (50, 1)
-    assert PredictionSamplesHook().num == 8
+    assert (PredictionSamplesHook().num, PredictionSamplesHook().score_thr) == (8, 0.3)
     assert PredictionSamplesHook(num=1, score_thr=1).score_thr == 1
+    for given in ((2, 1e-4, 0.01), (1, 0.5, 0)):
+        hook = DeployEvalHook('first', *given) if given[0] == 1 else DeployEvalHook()
+        assert (hook.batches, hook.tolerance, hook.metric_tolerance) == given
 
 
 def test_prediction_samples_are_spread_over_the_batches(tmp_path, monkeypatch):
-    painter = SimpleNamespace(draw=lambda image, sample: image)
-    monkeypatch.setattr('mobileone_mm.hooks.prediction_samples.Painter', lambda *_: painter)
+    painter, painters = SimpleNamespace(draw=lambda image, sample: (image.shape, sample)), []
+    module = 'mobileone_mm.hooks.prediction_samples'
+    monkeypatch.setattr(f'{module}.Painter', lambda *args: painters.append(args) or painter)
     names, samples = [], []
     for place in range(5):
         samples.append(DataSample(metainfo=dict(img_path=str(tmp_path / f'{place}.png'))))
@@ -175,12 +230,59 @@ def test_prediction_samples_are_spread_over_the_batches(tmp_path, monkeypatch):
         Image.new('RGB', (4, 4)).save(samples[-1].img_path)
     runner = SimpleNamespace(
         val_dataloader=SimpleNamespace(sampler=samples, dataset=SimpleNamespace(metainfo={})),
-        visualizer=SimpleNamespace(add_image=lambda name, image, step: names.append((name, step))),
+        visualizer=SimpleNamespace(add_image=lambda *args: names.append(args)),
         iter=7,
     )
     hook = PredictionSamplesHook(num=3)
+    hook.after_val_iter(runner, outputs=samples)  # a validation has not begun
     for _ in range(2):
         hook.before_val_epoch(runner)
         for start in (0, 2, 4):
             hook.after_val_iter(runner, outputs=samples[start : start + 2])
-    assert names == 2 * [('val_000000_0', 7), ('val_000002_2', 7), ('val_000004_4', 7)]
+            hook.after_val_iter(runner)
+    drawn = [(f'val_00000{i}_{i}', ((4, 4, 3), samples[i]), 7) for i in (0, 2, 4)]
+    assert names == 2 * drawn
+    assert painters == 2 * [({}, 0.3)]
+    # Not drawn: a sample without a prediction, and an image that cannot be read.
+    hook.before_val_epoch(runner)
+    samples[2].set_metainfo(dict(img_path=str(tmp_path / 'missing.png')))
+    hook.after_val_iter(runner, outputs=[DataSample(metainfo=samples[0].metainfo), *samples[1:]])
+    assert names == [*2 * drawn, drawn[2]]
+    hook.before_val_epoch(runner)
+    monkeypatch.setattr(f'{module}.is_main_process', lambda: False)
+    hook.after_val_iter(runner, outputs=samples)
+    assert len(names) == 7
+
+
+@pytest.mark.parametrize('main', [True, False])
+def test_stored_outputs_are_looked_up_before_the_first_iteration(main, monkeypatch):
+    monkeypatch.setattr('mobileone_mm.hooks.teacher_outputs.is_main_process', lambda: main)
+    view, lines = StoredView.__new__(StoredView), []
+    view.stored = SimpleNamespace(
+        find='abc'.index, read=lambda row, view: None if row in unread else view, views=[5]
+    )
+
+    class Stored(list):
+        pipeline = Compose([lambda results: results, view])
+
+        def get_data_info(self, index):
+            return dict(img_path=self[index])
+
+    def start(*datasets):
+        wrapper = SimpleNamespace(datasets=datasets)
+        loader = SimpleNamespace(dataset=wrapper)
+        logger = SimpleNamespace(warning=lines.append)
+        TeacherOutputsCheckHook().before_train(
+            SimpleNamespace(train_dataloader=loader, logger=logger)
+        )
+
+    unread = ()
+    start(Stored('ab'), Stored('c'))
+    assert not lines
+    unread = (1, 2)
+    start(Stored('ab'), Stored('c'))
+    assert [line.startswith('2 images') and line.endswith("such as 'b'") for line in lines] == (
+        [True] * main
+    )
+    with pytest.raises(ValueError, match='substring') if main else nullcontext():
+        start(Stored('ax'))  # no stored outputs
