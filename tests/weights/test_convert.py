@@ -175,6 +175,8 @@ def changed(part, value):
         (changed(BRANCH, lambda v: v * torch.nan), 'holds NaN or Inf'),
         (changed('head.fc.weight', lambda v: v * torch.inf), 'holds NaN or Inf'),
         (changed('head.fc.weight', lambda v: v[:, :5]), "'head.fc.weight' is \\[10, 5\\]"),
+        (changed('head.fc.weight', lambda v: v.sum()), "'head.fc.weight' is \\[\\]"),
+        (changed('stage0.branch_conv', lambda v: v.reshape(-1)), r'\[108\], \[4, 3, 3, 3\] fits'),
         (changed('neck.scale', lambda _: torch.tensor(torch.nan)), "'neck.scale' holds NaN"),
         (changed(VARIANCE, lambda v: -v), 'holds a negative variance'),
         (changed('backbone.stage1.0.more.weight', lambda _: torch.ones(1)), 'stage1.0.more.weight'),
