@@ -227,6 +227,85 @@ def test_not_strict_still_needs_something_in_common():
         load_weights(Classifier(), Classifier(classes=7).state_dict(), strict=False)
 
 
+class Holding(nn.Module):
+    """A model below a name that a wrapper may have, as a TTA model has it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+
+def test_a_model_below_the_name_of_a_wrapper(trained, said):
+    for make, source in ((Classifier, trained), (lambda: nn.Linear(2, 2), nn.Linear(2, 2))):
+        model = Holding(make())
+        for state in (
+            source.state_dict(),
+            {f'model.{k}': v for k, v in source.state_dict().items()},
+        ):
+            checkpoint_for(model, state).load(model)
+            assert same(model.model, source)
+    assert not said
+
+
+def test_several_networks_in_one_file(trained):
+    """That of the backbone is meant; without one, the place is unclear."""
+    other = {f'teacher.{key}': value * 2 for key, value in trained.backbone.state_dict().items()}
+    backbone = MobileOne(SMALL)
+    report = load_weights(backbone, {**other, **trained.state_dict()})
+    assert same(backbone, trained.backbone)
+    assert set(report.unexpected) == {*other, 'head.fc.weight', 'head.fc.bias'}
+    with pytest.raises(InputError, match='no key in common'):
+        load_weights(backbone, {**other, **{f'a{key}': value for key, value in other.items()}})
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+def test_eps_of_the_target_counts(deploy):
+    norm = dict(type='BN', eps=0.1)
+    source = randomize_(MobileOne(SMALL, norm_cfg=norm)).eval()
+    state = (source if deploy else reparameterize_model(source)).state_dict()
+    model = MobileOne(SMALL, norm_cfg=norm, deploy=deploy).eval()
+    load_weights(model, state)
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(model(x), source(x), rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_required_backbone_needs(trained):
+    """Other heads and further keys are allowed; NaN anywhere and another backbone are not."""
+    state, model = trained.state_dict(), Classifier(classes=7)
+    fitted = checkpoint_for(model, {**state, 'backbone.more': torch.ones(1)}, 'backbone')
+    assert fitted.loaded == tuple(k for k in state if 'head' not in k)
+    assert (fitted.missing, fitted.unexpected) == ((), ('backbone.more',))
+    fitted.load(model)
+    assert same(model.backbone, trained.backbone)
+    for key, value, require, match in (
+        ('head.fc.bias', torch.full((5,), torch.nan), 'backbone', 'NaN'),
+        ('head.fc.bias', torch.full((5,), torch.nan), 'nothing', 'NaN'),
+        ('backbone.stage1.0.more', torch.ones(1), 'backbone', 'units or branches differ'),
+    ):
+        with pytest.raises(InputError, match=match):
+            checkpoint_for(Classifier(), {**state, key: value}, require)
+    with pytest.raises(InputError, match=r'holds no MobileOne \(its keys: w\)'):
+        checkpoint_for(model, {'w': torch.ones(1)}, 'backbone')
+    with pytest.raises(InputError, match='no key in common'):
+        checkpoint_for(nn.Linear(1, 1), {'w': torch.ones(1)}, 'nothing')
+
+
+def test_only_corenets_range_of_pixels_is_another(trained, said):
+    for scheme in SCHEMES:
+        load_weights(Classifier(), to_scheme(trained.state_dict(), scheme))
+        assert bool(said) == (scheme == 'corenet'), scheme
+        said.clear()
+
+
+def test_prefix_of_a_file_without_a_mobileone():
+    state = {'a.weight': torch.ones(2, 2), 'a.bias': torch.ones(2), 'b': torch.ones(1)}
+    model = nn.Linear(2, 2)
+    report = load_weights(model, state, prefix='a')
+    assert (report.loaded, report.unexpected, report.scheme) == (('weight', 'bias'), (), None)
+    with pytest.raises(InputError, match=r"no key below 'c\.' \(its keys: a.weight, a.bias, b\)"):
+        load_weights(model, state, prefix='c.')
+
+
 S4_LIKE = dict(num_blocks=(1, 1, 2, 1), width_factor=(0.25,) * 4, num_se_blocks=(0, 0, 1, 1))
 
 
