@@ -3,6 +3,7 @@
 import argparse
 import pickle
 import random
+import re
 import zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -15,7 +16,7 @@ from helpers import randomize_, same
 from mobileone_mm import MobileOne, load_weights
 from mobileone_mm.errors import InputError
 from mobileone_mm.weights.allowed import ALLOWED
-from mobileone_mm.weights.reading import read_checkpoint
+from mobileone_mm.weights.reading import _reason, first_line, read_checkpoint
 from mobileone_mm.weights.unwrap import read_weights
 
 STATE = {'stage0.branch_reparam.weight': torch.arange(4.0), 'head.fc.bias': torch.ones(2)}
@@ -96,6 +97,62 @@ def test_safetensors(tmp_path, monkeypatch, refused_file):
     assert read_checkpoint(tmp_path / 'a.pth').keys() == STATE.keys()
     monkeypatch.setitem(__import__('sys').modules, 'safetensors.torch', None)
     refused_file(tmp_path / 'a.pth', 'pip install safetensors')
+
+
+@pytest.mark.parametrize(
+    ('error', 'said'),
+    [
+        (InputError('as it is'), 'as it is'),
+        (FileNotFoundError(2, 'x', 'file'), 'no such file; check the path'),
+        (PermissionError(13, 'not yours', 'file'), r'cannot be read \(not yours\)'),
+        (OSError(5, 'of the data'), r'is cut off, .*OSError: \[Errno 5\] of the data\); copy'),
+        (RuntimeError('GLOBAL a.b was'), r'refers to code \(a\.b\)'),
+        (MemoryError(), 'does not fit into memory'),
+        (
+            RuntimeError('Attempting to deserialize object on a GPU. Use'),
+            'cannot be loaded to the device: Attempt.* a GPU',
+        ),
+    ],
+)
+def test_reasons(error, said):
+    assert re.fullmatch(f'{said}.*', _reason(error))
+
+
+def test_the_first_line_of_an_error():
+    for text, line in (
+        ('advice WeightsUnpickler error: cause. More', 'cause'),
+        ('\x1b[31m red\nsecond', 'red'),
+        (' \n ', 'no reason given'),
+        ('x' * 200, 'x' * 150),
+        ('a\tb', 'ab'),
+    ):
+        assert first_line(text) == line
+
+
+@pytest.mark.parametrize('form', ['pth', 'safetensors'])
+def test_where_tensors_are_put(tmp_path, form, monkeypatch):
+    path = tmp_path / f'a.{form}'
+    if form == 'pth':
+        torch.save(STATE, path)
+    else:
+        pytest.importorskip('safetensors.torch').save_file(STATE, path)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    before = torch.serialization.get_safe_globals()
+    assert same(read_checkpoint(f'~/a.{form}'), STATE)
+    assert same(read_checkpoint(path, None), STATE)
+    assert all(value.is_meta for value in read_checkpoint(path, 'meta').values())
+    assert torch.serialization.get_safe_globals() == before
+
+
+def test_how_a_file_is_told(tmp_path, refused_file):
+    for name, head, said in (
+        ('a.pth', b'PK\x03\x04....{', 'BadZipFile'),
+        ('b.safetensors', b'\x80' * 20, 'SafetensorError'),
+        ('c.pth', b'\x80' * 8 + b'{', 'SafetensorError'),
+        ('d.pth', b'\x81' * 8, 'is no checkpoint; expected a file of torch.save'),
+    ):
+        (tmp_path / name).write_bytes(head)
+        refused_file(tmp_path / name, said)
 
 
 def test_numpy_values_survive(tmp_path):
