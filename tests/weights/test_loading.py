@@ -96,12 +96,13 @@ def test_half_precision_files(trained):
 
 
 @pytest.mark.parametrize('deploy', [False, True])
-def test_the_other_form_is_the_same_function(trained, deploy):
+def test_the_other_form_is_the_same_function(trained, deploy, said):
     """Unfused weights are fused for a deploy model, fused ones written into branches."""
     state = (trained if deploy else reparameterize_model(trained)).state_dict()
     model = Classifier(deploy=deploy).eval()
     report = load_weights(model, state)
     assert report.form == ('train' if deploy else 'deploy')
+    assert f'is in {"training" if deploy else "deploy"} form' in said[0]
     assert not report.missing
     assert not report.unexpected
     x = torch.rand(2, 3, 64, 64)

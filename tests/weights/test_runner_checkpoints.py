@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModule
+from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner import Runner
 from mmengine.runner import checkpoint as host
 from torch import nn
@@ -145,7 +146,22 @@ def test_pretrained_backbone_from_a_foreign_file(apple_file, safe_loader, prefix
         MobileOne({**TINY, 'width_factor': [0.25] * 4}, deploy=True, init_cfg=init).init_weights()
 
 
-def test_init_cfg_of_a_whole_model_says_what_stays_random(apple_file, safe_loader, said):
+def test_init_of_a_plain_module_without_the_counters_of_bn(tmp_path, said):
+    path, source = str(tmp_path / 'a.pth'), randomize_(Classifier(TINY))
+    state = source.state_dict()
+    torch.save({k: v for k, v in state.items() if 'num_batches' not in k}, path)
+    model = Classifier(TINY)
+    PretrainedInit(path)(model)
+    assert same(model, source)
+    assert said == [f'load model from: {path}']
+
+
+def test_init_cfg_of_a_whole_model_says_what_stays_random(
+    apple_file, safe_loader, said, monkeypatch
+):
+    name = 'mobileone_mm.weights.mmengine_loader.update_init_info'
+    monkeypatch.setattr(name, lambda module, init_info: said.append(init_info))
+
     class Starting(BaseModule):
         def __init__(self) -> None:
             super().__init__(init_cfg=dict(type='Pretrained', checkpoint=str(path)))
@@ -159,6 +175,7 @@ def test_init_cfg_of_a_whole_model_says_what_stays_random(apple_file, safe_loade
     assert said[0] == f'load model from: {path}'
     assert 'lacks 2 tensors of the model' in said[1]
     assert 'head.weight, head.bias' in said[1]
+    assert said[2:] == [f'PretrainedInit: load from {path}']
 
 
 def test_checkpoints_as_the_hosts_take_them():
@@ -192,9 +209,7 @@ def test_checkpoints_as_the_hosts_take_them():
 def test_the_import_changes_mmengine(apple_file, safe_loader, monkeypatch):
     loader = host.CheckpointLoader
     assert loader._get_checkpoint_loader('mobileone_mm://s0-apple') is load_from_local
-    assert all(
-        v.is_meta for v in load_from_local(str(apple_file[0]), 'meta')['state_dict'].values()
-    )
+    assert all(value.is_meta for value in load_from_local(apple_file[0], 'meta').values())
     # The original mmengine has no list of its own.
     for missing, expected in ((True, set(map(id, ALLOWED))), (False, set())):
         added = []
