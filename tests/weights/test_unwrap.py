@@ -35,6 +35,7 @@ def test_entries(content, entry, dropped):
     found = read_weights(content)
     assert (found.entry, found.dropped, found.state) == (entry, dropped, ONE)
     assert found.averaged == entry.startswith('ema')
+    assert read_weights(found) is found
     assert (found.scheme, found.form, found.name) == (None, None, 'checkpoint')
     assert found.meta == ({'x': 1} if 'meta' in content else {})
 
