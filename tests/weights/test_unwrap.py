@@ -29,6 +29,11 @@ STEM = 'stage0.rbr_conv.0.conv.weight'
         ({'state_dict': ONE, 'optimizer': {}, 'meta': {'x': 1}}, 'state_dict', ('optimizer',)),
         ({'model': {'net': ONE}, 'epoch': 3}, 'model.net', ('epoch',)),
         ({'model': TWO, 'ema': {'module': ONE}}, 'ema.module', ('model',)),
+        (
+            {'current_model_state': ONE, 'averaging_state': {}},
+            'current_model_state',
+            ('averaging_state',),
+        ),
     ],
 )
 def test_entries(content, entry, dropped):
