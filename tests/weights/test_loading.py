@@ -175,11 +175,7 @@ MISMATCHES = {
     'too large': (
         edited('fc.bias', lambda t: t.double() + 1e300), Classifier, 'beyond the range of torch.float32'
     ),
-    'variance': (edited('running_var', -1.0), Classifier, 'negative variance'),
-    'integers': (edited('fc.bias', lambda t: t.long()), Classifier, 'torch.int64 where floating point'),
     'complex': (edited('conv.weight', to_complex), Classifier, 'holds torch.complex64 where'),
-    'complex counter': (edited('num_batches', to_complex), Classifier, 'torch.complex64'),
-    'NaN counter': (edited('num_batches', lambda t: t * torch.nan), Classifier, 'NaN or Inf'),
     # The other form is computed from the file before anything can be compared with the model.
     'fused: flat': (edited('conv.weight', lambda t: t.reshape(-1)), deployed, 'fits the rest'),
     'fused: short': (edited('norm.weight', lambda t: t[:1]), deployed, 'fits the rest'),

@@ -181,12 +181,6 @@ def test_numpy_1_names_are_on_the_list():
     assert all(name.replace('numpy._core', 'numpy.core') in names for name in names)
 
 
-@pytest.mark.parametrize('checkpoint', [{}, {'epoch': 3}, {'state_dict': {}}])
-def test_no_weights(checkpoint):
-    with pytest.raises(InputError, match='holds no weights'):
-        read_weights(checkpoint)
-
-
 TINY = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.0625] * 4)
 
 

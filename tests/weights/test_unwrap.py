@@ -8,14 +8,9 @@ import torch
 from helpers import SMALL
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
+from mobileone_mm.weights import unwrap
 from mobileone_mm.weights.names import to_scheme
-from mobileone_mm.weights.unwrap import (
-    is_average,
-    is_of_mmengine,
-    read_weights,
-    shared_prefix,
-    without_wrappers,
-)
+from mobileone_mm.weights.unwrap import is_average, is_of_mmengine, read_weights
 
 ONE, TWO = {'a': torch.ones(1)}, {'a': torch.zeros(1)}
 STEPS = {'steps': torch.ones(1)}
@@ -29,20 +24,17 @@ STEM = 'stage0.rbr_conv.0.conv.weight'
         ({'state_dict': ONE, 'optimizer': {}, 'meta': {'x': 1}}, 'state_dict', ('optimizer',)),
         ({'model': {'net': ONE}, 'epoch': 3}, 'model.net', ('epoch',)),
         ({'model': TWO, 'ema': {'module': ONE}}, 'ema.module', ('model',)),
-        (
-            {'current_model_state': ONE, 'averaging_state': {}},
-            'current_model_state',
-            ('averaging_state',),
-        ),
+        ({'current_model_state': ONE, 'averaging_state': {}}, 'current_model_state',
+         ('averaging_state',)),
     ],
-)
+)  # fmt: skip
 def test_entries(content, entry, dropped):
     found = read_weights(content)
+    assert read_weights(found) is found
     assert (found.entry, found.dropped, found.state) == (entry, dropped, ONE)
     assert found.averaged == entry.startswith('ema')
-    assert read_weights(found) is found
     assert (found.scheme, found.form, found.name) == (None, None, 'checkpoint')
-    assert found.meta == ({'x': 1} if 'meta' in content else {})
+    assert found.meta == content.get('meta', {})
 
 
 @pytest.mark.parametrize(
@@ -52,8 +44,7 @@ def test_entries(content, entry, dropped):
         (dict.fromkeys('abcd'), r'\(found: a, b, c\)'),
         ({'state_dict': [torch.ones(1)]}, 'no weights'),
         ({'w' * 201: torch.ones(1)}, "^checkpoint 'x': holds a weight under 'www"),
-        ({'module.backbone.' + STEM: torch.ones(1), 'module.h': torch.ones(1), 'h': torch.ones(1)},
-         'a weight twice'),
+        (dict.fromkeys((f'module.backbone.{STEM}', 'module.h', 'h'), torch.ones(1)), 'a weight twice'),
     ],
 )  # fmt: skip
 def test_refused(content, said):
@@ -69,22 +60,13 @@ def test_callbacks_are_read_as_deep_as_entries(depth, found):
     assert read_weights(content).state.keys() == {found}
 
 
-@pytest.mark.parametrize(
-    ('more', 'levels'),
-    [
-        ({'ema': ONE}, [logging.INFO]),
-        ({'ema': {'b': torch.ones(1)}}, [logging.WARNING]),
-        ({'ema': ONE, 'swa': ONE}, [logging.WARNING]),
-        ({'ema': ONE, 'swa': {'b': torch.ones(1)}}, [logging.INFO] * 2),
-        ({}, []),
-    ],
-)
-def test_what_the_log_says_is_a_warning_unless_one_set_is_meant(more, levels, monkeypatch):
-    found = []
+def test_what_the_log_says_is_a_warning_unless_one_set_is_meant(monkeypatch):
+    found, bad = [], {'b': torch.ones(1)}
     name = 'mobileone_mm.weights.unwrap.print_log'
     monkeypatch.setattr(name, lambda text, logger, level: found.append(level))
-    read_weights({'model': TWO, **more})
-    assert found == levels
+    for ema in ({}, {'ema': ONE}, {'ema': ONE, 'swa': bad}, {'ema': bad}, {'ema': ONE, 'swa': ONE}):
+        read_weights({'model': TWO, **ema})
+    assert found == [logging.INFO] * 3 + [logging.WARNING] * 2
 
 
 def test_averages_are_compared_under_one_naming_and_without_counters():
@@ -94,74 +76,46 @@ def test_averages_are_compared_under_one_naming_and_without_counters():
     mixed = {**state, **reparameterize_model(MobileOne(SMALL).eval()).state_dict()}
     for raw, average, used in (
         (state, {**floats, **STEPS}, True),
-        ({**state, **STEPS}, floats, False),  # the raw weights are averages themselves
         (apple, state, False),
         (apple, {**state, 'neck.w': torch.ones(1)}, True),
         (mixed, state, True),  # nothing can be compared with damage
     ):
-        entry = read_weights({'model': raw, 'model_ema': average}).entry
-        assert (entry == 'model_ema') == (used or 'steps' in raw)
+        assert read_weights({'model': raw, 'model_ema': average}).averaged == used
 
 
-@pytest.mark.parametrize(
-    ('change', 'expected'),
-    [
-        ({}, False),
-        ({'message_hub': {}}, True),
-        ({'meta': {'mmengine_version': '0.10.7'}}, True),
-        ({'meta': 3}, False),
-        ({'ema_state_dict': STEPS}, True),
-        ({'ema_state_dict': 3, 'message_hub': {}}, False),
-        ({'state_dict': None, 'message_hub': {}}, False),
-    ],
-)
-def test_what_mmengine_wrote(change, expected):
-    content = {'state_dict': {}, 'ema_state_dict': {}, **change}
-    if content['state_dict'] is None:
-        del content['state_dict']
-    assert is_of_mmengine(content) == expected
+def test_what_mmengine_wrote():
+    both, hub = {'state_dict': {}, 'ema_state_dict': {}}, {'message_hub': {}}
+    for yes in (hub, {'meta': {'mmengine_version': '0.10.7'}}, {'ema_state_dict': STEPS}):
+        assert is_of_mmengine({**both, **yes})
+    assert not any(map(is_of_mmengine, (both, {**both, 'meta': 3}, {'ema_state_dict': {}, **hub})))
+    assert not is_of_mmengine({**both, **hub, 'ema_state_dict': 3})
 
 
 def test_names_of_averages():
-    names = ('ema', 'model_ema', 'ema_net', 'net_swa_2', 'avg', 'average', 'averaged_x', 'shadow')
-    assert all(map(is_average, names))
+    assert all(map(is_average, ('ema', 'model_ema', 'net_swa_2', 'avg', 'averaged_x', 'shadow')))
     assert not any(map(is_average, ('schema', 'emanet', 'averages', 'state_dict', 3, None)))
 
 
-@pytest.mark.parametrize(
-    ('keys', 'prefix'),
-    [
-        ((), ''),
-        (('a', 'b'), ''),
-        (('module.a', 'module.b.c'), 'module.'),
-        (('module._orig_mod.model.a',), 'module._orig_mod.model.'),
-        (('module.model.a', 'module.b'), 'module.'),
-        (('module.a', 'b'), ''),
-        (('module.a', 'module.'), ''),
-        (('net.a',), ''),
-    ],
-)
-def test_shared_prefix(keys, prefix):
-    assert shared_prefix(keys) == prefix
-
-
-@pytest.mark.parametrize(
-    ('before', 'after'),
-    [
-        (('module.a', 'module.b'), ('a', 'b')),
-        ((STEM, 'fc.a'), (STEM, 'fc.a')),
-        (('module.' + STEM, 'fc.a'), (STEM, 'fc.a')),
-        (('encoder.' + STEM, 'fc.a'), ('backbone.' + STEM, 'fc.a')),
-        (('model.encoder._orig_mod.' + STEM, 'model.a'), ('backbone.' + STEM, 'a')),
-        (('model.encoder.' + STEM, 'b.model.a'), ('backbone.' + STEM, 'b.model.a')),
-        (('net.backbone.' + STEM, 'net.a'), ('net.backbone.' + STEM, 'net.a')),
-        (('encoder.' + STEM, 'b.' + STEM), ('encoder.' + STEM, 'b.' + STEM)),
-    ],
-)
-def test_without_wrappers(before, after):
-    assert without_wrappers(dict(zip(before, 'xy', strict=True))) == dict(
-        zip(after, 'xy', strict=True)
-    )
+def test_prefixes_of_wrappers():
+    for keys, prefix in (
+        ('', ''), ('a b', ''), ('module.a b', ''), ('module.a module.', ''), ('net.a', ''),
+        ('module.a module.b.c', 'module.'), ('module.model.a module.b', 'module.'),
+        ('module._orig_mod.model.a', 'module._orig_mod.model.'),
+    ):  # fmt: skip
+        assert unwrap.shared_prefix(keys.split()) == prefix
+    for before, after in (
+        ('module.a module.b', 'a b'),
+        ('@ fc.a', '@ fc.a'),
+        ('module.@ fc.a', '@ fc.a'),
+        ('encoder.@ fc.a', 'backbone.@ fc.a'),
+        ('model.encoder._orig_mod.@ model.a', 'backbone.@ a'),
+        ('model.encoder.@ b.model.a', 'backbone.@ b.model.a'),
+        ('net.backbone.@ net.a', 'net.backbone.@ net.a'),
+        ('encoder.@ b.@', 'encoder.@ b.@'),
+    ):
+        before, after = (keys.replace('@', STEM).split() for keys in (before, after))
+        assert unwrap.without_wrappers(dict.fromkeys(before)) == dict.fromkeys(after)
+    assert unwrap.without_wrappers({'module.a': 1, 'module.b': 2}) == {'a': 1, 'b': 2}
 
 
 def test_a_number_may_be_shown_a_million_times():
