@@ -216,7 +216,7 @@ def test_calls_of_stand_ins_are_checked():
             call()
     assert attribute(History, 'mean') is None
     assert no_bytes() == b''
-    assert DType('f8').__setstate__((*NO_STATE[:5], 7)) is None
+    assert DType('f8').__setstate__(NO_STATE[:5]) is None
     assert [shown_name(x) for x in ('a\n' * 50, 3, [1])] == ['a?' * 40, '3', 'a list']
 
 

@@ -34,7 +34,7 @@ A, B, C = {'a': 1}, {'b.w': 1}, {'c.w': 1}
         (A, {**A, **B}, r'fit the model: it has 1 keys that the model lacks \(b.w\); another task'),
         ({**A, **B, **C}, A, r'it lacks 2 keys \(b.w, c.w\); another'),
         ({**B, 'b.x': 1, **C}, B, r'^is incomplete: it lacks b.x$'),
-        ({**A, **B}, {**A, **C}, r'it lacks 1 keys \(b.w\) and has 1 keys that the model lacks \(c.w\)'),
+        ({**A, **B}, {**A, **C}, r'lacks 1 keys \(b.w\) and has 1 keys that the model lacks \(c.w\)'),
         (A, B, r'no key in common .*its keys: b.w; the model.s: a\); another model or task\?'),
         (A, {f'{p}.{key}': v for p in 'zx' for key, v in STEM.items()}, "with prefix='x.'"),
         (A, dict(a=2), r"other shapes: 'a' is \[2\], the model's \[1\]; another number"),

@@ -179,11 +179,8 @@ def test_init_cfg_of_a_whole_model_says_what_stays_random(
 
 
 def test_checkpoints_as_the_hosts_take_them():
-    model = randomize_(Classifier(TINY, deploy=True))
-    state, other = (
-        model.state_dict(),
-        randomize_(Classifier(TINY, deploy=True), seed=1).state_dict(),
-    )
+    nets = (randomize_(Classifier(TINY, deploy=True), seed=seed) for seed in (0, 1))
+    state, other = (net.state_dict() for net in nets)
     resumed = {'meta': {'epoch': 1, 'config': 'x'}, 'epoch': 2, 'optimizer': {}}
     kept = {'meta': {'epoch': 1}, 'epoch': 2, 'optimizer': {}}
     lightning = {'state_dict': other, 'callbacks': {'E': {'ema': state}}, 'current_model_state': 1}
@@ -196,9 +193,8 @@ def test_checkpoints_as_the_hosts_take_them():
         read = for_host({**weights, **resumed}, 'x.pth')
         assert same(read.pop('state_dict'), state)
         assert read == {**kept, **more}
-    assert same(
-        for_host({f'module.{k}': v for k, v in state.items()}, 'x.pth')['state_dict'], state
-    )
+    wrapped = {f'module.{key}': value for key, value in state.items()}
+    assert same(for_host(wrapped, 'x.pth')['state_dict'], state)
     unknown = 'stage0.rbr_conv.0.conv.weight', 'neck.x'  # of a MobileOne, and one more
     for content in ({'a': torch.ones(1)}, {'meta': 3}, dict.fromkeys(unknown, torch.ones(1))):
         assert for_host(content, 'x.pth') is content
