@@ -162,6 +162,7 @@ def test_numpy_values_survive(tmp_path):
         'big endian': np.arange(3, dtype='>i4'),
         'names': np.array(['cat', 'Hündin']),
         'empty': np.zeros((0, 3), np.float32),
+        'point': np.array(0.5),
         'best': np.float64(0.5),
         'flag': np.bool_(True),
     }
