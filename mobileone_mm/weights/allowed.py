@@ -60,7 +60,7 @@ class Array(np.ndarray):
         try:
             _, shape, dtype, fortran, raw = state
             fits = math.prod(shape) * dtype.real.itemsize == len(raw)
-            fits = fits and isinstance(raw, bytes) and min(shape, default=0) >= 0
+            fits = fits and isinstance(raw, bytes) and all(size >= 0 for size in shape)
         except (TypeError, ValueError, AttributeError):
             fits = False
         if not fits:

@@ -28,9 +28,9 @@ def check_whole(state: Mapping[str, Tensor]) -> str | None:
         head = place.removesuffix('backbone.') + 'head.fc.'
         classifier = {key: state[head + key] for key in ('weight', 'bias') if head + key in state}
         if classifier:
-            classes = next(iter(classifier.values())).shape[:1]
+            classes = next(iter(classifier.values())).shape[:1].numel()
             with torch.device('meta'):
-                expected = torch.nn.Linear(model.arch.channels[-1], *classes).state_dict()
+                expected = torch.nn.Linear(model.arch.channels[-1], classes).state_dict()
             _compare(head, classifier, expected)
     if problem := value_problem(state, state):
         raise InputError(problem)
@@ -98,7 +98,7 @@ def _arch(place: str, tensors: Mapping[str, Tensor], names: Mapping[str, TensorN
         conv = [name.branch for name in own.values() if name.part == 'conv']
         se = [(name.unit or 0) // 2 for name in own.values() if name.part.startswith('se_')]
         blocks.append(units // 2)
-        widths.append(outputs.most_common(1)[0][0])
+        widths.append(max(outputs, key=outputs.__getitem__))
         branches.append(_count(f'{place}stage{stage}.*.branch_conv_list', conv) if conv else 1)
         squeezed.append(units // 2 - min(se) if se else 0)
     factors = tuple(width / base for width, base in zip(widths, BASE_CHANNELS, strict=True))

@@ -102,8 +102,7 @@ def _stage_widths(state: Mapping[str, Tensor]) -> str:
     last: dict[int, tuple[int, int]] = {}
     for key, value in state.items():
         name = parse(key, 'mmpretrain')
-        kernel = name and name.part in ('conv', 'scale', 'fused') and name.tensor == 'weight'
-        if name and kernel and value.ndim == 4:
+        if name and name.part in ('conv', 'fused') and value.ndim == 4:
             width = name.unit or 0, int(value.shape[0])
             last[name.stage or 0] = max(width, last.get(name.stage or 0, width))
     return '/'.join(str(width) for _, (_, width) in sorted(last.items())) or 'unknown'

@@ -115,11 +115,12 @@ def _chosen(content: Mapping[str, Any], name: str) -> Weights:
 
 def _preferred(sets: list[_Set], name: str) -> _Set:
     """Return the first averages that are complete, or the raw weights; log the choice."""
-    raw = next((each for each in sets if not each.averaged), None)
+    plain = [each for each in sets if not each.averaged]
+    raw = next(iter(plain), None)
     averages = [_named(each, raw) if raw else each for each in sets if each.averaged]
     reasons = {each.path: _why_not(raw, each) if raw else None for each in averages}
     good = [each for each in averages if not reasons[each.path]]
-    chosen = (good or [raw or sets[0]])[0]
+    chosen = (good or plain)[0]
     lines = [
         f"the averaged weights ('{path}') {reason}; '{chosen.path}' is used"
         for path, reason in reasons.items()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from functools import cache
 
 import pytest
@@ -9,11 +10,12 @@ import torch
 
 from helpers import randomize_, same
 from mobileone_mm import MobileOne, reparameterize_model
+from mobileone_mm._version import __version__
 from mobileone_mm.errors import InputError
 from mobileone_mm.models import ARCHS
 from mobileone_mm.models.sizes import Arch
 from mobileone_mm.reparam.compare import max_difference
-from mobileone_mm.weights.convert import convert_weights
+from mobileone_mm.weights.convert import convert_weights, weight_bytes
 from mobileone_mm.weights.layout import check_whole
 from mobileone_mm.weights.names import SCHEMES
 from mobileone_mm.weights.reading import read_checkpoint
@@ -175,6 +177,8 @@ def changed(part, value):
         (changed(BRANCH, lambda v: v * torch.nan), 'holds NaN or Inf'),
         (changed('head.fc.weight', lambda v: v * torch.inf), 'holds NaN or Inf'),
         (changed('head.fc.weight', lambda v: v[:, :5]), "'head.fc.weight' is \\[10, 5\\]"),
+        (changed('head.fc.weight', lambda v: v.sum()), "'head.fc.weight' is \\[\\]"),
+        (changed('stage0.branch_conv', lambda v: v.reshape(-1)), r'\[108\], \[4, 3, 3, 3\] fits'),
         (changed('neck.scale', lambda _: torch.tensor(torch.nan)), "'neck.scale' holds NaN"),
         (changed(VARIANCE, lambda v: -v), 'holds a negative variance'),
         (changed('backbone.stage1.0.more.weight', lambda _: torch.ones(1)), 'stage1.0.more.weight'),
@@ -189,6 +193,38 @@ def test_damaged_files_are_not_converted(damage, said, tmp_path):
             convert_weights(tmp_path / 'in.pth', tmp_path / 'out.pth', **how)
         assert '\n' not in str(caught.value)
     assert not (tmp_path / 'out.pth').exists()
+
+
+def test_what_is_written(tmp_path, monkeypatch):
+    """Metadata beside the weights, in safetensors as strings; other code bases take a bare dict."""
+    source, state = tmp_path / 'own.pth', classifier_state()
+    torch.save(state, source)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    convert_weights(source, '~/a.pth')
+    read = read_checkpoint(tmp_path / 'a.pth')
+    assert read['meta'] == {'mobileone_mm': __version__, 'source': 'own.pth'}
+    assert same(read['state_dict'], state)
+    with pytest.raises(InputError, match='is the input'):
+        convert_weights('~/own.pth', source)
+    monkeypatch.setattr('mobileone_mm.weights.convert.local_file', lambda _: source)
+    convert_weights('mobileone_mm://s0-apple', tmp_path / 'b.pt')
+    assert read_checkpoint(tmp_path / 'b.pt')['meta']['source'] == 'mobileone_mm://s0-apple'
+    library = pytest.importorskip('safetensors')
+    columns = {'a': torch.arange(6.0).view(2, 3).t()}
+    data = weight_bytes(columns, {'cfg': 'text', 'epoch': 3, 'source': 'x'}, '.safetensors')
+    (tmp_path / 'c.safetensors').write_bytes(data)
+    with library.safe_open(tmp_path / 'c.safetensors', 'pt') as file:
+        assert file.metadata() == {'format': 'pt', 'source': 'x'}
+        assert torch.equal(file.get_tensor('a'), columns['a'])
+    monkeypatch.setitem(sys.modules, 'safetensors.torch', None)
+    with pytest.raises(InputError, match='pip install safetensors'):
+        weight_bytes(columns, {}, '.safetensors')
+
+
+def test_counters_of_bn_may_be_lacking():
+    state = {k: v for k, v in classifier_state().items() if 'num_batches' not in k}
+    assert check_whole(state) == 'mu0'
+    assert check_whole({k: v for k, v in state.items() if 'head' not in k}) == 'mu0'
 
 
 def test_half_precision_is_fused_to_float32(tmp_path):

@@ -7,7 +7,7 @@ from helpers import randomize_
 from mobileone_mm import MobileOne, load_weights, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.reparam.compare import max_difference
-from mobileone_mm.weights.forms import fuse_state, lift_state
+from mobileone_mm.weights.forms import _as_stored, fuse_state, lift_state
 
 WITH_SE = dict(
     num_blocks=[1, 2, 3, 1],
@@ -86,6 +86,14 @@ def test_lifted_branches_are_all_in_use_and_differ():
     assert all(not torch.allclose(kernels[0], other, rtol=1e-3) for other in kernels[1:])
     for part in ('scale.conv', 'norm'):
         assert (lifted[f'stage2.2.branch_{part}.weight'].abs() > 0).all()
+    counter = lifted['stage2.2.branch_norm.num_batches_tracked']
+    assert (counter.dtype, counter.item()) == (torch.int64, 0)
+
+
+def test_fused_and_lifted_tensors_are_stored_at_least_in_float32():
+    for like, stored in ((16, 32), (32, 32), (64, 64)):
+        like, stored = (torch.ones(1, dtype=getattr(torch, f'float{n}')) for n in (like, stored))
+        assert _as_stored(like.double(), like).dtype == stored.dtype
 
 
 def test_units_that_the_target_does_not_have_stay():

@@ -21,6 +21,7 @@ from mmengine.logging import HistoryBuffer
 
 from helpers import Pickled
 from mobileone_mm.errors import InputError
+from mobileone_mm.weights.allowed import Array, DType, History, attribute, no_bytes, shown_name
 from mobileone_mm.weights.reading import read_checkpoint
 from mobileone_mm.weights.unwrap import read_weights
 
@@ -186,6 +187,39 @@ def test_numpy_types_that_could_reinterpret_memory_are_refused(tmp_path, kind, s
     refused_file(tmp_path / 'a.pth', 'numpy|code')
 
 
+NO_STATE = (3, '<', None, None, None, -1, -1, 0)
+
+
+@pytest.mark.parametrize(
+    ('stand_in', 'state'),
+    [
+        *((DType('f8'), (*NO_STATE[:i], 'x', *NO_STATE[i + 1 :])) for i in (1, 2, 3, 4)),
+        *((DType('f8'), state) for state in (list(NO_STATE), NO_STATE[:4], 3)),
+        (Array(), (1, (-1, -1), DType('f8'), False, bytes(8))),
+        (Array(), (1, (8,), DType('u1'), False, [0] * 8)),
+        (Array(), (1, (1,), np.dtype('f8'), False, bytes(8))),
+        (Array(), (1, (1,), DType('f8'), bytes(8))),
+    ],
+)
+def test_states_of_stand_ins_are_checked(stand_in, state):
+    with pytest.raises(pickle.UnpicklingError, match='Unsupported numpy'):
+        stand_in.__setstate__(state)
+
+
+def test_calls_of_stand_ins_are_checked():
+    for call in (
+        *(lambda spec=spec: DType(spec) for spec in ('O', 'V8', 'f1', 'f8,f8', 8)),
+        *(lambda pair=pair: attribute(*pair) for pair in ((History, 'update'), (dict, 'mean'))),
+        lambda: no_bytes(0),
+    ):
+        with pytest.raises(pickle.UnpicklingError, match='Unsupported'):
+            call()
+    assert attribute(History, 'mean') is None
+    assert (no_bytes(), Array().size) == (b'', 0)
+    assert DType('f8').__setstate__(NO_STATE[:5]) is None
+    assert [shown_name(x) for x in ('a\n' * 50, 3, [1])] == ['a?' * 40, '3', 'a list']
+
+
 def test_an_array_larger_than_its_data_is_refused(tmp_path, refused_file):
     state = (1, (9,), np.dtype('f8'), False, b'12345678')
     forged = Pickled(np._core.multiarray._reconstruct, np.ndarray, (0,), b'b', state=state)
@@ -198,17 +232,17 @@ def test_an_array_larger_than_its_data_is_refused(tmp_path, refused_file):
 
 @pytest.mark.filterwarnings('ignore:.*quantiz')
 @pytest.mark.parametrize(
-    'make',
+    ('make', 'said'),
     [
-        lambda: torch.ones(2).to_sparse(),
-        lambda: torch.ones(2, device='meta'),
-        lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8),
-        lambda: torch.ones(2).to(torch.float8_e4m3fn),
-        lambda: torch.ones(2, dtype=torch.uint16),
+        (lambda: torch.ones(2).to_sparse(), 'torch.float32, torch.sparse_coo'),
+        (lambda: torch.ones(2, device='meta'), 'without data'),
+        (lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8), 'torch.quint8'),
+        (lambda: torch.ones(2).to(torch.float8_e4m3fn), 'torch.float8_e4m3fn, torch.strided'),
+        (lambda: torch.ones(2, dtype=torch.uint16), 'torch.uint16, torch.strided'),
     ],
 )
-def test_tensors_that_no_model_takes(make):
-    with pytest.raises(InputError, match='no model here can take'):
+def test_tensors_that_no_model_takes(make, said):
+    with pytest.raises(InputError, match=f'no model here can take .{said}'):
         read_weights({'head.fc.bias': make()})
 
 

@@ -10,8 +10,10 @@ from mobileone_mm.weights.names import (
     TensorName,
     form_of,
     parse,
+    places,
     render,
     scheme_of,
+    some_keys,
     to_classifier,
     to_scheme,
 )
@@ -78,6 +80,7 @@ def test_every_key_there_and_back(states, scheme, form):
 def test_spellings(scheme, key, name):
     assert parse(key, scheme) == TensorName(*name)
     assert render(TensorName(*name), scheme) == key
+    assert parse(f'a.{key}', scheme) == TensorName(*name, prefix='a.')
 
 
 def test_other_nets_are_not_taken_for_a_mobileone():
@@ -98,6 +101,13 @@ def test_other_nets_are_not_taken_for_a_mobileone():
 def test_form_of_whole_models(states, prefix):
     for form, state in states.items():
         assert form_of([f'{prefix}{key}' for key in state]) == form
+
+
+def test_places_and_some_keys():
+    stems = [f'{place}stage0.rbr_conv.0.conv.weight' for place in ('', 'a.')]
+    assert places(stems) == places(stems, 'apple') == {'', 'a.'}
+    assert places(stems, 'timm') == places(['conv1.weight']) == set()
+    assert [some_keys(keys) for keys in ('', 'abc', 'abcd')] == ['none', 'a, b, c', 'a, b, c, ...']
 
 
 def test_other_parts_of_a_hosts_file_stay(states):

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import runpy
+import signal
 
 import pytest
 import torch
@@ -163,6 +164,20 @@ def test_from_the_storage_of_a_cluster(network, apple_s0):
         read_checkpoint(named.local_file('nowhere://bucket/s0.pth'))
 
 
+def test_addresses_and_names_in_the_cache(network, tmp_path, monkeypatch):
+    host, name = named.cache_path('https://a.org/x/net.pth?v=1').parts[-2:]
+    assert (host.rpartition('-')[0], len(host), name) == ('a.org', len('a.org-') + 16, 'net.pth')
+    assert named.cache_path('https://a.org/x/').name == 'checkpoint'
+    with pytest.raises(InputError, match="checkpoint: got ''; expected a path"):
+        named.local_file('')
+    monkeypatch.chdir(tmp_path)
+    odd = tmp_path / 'store:' / 'a.pth'
+    odd.parent.mkdir()
+    odd.touch()
+    assert named.local_file('store://a.pth').samefile(odd)
+    assert named.local_file(odd) == odd
+
+
 def test_unknown_name():
     with pytest.raises(InputError, match=r'no such name; s0 to s4 with apple, apple-unfused'):
         named.local_file('mobileone_mm://s5-apple')
@@ -171,8 +186,14 @@ def test_unknown_name():
 @pytest.mark.filterwarnings('ignore:.*found in sys.modules')
 def test_table(capsys):
     assert len(named.NAMED) == 21
+    before = signal.getsignal(signal.SIGPIPE)
     runpy.run_module(named.__name__, run_name='__main__')
+    assert signal.signal(signal.SIGPIPE, before) == signal.SIG_DFL
     printed = capsys.readouterr().out
     assert printed.count('mobileone_mm://') == 21
     assert 'SHA-256: unknown' in printed
     assert 'SHA-256: 9c7ecb97' in printed
+    assert 'licence: Apache-2.0; input: RGB, mean (123.675' in printed
+    assert "licence: Apple's licence of CoreNet; input: RGB from 0 to 1" in printed
+    assert 'form: deploy; SHA' in printed
+    assert str(named.cache_path(named.NAMED['s4-timm'].url)) in printed

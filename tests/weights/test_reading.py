@@ -3,6 +3,7 @@
 import argparse
 import pickle
 import random
+import re
 import zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -15,7 +16,7 @@ from helpers import randomize_, same
 from mobileone_mm import MobileOne, load_weights
 from mobileone_mm.errors import InputError
 from mobileone_mm.weights.allowed import ALLOWED
-from mobileone_mm.weights.reading import read_checkpoint
+from mobileone_mm.weights.reading import _reason, first_line, read_checkpoint
 from mobileone_mm.weights.unwrap import read_weights
 
 STATE = {'stage0.branch_reparam.weight': torch.arange(4.0), 'head.fc.bias': torch.ones(2)}
@@ -98,6 +99,62 @@ def test_safetensors(tmp_path, monkeypatch, refused_file):
     refused_file(tmp_path / 'a.pth', 'pip install safetensors')
 
 
+@pytest.mark.parametrize(
+    ('error', 'said'),
+    [
+        (InputError('as it is'), 'as it is'),
+        (FileNotFoundError(2, 'x', 'file'), 'no such file; check the path'),
+        (PermissionError(13, 'not yours', 'file'), r'cannot be read \(not yours\)'),
+        (OSError(5, 'of the data'), r'is cut off, .*OSError: \[Errno 5\] of the data\); copy'),
+        (RuntimeError('GLOBAL a.b was'), r'refers to code \(a\.b\)'),
+        (MemoryError(), 'does not fit into memory'),
+        (
+            RuntimeError('Attempting to deserialize object on a GPU. Use'),
+            'cannot be loaded to the device: Attempt.* a GPU',
+        ),
+    ],
+)
+def test_reasons(error, said):
+    assert re.fullmatch(f'{said}.*', _reason(error))
+
+
+def test_the_first_line_of_an_error():
+    for text, line in (
+        ('advice WeightsUnpickler error: cause. More', 'cause'),
+        ('\x1b[31m red\nsecond', 'red'),
+        (' \n ', 'no reason given'),
+        ('x' * 200, 'x' * 150),
+        ('a\tb', 'ab'),
+    ):
+        assert first_line(text) == line
+
+
+@pytest.mark.parametrize('form', ['pth', 'safetensors'])
+def test_where_tensors_are_put(tmp_path, form, monkeypatch):
+    path = tmp_path / f'a.{form}'
+    if form == 'pth':
+        torch.save(STATE, path)
+    else:
+        pytest.importorskip('safetensors.torch').save_file(STATE, path)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    before = set(torch.serialization.get_safe_globals())
+    assert same(read_checkpoint(f'~/a.{form}'), STATE)
+    assert same(read_checkpoint(path, None), STATE)
+    assert all(value.is_meta for value in read_checkpoint(path, 'meta').values())
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_how_a_file_is_told(tmp_path, refused_file):
+    for name, head, said in (
+        ('a.pth', b'PK\x03\x04....{', 'BadZipFile'),
+        ('b.safetensors', b'\x80' * 20, 'SafetensorError'),
+        ('c.pth', b'\x80' * 8 + b'{', 'SafetensorError'),
+        ('d.pth', b'\x81' * 8, 'is no checkpoint; expected a file of torch.save'),
+    ):
+        (tmp_path / name).write_bytes(head)
+        refused_file(tmp_path / name, said)
+
+
 def test_numpy_values_survive(tmp_path):
     meta = {
         'palette': np.array([[1, 2], [3, 4]], dtype=np.uint8),
@@ -105,6 +162,7 @@ def test_numpy_values_survive(tmp_path):
         'big endian': np.arange(3, dtype='>i4'),
         'names': np.array(['cat', 'Hündin']),
         'empty': np.zeros((0, 3), np.float32),
+        'point': np.array(0.5),
         'best': np.float64(0.5),
         'flag': np.bool_(True),
     }
@@ -122,12 +180,6 @@ def test_numpy_values_survive(tmp_path):
 def test_numpy_1_names_are_on_the_list():
     names = {name for _, name in ALLOWED}
     assert all(name.replace('numpy._core', 'numpy.core') in names for name in names)
-
-
-@pytest.mark.parametrize('checkpoint', [{}, {'epoch': 3}, {'state_dict': {}}])
-def test_no_weights(checkpoint):
-    with pytest.raises(InputError, match='holds no weights'):
-        read_weights(checkpoint)
 
 
 TINY = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.0625] * 4)

@@ -1,5 +1,6 @@
 """mmengine's own checkpoints through the safe loader: resume, load, Pretrained."""
 
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,16 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModule
+from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner import Runner
 from mmengine.runner import checkpoint as host
 from torch import nn
 
-from helpers import Classifier, Pickled, same
+from helpers import Classifier, Pickled, randomize_, same
 from mobileone_mm import MobileOne
 from mobileone_mm.errors import InputError
-from mobileone_mm.weights.mmengine_loader import allow_mmengine_globals
+from mobileone_mm.weights.allowed import ALLOWED
+from mobileone_mm.weights.mmengine_loader import allow_mmengine_globals, for_host, load_from_local
 from mobileone_mm.weights.names import to_scheme
 from mobileone_mm.weights.reading import read_checkpoint
 
@@ -143,7 +146,22 @@ def test_pretrained_backbone_from_a_foreign_file(apple_file, safe_loader, prefix
         MobileOne({**TINY, 'width_factor': [0.25] * 4}, deploy=True, init_cfg=init).init_weights()
 
 
-def test_init_cfg_of_a_whole_model_says_what_stays_random(apple_file, safe_loader, said):
+def test_init_of_a_plain_module_without_the_counters_of_bn(tmp_path, said):
+    path, source = str(tmp_path / 'a.pth'), randomize_(Classifier(TINY))
+    state = source.state_dict()
+    torch.save({k: v for k, v in state.items() if 'num_batches' not in k}, path)
+    model = Classifier(TINY)
+    PretrainedInit(path)(model)
+    assert same(model, source)
+    assert said == [f'load model from: {path}']
+
+
+def test_init_cfg_of_a_whole_model_says_what_stays_random(
+    apple_file, safe_loader, said, monkeypatch
+):
+    name = 'mobileone_mm.weights.mmengine_loader.update_init_info'
+    monkeypatch.setattr(name, lambda module, init_info: said.append(init_info))
+
     class Starting(BaseModule):
         def __init__(self) -> None:
             super().__init__(init_cfg=dict(type='Pretrained', checkpoint=str(path)))
@@ -157,6 +175,47 @@ def test_init_cfg_of_a_whole_model_says_what_stays_random(apple_file, safe_loade
     assert said[0] == f'load model from: {path}'
     assert 'lacks 2 tensors of the model' in said[1]
     assert 'head.weight, head.bias' in said[1]
+    assert said[2:] == [f'PretrainedInit: load from {path}']
+
+
+def test_checkpoints_as_the_hosts_take_them():
+    nets = (randomize_(Classifier(TINY, deploy=True), seed=seed) for seed in (0, 1))
+    state, other = (net.state_dict() for net in nets)
+    resumed = {'meta': {'epoch': 1, 'config': 'x'}, 'epoch': 2, 'optimizer': {}}
+    kept = {'meta': {'epoch': 1}, 'epoch': 2, 'optimizer': {}}
+    lightning = {'state_dict': other, 'callbacks': {'E': {'ema': state}}, 'current_model_state': 1}
+    for weights, more in (
+        ({'model': other, 'model_ema': {'module': to_scheme(state, 'timm')}, 'net': {}}, {}),
+        (lightning, {}),
+        ({'state_dict': state, 'ema_state_dict': other, 'message_hub': {}},
+         {'ema_state_dict': other, 'message_hub': {}}),
+    ):  # fmt: skip
+        read = for_host({**weights, **resumed}, 'x.pth')
+        assert same(read.pop('state_dict'), state)
+        assert read == {**kept, **more}
+    wrapped = {f'module.{key}': value for key, value in state.items()}
+    assert same(for_host(wrapped, 'x.pth')['state_dict'], state)
+    unknown = 'stage0.rbr_conv.0.conv.weight', 'neck.x'  # of a MobileOne, and one more
+    for content in ({'a': torch.ones(1)}, {'meta': 3}, dict.fromkeys(unknown, torch.ones(1))):
+        assert for_host(content, 'x.pth') is content
+    assert for_host({'meta': {'config': 1}, 'n': 1}, 'x.pth') == {'meta': {}, 'n': 1}
+
+
+def test_the_import_changes_mmengine(apple_file, safe_loader, monkeypatch):
+    loader = host.CheckpointLoader
+    assert loader._get_checkpoint_loader('mobileone_mm://s0-apple') is load_from_local
+    assert all(value.is_meta for value in load_from_local(apple_file[0], 'meta').values())
+    # The original mmengine has no list of its own.
+    for missing, expected in ((True, set(map(id, ALLOWED))), (False, set())):
+        added = []
+        monkeypatch.setattr(torch.serialization, 'add_safe_globals', added.extend)
+        monkeypatch.setattr(metadata, 'distribution', gone if missing else str)
+        allow_mmengine_globals()
+        assert set(map(id, added)) == expected
+
+
+def gone(name: str) -> None:
+    raise metadata.PackageNotFoundError(name)
 
 
 def test_other_modules_load_as_before(tmp_path, safe_loader):
