@@ -19,7 +19,8 @@ HOSTS = {
     'seg': ('mmseg.apis', 'init_model', "(CONFIG, WEIGHTS, device='cpu')"),
 }
 INFER = {
-    'cls': 'from mmpretrain import ImageClassificationInferencer as infer\ninfer(model, classes=range(1000))(IMAGE)',
+    'cls': 'from mmpretrain import ImageClassificationInferencer as infer\n'
+    'infer(model, classes=range(1000))(IMAGE)',
     'det': 'from mmdet.apis import inference_detector\ninference_detector(model, IMAGE)',
     'seg': 'from mmseg.apis import inference_model\ninference_model(model, IMAGE)',
 }
