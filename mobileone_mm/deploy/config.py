@@ -80,7 +80,7 @@ def deploy_config_text(config: Config, without: Sequence[Place] = ()) -> str:
         for name, default in _ENVIRONMENT.findall(config.text)
         if '/' in default  # other variables choose a base file or a number
     }
-    for path in sorted(filter(None, paths), key=len, reverse=True):
+    for path in sorted(filter(None, paths), reverse=True):
         end = '' if path.endswith('/') else r"(?=[/'])"
         text = re.sub(f"'{re.escape(path)}{end}", f"'{paths[path]}".replace('\\', r'\\'), text)
     return text

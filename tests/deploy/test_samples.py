@@ -10,7 +10,6 @@ from mobileone_mm.deploy.samples import (
     image_inputs,
     pipeline_size,
     proof_inputs,
-    round_up,
     second_sizes,
     structured_input,
 )
@@ -54,20 +53,17 @@ def test_size_of_wrapped_datasets_and_missing_parts():
     assert pipeline_size(Config({})) == (224, 224)
 
 
-def test_round_up():
-    """The size is the one that the preprocessor pads to, because necks join upsampled maps."""
-    assert round_up((312, 416), 32) == (320, 416)
-    assert round_up((312, 416), 1) == (312, 416)
-
-
-@pytest.mark.parametrize('size', [(224, 224), (320, 320), (64, 64), (32, 32), (512, 683), (64, 96)])
-def test_second_sizes_are_others_and_not_square(size):
-    for other in second_sizes(size):
-        assert other != size
-        assert other[0] != other[1]
-        assert min(other) >= 32
-    assert other[0] >= size[0]  # the last is no smaller
-    assert other[1] >= size[1]
+@pytest.mark.parametrize(
+    ('size', 'others'),
+    [
+        ((224, 224), [(192, 128), (224, 288)]),
+        ((32, 32), [(32, 64), (32, 64)]),
+        ((64, 96), [(64, 128), (64, 128)]),
+        ((512, 683), [(384, 352), (512, 864)]),
+    ],
+)
+def test_second_sizes_are_others_and_not_square(size, others):
+    assert list(second_sizes(size)) == others
 
 
 def test_structured_input_is_normalised_and_repeats():
@@ -123,3 +119,20 @@ def test_images_with_other_channels_are_refused(tmp_path):
     given = config(), lambda model, x: model[0](x), model, [tmp_path / 'a.png'], torch.device('cpu')
     with pytest.raises(InputError, match=r"'a\.png' has 3 channels .*, but the model takes 1;"):
         proof_inputs(*given)
+
+
+@pytest.mark.parametrize(('smallest', 'second'), [(0, (192, 128)), (224, (224, 288)), (230, None)])
+def test_a_size_that_the_model_does_not_take(smallest, second):
+    """The test size must run; the second is the first of the others that does, if one does."""
+
+    def forward(model, x):
+        if x.shape[-1] < smallest:
+            raise RuntimeError('too\nsmall')
+
+    model = nn.Sequential(MobileOneBlock(3, 8, 3))
+    given = config(), forward, model, [], torch.device('cpu')
+    if second:
+        assert [tuple(x.shape[2:]) for _, x in proof_inputs(*given)] == [(224, 224), second]
+    else:
+        with pytest.raises(InputError, match=r'random input of 224 x 224, .*RuntimeError: too'):
+            proof_inputs(*given)

@@ -28,7 +28,8 @@ def test_defaults():
     assert block(torch.rand(2, 8, 5, 7)).shape == (2, 8, 5, 7)
     assert MobileOneBlock(8, 8, 1).branch_scale is None
     assert MobileOneBlock(8, 8, 3, with_scale=False).branch_scale is None
-    assert SqueezeExcite(512).conv1.conv.out_channels == 32
+    widths = [SqueezeExcite(size).conv1.conv.out_channels for size in (16, 176, 448, 512, 896)]
+    assert widths == [8, 16, 32, 32, 56]
 
 
 @pytest.mark.parametrize('dilation', [1, 2])
@@ -39,6 +40,8 @@ def test_sizes_of_kernels(kernel_size, dilation):
     block = randomize_(block).double().eval()
     x = torch.rand(2, 4, 11, 9, dtype=torch.float64)
     assert block(x).shape == x.shape
+    dilations = {m.dilation[0] for m in block.modules() if isinstance(m, nn.Conv2d)}
+    assert dilations == ({1} if kernel_size == 1 else {1, dilation})
     assert max_difference(block(x), reparameterize_model(block)(x))[1] < 1e-13
 
 

@@ -16,9 +16,8 @@ def model():
 
 
 def cfg(**parts):
-    return dict(
-        backbone=dict(type='mobileone_mm.MobileOne', arch='mu0', out_indices=(2, 3)), **parts
-    )
+    backbone = dict(type='mobileone_mm.MobileOne', arch='mu0', out_indices=(2, 3))
+    return dict(backbone=backbone) | parts
 
 
 @pytest.mark.parametrize(
@@ -60,6 +59,11 @@ WRONG = [
         dict(auxiliary_head=[dict(in_channels=384), dict(in_channels=64, in_index=0)]),
         r'auxiliary_head\.1\.in_channels: got 64, .* gives 128',
     ),
+    (
+        dict(decode_head=dict(in_channels=(128, 64), in_index=(0, 1))),
+        r'decode_head\.in_channels: got \[128, 64\], .* gives \[128, 384\]',
+    ),
+    (dict(head=dict(in_channels=1), backbone=dict(arch={})), '.* but the backbone gives 384'),
 ]
 
 
