@@ -120,7 +120,7 @@ def test_a_plan_by_epoch(planned, monkeypatch):
         assert (measure.cost.size, measure.iterations) == ((32, 32), iterations)
         assert [measure.macs, measure.macs_deploy] == macs
     assert int(average.ema_model.steps) > 10  # measured with the steps
-    assert plan.device == f'cpu, {torch.get_num_threads()} threads'
+    assert plan.device == planning._device_name(next(model.parameters()).device)
 
 
 def test_a_plan_by_iteration(planned):
@@ -166,6 +166,8 @@ def test_groups_of_parameters():
 def test_names_of_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: f'GPU {device.index}')
     assert planning._device_name(torch.device('cuda:1')) == 'GPU 1'
+    threads = torch.get_num_threads()
+    assert planning._device_name(torch.device('cpu')) == f'cpu, {threads} threads'
 
 
 @pytest.fixture
