@@ -170,6 +170,8 @@ def follow(runner: Any, groups: list[Group], length: int, iterations: set[int]) 
     runner.optim_wrapper.optimizer.param_groups = settings
     if (config := runner.cfg.get('param_scheduler')) is not None:
         runner.param_schedulers = runner.build_param_scheduler(copy.deepcopy(config))
+        # The measured steps came first; without this the new schedulers warn that none was made.
+        runner.optim_wrapper._global_step = 0
     hook = next((h for h in runner.hooks if isinstance(h, ParamSchedulerHook)), Hook())
     points, done = [], 0
     for iteration in sorted(iterations):

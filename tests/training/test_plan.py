@@ -123,7 +123,7 @@ def test_a_plan_by_epoch(planned, monkeypatch):
     assert plan.device == planning._device_name(next(model.parameters()).device)
 
 
-def test_a_plan_by_iteration(planned):
+def test_a_plan_by_iteration(planned, recwarn):
     """A batch sampler, and a model that needs labels."""
     schedule = dict(type='PolyLR', by_epoch=False, end=5, eta_min=0.1)
 
@@ -139,6 +139,7 @@ def test_a_plan_by_iteration(planned):
         [pytest.approx(rate)] for rate in (0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1)
     ]
     assert plan.batch[1] == 4
+    assert not [warning for warning in recwarn if 'scheduler.step' in str(warning.message)]
     (measure,) = plan.measures
     assert (measure.iterations, measure.macs, measure.macs_deploy) == (7, None, None)
 
@@ -176,7 +177,7 @@ def plan():
     groups = [
         Group(dict(lr=0.1, weight_decay=1e-4), {'weights': 3000}, 1000),
         Group(dict(lr=1.0, weight_decay=2e-4), {'weights': 1, 'norms': 2}, 100),
-        Group(dict(lr=3.0), {'biases': 7}, 40),
+        Group(dict(lr=3.0, weight_decay=0.5), {'biases': 7}, 40),
         Group(dict(lr=0.1), {'norms': 5, 'biases': 1}, 50),
         Group(dict(lr=0.12345678, weight_decay=1.23456e-5), {'weights': 1}, 60),
     ]
@@ -204,7 +205,7 @@ run    4 x 600 = 2,401 iterations, 1,201 steps of the optimizer
 group  parameters  lr      weight decay  tensors
 1      1,000       0.1     0.0001        weights 3,000
 2      100         1       0.0002        weights 1, norms 2
-3      40          3       0             biases 7
+3      40          3       0.5           biases 7
 4      50          0.1     0             norms 5, biases 1
 5      60          0.1235  1.235e-05     weights 1
 Some norms have weight decay, others have none: entries of paramwise_cfg.custom_keys \
