@@ -88,14 +88,14 @@ def planned(make_runner):
 
 def test_a_plan_by_epoch(planned, monkeypatch):
     """Five epochs of three iterations, in two phases."""
-    monkeypatch.setattr(planning, '_CURVE', 4)
+    monkeypatch.setattr(planning, '_CURVE', 5)
     used = []
     phases = [Phase(0, 32), Phase(1, 64)]
     curriculum = SimpleNamespace(
         begins=lambda epochs: [0, epochs - 1], phases=phases, use_phase=used.append
     )
     schedule = [
-        dict(type='LinearLR', start_factor=0.5, by_epoch=False, end=8),
+        dict(type='LinearLR', start_factor=0.5, by_epoch=False, end=9),
         dict(type='MultiStepLR', milestones=[4], gamma=0.5),
     ]
     model, average = randomize_(Unlabelled()), EMAHook()
@@ -105,10 +105,10 @@ def test_a_plan_by_epoch(planned, monkeypatch):
     assert (plan.samples, plan.batch, plan.length) == (12, (1, 4, 2), 3)
     assert (plan.iterations, plan.epochs) == (15, 5)
     # Starts of the epochs nearest to the quarters and of the phases, end of the warm-up, last one.
-    assert [point.iteration for point in plan.points] == [0, 3, 6, 7, 9, 12, 14]
+    assert [point.iteration for point in plan.points] == [0, 3, 6, 8, 9, 12, 14]
     assert {point.iteration: point.lr for point in plan.curve} == {
-        **{i: [pytest.approx(0.25 + 0.25 * i / 7)] for i in (0, 3, 6, 7)},
-        9: [0.5], 10: [0.5], 12: [0.25], 14: [0.25],
+        **{i: [pytest.approx(0.25 + 0.25 * i / 8)] for i in (0, 2, 3, 5, 6, 8)},
+        9: [0.5], 11: [0.5], 12: [0.25], 14: [0.25],
     }  # fmt: skip
     assert {tuple(point.weight_decay) for point in plan.curve} == {(0.25,)}
     deployed = reparameterize_model(model.eval())
