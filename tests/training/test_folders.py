@@ -70,7 +70,7 @@ def test_the_config_is_written_after_the_first_iteration(monkeypatch):
         assert (progress.started, progress.done) == (False, False)
         getattr(progress, start)(runner)
         assert (progress.started, progress.done) == (True, False)
-        for index in range(2):
+        for index in range(3):
             getattr(progress, end)(runner, index)
     assert written == ['work', 'log']
 
