@@ -88,8 +88,8 @@ def latest_checkpoint(work_dir: str | Path) -> str | None:
     # mmengine writes it in the encoding of the locale, and with the path of the original folder.
     noted = note.read_text(encoding='utf-8', errors='replace').strip() if note.is_file() else ''
     for candidate in (folder / Path(noted).name, Path(noted)):
-        if noted and candidate.is_file():
+        if candidate.is_file():
             return str(candidate)
     files = folder.glob('*_*.pth')
     numbered = [(int(found[1]), str(f)) for f in files if (found := _STEP.match(f.name))]
-    return max(numbered, default=(0, None))[1]
+    return max(numbered)[1] if numbered else None

@@ -92,10 +92,6 @@ def make_plan(runner: Any, curriculum: Any = None) -> Plan:
     steps = chosen | {last * step // _CURVE for step in range(_CURVE + 1)}
     curve = follow(runner, groups, length, steps)
     chosen.add(max(curve, key=lambda point: point.lr[0]).iteration)  # the end of a warm-up
-    device = next(model.parameters()).device
-    name = f'{device.type}, {torch.get_num_threads()} threads'
-    if device.type == 'cuda':
-        name = torch.cuda.get_device_name(device)
     size = loader.batch_size or loader.batch_sampler.batch_size
     return Plan(
         parameters=sum(p.numel() for p in model.parameters()),
@@ -110,8 +106,14 @@ def make_plan(runner: Any, curriculum: Any = None) -> Plan:
         curve=curve,
         phases=phases,
         measures=measures,
-        device=name,
+        device=_device_name(next(model.parameters()).device),
     )
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    return f'{device.type}, {torch.get_num_threads()} threads'
 
 
 def _measures(runner: Any, curriculum: Any, firsts: list[int], deployed: Any) -> Iterator[Measure]:
@@ -168,6 +170,8 @@ def follow(runner: Any, groups: list[Group], length: int, iterations: set[int]) 
     runner.optim_wrapper.optimizer.param_groups = settings
     if (config := runner.cfg.get('param_scheduler')) is not None:
         runner.param_schedulers = runner.build_param_scheduler(copy.deepcopy(config))
+        # The measured steps came first; without this the new schedulers warn that none was made.
+        runner.optim_wrapper._global_step = 0
     hook = next((h for h in runner.hooks if isinstance(h, ParamSchedulerHook)), Hook())
     points, done = [], 0
     for iteration in sorted(iterations):

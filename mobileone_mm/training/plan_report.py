@@ -38,7 +38,7 @@ def draw(plan: Plan, path: str | Path, title: str) -> None:
         axis.set_ylabel(name)
         highest = max(max(values) for values in lines.values()) or 1
         axis.set_ylim(-0.05 * highest, 1.08 * highest)  # keeps lines at zero and at the top visible
-        axis.ticklabel_format(axis='y', style='sci', scilimits=(-3, 4))
+        axis.ticklabel_format(axis='y', scilimits=(-3, 4))
         axis.margins(x=0.01)
         axis.grid(alpha=0.3)
         for first, _ in plan.phases[1:]:

@@ -44,6 +44,37 @@ def test_latest_of_a_copied_run(work_dir, tmp_path):
     assert folders.latest_checkpoint(work_dir) == str(original)
 
 
+def test_no_checkpoint(tmp_path):
+    assert folders.latest_checkpoint(tmp_path) is None
+
+
+def test_the_first_process_probes_with_some_data(tmp_path, monkeypatch):
+    """An empty file, or one that is not on the disk yet, would not show that the disk is full."""
+    sizes = []
+    sync = lambda _: sizes.extend(path.stat().st_size for path in tmp_path.iterdir())  # noqa: E731
+    monkeypatch.setattr(folders.os, 'fsync', sync)
+    folders.check_writable(tmp_path, '--work-dir')
+    assert sizes == [4096]
+    monkeypatch.setenv('RANK', '1')
+    folders.check_writable(tmp_path, '--work-dir')
+    assert sizes == [4096]
+
+
+def test_the_config_is_written_after_the_first_iteration(monkeypatch):
+    written = []
+    monkeypatch.setattr(Runner, 'write_config', lambda self, folder: written.append(folder))
+    runner = Runner.__new__(Runner)
+    runner._work_dir, runner._log_dir = 'work', 'log'
+    for start, end in (('before_train', 'after_train_iter'), ('before_test', 'after_test_iter')):
+        progress = folders.Progress()
+        assert (progress.started, progress.done) == (False, False)
+        getattr(progress, start)(runner)
+        assert (progress.started, progress.done) == (True, False)
+        for index in range(3):
+            getattr(progress, end)(runner, index)
+    assert written == ['work', 'log']
+
+
 def test_probe_leaves_no_trace(tmp_path):
     folders.check_writable(tmp_path / 'a' / 'b', '--work-dir')
     assert list(tmp_path.iterdir()) == []
@@ -62,7 +93,7 @@ def refused_run(folder, error, iterations=0):
         log_dir = folder / '20260101'
         (log_dir / 'vis_data').mkdir(parents=True)
         (log_dir / 'run.log').write_text('log')
-        Runner.log_dirs.append(log_dir)
+        Runner.log_dirs.extend([log_dir, folder / 'never made'])
         for _ in range(iterations):
             first.after_train_iter(SimpleNamespace(work_dir=folder), 0)
         raise error
@@ -92,9 +123,11 @@ def test_what_others_write_meanwhile_stays(tmp_path):
 
 @pytest.mark.parametrize(
     ('error', 'iterations'),
-    [(InputError('a broken image'), 1), (ZeroDivisionError('a fault'), 0)],
+    [(InputError('a broken image'), 1), (ZeroDivisionError('a fault'), 0), (InputError('rank'), 0)],
 )
-def test_the_log_of_a_run_that_got_somewhere_stays(error, iterations, tmp_path):
+def test_the_log_of_a_run_that_got_somewhere_stays(error, iterations, tmp_path, monkeypatch):
+    """And the first process alone removes one."""
+    monkeypatch.setenv('RANK', '1' if str(error) == 'rank' else '0')
     with pytest.raises(type(error)):
         refused_run(tmp_path, error, iterations)
     assert (tmp_path / '20260101' / 'run.log').exists()

@@ -45,6 +45,30 @@ def test_device_that_is_not_there(device, gpus):
 
 
 @pytest.mark.parametrize(
+    ('cuda', 'reason'), [(None, 'this torch is a CPU build'), ('12', 'this machine has no usable')]
+)
+def test_a_machine_with_one_gpu_or_none(cuda, reason, gpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    assert launch.select_device('cuda') == 'cuda'
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.version, 'cuda', cuda)
+    with pytest.raises(InputError, match=f'^--device cuda: {reason}'):
+        launch.select_device('cuda')
+
+
+@pytest.mark.parametrize('name', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
+def test_the_first_process(name, monkeypatch):
+    for variable in ('LOCAL_RANK', 'RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
+        monkeypatch.delenv(variable, raising=False)
+    assert launch.is_first_process() is launch.is_main_process() is True
+    for rank in '01':
+        monkeypatch.setenv(name, rank)
+        assert launch.is_main_process() is (rank == '0')
+        monkeypatch.setenv('LOCAL_RANK', rank)
+        assert launch.is_first_process() is (rank == '0')
+
+
+@pytest.mark.parametrize(
     ('launcher', 'local'), [('slurm', 'SLURM_LOCALID'), ('mpi', 'OMPI_COMM_WORLD_LOCAL_RANK')]
 )
 def test_a_launcher_gives_the_index_of_the_gpu(launcher, local, gpus, monkeypatch):
@@ -60,8 +84,10 @@ def test_a_launcher_gives_the_index_of_the_gpu(launcher, local, gpus, monkeypatc
 
 
 def test_what_torchrun_sets_is_checked(monkeypatch):
-    launch.check_launcher('none')
-    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'x')
+    for variables in ({}, dict(WORLD_SIZE='2'), dict(TORCHELASTIC_RUN_ID='x', WORLD_SIZE='1')):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        launch.check_launcher('none')
     monkeypatch.setenv('WORLD_SIZE', '2')
     with pytest.raises(InputError, match='torchrun started 2 processes'):
         launch.check_launcher('none')

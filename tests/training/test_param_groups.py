@@ -5,6 +5,8 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+from mobileone_mm.training.param_groups import OptimWrapperConstructor, with_defaults
+
 from .conftest import rates_of
 
 LR, DECAY = 0.1, 0.01
@@ -26,9 +28,9 @@ def part():
     return module
 
 
-def groups(constructor=OURS, decay=DECAY, **paramwise):
+def groups(constructor=OURS, decay=DECAY, kind='SGD', **paramwise):
     """Rate and decay of each parameter."""
-    optimizer = dict(type='SGD', lr=LR, **({} if decay is None else dict(weight_decay=decay)))
+    optimizer = dict(type=kind, lr=LR, **({} if decay is None else dict(weight_decay=decay)))
     model = nn.ModuleDict(dict(backbone=part(), head=part(), head_norm=nn.LayerNorm(4)))
     wrapper = dict(constructor=constructor, optimizer=optimizer, paramwise_cfg=paramwise)
     return rates_of(model, build_optim_wrapper(model, wrapper))
@@ -84,6 +86,14 @@ def test_all_rules_of_decay():
     assert found['head.fc.weight'] == found['head.fc.bias'] == pytest.approx((LR, DECAY * 2))
 
 
-def test_without_decay():
-    found = groups(decay=None, custom_keys=dict(head=dict(lr_mult=2.0)))
+@pytest.mark.parametrize('kind', ['SGD', 'Rprop'])
+def test_without_decay(kind):
+    """By the default of the optimizer, and one that has no decay."""
+    found = groups(decay=None, kind=kind, custom_keys={'': dict(lr_mult=2.0)})
     assert {decay for _, decay in found.values()} == {0}
+    unknown = dict(type='NoSuchOptimizer')
+    assert with_defaults(unknown) == unknown
+    rules = dict(flat_decay_mult=0.5, custom_keys={'': {}})
+    optimizer, params = dict(type=kind, lr=LR, weight_decay=None), []
+    OptimWrapperConstructor(dict(optimizer=optimizer), rules).add_params(params, part())
+    assert not any('weight_decay' in group for group in params)

@@ -13,15 +13,16 @@ from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
+from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.runs.prepare import Prepared
 from mobileone_mm.runs.running import _build
-from mobileone_mm.training.run_model import has_branches, unwrapped
+from mobileone_mm.training.run_model import datasets_inside, has_branches, unwrapped
 from mobileone_mm.training.runner import Runner, checked_resume
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
 from mobileone_mm.weights.reading import read_checkpoint
 
-from .conftest import loader, rates_of
+from .conftest import TINY, loader, rates_of
 
 
 def names(runner):
@@ -60,6 +61,9 @@ def test_loaders():
         Runner.build_dataloader(dict(loader(False), batch_size=13, drop_last=True))
     built = Runner.build_dataloader(dict(loader(False), batch_size=12, drop_last=True), seed=0)
     assert len(built) == 1
+    assert hasattr(built.dataset, '__getitems__')
+    defaults = [kind.build_dataloader.__defaults__ for kind in (Runner, MMEngineRunner)]
+    assert defaults[0] == defaults[1]
     assert Runner.build_dataloader(built) is built
     for seed in (None, 3):  # seeds of the samples, if the run has one
         built = Runner.build_dataloader(loader(True), seed=seed)
@@ -131,6 +135,12 @@ def test_the_wrapper_on_the_cpu(make_runner, monkeypatch):
     )  # fmt: skip
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
     assert 'sync_bn' not in runner.cfg
+    lines = []
+    monkeypatch.setattr(runner.logger, 'info', lines.append)
+    runner.cfg.pop('find_unused_parameters')
+    runner.wrap_model(None, nn.Linear(1, 1))
+    assert given[-1][0]['find_unused_parameters'] is False
+    assert not lines
 
 
 def test_resume_with_another_batch_size(make_runner, tmp_path, capfd):
@@ -222,6 +232,7 @@ def test_an_optimizer_without_rate_or_decay(make_runner, constructor, optimizer,
     assert named[f'{stage}.conv.weight'] == (lr, decay)
     assert named[f'{stage}.norm.weight'] == (lr, 0)
     plain = runner.build_optim_wrapper(dict(optimizer=optimizer))
+    assert runner.build_optim_wrapper(plain) is plain
     assert (plain.param_groups[0]['lr'], plain.param_groups[0]['weight_decay']) == (lr, decay)
 
 
@@ -247,7 +258,8 @@ def test_schedules_that_a_checkpoint_replaces(several):
     runner = SimpleNamespace(_resume=True, logger=SimpleNamespace(warning=lines.append))
     runner.param_schedulers = dict(a=groups[0], b=groups[1]) if several else groups[1]
     with checked_resume(runner):
-        last.last_step = 3  # how far it is is no difference
+        last.last_step = last._global_step = 3  # how far it is is no difference
+        last.base_values = [3.0]
     assert not lines
     with checked_resume(runner):
         last.T_max = 2
@@ -255,9 +267,9 @@ def test_schedules_that_a_checkpoint_replaces(several):
     assert line.startswith(
         'CosineAnnealingLR: the run uses the schedule of its checkpoint (T_max 2, not'
     )
-    runner.param_schedulers = None
-    with checked_resume(runner):
-        pass
+    for _ in range(2):
+        with checked_resume(runner):
+            runner.param_schedulers = None  # there may be fewer of them, or none
     assert len(lines) == 1
 
 
@@ -271,6 +283,17 @@ def test_the_model_of_a_run():
     assert unwrapped(inner) is inner
     with pytest.raises(InputError, match=r'^custom_hooks: SomeHook expects a MobileOne'):
         has_branches(inner, 'SomeHook')
+    model = MobileOne(TINY)
+    for part, expected in ((nn.Identity(), True), (model.stage1, True), (model, False)):
+        reparameterize_model(part.eval(), inplace=True)
+        assert has_branches(model, '') is expected
+
+
+def test_datasets_with_a_pipeline():
+    first, second = SimpleNamespace(pipeline=1), SimpleNamespace(pipeline=2, dataset=None)
+    outer = SimpleNamespace(dataset=first, pipeline=3)
+    several = SimpleNamespace(datasets=[outer, SimpleNamespace(dataset=second), object()])
+    assert list(datasets_inside(several)) == [outer, first, second]
 
 
 def test_loops_without_epochs(make_runner, tmp_path, capfd):
