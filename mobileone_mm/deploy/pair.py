@@ -75,7 +75,7 @@ def output_paths(
                 )
         if os.path.isdir(target):
             raise InputError(f"out: '{target}' is a folder; choose another name")
-        if os.path.lexists(target) and not _is_report(paths['report']):
+        if os.path.isfile(target) and not _is_report(paths['report']):
             raise InputError(
                 f"out: '{target}' exists and is not from an earlier conversion; choose another name or "
                 'delete it'

@@ -15,7 +15,8 @@ from mobileone_mm.deploy.config import build_model
 from mobileone_mm.errors import InputError
 from mobileone_mm.weights.reading import read_checkpoint
 
-EARLIER = {name: f'earlier {name}' for name in ('out.pth', 'out.py', 'out.json')}
+REPORT = '{"written": {"config_sha256": ""}}'  # of an earlier conversion
+EARLIER = {'out.pth': 'earlier', 'out.py': 'earlier', 'out.json': REPORT, 'real.json': REPORT}
 
 
 @pytest.fixture
