@@ -8,7 +8,7 @@ import mmcv
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.registry import TRANSFORMS
+from mmengine.registry import TRANSFORMS, init_default_scope
 from mmpretrain.datasets import transforms as host
 
 from mobileone_mm.data import augmentations
@@ -25,6 +25,12 @@ KINDS = {
     'Brightness': [dict(magnitude=m) for m in (0, 0.1, 0.37, 0.8, 0.9, *RNG.uniform(0, 1, 8))],
     'Contrast': [dict(magnitude=m) for m in (0, 0.1, 0.37, 0.8, 0.9, *RNG.uniform(0, 1, 8))],
 }
+
+
+@pytest.fixture(autouse=True)
+def scope(fresh_mmengine):
+    """The host's own transforms are looked up in the default scope."""
+    init_default_scope('mmpretrain')
 
 
 def make_images():
