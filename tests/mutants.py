@@ -84,8 +84,7 @@ def changes(node: ast.AST) -> Iterator[tuple[str, Callable[[], ast.AST | None]]]
         yield f'{not node.value}', lambda: setattr(node, 'value', not node.value)
     elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
         number = node.value
-        if abs(number) < 10:  # not a limit, such as the length of a message
-            yield f'{number} + 1', lambda: setattr(node, 'value', number + 1)
+        yield f'{number} + 1', lambda: setattr(node, 'value', number + 1)
         if number not in (0, 1):
             yield f'{number} to 0', lambda: setattr(node, 'value', 0)
     elif isinstance(node, ast.If):

@@ -106,20 +106,7 @@ def deploy_form(config: Config, without: Sequence[Place] = ()) -> Config:
         # torch refuses persistent workers without workers; mmpretrain's tools add them by default.
         if content.get(loader) and not content[loader].get('num_workers'):
             content[loader]['persistent_workers'] = False
-    scope = '' if content.get('default_scope') == 'mmseg' else 'mmseg.'
-    if not scope and (found := next(datasets(config, 'test_dataloader'), None)):
-        content.setdefault(
-            'test_pipeline', found[1].to_dict().get('pipeline')
-        )  # for inference_model
-    for _, node in walk(content):
-        # The hosts' inferencers look for the names of the hosts' loaders.
-        if type_name(node) == 'mobileone_mm.LoadImage':
-            node['type'] = 'LoadImageFromFile'
-            node.pop('on_error', None)
-        elif type_name(node) == 'mobileone_mm.LoadSegAnnotations':
-            node['type'] = f'{scope}LoadAnnotations'
-            for key in ('on_error', 'num_classes', 'ignore_index'):
-                node.pop(key, None)
+    _for_inferencers(content)
     for _, node in walk(content['model']):
         if is_mobileone(node):
             node['deploy'] = True
@@ -142,6 +129,24 @@ def deploy_form(config: Config, without: Sequence[Place] = ()) -> Config:
     # First: its import replaces missing compiled operators.
     imports['imports'] = list(dict.fromkeys(['mobileone_mm', *names]))
     return Config(content)
+
+
+def _for_inferencers(content: dict[str, Any]) -> None:
+    """Write what the hosts' inference functions look for: names of their loaders, ``test_pipeline``."""
+    in_mmseg = content.get('default_scope') == 'mmseg'
+    if in_mmseg and (found := next(datasets(content, 'test_dataloader'), None)):
+        content.setdefault('test_pipeline', copy.deepcopy(found[1].get('pipeline')))
+    masks = 'LoadAnnotations' if in_mmseg else 'mmseg.LoadAnnotations'
+    # The name at the host, and the arguments of ours alone.
+    loaders: dict[str, tuple[str, tuple[str, ...]]] = {
+        'mobileone_mm.LoadImage': ('LoadImageFromFile', ('on_error',)),
+        'mobileone_mm.LoadSegAnnotations': (masks, ('on_error', 'num_classes', 'ignore_index')),
+    }
+    for _, node in walk(content):
+        if type_name(node) in loaders:
+            node['type'], own = loaders[type_name(node)]
+            for key in own:
+                node.pop(key, None)
 
 
 def is_mobileone(node: Any) -> bool:

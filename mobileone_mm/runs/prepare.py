@@ -126,12 +126,7 @@ def prepare(
     left_out: dict[str, list[str] | None] = {name: None for name in purpose.changes if name in off}
     prepared = Prepared(cfg, copy.deepcopy(cfg), left_out)
     given = Flags(config=path, **flags)
-    for name in off:
-        flag = 'stop_at_broken_images' if name == 'broken_files' else name
-        if getattr(given, flag, None):
-            raise InputError(
-                f'--{flag.replace("_", "-")}: contradicts changes.{name}=False; leave one of them out'
-            )
+    _check_flags(given, off)
     for name, change in CHANGES.items():
         if name in purpose.changes and name not in off:
             before = flatten(cfg.to_dict())
@@ -166,6 +161,15 @@ def _use_scope(scope: str | None) -> None:
             f"config: default_scope is '{scope}', which is not installed; install {package}"
         )
     DefaultScope.get_instance(f'{scope}-{datetime.now().timestamp()}', scope_name=scope)
+
+
+def _check_flags(given: Flags, off: list[str]) -> None:
+    for name in off:
+        flag = 'stop_at_broken_images' if name == 'broken_files' else name
+        if getattr(given, flag, None):
+            raise InputError(
+                f'--{flag.replace("_", "-")}: contradicts changes.{name}=False; leave one of them out'
+            )
 
 
 def _switched_off(cfg: Config) -> list[str]:
