@@ -68,7 +68,7 @@ def search(criteria: Criteria | None = None) -> list[Family]:
     criteria = criteria or Criteria()
     _check(criteria)
     steps = np.arange(1, int(max(ARCHS['s0'].width_factor) / criteria.step) + 1) * criteria.step
-    factors: Any = np.stack(np.meshgrid(*[steps] * 4, indexing='ij'), axis=-1).reshape(-1, 4)
+    factors: Any = np.stack(np.meshgrid(*[steps] * 4), axis=-1).reshape(-1, 4)
     growth = (factors * BASE_CHANNELS)[:, 1:] / (factors * BASE_CHANNELS)[:, :-1]
     factors = factors[((growth >= criteria.min_growth) & (growth <= MAX_GROWTH)).all(1)]
     families = []

@@ -102,7 +102,7 @@ class MobileOne(BaseModule):
         deploy: bool = False,
         init_cfg: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = DEFAULT_INIT,
     ) -> None:
-        super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
+        super().__init__(init_cfg)
         self.arch = get_arch(arch)
         self.in_channels = check_integer('in_channels', in_channels, 1)
         self.frozen_stages = check_integer('frozen_stages', frozen_stages, -1, NUM_STAGES)

@@ -28,8 +28,8 @@ def test_defaults():
     assert block(torch.rand(2, 8, 5, 7)).shape == (2, 8, 5, 7)
     assert MobileOneBlock(8, 8, 1).branch_scale is None
     assert MobileOneBlock(8, 8, 3, with_scale=False).branch_scale is None
-    widths = [SqueezeExcite(size).conv1.conv.out_channels for size in (16, 176, 448, 512, 896)]
-    assert widths == [8, 16, 32, 32, 56]
+    widths = [SqueezeExcite(size).conv1.conv.out_channels for size in (16, 176, 448, 512, 560, 896)]
+    assert widths == [8, 16, 32, 32, 32, 56]
 
 
 @pytest.mark.parametrize('dilation', [1, 2])

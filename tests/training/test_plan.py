@@ -233,6 +233,7 @@ def test_a_report(plan):
     assert facts.endswith('run    2,401 iterations')
     assert groups.endswith('norms 2')
     assert points.split()[:7] == ['iteration', 'lr', '1', 'lr', '2', 'decay', 'resolution']
+    assert 'EMA' not in points
     assert 'About 0:00:01 on' in measures
 
 
