@@ -9,8 +9,7 @@ from PIL import Image
 
 from demo import jobs as demo
 from demo.__main__ import main
-from helpers import write_files
-from mobileone_mm.config.options import parse_value
+from helpers import ROOT, cfg_options, write_files
 from mobileone_mm.config.read import load_config
 from mobileone_mm.errors import ProofError
 
@@ -80,9 +79,8 @@ def test_bad_task(capsys):
 def test_options_fit_the_config(task, monkeypatch):
     job = demo.JOBS[task]
     monkeypatch.setenv('VOC_TRAIN', 'train')
-    given = dict(option.split('=', 1) for option in (*job.train_options, *job.test_options))
-    options = {key: parse_value(value) for key, value in given.items()}
-    config = load_config(demo.ROOT / 'configs' / f'{job.config}.py', options)
+    options = cfg_options(*job.train_options, *job.test_options)
+    config = load_config(ROOT / 'configs' / f'{job.config}.py', options)
     assert config.optim_wrapper.optimizer.type == 'AdamW'
     assert config.train_cfg.max_epochs == config.param_scheduler[1].end
     assert 'momentum' not in config.optim_wrapper.optimizer

@@ -1,4 +1,4 @@
-"""The written datasets: layout, values, made once and whole, and read by the hosts."""
+"""The written datasets: layout, values, made once and whole."""
 
 import json
 import sys
@@ -130,73 +130,6 @@ def test_ade_masks(roots: dict[str, Path]) -> None:
                 seen |= set(np.unique(np.asarray(mask)).tolist())
     assert {thing.ade for thing in THINGS.values()} <= seen
     assert max(seen) <= 150
-
-
-def test_mmdet_reads_coco(roots: dict[str, Path]) -> None:
-    """With all 80 classes, and with the drawn ones only."""
-    from mmdet.datasets import CocoDataset
-
-    options = dict(
-        data_root=str(roots['coco']),
-        ann_file='annotations/instances_train2017.json',
-        data_prefix=dict(img='train2017/'),
-        pipeline=[],
-    )
-    few, every = CocoDataset(metainfo=dict(classes=CLASSES), **options), CocoDataset(**options)
-    assert len(every) == 16
-    assert len(every.metainfo['classes']) == 80
-    seen = set()
-    for index in range(16):
-        one, two = (data.get_data_info(index)['instances'] for data in (few, every))
-        names = [CLASSES[item['bbox_label']] for item in one]
-        assert names == [every.metainfo['classes'][item['bbox_label']] for item in two]
-        assert all(item['mask'] for item in two)
-        seen |= set(names)
-    assert seen == set(CLASSES)
-
-
-@pytest.mark.parametrize(
-    'arguments', [{'split': 'train'}, {'data_prefix': 'train', 'ann_file': 'meta/train.txt'}]
-)
-def test_mmpretrain_reads_imagenet(arguments: dict, roots: dict[str, Path]) -> None:
-    from mmpretrain.datasets import ImageNet
-
-    data = ImageNet(data_root=str(roots['imagenet']), **arguments)
-    assert len(data) == 16
-    assert len(data.CLASSES) == 1000
-    for index in range(16):
-        info = data.get_data_info(index)
-        (thing,) = (t for t in THINGS.values() if t.wnid == Path(info['img_path']).parent.name)
-        assert info['gt_label'] == thing.imagenet
-        assert Path(info['img_path']).is_file()
-
-
-@pytest.mark.parametrize(
-    ('layout', 'kind', 'folders', 'names'),
-    [
-        ('voc', 'PascalVOCDataset', ('JPEGImages', 'SegmentationClass'),
-         {'background', 'aeroplane', 'bird', 'boat', 'bus', 'pottedplant'}),
-        ('ade', 'ADE20KDataset', ('images/training', 'annotations/training'),
-         {'sky', 'sea', 'boat', 'bus', 'airplane', 'animal', 'plant', 'plaything'}),
-    ],
-)  # fmt: skip
-def test_mmseg_reads_masks(layout, kind, folders, names, roots: dict[str, Path]) -> None:
-    import mmseg.datasets
-
-    load = dict(type='mmseg.LoadAnnotations', reduce_zero_label=layout == 'ade')
-    data = getattr(mmseg.datasets, kind)(
-        data_root=str(roots[layout]),
-        data_prefix=dict(img_path=folders[0], seg_map_path=folders[1]),
-        ann_file='ImageSets/Segmentation/train.txt' if layout == 'voc' else '',
-        pipeline=[dict(type='LoadImageFromFile'), load],
-    )
-    assert len(data) == 16
-    values: set[int] = set()
-    for index in range(16):
-        assert data[index]['img'].shape == (64, 64, 3)
-        values |= set(np.unique(data[index]['gt_seg_map']).tolist())
-    found = {data.metainfo['classes'][value] for value in values - {255}}
-    assert names == found if layout == 'voc' else names <= found
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)

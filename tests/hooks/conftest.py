@@ -1,5 +1,6 @@
 """The fixtures of the training tests."""
 
-from ..training.conftest import make_runner, refused, train
+from ..tools.conftest import refused
+from ..training.conftest import make_runner, train
 
 __all__ = ['make_runner', 'refused', 'train']

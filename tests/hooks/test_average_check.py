@@ -17,9 +17,7 @@ from mobileone_mm.weights.forms import fuse_state
 from mobileone_mm.weights.names import form_of
 from mobileone_mm.weights.reading import read_checkpoint
 
-from ..training.conftest import Do, assert_same, log_of
-
-EMA = dict(type='EMAHook', momentum=0.3, update_buffers=True)
+from ..training.conftest import EMA, Do, assert_same, log_of
 
 
 def fuse(when, *parts):
@@ -36,14 +34,15 @@ def fuse(when, *parts):
 
 
 @pytest.mark.parametrize(
-    ('part', 'line'),
+    ('parts', 'line'),
     [
         (
-            'model',
+            ['model'],
             r'^EMAHook: the model is in deploy form, its average in training form \(the first '
             r"difference is 'backbone\.stage0\.branch\S+'\); .*DeployEvalHook",
         ),
-        ('average', 'model is in training form, its average in deploy form'),
+        (['average'], 'model is in training form, its average in deploy form'),
+        (['model', 'average'], 'the average would no longer change'),
     ],
 )
 @pytest.mark.parametrize(
@@ -55,17 +54,11 @@ def fuse(when, *parts):
         ('before_val_epoch', dict(update_buffers=False)),
     ],
 )
-def test_one_is_fused_and_the_other_is_not(make_runner, when, ema, part, line):
-    runner = make_runner(dict(type='EMAHook', **ema), fuse(when, part), kind=Runner)
+def test_fused_after_the_average_was_set_up(make_runner, when, ema, parts, line):
+    runner = make_runner(dict(type='EMAHook', **ema), fuse(when, *parts), kind=Runner)
     with pytest.raises(InputError, match=line) as caught:
         runner.train()
     assert '\n' not in str(caught.value)
-
-
-def test_both_fused_after_the_average_was_set_up(make_runner):
-    runner = make_runner(EMA, fuse('before_train', 'model', 'average'), kind=Runner)
-    with pytest.raises(InputError, match='the average would no longer change'):
-        runner.train()
 
 
 def test_both_in_deploy_form_from_the_start(make_runner, tmp_path):
@@ -85,17 +78,6 @@ def test_the_check_is_needed(make_runner):
     """mmengine by itself ends in the middle of a swap, with a size."""
     with pytest.raises(RuntimeError, match='the broadcast shape'):
         make_runner(dict(type='EMAHook'), fuse('before_val_epoch', 'model'), epochs=1).train()
-
-
-def test_deploy_evaluation_checks_under_any_runner(make_runner):
-    runner = make_runner(
-        EMA,
-        fuse('after_train_epoch', 'model'),
-        dict(type=DeployEvalHook),
-        checkpoint=dict(interval=-1),
-    )
-    with pytest.raises(InputError, match='the model is in deploy form, its average in training'):
-        runner.train()
 
 
 def test_a_teacher_of_another_form_than_its_student():

@@ -3,7 +3,6 @@
 import json
 import logging
 import random
-import re
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -11,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric
 from mmengine.hooks import CheckpointHook
-from mmengine.registry import METRICS
 
+from helpers import scalars
 from mobileone_mm.errors import InputError, ProofError
 from mobileone_mm.hooks import best_deploy
 from mobileone_mm.hooks.best_deploy import BestDeployHook
@@ -22,7 +20,7 @@ from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.weights.names import form_of
 from mobileone_mm.weights.reading import read_checkpoint
 
-from ..training.conftest import log_of
+from ..training.conftest import log_of, metrics_of
 
 HOOK = """
 custom_hooks = [
@@ -31,32 +29,6 @@ custom_hooks = [
     dict(type='mobileone_mm.DeployEvalHook'),
 ]
 """
-BY_VALUE = """
-val_evaluator = [dict(type='mmengine.GivenMetric', values={values})]
-default_hooks = dict(checkpoint=dict(save_best='given', rule='greater', max_keep_ckpts=1))
-train_cfg = dict(max_epochs={epochs})
-train_dataloader.update(batch_size=8)
-"""
-
-
-@METRICS.register_module(force=True)
-class GivenMetric(BaseMetric):
-    """What the epochs are worth is given, so that each course of a run can be made."""
-
-    def __init__(self, values):
-        super().__init__()
-        self.values = list(values)
-
-    def process(self, data_batch, data_samples):
-        self.results.append(0)
-
-    def compute_metrics(self, results):
-        return dict(given=self.values.pop(0))
-
-
-def valued(*values):
-    """Lines of a config whose epochs have the given values."""
-    return HOOK + BY_VALUE.format(values=values, epochs=len(values))
 
 
 def names(folder, pattern='best_*'):
@@ -67,28 +39,29 @@ def names(folder, pattern='best_*'):
     'task', ['cls', *(pytest.param(task, marks=pytest.mark.slow) for task in ('det', 'seg'))]
 )
 def test_the_pair_gives_the_metric_of_the_log(task, train, tool, tmp_path):
+    """And a resumed run writes the pair that is missing."""
     run = train(task, HOOK, val=True)
     name = {'cls': 'accuracy_top1', 'det': 'coco_bbox_mAP', 'seg': 'mIoU'}[task]
     pair = run / f'best_{name}_epoch_1_deploy.pth'
-    assert names(run) == [
-        f'{pair.stem[:-7]}.pth',
-        *(f'{pair.stem}{s}' for s in ('.json', '.pth', '.py')),
-    ]
+    files = [f'{pair.stem}{suffix}' for suffix in ('.json', '.pth', '.py')]
+    assert names(run) == [f'best_{name}_epoch_1.pth', *files]
     assert form_of(read_checkpoint(pair)['state_dict']) == 'deploy'
     report = json.loads(pair.with_suffix('.json').read_text())
     assert report['source']['file'] == f'best_{name}_epoch_1.pth'
 
     assert 'Deploy form proved: units differ by at most' in log_of(run)
-    scalars = next(run.glob('*/vis_data/scalars.json')).read_text().splitlines()
-    logged = json.loads(scalars[-1])
-    out = tmp_path / 'metrics.json'
-    arguments = ('test', pair.with_suffix('.py'), pair, '--work-dir', tmp_path / 'test')
-    assert tool(*arguments, '--out', out) == 0
-    metrics = json.loads(out.read_text())
+    logged = scalars(run)[-1]
+    metrics = metrics_of(tool, pair.with_suffix('.py'), pair, tmp_path)
     compared = {key for key in metrics if key in logged and 'time' not in key}
     assert name in {key.replace('/', '_') for key in compared}
     for key in compared:
         assert metrics[key] == pytest.approx(logged[key], abs=0.01, nan_ok=True), key
+
+    for path in run.glob('*_deploy*'):
+        path.unlink()
+    train(task, HOOK, '--resume', '--cfg-options', 'train_cfg.max_epochs=2', val=True)
+    (best,) = run.glob('best_*[0-9].pth')
+    assert names(run, '*_deploy*') == [f'{best.stem}_deploy{s}' for s in ('.json', '.pth', '.py')]
 
 
 def test_the_random_state_is_left_alone(tmp_path, monkeypatch):
@@ -144,6 +117,7 @@ def test_each_best_checkpoint_is_converted_once(converted, tmp_path, monkeypatch
     hook, runner, names = converted
     hook.after_val_epoch(None)  # a validation without a training
     hook.before_train(runner)
+    assert hook._pairs == dict(best_ckpt_a=tmp_path / 'a_deploy.pth')
     monkeypatch.setattr(best_deploy, 'is_main_process', lambda: False)
     hook.after_val_epoch(runner)
     assert not names
@@ -159,7 +133,8 @@ def test_each_best_checkpoint_is_converted_once(converted, tmp_path, monkeypatch
     with pytest.raises(InputError, match='writes to local disks only; remove the out_dir'):
         hook.before_train(runner)
     del runner.hooks[1]
-    with pytest.raises(InputError, match='no best checkpoint is saved'):
+    line = 'no best checkpoint is saved; set default_hooks.checkpoint.save_best to'
+    with pytest.raises(InputError, match=line):
         hook.before_train(runner)
 
 
@@ -182,53 +157,13 @@ def test_files_of_the_previous_pair(converted, tmp_path):
     [(InputError('x'), False), (ProofError('x'), False), (OSError('x'), False), (KeyError(), True)],
 )
 def test_faults_of_a_conversion(error, traceback, converted, tmp_path, monkeypatch):
+    """They are logged, and the older pair stays."""
     hook, runner, _ = converted
     monkeypatch.setattr(best_deploy, 'prepare_conversion', Mock(side_effect=error))
+    hook._pairs = dict(first=tmp_path / 'a_deploy.pth')
     hook._renew(runner, 'first', str(tmp_path / 'b.pth'))
-    assert runner.logger.error.call_args.kwargs == dict(exc_info=traceback)
-    assert not hook._pairs
-
-
-def test_a_failed_proof_is_logged_and_the_older_pair_stays(train, monkeypatch):
-    convert = best_deploy.prepare_conversion
-    calls = []
-
-    def fail_from_the_second_on(*args, **kwargs):
-        calls.append(args)
-        if len(calls) == 2:
-            raise ProofError('the fused model differs')
-        if len(calls) == 3:
-            raise RuntimeError('a fault of the program')
-        return convert(*args, **kwargs)
-
-    monkeypatch.setattr(best_deploy, 'prepare_conversion', fail_from_the_second_on)
-    run = train('cls', valued(10, 20, 30), val=True)
-    log = log_of(run)
-    line = r'ERROR - .*No deploy pair of best_given_epoch_'
-    assert re.search(rf'{line}2\.pth: the fused model dif.*\n(?!Trace)', log)
-    assert re.search(rf'{line}3\.pth: .*\nTraceback', log)
-    assert names(run, 'best_*.pth') == ['best_given_epoch_1_deploy.pth', 'best_given_epoch_3.pth']
-    assert (run / 'epoch_3.pth').is_file()
-
-
-def test_older_pairs_go_when_the_new_one_is_there(train):
-    """A resumed run writes what is missing and removes what is old."""
-    run = train('cls', valued(10, 30, 20), val=True)
-    pair = [f'best_given_epoch_2_deploy{s}' for s in ('.json', '.pth', '.py')]
-    assert names(run) == ['best_given_epoch_2.pth', *pair]
-    assert len(re.findall('The deploy pair of the best checkpoint is written', log_of(run))) == 2
-    for path in run.glob('*_deploy*'):
-        path.unlink()
-    train('cls', valued(*4 * [5]), '--resume', val=True)
-    assert names(run) == ['best_given_epoch_2.pth', *pair]
-    train('cls', valued(*5 * [40]), '--resume', val=True)
-    assert names(run, 'best_*.pth') == ['best_given_epoch_5.pth', 'best_given_epoch_5_deploy.pth']
-    assert len(names(run, '*_deploy*')) == 3
-
-
-def test_runs_in_which_it_cannot_work_are_refused(train, tiny_config, refused):
-    options = ('--cfg-options', 'default_hooks.checkpoint.save_best=None')
-    line = refused('train', tiny_config('cls', HOOK), *options)
-    assert 'set default_hooks.checkpoint.save_best' in line
-    run = train('cls', HOOK, '--cfg-options', 'model.backbone.deploy=True', val=True)
-    assert not names(run, '*_deploy*')
+    ((line,), options) = runner.logger.error.call_args
+    assert line.startswith('No deploy pair of b.pth: ')
+    assert traceback or line.endswith(': x')
+    assert options == dict(exc_info=traceback)
+    assert hook._pairs['first'].is_file()

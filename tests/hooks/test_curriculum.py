@@ -1,20 +1,20 @@
 """Runs with a curriculum: it switches, resumes in the middle of a phase, and says what is wrong."""
 
-import re
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from mmcv.transforms import Compose
+from mmcv.transforms import CenterCrop, Compose
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmpretrain.datasets.transforms import AutoAugment, RandomResizedCrop
 
 from mobileone_mm.errors import InputError
-from mobileone_mm.hooks.curriculum import CurriculumHook, _replaces_pipelines
+from mobileone_mm.hooks.curriculum import CurriculumHook
 from mobileone_mm.weights.reading import read_checkpoint
 
 from ..training.conftest import assert_same, losses_of
@@ -30,22 +30,19 @@ train_dataloader.update(batch_size=2, dataset=dict(pipeline=[
 train_cfg = dict(max_epochs=4)
 default_hooks = dict(checkpoint=dict(save_best=None))
 """
-TRANSFORMS = "train_dataloader['dataset']['pipeline']"
 PHASES = """[
     dict(begin=0, resolution=32, strength=0.3),
     dict(begin=1, resolution=48, strength=0.7),
     dict(begin=3, resolution=64, strength=1.0),
 ]"""
 SIDES = [32, 48, 48, 64]
-STRENGTH = '[dict(begin=0, strength=0.5), dict(begin=1, strength=1.0)]'
-SIZES = '[dict(begin=0, resolution=32), dict(begin=1, resolution=48)]'
-WHOLE = 'train_dataloader.update(batch_size=4)\n'  # two iterations in an epoch
+STRENGTH = [dict(begin=0, strength=0.5), dict(begin=10, strength=1.0)]
+SIZES = [dict(begin=0, resolution=32), dict(begin=10, resolution=48)]
 WORKERS = 'train_dataloader.update(num_workers=2, persistent_workers=True, prefetch_factor=4)\n'
 
 
-def curriculum(phases=PHASES, more='', **settings):
-    given = ''.join(f', {key}={value!r}' for key, value in settings.items())
-    hook = f"dict(type='mobileone_mm.CurriculumHook', phases={phases}{given})"
+def curriculum(phases=PHASES, more=''):
+    hook = f"dict(type='mobileone_mm.CurriculumHook', phases={phases})"
     return f'{PIPELINE}custom_hooks = [{hook}, {more}]\n'
 
 
@@ -81,23 +78,10 @@ def weights(work_dir, epoch=4):
     return read_checkpoint(work_dir / f'epoch_{epoch}.pth')['state_dict']
 
 
-@pytest.mark.parametrize(
-    'loader',
-    [
-        WORKERS,
-        *(
-            pytest.param(lines, marks=pytest.mark.slow)
-            for lines in (
-                '',
-                'train_dataloader.update(num_workers=2, persistent_workers=False)\n',
-                f"{WORKERS}train_dataloader.update(multiprocessing_context='spawn')\n",
-            )
-        ),
-    ],
-    ids=['persistent', 'none', 'new', 'spawned'],
-)
-def test_it_switches(loader, train, probe, capfd):
-    train('cls', curriculum(more=probe) + loader)
+@pytest.mark.parametrize('context', [None, pytest.param('spawn', marks=pytest.mark.slow)])
+def test_it_switches(context, train, probe, capfd):
+    lines = f'{WORKERS}train_dataloader.update(multiprocessing_context={context!r})\n'
+    train('cls', curriculum(more=probe) + lines)
     assert SizeProbe.seen == [
         (epoch, {(SIDES[epoch],) * 2}) for epoch in range(4) for _ in range(4)
     ]
@@ -106,14 +90,6 @@ def test_it_switches(loader, train, probe, capfd):
         'Curriculum: phase 2 of 3 from epoch 2: 48 px, strength 0.7',
         'Curriculum: phase 3 of 3 from epoch 4: 64 px, strength 1.0',
     ]
-
-
-def test_in_proportion_and_with_accumulation(train, probe):
-    """The run trains 4 of 40 epochs; the optimizer steps once in two epochs."""
-    phases = [dict(begin=b, resolution=r) for b, r in ((0, 32), (10, 48), (30, 64))]
-    more = f'optim_wrapper.update(accumulative_counts=4)\n{WHOLE}'
-    train('cls', curriculum(phases, probe, total=40) + more)
-    assert SizeProbe.seen[::2] == [(epoch, {(side, side)}) for epoch, side in enumerate(SIDES)]
 
 
 @pytest.mark.slow
@@ -126,9 +102,9 @@ def test_one_phase_is_the_plain_pipeline(train):
 
 
 def test_resume_in_the_middle_of_a_phase(train, probe, monkeypatch, capfd):
-    """A run that is stopped in the second phase and resumed ends like the uninterrupted run."""
+    """The run is stopped in the second phase, and ends like the uninterrupted run."""
     more = f"dict(type='mmengine.EMAHook', momentum=0.1), {probe}"
-    lines = curriculum(more=more) + WORKERS + WHOLE
+    lines = f'{curriculum(more=more)}{WORKERS}train_dataloader.update(batch_size=4)\n'
     whole = train('cls', lines, name='whole')
     monkeypatch.setattr(SizeProbe, 'stop', 5)
     broken = train('cls', lines, code=130)
@@ -163,7 +139,8 @@ def test_bfloat16(train, monkeypatch):
 
     monkeypatch.setattr(mobileone.MobileOne, 'forward', spy)
     lines = "optim_wrapper.update(type='mmengine.CpuAmp')\ntrain_cfg.update(max_epochs=2)\n"
-    content = read_checkpoint(train('cls', curriculum(SIZES) + lines) / 'epoch_2.pth')
+    phases = [dict(begin=0, resolution=32), dict(begin=1, resolution=48)]
+    content = read_checkpoint(train('cls', curriculum(phases) + lines) / 'epoch_2.pth')
     assert kinds == {(True, torch.bfloat16)}
     assert all(torch.isfinite(v).all() and v.dtype != torch.bfloat16
                for v in content['state_dict'].values())  # fmt: skip
@@ -188,123 +165,99 @@ def test_compiled(dynamic, graphs, train):
     assert_same(weights(compiled), weights(plain))
 
 
-@pytest.mark.parametrize(
-    ('phases', 'extra', 'line'),
-    [
-        (PHASES, 'train_cfg.update(max_epochs=3)', 'phases.2: would begin at epoch 4 of a run'),
-        (
-            STRENGTH,
-            f'{TRANSFORMS}.pop(3)',
-            r"strength: the training pipeline has no transform that .* \(mmpretrain's AutoAugment",
-        ),
-        (
-            SIZES,
-            f'{TRANSFORMS}[1].update(scale=(48, 32))',
-            r'resolution: the training pipeline has no transform that .* \(RandomResizedCrop',
-        ),
-        (
-            SIZES,
-            f"{TRANSFORMS}.insert(3, dict(type='CenterCrop', crop_size=32))",
-            'resolution: images of phases.1 are 32 x 32, not 48 px; a later transform',
-        ),
-        (
-            STRENGTH,
-            f"{TRANSFORMS}[3].update(policies=[[dict(type='Cutout', shape=3)]])",
-            'strength: AutoAugment: Cutout has no known magnitude',
-        ),
-        (
-            PHASES,
-            "train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=8)",
-            'its phases are counted in epochs, and train_cfg.type is IterBasedTrainLoop',
-        ),
-        (
-            PHASES,
-            'recipe = dict(action_epoch=2, train_pipeline=[])\n'
-            "custom_hooks.append(dict(type='SwitchRecipeHook', schedule=[recipe]))",
-            'CurriculumHook and SwitchRecipeHook both change the training pipeline',
-        ),
-    ],
-)
-def test_what_cannot_take_effect(phases, extra, line, tiny_config, refused):
-    config = tiny_config('cls', f'{curriculum(phases)}{extra}\n')
-    assert re.search(line, refused('train', config, '--no-validate'))
-
-
 def test_padding_of_a_segmentor(tiny_config, refused):
-    text = f"""
-{TRANSFORMS}[2:4] = [dict(type='Resize', scale=(64, 64))]
+    text = """
+train_dataloader['dataset']['pipeline'][2:4] = [dict(type='Resize', scale=(64, 64))]
 custom_hooks = [dict(type='mobileone_mm.CurriculumHook', phases=[dict(begin=0, resolution=32)])]
 """
     line = refused('train', tiny_config('seg', text), '--no-validate')
     assert 'resolution: model.data_preprocessor.size pads to (64, 64)' in line
 
 
-def check_sizes(sample, model=None):
-    """The check of a hook with two resolutions on a dataset of one sample."""
-    hook = CurriculumHook([dict(begin=0, resolution=32), dict(begin=1, resolution=48)])
-    hook._check_sizes(model, [sample])
-
-
-@pytest.mark.parametrize(
-    'sample', [dict(img=1), dict(inputs=[torch.rand(3, 8, 8)]), (torch.rand(3, 8, 8), 0), None]
-)
-def test_samples_without_an_image_tensor_are_not_checked(sample):
-    check_sizes(sample)
-    with pytest.raises(InputError, match=r'images of phases.1 are 32 x 32, not 48 px'):
-        check_sizes(dict(inputs=torch.rand(3, 32, 32)))
-    with pytest.raises(InputError, match=r'images of phases.0 are 40 x 32, not 32 px'):
-        check_sizes(dict(inputs=torch.rand(3, 32, 40)))
+def test_samples_without_an_image_tensor_are_not_checked():
+    check = CurriculumHook(SIZES)._check_sizes
     padding = SimpleNamespace(data_preprocessor=SimpleNamespace(size=(64, 64)))
-    with pytest.raises(InputError, match=r'data_preprocessor.size pads to \(64, 64\)'):
-        check_sizes(sample, padding)
+    for sample in (dict(img=1), dict(inputs=[torch.rand(3, 8, 8)]), (torch.rand(3, 8, 8), 0), None):
+        check(None, [sample])
+        with pytest.raises(InputError, match=r'data_preprocessor.size pads to \(64, 64\)'):
+            check(padding, [sample])
+    with pytest.raises(InputError, match=r'images of phases.0 are 40 x 32, not 32 px'):
+        check(None, [dict(inputs=torch.rand(3, 32, 40))])
 
 
-class Crop:
-    """One image behind a random crop."""
+class Dataset:
+    """One image behind some transforms."""
 
-    def __init__(self):
-        self.pipeline = Compose([RandomResizedCrop(16)])
+    def __init__(self, *transforms):
+        self.pipeline = Compose(transforms)
 
     def __getitem__(self, index):
         image = self.pipeline(dict(img=np.zeros((64, 64, 3), np.uint8)))['img']
         return dict(inputs=torch.from_numpy(image).permute(2, 0, 1) + torch.rand(1))
 
 
+def start(phases, *transforms, loop=EpochBasedTrainLoop, others=()):
+    """The phase and the log of a run of 3 epochs, for phases of 30, that goes on behind the second."""
+    hook, lines = CurriculumHook(phases, total=30), []
+    loader = SimpleNamespace(dataset=Dataset(*transforms))
+    runner = SimpleNamespace(
+        train_loop=loop.__new__(loop), max_epochs=3, epoch=2, hooks=[hook, *others],
+        model=torch.nn.Module(), train_dataloader=loader, logger=SimpleNamespace(info=lines.append),
+    )  # fmt: skip
+    hook.before_train(runner)
+    return int(hook._index), lines
+
+
 @pytest.mark.parametrize(
-    ('key', 'values', 'dataset', 'text'),
+    ('phases', 'transform', 'text'),
     [
-        ('resolution', (16, 24), Crop(), '24 px'),
-        (
-            'strength',
-            (0.5, 1.0),
-            SimpleNamespace(pipeline=Compose([AutoAugment('imagenet')])),
-            'strength 1.0',
-        ),
+        (SIZES, RandomResizedCrop(16), '48 px'),
+        (STRENGTH, AutoAugment('imagenet'), 'strength 1.0'),
     ],
 )
-def test_the_start_of_a_run(key, values, dataset, text):
+def test_the_start_of_a_run(phases, transform, text):
     """Phases need only what they change; a resumed run starts in its phase and draws no number."""
-    hook, lines = CurriculumHook([{'begin': i, key: v} for i, v in enumerate(values)]), []
-    runner = SimpleNamespace(
-        train_loop=EpochBasedTrainLoop.__new__(EpochBasedTrainLoop), max_epochs=3, epoch=2,
-        hooks=[hook], model=torch.nn.Module(), train_dataloader=SimpleNamespace(dataset=dataset),
-        logger=SimpleNamespace(info=lines.append),
-    )  # fmt: skip
     state = torch.get_rng_state()
-    hook.before_train(runner)
+    assert start(phases, transform) == (1, [f'Curriculum: phase 2 of 2 from epoch 2: {text}'])
     assert torch.equal(torch.get_rng_state(), state)
-    assert int(hook._index) == 1
-    assert lines == [f'Curriculum: phase 2 of 2 from epoch 2: {text}']
 
 
-def test_hooks_that_replace_pipelines():
-    def replaces(name, **attributes):
-        return _replaces_pipelines(type(name, (Hook,), attributes)())
+NONE = 'the training pipeline has no transform that it would change'
+CUTOUT = AutoAugment([[dict(type='Cutout', shape=3)]])
 
-    assert replaces('PipelineSwitchHook')
-    assert replaces('SwitchRecipeHook', schedule={1: {}, 2: dict(train_pipeline=[])})
-    assert not replaces('SwitchRecipeHook', schedule={1: dict(loss={})})
-    assert not replaces('EMAHook', schedule={1: dict(train_pipeline=[])})
+
+@pytest.mark.parametrize(
+    ('phases', 'transforms', 'line'),
+    [
+        (STRENGTH, [RandomResizedCrop(16)], rf"strength: {NONE} \(mmpretrain's AutoAugment"),
+        (SIZES, [RandomResizedCrop((16, 24))], rf'resolution: {NONE} \(RandomResizedCrop'),
+        (
+            SIZES,
+            [RandomResizedCrop(16), CenterCrop(32)],
+            'resolution: images of phases.1 are 32 x 32, not 48 px; a later transform',
+        ),
+        (STRENGTH, [CUTOUT], 'strength: AutoAugment: Cutout has no known magnitude'),
+    ],
+)
+def test_what_cannot_take_effect(phases, transforms, line):
+    with pytest.raises(InputError, match=f'^custom_hooks: CurriculumHook: {line}'):
+        start(phases, *transforms)
+
+
+def test_what_a_curriculum_does_not_go_with():
+    with pytest.raises(InputError, match='in epochs, and train_cfg.type is IterBasedTrainLoop'):
+        start(SIZES, loop=IterBasedTrainLoop)
+    new = dict(train_pipeline=[])
+    for name, recipes, refused in (
+        ('PipelineSwitchHook', {}, True),
+        ('SwitchRecipeHook', {1: {}, 2: new}, True),
+        ('SwitchRecipeHook', {1: dict(loss={})}, False),
+        ('EMAHook', {1: new}, False),
+    ):
+        other = type(name, (Hook,), dict(schedule=recipes))()
+        line = f'CurriculumHook and {name} both change the training pipeline; remove one'
+        with pytest.raises(InputError, match=line) if refused else nullcontext():
+            start(SIZES, RandomResizedCrop(16), others=[other])
 
 
 def test_the_phase_follows_from_the_epoch():

@@ -135,11 +135,6 @@ def test_no_strength_is_no_change():
         np.testing.assert_array_equal(weak, image, kind)
 
 
-def test_a_policy_without_a_known_magnitude():
-    with pytest.raises(ValueError, match='AutoAugment: Cutout has no known magnitude'):
-        weakened(AutoAugment([[dict(type='Cutout', shape=3)]]), 0.5)
-
-
 def test_magnitudes_of_rand_augment():
     whole = RandAugment('timm_increasing', num_policies=2, magnitude_level=6)
     for (name, old), (_, new) in zip(settings(whole), settings(weakened(whole, 0.7)), strict=True):

@@ -3,10 +3,11 @@
 import math
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
-from mmengine.hooks import EMAHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import ValLoop
 from mmengine.structures import BaseDataElement
 from torch import nn
@@ -16,6 +17,8 @@ from mobileone_mm.errors import InputError, ProofError
 from mobileone_mm.hooks import deploy_eval
 from mobileone_mm.hooks.deploy_eval import DeployEvalHook, _Reference
 from mobileone_mm.models import MobileOneBlock
+
+GOOD = [('a', 0.1)]  # the worst unit of a process
 
 
 class Evaluator:
@@ -54,13 +57,8 @@ def judge(monkeypatch, worst, expected, metrics, passes=1):
             dict(top1=torch.tensor(1.25), loss=2.0, time=9),
             'units differ by at most 0.5 (allowed: 0.5), metrics by at most 0.25 (allowed: 0.25).',
         ),
-        ([('a', 0.1)], {}, {}, 'metrics by at most 0 (allowed'),
-        (
-            [('a', 0.1)],
-            dict(table=['x'], mAP=math.nan),
-            dict(mAP=math.nan),
-            'metrics by at most 0 ',
-        ),
+        (GOOD, {}, {}, 'metrics by at most 0 (allowed'),
+        (GOOD, dict(table=['x'], mAP=math.nan), dict(mAP=math.nan), 'metrics by at most 0 '),
         ([None, None], {}, {}, 'Deploy form not proved: no output of a unit is finite.'),
     ],
 )
@@ -69,7 +67,7 @@ def test_differences_that_are_allowed(worst, expected, metrics, line, monkeypatc
 
 
 def test_a_second_pass_has_no_metrics(monkeypatch):
-    line = judge(monkeypatch, [('a', 0.1)], dict(top1=1.0), {}, passes=2)
+    line = judge(monkeypatch, GOOD, dict(top1=1.0), {}, passes=2)
     assert line.endswith('; the loop gives no metrics to compare.')
 
 
@@ -78,13 +76,8 @@ def test_a_second_pass_has_no_metrics(monkeypatch):
     [
         ([('b', 0.1), ('a', 0.6)], {}, {}, "the fused unit 'a' differs from its branches by 0.6 "),
         ([('a', math.nan)], {}, {}, "'a' differs from its branches by nan"),
-        (
-            [('a', 0.1)],
-            dict(zoo=1.0, loss=2.0),
-            dict(zoo=1.1, loss=2.5),
-            "'loss' is 2.5, in training form 2 ",
-        ),
-        ([('a', 0.1)], dict(top1=1.0), {}, "'top1' is nan, in training form 1 "),
+        (GOOD, dict(zoo=1, loss=2), dict(zoo=1.1, loss=2.5), "'loss' is 2.5, in training form 2 "),
+        (GOOD, dict(top1=1.0), {}, "'top1' is nan, in training form 1 "),
     ],
 )
 def test_differences_that_end_a_run(worst, expected, metrics, line, monkeypatch):
@@ -167,7 +160,7 @@ def test_annotations_are_shared():
 
 def run_of(model, hooks=()):
     lines, loop = [], ValLoop.__new__(ValLoop)
-    loop.run = lambda *args, **kwargs: (args, kwargs)
+    loop.run = Mock()
     return SimpleNamespace(
         model=model, hooks=list(hooks), _val_loop=loop, lines=lines,
         val_loop=SimpleNamespace(evaluator=Evaluator()),
@@ -179,15 +172,29 @@ def test_the_start_of_a_run():
     for loop in (None, {}):  # no validation, or a test
         DeployEvalHook().before_run(SimpleNamespace(_val_loop=loop))
     hook, model = DeployEvalHook(), Model().eval()
-    with pytest.raises(InputError, match='behind EMAHook'):
-        hook.before_run(run_of(model, [EMAHook(), hook]))
+    for other in (EMAHook(), CheckpointHook()):
+        line = f'has the priority HIGHEST, behind {type(other).__name__}'
+        with pytest.raises(InputError, match=line):
+            hook.before_run(run_of(model, [other, hook]))
     for form in (model, reparameterize_model(model)):
         runner = run_of(form, [hook, EMAHook()])
+        run = runner._val_loop.run
         hook.before_run(runner)
         assert ['nothing to fuse' in line for line in runner.lines] == [True] * form[0].deploy
-        hook._open, hook._original = True, model
-        assert runner._val_loop.run(1, a=2) == ((1,), dict(a=2))
+        assert runner._val_loop.run(1, a=2) is run.return_value
+        run.assert_called_once_with(1, a=2)
+        run.side_effect = KeyboardInterrupt
+        hook._open, hook._original, hook._reference = True, model, 'reference'
+        with pytest.raises(KeyboardInterrupt):
+            runner._val_loop.run()
         assert (hook._open, hook._reference, runner.model) == (False, None, model)
+    sharded = type('FullyShardedDataParallel', (nn.Module,), {})()
+    for other, line in (
+        (nn.Conv2d(3, 8, 1), 'DeployEvalHook expects a MobileOne of this package'),
+        (sharded, 'cannot copy a model inside FullyShardedDataParallel'),
+    ):
+        with pytest.raises(InputError, match=line):
+            hook.before_run(run_of(other, [hook]))
 
 
 @pytest.mark.parametrize(
@@ -196,8 +203,12 @@ def test_the_start_of_a_run():
 )
 def test_which_validations_are_compared(verify, compared):
     hook, model = DeployEvalHook(verify), Model().eval()
-    hook.before_val_epoch(run_of(reparameterize_model(model)))
+    fused, ema = reparameterize_model(model), EMAHook()
+    hook.before_val_epoch(run_of(fused))
     assert hook._reference is None
+    ema.src_model, ema.ema_model = fused, model  # under any Runner
+    with pytest.raises(InputError, match='^EMAHook: .*; one cannot be averaged into the other'):
+        hook.before_val_epoch(run_of(fused, [ema]))
     found = []
     for _ in range(2):
         hook.before_val_epoch(run_of(model))
@@ -209,6 +220,7 @@ def test_which_validations_are_compared(verify, compared):
 
 def test_which_batches_are_compared(monkeypatch):
     hook, model = DeployEvalHook(batches=2), Model().eval()
+    model.val_step = print  # as torch.compile sets it: bound to the original
     hook.before_val_iter(None, 0)  # outside of a validation
     runner, runs = run_of(model), []
     hook._open = True
@@ -216,9 +228,11 @@ def test_which_batches_are_compared(monkeypatch):
     for index in (0, 1, 2):
         hook.before_val_iter(runner, index, index)
     assert (runner.model[0].deploy, model[0].deploy) == (True, False)
+    assert 'val_step' not in vars(runner.model)
     assert runs == [(model, runner.model, 0), (model, runner.model, 1), (model, None, 2)]
+    model.predict_on = 'student'  # as mmdet's loop for teachers does before its second pass
     hook.before_val_iter(runner, 0, 3)
-    assert hook._reference.passes == 2
+    assert (hook._reference.passes, runner.model.predict_on) == (2, 'student')
     assert runs[3:] == [(model, runner.model, 3)]
 
     judged = []
@@ -238,9 +252,9 @@ def test_models_that_are_evaluated_as_they_are():
     hook, broken = DeployEvalHook(), Model().eval()
     fused = reparameterize_model(broken)
     broken[0].branch_conv_list[0].conv.weight.data.fill_(torch.nan)
-    for model, warnings in ((broken, 1), (fused, 0)):
+    for model, warnings in ((broken, ['Validation is in training form: model: 0']), (fused, [])):
         runner = run_of(model)
         hook._open, hook._reference = True, SimpleNamespace(passes=0)
         hook.before_val_iter(runner, 0)
         assert runner.model is model
-        assert len(runner.lines) == warnings
+        assert [line.partition(' cannot be fused')[0] for line in runner.lines] == warnings

@@ -1,7 +1,5 @@
 """Skipped steps of the loss scaler: simulated on the CPU with torch's own scaler."""
 
-import mobileone_mm  # noqa: F401  isort: skip
-
 import logging
 from types import SimpleNamespace
 

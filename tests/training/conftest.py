@@ -1,5 +1,6 @@
 """A classifier of a few thousand parameters, its data and its Runner, and runs of tiny nets."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,6 @@ from torch.utils.data import Dataset
 from helpers import randomize_
 from mobileone_mm import MobileOne
 
-from ..tools.conftest import refused
-
-__all__ = ['make_runner', 'refused', 'train']
-
 TINY = dict(
     num_blocks=[1, 2, 1, 1],
     width_factor=[0.125] * 4,
@@ -30,6 +27,7 @@ TINY = dict(
     num_se_blocks=[0, 0, 1, 0],
 )
 CLASSES = 4
+EMA = dict(type='EMAHook', momentum=0.3, update_buffers=True)
 #: Equal bit by bit: tensors, and dicts and lists of them.
 assert_same = partial(torch.testing.assert_close, rtol=0, atol=0)
 
@@ -42,6 +40,14 @@ def log_of(work_dir: Path) -> str:
 def losses_of(checkpoint: dict) -> np.ndarray:
     """The loss of each iteration."""
     return checkpoint['message_hub']['log_scalars']['train/loss'].data[0]
+
+
+def metrics_of(tool: Callable, config: Path, checkpoint: Path, folder: Path, *options: str) -> dict:
+    """The metrics of a test, which writes into a folder."""
+    out = folder / 'metrics.json'
+    run = ('test', config, checkpoint, '--work-dir', folder / 'test', '--out', out)
+    assert tool(*run, *options) == 0
+    return json.loads(out.read_text())
 
 
 def rates_of(model: nn.Module, wrapper: Any) -> dict[str, tuple[float, float]]:

@@ -1,26 +1,23 @@
 """docs/imagenet.md: its snippets are those of the configs, its options fit them."""
 
 import re
-from pathlib import Path
 
 import pytest
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 
-from mobileone_mm.config.options import parse_value
+from helpers import ROOT, cfg_options
 from mobileone_mm.config.read import load_config
 
 from .conftest import rates_of
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / 'docs' / 'imagenet.md').read_text()
 SNIPPETS = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
 
 
 def config(name, options=()):
-    pairs = (option.partition('=') for option in options)
-    given = {key: parse_value(value) for key, _, value in pairs}
-    return load_config(ROOT / 'configs' / f'{name}.py', given, needs=('optim_wrapper',))
+    path = ROOT / 'configs' / f'{name}.py'
+    return load_config(path, cfg_options(*options), needs=('optim_wrapper',))
 
 
 @pytest.mark.parametrize('size', ['s2', 's3', 's4'])
@@ -59,7 +56,6 @@ def test_a_rate_for_the_head():
 
 
 def test_options():
-    """Every option of the page is one of the config."""
     options = re.findall(r'(?<![\w/])((?:\w+\.)+\w+=[\w.-]+)', PAGE)
     assert {option.partition('=')[0] for option in options} == {
         'train_cfg.max_epochs', 'param_scheduler.0.end', 'custom_hooks.0.momentum',

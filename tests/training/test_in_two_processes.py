@@ -1,15 +1,15 @@
 """Two processes on the CPU, or two batches before each step, train like one process."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from helpers import scalars
 from mobileone_mm.weights.names import form_of
 from mobileone_mm.weights.reading import read_checkpoint
 
-from .conftest import assert_same
+from .conftest import assert_same, metrics_of
 
 HERE = Path(__file__).parent
 # Nothing random in the images: the crop is the whole image.
@@ -99,13 +99,9 @@ def test_two_processes(train, train_two, tool, tmp_path):
     best = read_checkpoint(next(two.glob('best_*[0-9].pth')))
     assert form_of(best['state_dict']) == form_of(best['ema_state_dict']) == 'train'
     (pair,) = two.glob('best_*_deploy.pth')
-    out = tmp_path / 'metrics.json'
-    arguments = ('test', pair.with_suffix('.py'), pair, '--work-dir', tmp_path / 'test')
-    assert tool(*arguments, '--out', out) == 0
-    scalars = next(two.glob('*/vis_data/scalars.json')).read_text().splitlines()
-    logged = [row for row in map(json.loads, scalars) if 'accuracy/top1' in row]
-    wanted = max(row['accuracy/top1'] for row in logged)
-    assert json.loads(out.read_text())['accuracy/top1'] == pytest.approx(wanted, abs=1e-4)
+    wanted = max(row['accuracy/top1'] for row in scalars(two) if 'accuracy/top1' in row)
+    found = metrics_of(tool, pair.with_suffix('.py'), pair, tmp_path)['accuracy/top1']
+    assert found == pytest.approx(wanted, abs=1e-4)
 
 
 def test_fine_tuning_a_deploy_form(train_two):

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.optim import CosineAnnealingLR
-from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
@@ -19,7 +19,6 @@ from mobileone_mm.runs.prepare import Prepared
 from mobileone_mm.runs.running import _build
 from mobileone_mm.training.run_model import datasets_inside, has_branches, unwrapped
 from mobileone_mm.training.runner import Runner, checked_resume
-from mobileone_mm.weights.mmengine_loader import use_safe_loader
 from mobileone_mm.weights.reading import read_checkpoint
 
 from .conftest import TINY, loader, rates_of
@@ -143,56 +142,42 @@ def test_the_wrapper_on_the_cpu(make_runner, monkeypatch):
     assert not lines
 
 
-def test_resume_with_another_batch_size(make_runner, tmp_path, capfd):
-    """The iteration is that of the epoch, so that the ETA is that of the rest."""
-    use_safe_loader()
-    make_runner(kind=Runner, name='source').train()  # two epochs of three iterations
-
-    def resumed(epoch, epochs):
-        path = str(tmp_path / 'source' / f'epoch_{epoch}.pth')
-        return make_runner(kind=Runner, name='new', epochs=epochs, resume=True, load_from=path)
-
-    for epoch in (1, 2):  # with the same size
-        runner = resumed(epoch, 3)
-        runner._train_loop = runner.build_train_loop(runner._train_loop)
-        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        runner.load_or_resume()
-        assert runner.iter == 3 * epoch
-    assert 'starts at iteration' not in ''.join(capfd.readouterr())
-
-    runner = resumed(2, 4)
-    runner._train_dataloader = dict(loader(True), batch_size=2)
-    etas = []
-    update = runner.message_hub.update_info
-    runner.message_hub.update_info = lambda key, value, **more: (
-        etas.append(value) if key == 'eta' else None, update(key, value, **more)
-    )  # fmt: skip
-    runner.train()
-    assert runner.iter == 4 * 6
-    assert min(etas) >= 0
-    assert 'starts at iteration 13, not at iteration 7 of' in ''.join(capfd.readouterr())
+END = (
+    "'run.pth' is the end of its run ({}), so nothing is trained; to train longer, raise train_cfg."
+)
 
 
-def test_the_config_of_a_resumed_run_starts_a_new_run(train, tool, tmp_path, capfd):
-    """And a run that has reached its end says so."""
-    lines = 'default_hooks.update(checkpoint=dict(save_best=None))\n'
-    run = train('cls', lines)
-    weights = run / 'epoch_1.pth'
-    capfd.readouterr()
-    resume = ('--resume', '--cfg-options', f'load_from={weights}')
-    train('cls', lines, *resume)
-    end = f"'{weights}' is the end of its run (epoch 1 of 1), so nothing is trained; "
-    assert f'{end}to train longer, raise train_cfg.max_epochs' in ''.join(capfd.readouterr())
-    train('cls', lines, *resume, 'train_cfg.max_epochs=2')
-    assert 'end of its run' not in ''.join(capfd.readouterr())
+@pytest.mark.parametrize(
+    ('kind', 'last', 'length', 'first', 'lines'),
+    [
+        (EpochBasedTrainLoop, 3, 3, 6, []),
+        (EpochBasedTrainLoop, 1, 3, 6, [f'{END.format("epoch 2 of 1")}max_epochs']),
+        (EpochBasedTrainLoop, 4, 6, 12, ['starts at iteration 13, not at iteration 7 of the']),
+        (IterBasedTrainLoop, 7, 6, 6, []),
+        (IterBasedTrainLoop, 6, 6, 6, [f'{END.format("iter 6 of 6")}max_iters']),
+    ],
+)
+def test_where_a_resumed_run_goes_on(kind, last, length, first, lines, monkeypatch):
+    """Behind epoch 2 and iteration 6; with another batch size, behind the epoch, for the ETA."""
+    monkeypatch.setattr(MMEngineRunner, 'resume', lambda self, *args, **kwargs: None)
+    runner, loop, said = Runner.__new__(Runner), kind.__new__(kind), []
+    loop._epoch, loop._iter, loop.dataloader = 2, 6, range(length)
+    loop._max_epochs, loop._max_iters = (last, 9) if kind is EpochBasedTrainLoop else (9, last)
+    runner._train_loop, runner._load_from = loop, 'run.pth'
+    runner.logger = SimpleNamespace(warning=said.append)
+    runner.resume('run.pth')
+    assert runner.iter == first
+    assert [wanted in line for wanted, line in zip(lines, said, strict=True)] == [True] * len(lines)
+
+
+def test_the_config_of_a_resumed_run_starts_a_new_run(train):
+    weights = train('cls') / 'epoch_1.pth'
+    resume = ('--resume', '--cfg-options', f'load_from={weights}', 'train_cfg.max_epochs=2')
+    run = train('cls', '', *resume)
     assert read_checkpoint(run / 'epoch_2.pth')['meta']['iter'] == 4
-    dumped = run / 'cls.py'
-    for path in (dumped, max(run.glob('*/vis_data/config.py'))):
+    for path in (run / 'cls.py', max(run.glob('*/vis_data/config.py'))):
         found = Config.fromfile(path)
         assert (found.load_from, found.resume) == (str(weights), False)
-    new = ('train', dumped, '--work-dir', tmp_path / 'new', '--no-validate')
-    assert tool(*new, '--cfg-options', 'train_cfg.max_epochs=1') == 0
-    assert read_checkpoint(tmp_path / 'new' / 'epoch_1.pth')['meta']['iter'] == 2
 
 
 @pytest.mark.parametrize(
@@ -294,25 +279,3 @@ def test_datasets_with_a_pipeline():
     outer = SimpleNamespace(dataset=first, pipeline=3)
     several = SimpleNamespace(datasets=[outer, SimpleNamespace(dataset=second), object()])
     assert list(datasets_inside(several)) == [outer, first, second]
-
-
-def test_loops_without_epochs(make_runner, tmp_path, capfd):
-    """A resumed run keeps its iteration, and says that it is at its end."""
-    use_safe_loader()
-
-    def trained(iterations, start=None):
-        resume = dict(resume=True, load_from=str(tmp_path / 'run' / start)) if start else {}
-        checkpoint = dict(by_epoch=False, interval=2)
-        runner = make_runner(kind=Runner, checkpoint=checkpoint, **resume)
-        runner._train_loop = dict(by_epoch=False, max_iters=iterations, val_interval=10)
-        runner.train()
-        return runner
-
-    assert isinstance(trained(4).train_loop, IterBasedTrainLoop)
-    runner = trained(6, 'iter_4.pth')
-    assert runner.iter == 6
-    assert 'end of its run' not in ''.join(capfd.readouterr())
-    trained(6, 'iter_6.pth')
-    line = '(iter 6 of 6), so nothing is trained; to train longer, raise train_cfg.max_iters'
-    assert line in ''.join(capfd.readouterr())
-    assert torch.isfinite(next(runner.model.parameters())).all()

@@ -2,20 +2,17 @@
 
 import math
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
+from helpers import ROOT
 from mobileone_mm.training.runner import Runner
 
 from .conftest import Do, rates_of
 
-ROOT = Path(__file__).resolve().parents[2]
 BASE = Config.fromfile(ROOT / 'configs/_base_/schedules/imagenet_300e.py')
 STEPS = 12  # four epochs of three batches
-
-pytest.importorskip('mmpretrain')
 
 
 def expected(name, step):
