@@ -166,7 +166,6 @@ AUGMENTATIONS = {
 
 @pytest.mark.parametrize('kind', AUGMENTATIONS)
 def test_augmentations(kind, jpegs):
-    """Crops of 224 px, under the same seeds with either class."""
     theirs = TRANSFORMS.build(dict(type=f'mmpretrain.{kind}', **AUGMENTATIONS[kind]))
     if kind in ('AutoAugment', 'RandAugment'):
         ours = TRANSFORMS.build(dict(type=f'mobileone_mm.{kind}', **AUGMENTATIONS[kind]))
@@ -186,7 +185,6 @@ def test_augmentations(kind, jpegs):
 
 
 def test_training_pipeline(jpegs, tmp_path):
-    """Run ImageNet's pipeline for S0 from files to tensors, with either crop."""
     ways = {}
     for scope in ('mmpretrain', 'mobileone_mm'):
         pipeline = Compose([
