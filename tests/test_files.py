@@ -47,7 +47,7 @@ def test_mmengine_writes_whole_files(tmp_path):
     # A renaming would not ask; root may do everything, and is refused as well.
     (tmp_path / 'b').chmod(0o444)
     with pytest.raises(InputError, match='write-protected'):  # LocalBackend would try to write
-        backend.put(b'x', tmp_path / 'b')
+        backend.put_text('x', tmp_path / 'b')
     assert names(tmp_path) == ['b', 'folder']
     assert (tmp_path / 'b').read_text(encoding='utf-8') == 'Größe'
 

@@ -205,10 +205,9 @@ def test_what_cannot_be_loaded(resnet_teacher, timm_teacher):
     assert 'another number of classes' in refused(timm_teacher, 7)
     assert 'no such file' in refused(resnet_teacher, checkpoint='/no.pth')
     assert 'has other shapes' in refused(resnet_teacher, checkpoint=timm_teacher['checkpoint'])
-    line = refused(timm_teacher, timm='no_such_net')
-    assert "teacher 'no_such_net' of timm: cannot be built" in line
-    line = refused(dict(config='no.py', checkpoint='x'))
-    assert "teacher of 'no.py': config 'no.py': no such file" in line
+    assert "teacher 'no_net' of timm: cannot be built" in refused(timm_teacher, timm='no_net')
+    said = "teacher of 'no.py': config 'no.py': no such file"
+    assert said in refused(dict(config='no.py', checkpoint='x'))
 
 
 def test_timms_own_weights_and_other_classes(monkeypatch):
