@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -16,6 +17,12 @@ from mobileone_mm.cli.arguments import tool_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.25] * 4, num_conv_branches=[2, 1, 1, 1])
+RESNET = dict(
+    type='ImageClassifier',
+    backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=5, in_channels=64),
+)
 #: options of a detector or segmentor that start from no public weights
 SCRATCH = (
     'model.backbone.init_cfg._delete_=True',
@@ -92,6 +99,14 @@ def randomize_(module: nn.Module, seed: int = 0) -> nn.Module:
                 noise = torch.rand(value.shape, generator=generator, dtype=torch.float64)
                 value.copy_(noise * (high - low) + low)
     return module
+
+
+def save_teacher(path: Path | str, seed: int = 1, classes: int = 1000) -> dict[str, Any]:
+    """Return a teacher of mmpretrain with random weights in a checkpoint."""
+    model = {**RESNET, 'head': {**RESNET['head'], 'num_classes': classes}}
+    built = MODELS.build({**model, '_scope_': 'mmpretrain'})
+    torch.save(randomize_(built, seed).state_dict(), path)
+    return dict(model=model, checkpoint=str(path))
 
 
 class Classifier(nn.Module):

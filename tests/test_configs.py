@@ -11,10 +11,10 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, MODELS, DefaultScope, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import Runner
 
-from helpers import ROOT, randomize_
+from helpers import ROOT, randomize_, save_teacher
 from mobileone_mm.config.tree import datasets, walk
 from mobileone_mm.reparam import reparameterize_model
 from mobileone_mm.reparam.compare import max_difference
@@ -61,17 +61,7 @@ def voc(tiny_voc, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def teacher(tmp_path_factory):
-    """A small teacher with random weights in a file, for configs that distil."""
-    settings = dict(
-        type='mmpretrain.ImageClassifier',
-        backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
-        neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        head=dict(type='mmpretrain.LinearClsHead', num_classes=1000, in_channels=64),
-    )
-    path = tmp_path_factory.mktemp('teacher') / 'teacher.pth'
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        torch.save(MODELS.build(settings).state_dict(), path)
-    return dict(model=settings, checkpoint=str(path))
+    return save_teacher(tmp_path_factory.mktemp('teacher') / 'teacher.pth')
 
 
 @pytest.fixture
@@ -226,7 +216,6 @@ def data_of(cfg):
 
 @pytest.mark.parametrize('size', SIZES)
 def test_distilling_leaves_name_public_weights(size):
-    """Public weights exist for the teachers and for the initial student."""
     timm = pytest.importorskip('timm')
     cfg = Config.fromfile(CONFIGS / f'mobileone_{size}_meal_in1k.py')
     for spec in cfg.model.teachers:

@@ -77,7 +77,6 @@ def documented(kind: str, size: str, options: dict) -> list[float]:
 
 @pytest.mark.parametrize(('kind', 'size', 'options'), CASES, ids=IDS)
 def test_cost(kind, size, options):
-    """Parameters and MACs of the page, to the digits that it gives."""
     name, peer = names_of(kind, size)
     side = PEERS[kind][2]
     figures = cost(name, side, *options.items()) + cost(peer, side)
@@ -87,7 +86,6 @@ def test_cost(kind, size, options):
 @pytest.mark.slow
 @pytest.mark.parametrize(('kind', 'size', 'options'), CASES, ids=IDS)
 def test_latency(kind, size, options):
-    """Network alone, medians in turns; the peer's time is 1."""
     torch.manual_seed(0)
     side = PEERS[kind][2]
     image = torch.randn(1, 3, side, side)

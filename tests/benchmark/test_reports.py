@@ -7,7 +7,6 @@ from mobileone_mm.benchmark.input import InputSpeed, input_report
 
 
 def test_input_report():
-    """Stages of 1 and 3 ms; two workers with 400 images per second."""
     this = InputSpeed(32, {'read': 0.001, 'decode': 0.003}, {2: 400.0, 0: 240.0}, first_read=0.02)
     other = InputSpeed(32, {'read': 0.002, 'collate': 0.008}, {2: 100.0, 0: 300.0})
     lines = input_report([this, other], step_rate=50.0, target_rate=2500.0).splitlines()

@@ -1,11 +1,10 @@
 """The stand-ins against mmcv's compiled operators, in an environment that has them."""
 
-import mobileone_mm  # isort: skip
-
 import pytest
 import torch
 from torch import Tensor
 
+import mobileone_mm
 from mobileone_mm.compat.mmcv_ext import OPERATORS
 
 if mobileone_mm.compat.status()['mmcv._ext'] != 'native':

@@ -92,13 +92,9 @@ except RuntimeError as error:
 
 
 def test_nothing_is_loaded_before_it_is_asked_for():
-    """What is not installed is then absent."""
     code = """
 import sys
-from mobileone_mm.compat import install, status
-install()
-heavy = {'torchvision', 'mmcv', 'mmcv._ext', 'mobileone_mm.compat.mmcv_ext', 'mmdet'}
-print(sorted(heavy & set(sys.modules)))
+from mobileone_mm.compat import status
 from importlib.util import find_spec
 assert find_spec('torchvision') is not None and 'torchvision' not in sys.modules
 class Nothing:
@@ -108,8 +104,8 @@ class Nothing:
 sys.meta_path.insert(0, Nothing())
 print(status())
 """
-    lines = python(*STRICT, '-c', code).stdout.splitlines()
-    assert lines == ['[]', str({'torchvision': 'absent', 'mmcv._ext': 'absent'})]
+    said = python(*STRICT, '-c', code).stdout.strip()
+    assert said == str({'torchvision': 'absent', 'mmcv._ext': 'absent'})
 
 
 def test_installing_twice_changes_nothing():
@@ -121,7 +117,6 @@ def test_installing_twice_changes_nothing():
 
 def test_the_stand_in_has_a_real_spec():
     """mmengine asks importlib (OneDL) or pkgutil (original) for it, loaded or not."""
-    pytest.importorskip('mmcv')
     from mmengine.utils.dl_utils.misc import mmcv_full_available
 
     module = importlib.import_module('mmcv._ext')

@@ -8,7 +8,6 @@ from torch import Tensor
 
 import mobileone_mm
 
-pytest.importorskip('mmcv')
 if mobileone_mm.compat.status()['mmcv._ext'] == 'native':
     pytest.skip('compiled mmcv has no focal loss for the CPU', allow_module_level=True)
 

@@ -2,15 +2,8 @@
 
 from pathlib import Path
 
-import mobileone_mm  # isort: skip
-
-import pytest
-
+import mobileone_mm
 from helpers import python, write_files
-
-for _host in ('mmpretrain', 'mmdet', 'mmseg'):
-    pytest.importorskip(_host)
-
 
 PLACEHOLDERS = """
 def batched_nms(*args):

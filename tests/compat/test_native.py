@@ -1,12 +1,11 @@
 """torchvision's compiled operators behind mmcv's: which calls reach them, and equal results."""
 
-import mobileone_mm  # isort: skip
-
 from pathlib import Path
 
 import pytest
 import torch
 
+import mobileone_mm
 from helpers import python, write_files
 from mobileone_mm.compat.ops.compiled import has_kernel
 from mobileone_mm.compat.ops.nms import greedy, nms
@@ -80,7 +79,6 @@ except ValueError:
 
 
 def test_which_calls_reach_torchvision(tmp_path: Path):
-    pytest.importorskip('mmcv')
     if mobileone_mm.compat.status()['mmcv._ext'] == 'native':
         pytest.skip('mmcv has compiled operators of its own here')
     write_files(tmp_path, {'torchvision/__init__.py': FAKE})

@@ -5,13 +5,10 @@ import math
 
 import pytest
 import torch
+from mmcv.ops import RoIAlign
 from torch import Tensor
 
 import mobileone_mm
-
-pytest.importorskip('mmcv')
-
-from mmcv.ops import RoIAlign
 
 BINS = (3, 2)
 ROIS = torch.tensor(
@@ -38,15 +35,9 @@ def bilinear(plane: Tensor, y: float, x: float) -> float:
     if not (-1 <= y <= height and -1 <= x <= width):
         return 0.0
     y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    top, left = min(int(y), height - 1), min(int(x), width - 1)
-    below, right = min(top + 1, height - 1), min(left + 1, width - 1)
-    v, h = y - top, x - left
-    return (
-        plane[top, left] * (1 - v) * (1 - h)
-        + plane[top, right] * (1 - v) * h
-        + plane[below, left] * v * (1 - h)
-        + plane[below, right] * v * h
-    ).item()
+    top, left = int(y), int(x)
+    row = plane[top].lerp(plane[min(top + 1, height - 1)], y - top)
+    return row[left].lerp(row[min(left + 1, width - 1)], x - left).item()
 
 
 def by_definition(features, rois, scale, ratio, mode, aligned) -> Tensor:

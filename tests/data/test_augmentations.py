@@ -171,19 +171,17 @@ def test_takes_the_place_of_the_host():
             assert repr(built) == repr(host.RandAugment('timm_increasing', 2, 6))
 
 
-POLICIES = dict(policies='imagenet', hparams=dict(pad_val=128))
 CROP = dict(scale=64, crop_ratio_range=(0.6, 0.9), backend='pillow')
 
 
 @pytest.mark.parametrize(
     ('kind', 'options', 'shape', 'limit'),
     [
-        ('AutoAugment', POLICIES, (224, 224, 3), 0.8),
+        ('AutoAugment', dict(policies='imagenet', hparams=dict(pad_val=128)), (224, 224, 3), 0.8),
         ('RandomResizedCrop', CROP, (400, 600, 3), 0.9),
     ],
 )
 def test_takes_less_time(kind, options, shape, limit):
-    """Half the time or so."""
     image = RNG.normal(120, 30, shape).clip(0, 255).astype(np.uint8)
     ratios = []
     for seed in range(9):

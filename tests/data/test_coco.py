@@ -52,7 +52,6 @@ def test_references():
 
 
 def test_subset(write, tmp_path, tool, capsys):
-    """Images with boxes in their order, with their crowds; categories stay."""
     images = [{**IMAGE, 'id': number} for number in (5, 6, 7, 8)]
     boxes = [
         {**BOX, 'id': row, 'image_id': image, 'iscrowd': crowd}

@@ -32,7 +32,6 @@ def rle(pixels, compressed):
 
 
 def test_names_are_those_of_mmseg():
-    """VOC's order; only the spellings that differ between the datasets differ."""
     from mmseg.datasets import PascalVOCDataset
 
     voc = PascalVOCDataset.METAINFO['classes'][1:]
@@ -152,7 +151,6 @@ def test_real_images(real_data, painted):
 
 @pytest.mark.parametrize('choice', ['trainaug_coco', 'coco'])
 def test_configs_read_them(choice, real_data, painted, tmp_path, own_scope, monkeypatch):
-    """VOC and COCO in one dataset, with the 21 classes of VOC."""
     voc, source = tmp_path / 'voc', real_data / 'VOCdevkit' / 'VOC2012'
     lists = voc / 'ImageSets' / 'Segmentation'
     lists.mkdir(parents=True)

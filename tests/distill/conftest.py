@@ -5,21 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from helpers import randomize_
+from helpers import RESNET, randomize_, save_teacher
 
-CLASSES = 5
+CLASSES = RESNET['head']['num_classes']
 ARCH = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.125] * 4, num_conv_branches=[2, 1, 1, 1],
             num_se_blocks=[0, 0, 0, 0])  # fmt: skip
 PREPROCESSOR = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
-RESNET = dict(
-    type='ImageClassifier',
-    backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='LinearClsHead', num_classes=CLASSES, in_channels=64),
-)
 TIMM = 'test_byobnet'
 DISTILL = """
 model.update(
@@ -41,40 +36,18 @@ def scope(fresh_mmengine):
         yield
 
 
-def save(path: Path | str, seed: int = 1, classes: int = 1000) -> dict[str, Any]:
-    """Return a teacher of mmpretrain with random weights in a checkpoint."""
-    model = {**RESNET, 'head': {**RESNET['head'], 'num_classes': classes}}
-    built = MODELS.build({**model, '_scope_': 'mmpretrain'})
-    torch.save(randomize_(built, seed).state_dict(), path)
-    return dict(model=model, checkpoint=str(path))
-
-
 @pytest.fixture
 def resnet_teacher(tmp_path: Path) -> dict[str, Any]:
     """A teacher of mmpretrain with its weights in a checkpoint."""
-    return save(tmp_path / 'resnet.pth', classes=CLASSES)
+    return save_teacher(tmp_path / 'resnet.pth', classes=CLASSES)
 
 
 @pytest.fixture
 def timm_teacher(tmp_path: Path) -> dict[str, Any]:
     """A teacher of timm's with its weights in a checkpoint as timm writes it."""
-    timm = pytest.importorskip('timm')
     path = tmp_path / 'timm.pth'
     torch.save(randomize_(timm.create_model(TIMM, num_classes=CLASSES), 2).state_dict(), path)
     return dict(timm=TIMM, checkpoint=str(path))
-
-
-def student(*teachers: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    """Return the config of the distilling classifier."""
-    config = dict(
-        type='mobileone_mm.DistillClassifier',
-        data_preprocessor=dict(PREPROCESSOR, num_classes=CLASSES),
-        backbone=dict(type='mobileone_mm.MobileOne', arch=ARCH, out_indices=(3,)),
-        neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=CLASSES, in_channels=64),
-        teachers=list(teachers),
-    )
-    return {**config, **settings}
 
 
 @pytest.fixture
@@ -82,8 +55,16 @@ def make_student() -> Callable[..., Any]:
     """Build the distilling classifier; its weights are random."""
 
     def make(*teachers: dict[str, Any], **settings: Any) -> Any:
+        config = dict(
+            type='mobileone_mm.DistillClassifier',
+            data_preprocessor=dict(PREPROCESSOR, num_classes=CLASSES),
+            backbone=dict(type='mobileone_mm.MobileOne', arch=ARCH, out_indices=(3,)),
+            neck=RESNET['neck'],
+            head=RESNET['head'],
+            teachers=list(teachers),
+        )
         torch.manual_seed(0)
-        return MODELS.build(student(*teachers, **settings))
+        return MODELS.build({**config, **settings})
 
     return make
 
@@ -104,7 +85,7 @@ def batch() -> dict[str, Any]:
 @pytest.fixture
 def teacher(tmp_path: Path) -> dict[str, Any]:
     """A teacher of a thousand classes."""
-    return save(tmp_path / 'teacher.pth')
+    return save_teacher(tmp_path / 'teacher.pth')
 
 
 @pytest.fixture

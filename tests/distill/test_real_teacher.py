@@ -16,16 +16,7 @@ model = dict(
     backbone=dict(arch='mu0', init_cfg=dict(type='mobileone_mm.NearIdentityInit')),
     head=dict(in_channels=384),
     teachers=[dict(
-        model=dict(
-            type='ImageClassifier',
-            backbone=dict(
-                type='mobileone_mm.MobileOne', arch='s0', deploy=True, out_indices=(3,)),
-            neck=dict(type='GlobalAveragePooling'),
-            head=dict(type='LinearClsHead', num_classes=1000, in_channels=1024),
-        ),
-        checkpoint='{weights}',
-        input_size=224,
-    )],
+        config='{configs}/mobileone_s0_in1k.py', checkpoint='{weights}', input_size=224)],
 )
 train_dataloader = dict(batch_size=32, num_workers=0, persistent_workers=False, dataset=dict(
     split='val',  # 640 images; there are no others

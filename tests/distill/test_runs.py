@@ -11,15 +11,13 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
-from helpers import cfg_options
+from helpers import cfg_options, save_teacher, scalars
 from mobileone_mm.apis.store_teacher_outputs import store_teacher_outputs
 from mobileone_mm.config.read import load_config
 from mobileone_mm.distill.teachers import Teachers
 from mobileone_mm.distill.views import use_stored_outputs
 from mobileone_mm.errors import InputError
 from mobileone_mm.weights.reading import read_checkpoint
-
-from .conftest import save
 
 VIEWS = ['view_0000.npy', 'view_0001.npy']
 
@@ -79,8 +77,7 @@ def begin(config, *options):
 
 
 def logged(folder, name):
-    text = next(Path(folder).rglob('*.log')).read_text()
-    return [float(value) for value in re.findall(rf'{name}: ([\d.]+)', text)]
+    return [row[name] for row in scalars(folder) if name in row]
 
 
 def check_pair(config, weights):
@@ -92,12 +89,6 @@ def check_pair(config, weights):
     model = get_model(str(config), pretrained=str(weights))
     assert type(model) is ImageClassifier
     assert model.backbone.deploy
-
-
-def flip(path):
-    """Change one bit."""
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
 
 
 def test_run_resume_test_predict_convert(config, tool, tmp_path, teacher, roots):
@@ -137,7 +128,6 @@ train_cfg = dict(max_epochs=2)
 
 
 def test_stored_outputs_replace_the_teacher(config, train, tool, tmp_path, teacher, outputs):
-    """Runs with and without the file of the teacher end at the same weights."""
     path = config("randomness = dict(seed=3)\nmodel['backbone'].update(init_cfg=None)\n")
     states = []
     for workers in (1, 0):
@@ -189,7 +179,7 @@ def test_storing_refuses(config, tiny_config, run, tmp_path, teacher, outputs):
     assert '--views: got 0' in refused('--views', 0)
     assert '--topk: got 1001' in refused('--topk', 1001)
     # Another teacher under the same name; a second teacher.
-    save(teacher['checkpoint'], seed=2)
+    save_teacher(teacher['checkpoint'], seed=2)
     assert 'have other fingerprints' in refused()
     both = config("model['teachers'].append(model['teachers'][0])\n", 'both')
     assert 'have other teachers' in refused(path=both)
@@ -209,13 +199,8 @@ def test_refused_before_the_first_iteration(config, train, outputs):
     temperature = 'model.distill_loss.temperature=3.0'
     assert 'have other temperature (2.0; now: 3.0)' in begin(path, stored, temperature)
     assert "has no 'ckpt'" in train(config(name='typo', ckpt='a'), 'train_cfg.max_epochs=1')
-    for option, message in (
-        ('model.teachers.0.checkpoint=/no.pth', 'no such file'),
-        ('model.teachers=[resnet50]', "got ['resnet50']; expected a list of at least one dict"),
-        ('model.distill_loss=x', "model.distill_loss: got 'x'; expected a dict"),
-        ('model.outputs=5', 'model.outputs: got 5; expected a folder'),
-    ):
-        assert message in begin(path, option)
+    assert "model.distill_loss: got 'x'; expected a dict" in begin(path, 'model.distill_loss=x')
+    assert 'model.outputs: got 5; expected a folder' in begin(path, 'model.outputs=5')
 
 
 def test_another_teacher_of_the_same_name(config, tmp_path, teacher, outputs, monkeypatch):
@@ -224,7 +209,7 @@ def test_another_teacher_of_the_same_name(config, tmp_path, teacher, outputs, mo
     other = tmp_path / 'other' / Path(teacher['checkpoint']).name
     other.parent.mkdir()
     moved = config(name='moved', checkpoint=str(other))
-    save(other, seed=2)
+    save_teacher(other, seed=2)
     refusal = 'were made with other weights, normalisation or size of model.teachers.0'
     assert refusal in begin(moved, stored)
     # The same weights, saved again under the same name.
@@ -247,13 +232,13 @@ def test_another_teacher_of_the_same_name(config, tmp_path, teacher, outputs, mo
 def test_two_teachers(config, tmp_path):
     """The second one counts as the first does: in the outputs, and when they are checked."""
     second, out = tmp_path / 'second.pth', tmp_path / 'out'
-    save(second, seed=2)
+    save_teacher(second, seed=2)
     first = "model['teachers'][0]"
     both = config(f"model['teachers'].append(dict({first}, checkpoint='{second}'))\n", 'both')
     store_teacher_outputs(both, out)
     assert begin(both, f'model.outputs={out}') is None
     assert 'have other teachers' in begin(config(), f'model.outputs={out}')
-    save(second, seed=3)
+    save_teacher(second, seed=3)
     assert 'size of model.teachers.1, which' in begin(both, f'model.outputs={out}')
 
 
@@ -293,7 +278,7 @@ def test_an_image_that_cannot_be_read(config, run, train, tiny_imagenet, tmp_pat
 def test_a_damaged_view_is_written_again(config, run, outputs):
     path, view = config(), outputs / VIEWS[0]
     before = view.read_bytes()
-    flip(view)
+    view.write_bytes(before[:-9] + bytes([before[-9] ^ 1]) + before[-8:])
     refusal = begin(path, f'model.outputs={outputs}')
     assert re.search(r"view_0000.npy': is damaged .*; repeat the call of tools/misc/", refusal)
     code, said = run('store_teacher_outputs', path, outputs, '--first-view', 1)
@@ -329,7 +314,6 @@ def test_interrupted_and_continued(config, run, tmp_path, monkeypatch, outputs):
 
 @pytest.mark.slow
 def test_two_processes(config, tmp_path, outputs, torchrun):
-    """Below DDP, with the teacher and with its stored outputs."""
     for name, options in (('a', ()), ('b', ('--cfg-options', f'model.outputs={outputs}'))):
         torchrun('train', config(), '--work-dir', tmp_path / name, *options)
         assert logged(tmp_path / name, 'loss_soft')

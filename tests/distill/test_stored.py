@@ -5,6 +5,7 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -34,7 +35,6 @@ PIPELINE = [dict(type='LoadImageFromFile'), *VIEW, dict(type='PackInputs')]
 
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
-    """Six images below a root."""
     root = tmp_path_factory.mktemp('data')
     generator = np.random.default_rng(0)
     for name in NAMES:
@@ -244,10 +244,7 @@ def test_damage_is_noticed(stored, view, damage, at_once):
 
 
 def test_a_view_that_cannot_be_opened_is_not_damaged(stored, monkeypatch):
-    def refuse(*_, **__):
-        raise PermissionError(13, 'Permission denied')
-
-    monkeypatch.setattr(np, 'load', refuse)
+    monkeypatch.setattr(np, 'load', Mock(side_effect=PermissionError(13, 'Permission denied')))
     said = r"view_0000.npy': cannot be read: no permission"
     with pytest.raises(InputError, match=said) as caught:
         open_view(view_path(stored[1], 0))

@@ -11,14 +11,13 @@ from mobileone_mm.robustness.sets import wnids
 
 @pytest.fixture
 def paint():
-    """Write class folders with images of their class's colour: (folder, {name: label}, count)."""
+    """Write class folders with an image of their class's colour: (folder, {name: label})."""
 
-    def write(folder: Path, labels: dict[str, int], count: int = 1) -> Path:
+    def write(folder: Path, labels: dict[str, int]) -> Path:
         for name, label in labels.items():
             (folder / name).mkdir(parents=True, exist_ok=True)
             image = np.full((8, 8, 3), (label // 32 * 8 + 4, label % 32 * 8 + 4, 0), np.uint8)
-            for number in range(count):
-                Image.fromarray(image).save(folder / name / f'image_{number}.png')
+            Image.fromarray(image).save(folder / name / 'image.png')
         return folder
 
     return write

@@ -1,6 +1,6 @@
 """Each corruption against its definition, and against an independent implementation."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import cv2
 import numpy as np
@@ -91,18 +91,6 @@ def test_noise_has_the_defined_strength(severity):
     assert set(np.unique(hit)) == {0, 128, 255}
 
 
-@pytest.mark.parametrize('severity', SEVERITIES)
-def test_defocus_kernel_is_a_disk(severity):
-    radius, edge = blur.DEFOCUS[severity - 1]
-    kernel = blur.disk(radius, edge)
-    # At radius 8 and 10 the softened rim ends at the array's, and is folded back.
-    assert kernel.sum() == pytest.approx(1, abs=1e-6 if radius < 8 else 0.014)
-    middle = kernel[len(kernel) // 2]
-    assert np.count_nonzero(middle > 0.5 * middle.max()) == 2 * radius + 1
-    area = np.count_nonzero(kernel > 0.5 * kernel.max())
-    assert area == pytest.approx(np.pi * radius**2, rel=0.1)
-
-
 def test_motion_kernel_is_half_a_gaussian_along_a_line():
     point = np.zeros((101, 101))
     point[50, 50] = 1
@@ -143,41 +131,10 @@ def test_zoom_enlarges_the_middle():
         assert np.allclose(zoomed, zoomed[0])
 
 
-@pytest.mark.parametrize('severity', SEVERITIES)
-def test_contrast_and_brightness(severity, sample_image):
-    factor = digital.CONTRAST[severity - 1]
-    flat = digital.contrast(sample_image, severity, None)
-    assert flat.std((0, 1)) == pytest.approx(factor * sample_image.std((0, 1)))
-    assert flat.mean((0, 1)) == pytest.approx(sample_image.mean((0, 1)))
-    bright = weather.brightness(sample_image, severity, None)
-    value = np.minimum(sample_image.max(2) / 255 + weather.BRIGHTNESS[severity - 1], 1)
-    np.testing.assert_allclose(bright.max(2) / 255, value, rtol=1e-6)
-    before, after = (cv2.cvtColor((image / 255).astype(np.float32), cv2.COLOR_RGB2HSV)
-                     for image in (sample_image, bright))  # fmt: skip
-    assert np.abs(after[..., 1] - before[..., 1]).max() < 1e-3
-    turn = np.abs(after[..., 0] - before[..., 0])
-    assert np.minimum(turn, 360 - turn).max() < 0.1
-    black = weather.brightness(np.zeros((4, 4, 3), np.uint8), severity, None)
-    assert np.allclose(black, 255 * weather.BRIGHTNESS[severity - 1])
-
-
-@pytest.mark.parametrize('severity', SEVERITIES)
-def test_pixelate_and_jpeg(severity, sample_image, tmp_path):
-    """The published images are stored with quality 85."""
-    blocks = made(sample_image, 'pixelate', severity)
-    size = int(224 * digital.PIXELATE[severity - 1])
-    changes = np.flatnonzero(np.abs(np.diff(blocks.astype(int), axis=1)).sum((0, 2)))
-    assert len(changes) >= size - 1
-    if 224 % size == 0:
-        assert len(changes) == size - 1
-        exact = sample_image.reshape(size, 224 // size, size, 224 // size, 3).mean((1, 3))
-        found = blocks[:: 224 // size, :: 224 // size]
-        assert np.abs(found - exact).max() <= 1
-    compressed = made(sample_image, 'jpeg_compression', severity)
-    qualities = (compressed, digital.JPEG_QUALITY[severity - 1]), (digital.jpeg(sample_image), 85)
-    for found, quality in qualities:
-        Image.fromarray(sample_image).save(tmp_path / 'image.jpg', quality=quality)
-        assert np.array_equal(found, np.asarray(Image.open(tmp_path / 'image.jpg')))
+def test_jpeg_has_the_quality_of_the_published_files(sample_image, tmp_path):
+    Image.fromarray(sample_image).save(tmp_path / 'image.jpg', quality=85)
+    expected = np.asarray(Image.open(tmp_path / 'image.jpg'))
+    assert np.array_equal(digital.jpeg(sample_image), expected)
 
 
 def test_clouds_join_at_their_edges_and_get_rougher():
@@ -263,9 +220,9 @@ def test_elastic_against_scipy(severity, sample_image):
 def test_what_is_not_random_equals_another_implementation(name, tolerance, sample_image):
     """imagecorruptions-imaug comes with one of the two distributions. imagecorruptions fails."""
     peer = pytest.importorskip('imagecorruptions', exc_type=ImportError)
-    for severity in SEVERITIES:
-        other = peer.corrupt(sample_image, severity=severity, corruption_name=name)
-        assert np.abs(made(sample_image, name, severity).astype(int) - other).max() <= tolerance
+    for severity, image in product(SEVERITIES, (sample_image, np.zeros_like(sample_image))):
+        other = peer.corrupt(image, severity=severity, corruption_name=name)
+        assert np.abs(made(image, name, severity).astype(int) - other).max() <= tolerance
 
 
 @pytest.mark.parametrize('name', ['gaussian_noise', 'shot_noise', 'impulse_noise', 'glass_blur',

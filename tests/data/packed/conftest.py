@@ -2,7 +2,6 @@
 
 import io
 import tarfile
-from importlib.util import find_spec
 
 import pytest
 
@@ -39,7 +38,7 @@ def pack(source):
 def layouts(source, pack, tmp_path_factory):
     """Settings of the same dataset as folders, shards (several, shuffled) and LMDB."""
     found = {'folders': {**source, 'pipeline': PIPELINE}}
-    for form in ('shards', 'lmdb') if find_spec('lmdb') else ('shards',):
+    for form in ('shards', 'lmdb'):
         root = pack(tmp_path_factory.mktemp(form) / 'train', form, seed=3).parent
         found[form] = dict(
             type='mobileone_mm.PackedDataset', data_root=str(root), split='train', pipeline=PIPELINE
@@ -47,17 +46,8 @@ def layouts(source, pack, tmp_path_factory):
     return found
 
 
-@pytest.fixture
-def lmdb():
-    """Skip a test where the package is not installed."""
-    return pytest.importorskip('lmdb', reason='lmdb is not installed')
-
-
 @pytest.fixture(params=['shards', 'lmdb'])
 def form(request):
-    """Each form of a pack."""
-    if request.param == 'lmdb':
-        request.getfixturevalue('lmdb')
     return request.param
 
 

@@ -17,38 +17,29 @@ from mmengine.registry import DATASETS
 from helpers import ROOT
 from mobileone_mm.config.read import load_config
 from mobileone_mm.data.packed.packs import open_pack, read_pack
-from mobileone_mm.inference.results import PredictionsCSV
 from mobileone_mm.training.runner import Runner
 
 build = DATASETS.build
 
 
-def batches(settings, epochs=2, **options):
+def batches(dataset, **options):
     """What a loader of the Runner yields: the augmented images with their labels and names."""
-    loader = Runner.build_dataloader(
-        dict(
-            batch_size=3,
-            dataset=copy.deepcopy(settings),
-            sampler=dict(type='DefaultSampler', shuffle=True),
-            collate_fn=dict(type='default_collate'),
-            **{'num_workers': 0, **options},
-        ),
-        seed=7,
+    settings = dict(
+        batch_size=3,
+        num_workers=0,
+        dataset=copy.deepcopy(dataset),
+        sampler=dict(type='DefaultSampler', shuffle=True),
+        collate_fn=dict(type='default_collate'),
     )
+    loader = Runner.build_dataloader({**settings, **options}, seed=7)
     found = []
-    for epoch in range(epochs):
+    for epoch in range(2):
         loader.sampler.set_epoch(epoch)
         for batch in loader:
             rows = [(int(s.gt_label), Path(s.img_path).name) for s in batch['data_samples']]
-            found.append((batch['inputs'], rows))
+            found.append((batch['inputs'].tolist(), rows))
+    assert len(found) == 6
     return found
-
-
-def assert_same(found, expected):
-    assert len(found) == len(expected) > 0
-    for (inputs, rows), (other_inputs, other_rows) in zip(found, expected, strict=True):
-        assert torch.equal(inputs, other_inputs)
-        assert rows == other_rows
 
 
 def test_same_bytes_and_labels(form, layouts):
@@ -61,10 +52,6 @@ def test_same_bytes_and_labels(form, layouts):
         assert mine['gt_label'] == theirs['gt_label']
         assert fileio.get(mine['img_path']) == Path(theirs['img_path']).read_bytes()
         assert packed.get_cat_ids(index) == folders.get_cat_ids(index)
-        name = os.path.relpath(theirs['img_path'], folders.img_prefix)
-        table = PredictionsCSV('a.csv', packed.img_prefix)
-        table.process(None, [dict(pred_score=torch.ones(1), img_path=mine['img_path'])])
-        assert table.results[0][0] == name
 
 
 @pytest.fixture(scope='module')
@@ -73,15 +60,14 @@ def expected(layouts):
 
 
 def test_same_batches(form, layouts, expected):
-    """Loaded by worker processes, and by this one."""
     for options in (dict(num_workers=2, persistent_workers=True), {}):
-        assert_same(batches(layouts[form], **options), expected)
+        assert batches(layouts[form], **options) == expected
 
 
 @pytest.mark.slow
 def test_same_batches_from_spawned_workers(form, layouts, expected):
     options = dict(num_workers=1, multiprocessing_context='spawn')
-    assert_same(batches(layouts[form], **options), expected)
+    assert batches(layouts[form], **options) == expected
 
 
 def test_forked_after_use(form, layouts):

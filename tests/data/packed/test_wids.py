@@ -18,7 +18,6 @@ COUNT, SHARDS = 12_000, 27
 
 
 def test_against_wids(tmp_path, write_tar):
-    """Equal bytes and classes, in less time."""
     data = os.urandom(40_000)
     for shard, part in enumerate(np.array_split(np.arange(COUNT), SHARDS)):
         members = [

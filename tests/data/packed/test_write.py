@@ -44,7 +44,7 @@ def test_items(form, items, tmp_path):
     assert {path.name for path in (tmp_path / 'a').iterdir()} == {'b'}
 
 
-def test_lmdb_grows(items, tmp_path, monkeypatch, lmdb):
+def test_lmdb_grows(items, tmp_path, monkeypatch):
     """Beyond the address space that it starts with."""
     monkeypatch.setattr(write, '_MB', 1024)
     monkeypatch.setattr(write, '_BATCH', 1)
@@ -54,7 +54,7 @@ def test_lmdb_grows(items, tmp_path, monkeypatch, lmdb):
     assert open_pack(tmp_path / 'out').read('z.jpg') == large.read_bytes()
 
 
-def test_from_one_form_to_the_other(items, tmp_path, lmdb):
+def test_from_one_form_to_the_other(items, tmp_path):
     write_pack(items, tmp_path / 'a', 'lmdb')
     again = dict(type='mobileone_mm.PackedDataset', data_root=str(tmp_path / 'a'))
     found, _ = items_of_dataset(again)
@@ -105,19 +105,15 @@ def test_what_comes_back_is_compared(spoil, error, message, items, tmp_path, mon
         (dict(out='/proc/none'), "OUT: cannot write '/proc/none'"),
     ],
 )
-def test_refused(change, message, items, tmp_path, monkeypatch, request):
+def test_refused(change, message, items, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arguments = {'items': items, 'out': 'out', **change}
-    if arguments.get('form') == 'lmdb':
-        request.getfixturevalue('lmdb')
     with pytest.raises(InputError, match=message) as caught:
-        write_pack(**arguments)
+        write_pack(**{'items': items, 'out': 'out', **change})
     assert '\n' not in str(caught.value)
     assert nothing_left(tmp_path)
 
 
 def test_folders(tiny_imagenet, tiny_coco):
-    """Of classes, and without."""
     items, classes = items_of_folder(tiny_imagenet / 'val')
     files = sorted((tiny_imagenet / 'val').glob('*/*'))
     assert classes == tuple(sorted({path.parent.name for path in files}))
@@ -139,11 +135,10 @@ def test_without_lmdb(items, tmp_path, monkeypatch):
         open_pack(tmp_path / 'in')
 
 
-def test_lmdb_that_is_none(tmp_path, lmdb):
-    """Damaged, or without its list."""
+def test_lmdb_that_is_none(tmp_path):
     (tmp_path / 'data.mdb').write_bytes(b'no LMDB' * 2000)
     pack = open_pack(tmp_path)
-    with pytest.raises(OSError, match='LMDB: '):
+    with pytest.raises(OSError, match=r"LMDB: .*!/x\.jpg'$"):
         pack.read('x.jpg')
     with pytest.raises(InputError, match='has no labels.txt'):
         pack.images()
