@@ -1,6 +1,6 @@
 """What becomes one line with a path while something is built, and what keeps its traceback."""
 
-import importlib.util
+import runpy
 import sys
 
 import pytest
@@ -65,15 +65,13 @@ def test_an_error_that_built_nothing(kind):
 
 
 @pytest.fixture
-def run_hook(tmp_path, monkeypatch):
+def run_hook(tmp_path):
     """Build a hook of a user from a config and run it."""
     (tmp_path / 'own_hooks.py').write_text(OWN)
-    spec = importlib.util.spec_from_file_location('own_hooks', tmp_path / 'own_hooks.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = runpy.run_path(str(tmp_path / 'own_hooks.py'))
 
     def run(kind, **settings):
-        cfg = Config(dict(custom_hooks=[dict(type=getattr(module, kind), **settings)]))
+        cfg = Config(dict(custom_hooks=[dict(type=module[kind], **settings)]))
         with config_faults(cfg):
             HOOKS.build(cfg.custom_hooks[0]).before_run(None)
 

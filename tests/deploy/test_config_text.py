@@ -21,7 +21,6 @@ from mobileone_mm.deploy.config import (
     is_mobileone,
     student_form,
 )
-from mobileone_mm.errors import InputError
 from mobileone_mm.registry import MODELS
 
 parse_config_text = partial(Config.fromstring, file_format='.py')
@@ -65,21 +64,13 @@ def test_only_the_form_changes():
     assert after.model.backbone.pop('deploy') is True
     assert before.model.backbone.pop('init_cfg').type == 'Pretrained'
     for _, node in walk(before._cfg_dict):
-        if (
-            node.get('type') == 'mobileone_mm.LoadImage'
-        ):  # of test_loaders_of_a_run_become_the_hosts
+        if node.get('type') == 'mobileone_mm.LoadImage':  # in OUT.py, it is the host's
             node.type = 'LoadImageFromFile'
             node.pop('on_error', None)
     for key in set(before) | set(after):
         if key not in ('load_from', 'resume', 'work_dir', 'launcher'):
             assert after[key] == before[key], key
     assert not {'load_from', 'resume', 'work_dir'} & set(after)
-
-
-def test_a_model_that_cannot_be_built(tmp_path):
-    (tmp_path / 'config.py').write_text("model = dict(type='Nonsense')")
-    with pytest.raises(InputError, match=r"model\.type: 'Nonsense' is unknown"):
-        build_model(load_config(tmp_path / 'config.py'))
 
 
 @pytest.mark.parametrize(('workers', 'persistent'), [(0, False), (2, True)])

@@ -1,15 +1,12 @@
 """Time and memory of a conversion: the largest classifier, in a process of its own."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from helpers import ROOT, randomize_
+from helpers import ROOT, python, randomize_
 from mobileone_mm.config.read import load_config
 from mobileone_mm.deploy.config import build_model
 
@@ -51,14 +48,7 @@ def test_s4_in_ten_seconds_and_twelve_times_the_file(tmp_path):
     weights = tmp_path / 's4.pth'
     torch.save({'state_dict': model.state_dict(), 'meta': {}}, weights)
     del model
-    done = subprocess.run(
-        [sys.executable, '-c', SCRIPT, str(CONFIG), str(weights), str(tmp_path / 'out.pth')],
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = python('-c', SCRIPT, CONFIG, weights, tmp_path / 'out.pth')
     cost = json.loads(done.stdout.splitlines()[-1])
     size = weights.stat().st_size
     print(f'{cost["seconds"]:.1f} s, {cost["bytes"] / size:.2f} times the file of {size} bytes')

@@ -39,16 +39,22 @@ def forward(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     return [model(x), x[:0]]  # the second has no numbers
 
 
-def test_a_unit_that_is_not_run_is_compared_by_itself():
-    model, deployed = (nn.ModuleList([m]) for m in forms())
-    unused = randomize_(MobileOneBlock(4, 4, 3, with_se=True)).double().eval()
+@pytest.mark.parametrize(('dtype', 'limit'), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+def test_units_that_are_not_run_are_compared_by_themselves(dtype, limit):
+    """A unit of MobileOne, and a part whose BN folds."""
+    model, deployed = (nn.ModuleDict(dict(a=m)) for m in forms(dtype))
+    pairs = [ConvNorm('a.neck', 'a.neck.0', 'a.neck.1')]
+    unused = randomize_(MobileOneBlock(4, 4, 3, with_se=True)).to(dtype).eval()
     model.unused, deployed.unused = unused, reparameterize_model(unused)
-    run = lambda model, x: forward(model[0], x)  # noqa: E731
-    compare_models(run, model, deployed, inputs(), 1e-9, [])
-    with torch.no_grad():
-        deployed.unused.branch_reparam.weight.mul_(1.01)
-    with pytest.raises(ProofError, match='of unused on x'):
-        compare_models(run, model, deployed, inputs(), 1e-4, [])
+    run = lambda model, x: forward(model.a[0], x)  # noqa: E731
+    compare_models(run, model, deployed, inputs(), limit, pairs)
+    right = copy.deepcopy(deployed.state_dict())
+    for name in ('unused.branch_reparam', 'a.neck.0'):
+        with torch.no_grad():
+            deployed.get_submodule(name).weight.mul_(1.01)
+        with pytest.raises(ProofError, match=f'of {name.rpartition(".")[0]} on x'):
+            compare_models(run, model, deployed, inputs(), 1e-4, pairs)
+        deployed.load_state_dict(right)
 
 
 def test_a_nearly_dead_unit_is_compared_by_the_scale_of_its_input():

@@ -93,9 +93,11 @@ def test_each_change_is_switched_off_by_its_name(name, prepared):
     assert ('collate_fn' in found.cfg.train_dataloader) is (name != 'workers')
 
 
-def test_a_dumped_config_gives_the_same_run(prepared, tmp_path):
+def test_a_dumped_config_gives_the_same_run(prepared, tmp_path, monkeypatch):
+    """It has the data root that the variable gave."""
     first = prepared('broken_files', no_validate=True).cfg
     first.dump(tmp_path / 'dumped.py')
+    monkeypatch.delenv('IMAGENET_ROOT')
     again = prepare(tmp_path / 'dumped.py', {}, TRAIN)
     assert again.changes == {'broken_files': None}
     assert {**again.cfg.to_dict(), 'changes': 0} == {**first.to_dict(), 'changes': 0}
@@ -141,28 +143,35 @@ def test_resume_takes_the_seed_that_was_drawn(own, tmp_path):
 
 @pytest.mark.parametrize('stop', [False, True])
 def test_broken_files(stop):
-    step = dict(type='LoadImageFromFile')
+    """Of images and masks; in mmseg's scope alone, the bare name is that of its masks."""
+    step, mask = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')
     ours = dict(type='mobileone_mm.LoadImage', on_error='raise')
     other = dict(type='LoadImageFromNDArray')
     cfg = Config(
         dict(
-            train_dataloader=dict(dataset=dict(datasets=[dict(pipeline=[step, other])])),
-            val_dataloader=dict(dataset=dict(pipeline=[step])),
+            default_scope='mmseg',
+            model=dict(decode_head=dict(num_classes=4)),
+            train_dataloader=dict(dataset=dict(datasets=[dict(pipeline=[step, mask, other])])),
+            val_dataloader=dict(dataset=dict(pipeline=[step, mask])),
             test_dataloader=dict(dataset=dict(pipeline=[ours])),
             custom_hooks=[dict(type='SwitchRecipeHook', schedule=[dict(train_pipeline=[step])])],
         )
     )
     changes.broken_files(cfg, Flags(stop_at_broken_images=stop))
-    first, second = cfg.train_dataloader.dataset.datasets[0].pipeline
+    first, mask, second = cfg.train_dataloader.dataset.datasets[0].pipeline
+    image, other_mask = cfg.val_dataloader.dataset.pipeline
     found = [
         first,
-        cfg.val_dataloader.dataset.pipeline[0],
+        image,
         cfg.test_dataloader.dataset.pipeline[0],
         cfg.custom_hooks[0].schedule[0].train_pipeline[0],
     ]
     assert {node.type for node in found} == {'mobileone_mm.LoadImage'}
     expected = ['raise'] * 4 if stop else ['skip', 'blank', 'raise', 'skip']
     assert [node.on_error for node in found] == expected
+    common = dict(type='mobileone_mm.LoadSegAnnotations', num_classes=4, ignore_index=255)
+    for node, then in ((mask, 'skip'), (other_mask, 'ignore')):
+        assert node == dict(common, on_error='raise' if stop else then)
     assert second == other
 
 

@@ -10,7 +10,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from helpers import ROOT, scalars
+from helpers import ROOT, scalars, write_files
 from mobileone_mm.apis import ablate as ablation
 from mobileone_mm.apis.ablate import ablate, read_variants
 from mobileone_mm.errors import InputError
@@ -25,12 +25,7 @@ variants = {
 
 @pytest.fixture
 def variants(tmp_path):
-    def write(text=VARIANTS):
-        path = tmp_path / 'variants.py'
-        path.write_text(text)
-        return path
-
-    return write
+    return lambda text=VARIANTS: write_files(tmp_path, {'variants.py': text}) / 'variants.py'
 
 
 @pytest.fixture

@@ -26,15 +26,12 @@ def test_root(task, missing, tiny_config, refused, monkeypatch, tiny_ade):
 def test_not_coco(own_data, tiny_config, refused):
     config, file = tiny_config('det'), own_data('det') / 'annotations/instances_train2017.json'
     table = json.loads(file.read_text())
-    boxes, classes = table['annotations'], table['categories']
-    without_box = [*boxes[:2], dict(id=1, image_id=1, category_id=1)]
+    classes = table['categories']
     renamed = [*classes[:3], {**classes[3], 'name': 'speedboat'}, *classes[4:]]
     for content, said in (
         ('version: 1', 'is not JSON'),
         ([1, 2], "it has no list 'images'"),
         ({'shapes': [], 'imagePath': 'a.jpg'}, "it has no list 'images'"),
-        ({**table, 'annotations': without_box}, "annotations[2] has no 'bbox'"),
-        ({**table, 'categories': classes[:5]}, 'is not in categories'),
         ({**table, 'images': table['images'][:1]}, 'is not in images'),
         ({**table, 'categories': renamed}, "does not have the classes 'motorcycle'"),
         ({**table, 'categories': classes[::-1]}, 'the order of the classes differs'),
@@ -45,12 +42,6 @@ def test_not_coco(own_data, tiny_config, refused):
         line = refused(*train(config))
         assert said in line
         assert 'instances_train2017.json' in line or said == 'is empty'
-
-
-def test_class_list_of_the_config(tiny_config, refused):
-    classes = "train_dataloader.dataset.dataset.metainfo.classes=('bird','ufo')"
-    line = refused(*train(tiny_config('det'), classes, 'model.bbox_head.num_classes=2'))
-    assert "does not have the classes 'ufo'" in line
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 
 import pytest
 import torch
@@ -19,17 +18,13 @@ def checkpoint(trained_run):
     return trained_run('cls') / 'epoch_1.pth'
 
 
-def test_checkpoint_of_another_size(tiny_config, refused, tmp_path):
-    """A fused file is told by its widths before its units are written into branches."""
-    config, fused = tiny_config('cls'), tmp_path / 'fused.pth'
-    torch.save(MobileOne('mu0', deploy=True).state_dict(), fused)
-    line = refused(*train(config, f'load_from={fused}'))
-    assert 'is of another size: its stages are 40/40/80/128/384 channels wide' in line
-    assert 'is of another size' in refused('test', config, fused)
-
-
 def test_checkpoint_that_does_not_fit(tiny_config, checkpoint, refused, tmp_path):
+    """A fused file is told by its widths before its units are written into branches."""
     config, weights = tiny_config('cls'), tmp_path / 'weights.pth'
+    torch.save(MobileOne('mu0', deploy=True).state_dict(), weights)
+    line = refused(*train(config, f'load_from={weights}'))
+    assert 'is of another size: its stages are 40/40/80/128/384 channels wide' in line
+    assert 'is of another size' in refused('test', config, weights)
     torch.save({'backbone.stage0.x': torch.zeros(1)}, weights)
     assert 'no state of a run' in refused('train', config, '--resume', weights)
     start = 'model.backbone.init_cfg'
@@ -42,23 +37,11 @@ def test_state_of_a_run_that_does_not_fit(tiny_config, checkpoint, refused, tmp_
     content, damaged = torch.load(checkpoint, weights_only=False), tmp_path / 'other.pth'
     for name, value in (
         ('optimizer', {'state': {}, 'param_groups': [{'params': [0, 1], 'lr': 1.0}]}),
-        ('optimizer', {'state': 3}),
-        ('param_schedulers', [3]),
-        ('message_hub', {'log_scalars': 1}),
         ('message_hub', []),
     ):
         torch.save({**content, name: value}, damaged)
         line = refused('train', tiny_config('cls'), '--resume', damaged)
         assert f"--resume: the state in '{damaged}'" in line
-
-
-def test_refused_in_the_folder_of_another_run(tiny_config, checkpoint, refused, tmp_path):
-    """The copy of the config that the run has left is the one that it had."""
-    copy = shutil.copytree(checkpoint.parent, tmp_path / 'run') / 'cls.py'
-    before = copy.read_bytes()
-    options = ('--work-dir', tmp_path / 'run', '--cfg-options', 'model.head.in_channels=31')
-    refused('test', tiny_config('cls'), checkpoint, *options)
-    assert copy.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -90,38 +73,21 @@ def test_variable_that_names_no_base(refused, monkeypatch):
     assert "it uses these environment variables: VOC_TRAIN='everything'" in line
 
 
-@pytest.mark.parametrize(
-    ('extra', 'path', 'meant'),
-    [
-        ("model['backbone'].update(norm_evl=True)", 'model.backbone', 'norm_eval'),
-        ('train_cgf = dict(max_epochs=3)', 'train_cgf', 'train_cfg'),
-        ("default_scope = 'mmpose'", 'mmpose', 'mmpose'),
-    ],
-)
-def test_mistyped_key(extra, path, meant, tiny_config, refused):
-    line = refused('train', tiny_config('cls', extra + '\n'))
-    assert path in line
-    assert meant in line
+def test_unknown_scope_and_key(tiny_config, refused):
+    assert 'mmpose' in refused('train', tiny_config('cls', "default_scope = 'mmpose'\n"))
+    line = refused('train', tiny_config('cls', 'train_cgf = dict(max_epochs=3)\n'))
+    assert "'train_cgf'; did you mean 'train_cfg'" in line
 
 
 @pytest.mark.parametrize(
     ('option', 'said'),
     [
-        ('model.bakbone.arch=s1', "did you mean 'backbone'"),
-        ('no_such_section.key=1', "has no 'no_such_section'"),
-        ('model.backbone.frozen_stges=1', 'frozen_stages'),
-        ('custom_hooks.7.momentum=1', 'custom_hooks'),
-        ('log_level.deep=1', 'log_level'),
         ('optim_wrapper.optimizer.type=SGDD', "did you mean 'SGD'"),
         ("custom_hooks=['EMAHook']", "custom_hooks.0: got 'EMAHook'; expected a dict"),
         ('default_hooks.logger.priority=XX', "logger.priority: got 'XX'; expected 0 to 100 or"),
         ("custom_hooks=[dict(type='EMAHok')]", "0.type: unknown hook 'EMAHok'; did you mean 'EMAHook'"),
         ("custom_hooks=[dict(type='NoHook')]", "0.type: unknown hook 'NoHook'; import"),
         ('load_from=/no/such.pth', '/no/such.pth'),
-        # The names of the metrics are known after a validation.
-        ('default_hooks.checkpoint.save_best=foo', "got 'foo'; expected a metric of the validation"),
-        ('train_dataloader.batch_size=many', 'train_dataloader.batch_size'),
-        ('optim_wrapper.optimizer.lr=-1', 'optim_wrapper'),
         ('model.backbone.frozen_stages=9', 'model.backbone'),
         ('model.head.num_classes=many', 'model.head.num_classes'),
         ('val_evaluator.topk=(1,1001)', 'val_evaluator.topk: got (1, 1001)'),
@@ -129,8 +95,7 @@ def test_mistyped_key(extra, path, meant, tiny_config, refused):
     ],
 )  # fmt: skip
 def test_option_that_cannot_be(option, said, tiny_config, refused):
-    trains = 'save_best' in option
-    assert said in refused(*train(tiny_config('cls'), option), got_somewhere=trains)
+    assert said in refused(*train(tiny_config('cls'), option))
 
 
 @pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
@@ -159,26 +124,21 @@ def test_unwritable_output(tiny_config, checkpoint, refused, tmp_path, monkeypat
     assert 'Read-only file system' in refused('train', config)
 
 
-def fill_disk(monkeypatch, after):
-    """Refuse files of more than ``after`` bytes, as a full disk does."""
-    sync = os.fsync
-
-    def fsync(handle):
-        if os.fstat(handle).st_size > after:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        sync(handle)
-
-    monkeypatch.setattr(os, 'fsync', fsync)
-
-
 def test_full_disk(tiny_config, tool, refused, tmp_path, monkeypatch):
     """The checkpoint that does not fit is not there, its predecessor is, and can be resumed."""
     run = tmp_path / 'run'
     command = ('train', tiny_config('cls'), '--work-dir', run, '--no-validate', '--resume')
     command += ('--cfg-options', 'default_hooks.checkpoint.max_keep_ckpts=1')
     assert tool(*command) == 0
+    sync = os.fsync
+
+    def fsync(handle):
+        if os.fstat(handle).st_size > 100_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
     with monkeypatch.context() as full:
-        fill_disk(full, after=100_000)
+        full.setattr(os, 'fsync', fsync)
         line = refused(*command, 'train_cfg.max_epochs=2', got_somewhere=True)
     assert 'the disk is full' in line
     assert 'epoch_2.pth' in line
@@ -187,21 +147,12 @@ def test_full_disk(tiny_config, tool, refused, tmp_path, monkeypatch):
     assert [file.name for file in run.glob('*.pth')] == ['epoch_2.pth']
 
 
-def test_device_and_flags(tiny_config, checkpoint, refused, tmp_path, monkeypatch):
-    """Without a GPU and Slurm, and a config without a base batch size."""
-    config = tiny_config('cls', 'auto_scale_lr = dict(_delete_=True, enable=False)\n')
+def test_device_and_flags(tiny_config, refused, monkeypatch):
+    """Without a GPU and Slurm."""
     monkeypatch.delenv('LOCAL_RANK')
     for flags, said in (
         (('--device', 'cuda'), '--device cuda'),
-        (('--device', 'gpu'), "got 'gpu'"),
         (('--amp',), '--amp'),
-        (('--auto-scale-lr',), '--auto-scale-lr'),
         (('--launcher', 'slurm'), 'SLURM_PROCID'),
-        (
-            ('--launcher', 'pytorch'),
-            'RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT not set',
-        ),
     ):
-        assert said in refused('train', config, *flags)
-    out = ('switch_to_deploy', config, checkpoint, tmp_path / 'o.pth')
-    assert "device: got 'meta'" in refused(*out, '--device', 'meta')
+        assert said in refused('train', tiny_config('cls'), *flags)

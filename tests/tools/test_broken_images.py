@@ -89,14 +89,6 @@ def test_broken_mask(change_mask, tiny_config, tool, tmp_path):
     assert '2 files could not be read' in log
 
 
-@pytest.mark.slow
-def test_broken_mask_ends_the_run_if_asked(change_mask, tiny_config, refused):
-    name = change_mask('train', b'no mask')
-    config = tiny_config('seg', 'train_dataloader.update(num_workers=1)\n')
-    run = ('train', config, '--stop-at-broken-images', '--no-validate')
-    assert name in refused(*run, got_somewhere=True)
-
-
 @pytest.mark.parametrize('part', ['train', 'val'])
 def test_mask_that_does_not_fit(part, change_mask, trained_run, tiny_config, refused):
     run = ('train',) if part == 'train' else ('test', trained_run('seg') / 'epoch_1.pth')

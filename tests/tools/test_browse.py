@@ -73,20 +73,13 @@ def test_every_image_is_on_the_sheet():
         assert (sheet == colour).all(-1).sum() > 500
 
 
-def sample(**given):
-    made = BaseDataElement()
-    for name, value in given.items():
-        made.set_field(value, name)
-    return made
-
-
 def test_pixels_that_no_loss_counts_are_dark():
     labels = torch.zeros(1, 320, 320, dtype=torch.long)
     labels[:, :, 160:] = 255
     labels[:, :100, :100] = 1
     image = np.full((320, 320, 3), 200, np.uint8)
     meta = dict(classes=('background', 'cat'), palette=[(0, 0, 0), (0, 0, 255)])
-    drawn = Painter(meta).draw_truth(image, sample(gt_sem_seg=PixelData(data=labels)))
+    drawn = Painter(meta).draw_truth(image, BaseDataElement(gt_sem_seg=PixelData(data=labels)))
     assert drawn[300, 300].tolist() == [100, 100, 100]
     assert drawn[300, 20].tolist() == [200, 200, 200]
     assert drawn[5, 5].tolist() == [100, 100, 228]
@@ -105,7 +98,7 @@ def test_boxes_and_masks_stand_where_the_labels_say():
     )
     meta = dict(classes=('cat',), palette=[(255, 0, 0)])
     image = np.full((320, 320, 3), 255, np.uint8)
-    drawn = Painter(meta).draw_truth(image, sample(gt_instances=instances)).astype(int)
+    drawn = Painter(meta).draw_truth(image, BaseDataElement(gt_instances=instances)).astype(int)
     red = (drawn[..., 0] > 200) & (drawn[..., 1] < 160)
     rows, columns = np.nonzero(red[155:, :])
     assert abs(columns.max() - 250) <= 2

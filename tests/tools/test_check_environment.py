@@ -1,11 +1,8 @@
 """``tools/misc/check_environment.py`` reports what is missing, and never ends in a traceback."""
 
-import subprocess
-import sys
-
 import pytest
 
-from helpers import ROOT
+from helpers import ROOT, python
 
 HIDE = """
 import runpy, sys
@@ -28,9 +25,7 @@ runpy.run_path('tools/misc/check_environment.py', run_name='__main__')
     [('mmengine,mmcv,mmdet,mmseg,mmpretrain', 'no host'), ('torchvision', 'does not import: Mod')],
 )
 def test_what_is_missing_is_named(hidden: str, line: str):
-    result = subprocess.run(
-        [sys.executable, '-c', HIDE, hidden], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    result = python('-c', HIDE, hidden, fails=True, cwd=ROOT)
     assert result.returncode == 2, result.stdout + result.stderr
     assert line in result.stdout + result.stderr
     assert 'Traceback' not in result.stderr
@@ -38,7 +33,6 @@ def test_what_is_missing_is_named(hidden: str, line: str):
 
 
 def test_a_wrong_argument_is_one_line():
-    command = [sys.executable, 'tools/misc/check_environment.py', '--all']
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    result = python('tools/misc/check_environment.py', '--all', fails=True, cwd=ROOT)
     assert result.returncode == 2
     assert result.stderr == 'error: unrecognized arguments: --all; see --help\n'

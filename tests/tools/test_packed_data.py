@@ -3,7 +3,6 @@
 import io
 import shutil
 import tarfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from .conftest import SEED, VARIABLES
 def packs(tiny_imagenet, tmp_path_factory):
     """Roots of the tiny ImageNet, packed, by format."""
     found = {}
-    for form in ('shards', 'lmdb') if find_spec('lmdb') else ('shards',):
+    for form in ('shards', 'lmdb'):
         found[form] = tmp_path_factory.mktemp(form)
         for split in ('train', 'val'):
             items, classes = items_of_dataset(
@@ -138,11 +137,9 @@ def test_refused_packing(refused, tiny_config, tmp_path):
     out = tmp_path / 'out'
     assert 'is not a folder' in refused('pack_dataset', tmp_path / 'none', out)
     assert 'no such file' in refused('pack_dataset', tmp_path / 'none.py', out)
-    assert '--no-labels' in refused('pack_dataset', tmp_path, out)
     assert 'is not a config' in refused('pack_dataset', tmp_path, out, '--split', 'val')
     line = refused('pack_dataset', config, out, '--shard-size', '200K')
     assert "--shard-size: invalid int value: '200K'" in line
-    assert f"OUT: '{tmp_path}' is not empty" in refused('pack_dataset', config, tmp_path)
     option = ('--cfg-options', 'val_dataloader=None')
     line = refused('pack_dataset', config, out, '--split', 'val', *option)
     assert "has no 'val_dataloader'" in line
@@ -159,7 +156,6 @@ def image_without_class(train):
 @pytest.mark.parametrize(
     ('spoil', 'message'),
     [
-        (lambda train: shutil.rmtree(train.parent), 'IMAGENET_ROOT'),
         (image_without_class, 'has no class; pack the dataset with classes'),
         (lambda train: (train / 'shard-000000.tar').write_bytes(b'x' * 3000),
          'is not a tar file, is compressed or is damaged'),
@@ -180,7 +176,6 @@ def test_refused_settings(packed, tiny_config, refused):
     packed()
     line = refused('train', config, *options(lists), got_somewhere=True)
     assert 'the packed dataset has the classes' in line
-    pytest.importorskip('lmdb')
     packed('lmdb')
     line = refused('train', config, *options(*SHARDS), got_somewhere=True)
     assert 'got PackedDataset without tar shards' in line

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
+from helpers import QUICK, cfg_options
 from mobileone_mm import load_weights, reparameterize_model
 from mobileone_mm.apis.test import evaluate
 from mobileone_mm.apis.train import train
@@ -15,11 +16,6 @@ from mobileone_mm.models.block import statistics_unchanged
 from mobileone_mm.runs.prepare import ROBUSTNESS, prepare
 from mobileone_mm.training.runner import Runner
 
-PARTS = ('train', 'val', 'test')
-QUICK = {
-    **{f'{part}_dataloader.num_workers': 0 for part in PARTS},
-    **{f'{part}_dataloader.persistent_workers': False for part in PARTS},
-}
 SMALL_CROPS = {
     'train_dataloader.batch_size': 2,
     'train_dataloader.drop_last': False,
@@ -27,8 +23,6 @@ SMALL_CROPS = {
     'train_dataloader.dataset.pipeline.3.crop_size': (64, 64),
     'model.data_preprocessor.size': (64, 64),
     'val_dataloader.dataset.pipeline.1.scale': (256, 96),
-    'default_hooks.logger.interval': 1,
-    'train_cfg.max_epochs': 1,
     'param_scheduler.1.end': 1,
     'param_scheduler.0.end': 1,
     'model.backbone.arch': 'mu0',
@@ -47,7 +41,7 @@ def test_published_s0(real_data, tmp_path, monkeypatch, fresh_mmengine):
         str(real_data / 'weights' / 'mobileone_s0_apple_fused.pth'),
         work_dir=str(tmp_path),
         out=str(out),
-        cfg_options={**QUICK, 'model.backbone.deploy': True},
+        cfg_options={**cfg_options(*QUICK), 'model.backbone.deploy': True},
     )
     with (real_data / 'imagenet' / 'reference_s0_predictions.csv').open() as file:
         reference = {row['file']: row for row in csv.DictReader(file)}
@@ -70,7 +64,7 @@ def test_published_s0_in_every_form(real_data, tmp_path, monkeypatch, fresh_mmen
     """Fused, lifted, fused again: the same class for each of 640 images; then in training mode."""
     monkeypatch.setenv('IMAGENET_ROOT', str(real_data / 'imagenet'))
     file = str(real_data / 'weights' / 'mobileone_s0_apple_fused.pth')
-    options = {**QUICK, 'test_dataloader.batch_size': 64}
+    options = {**cfg_options(*QUICK), 'test_dataloader.batch_size': 64}
     cfg = prepare('configs/mobileone_s0_in1k.py', options, ROBUSTNESS).cfg
     loader = Runner.build_dataloader(cfg.test_dataloader)
 
@@ -129,7 +123,7 @@ def test_segmentation_layouts(
     """Genuine pairs load, train a step and are evaluated with the official classes."""
     monkeypatch.setenv(variable, str(real_data / folder))
     monkeypatch.setenv('VOC_TRAIN', 'train')
-    options = {**QUICK, **SMALL_CROPS}
+    options = {**cfg_options(*QUICK), **SMALL_CROPS}
     if folder == 'coco_voc21':
         options['train_dataloader.dataset.indices'] = 4
         options['val_dataloader.dataset.indices'] = 4

@@ -1,14 +1,11 @@
 """A killed run, resumed, ends with the weights of an uninterrupted one, bit by bit."""
 
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from helpers import ROOT
+from helpers import ROOT, python
 from mobileone_mm.weights.reading import read_checkpoint
 
 # Everything that draws random numbers: order, augmentation in workers, Mixup and dropout in the
@@ -56,7 +53,11 @@ def test_killed_run(task, extra, kill_after, last, tiny_config, tool, tmp_path, 
     config = tiny_config(task, extra)
     unbroken, broken = tmp_path / 'unbroken', tmp_path / 'broken'
     assert tool('train', config, '--work-dir', unbroken, '--no-validate') == 0
-    train_until_killed(config, broken, kill_after)
+    # The sums of a convolution depend on the number of threads.
+    threads = {'KILL_AFTER': str(kill_after), 'OMP_NUM_THREADS': str(torch.get_num_threads())}
+    run = (ROOT / 'tools' / 'train.py', config, '--work-dir', broken, '--no-validate')
+    killed = python(*run, path=[tmp_path], env=threads, fails=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert not (broken / last).exists()
     assert tool('train', config, '--work-dir', broken, '--no-validate', '--resume') == 0
 
@@ -68,26 +69,6 @@ def test_killed_run(task, extra, kill_after, last, tiny_config, tool, tmp_path, 
     for a, b in zip(*(c['optimizer']['state'].values() for c in (want, got)), strict=True):
         for name, value in a.items():
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(b[name])), name
-
-
-def train_until_killed(config, work_dir, kill_after):
-    environment = {
-        **os.environ,
-        'KILL_AFTER': str(kill_after),
-        # The sums of a convolution depend on the number of threads.
-        'OMP_NUM_THREADS': str(torch.get_num_threads()),
-        'PYTHONPATH': os.pathsep.join([str(ROOT), str(config.parent)]),
-    }
-    command = [sys.executable, ROOT / 'tools' / 'train.py', config, '--work-dir', work_dir]
-    result = subprocess.run(
-        [*map(str, command), '--no-validate'],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]
 
 
 def test_a_resumed_run_with_other_settings(tiny_config, tool, tmp_path, capfd):
