@@ -17,7 +17,7 @@ from ..files import atomic_text, atomic_write
 from ..inference.draw import Painter, save_image
 from ..inference.images import find_images, result_names, with_progress, with_suffix
 from ..inference.model import init_model, prediction_pipeline
-from ..inference.records import label_map, record_of, task_of
+from ..inference.predictions import label_map, record_of, task_of
 from ..runs.prepare import PREDICT, prepare
 from ..training.folders import check_writable
 from ..training.launch import select_device

@@ -9,7 +9,7 @@ from mmengine.hooks import CheckpointHook, Hook
 
 from ..deploy.convert import prepare_conversion
 from ..errors import InputError, ProofError, one_line
-from ..models.arguments import check_number
+from ..models.argument_checks import check_number
 from ..registry import HOOKS
 from ..training.run_model import has_branches, unwrapped
 from ..training.seeding import seeded

@@ -13,7 +13,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.arguments import check_integer, check_number
+from ..models.argument_checks import check_integer, check_number
 from ..registry import HOOKS
 from ..training.run_model import datasets_inside, unwrapped
 from ..training.seeding import seeded

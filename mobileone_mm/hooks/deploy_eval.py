@@ -15,7 +15,7 @@ from mmengine.runner import BaseLoop, autocast
 from torch import nn
 
 from ..errors import InputError, ProofError
-from ..models.arguments import check_integer, check_number
+from ..models.argument_checks import check_integer, check_number
 from ..registry import HOOKS
 from ..reparam import reparameterize_model
 from ..reparam.compare import exact_arithmetic, unit_differences, value_difference

@@ -11,8 +11,8 @@ from mmengine.hooks import Hook
 from ..data.loading import read_image
 from ..errors import InputError
 from ..inference.draw import Painter
-from ..inference.records import task_of
-from ..models.arguments import check_integer, check_number
+from ..inference.predictions import task_of
+from ..models.argument_checks import check_integer, check_number
 from ..registry import HOOKS
 
 

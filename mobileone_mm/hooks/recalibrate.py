@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..models.arguments import check_integer
+from ..models.argument_checks import check_integer
 from ..models.block import statistics_unchanged
 from ..registry import HOOKS
 from ..reparam.algebra import norm_to_affine

@@ -14,7 +14,7 @@ from ..data.loading import read_image
 from ..errors import InputError
 from ..files import atomic_write
 from .images import result_names
-from .records import class_name, label_map, record_of, task_of
+from .predictions import class_name, label_map, record_of, task_of
 
 # Smaller images are enlarged for drawing: text on them could not be read.
 _SMALLEST_SIDE = 320

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..registry import MODELS
 from ..reparam import reparameterize_model
-from .arguments import check_integer, check_integers, is_integer
+from .argument_checks import check_integer, check_integers, is_integer
 from .block import MobileOneBlock
 from .sizes import NUM_STAGES, Arch, get_arch
 

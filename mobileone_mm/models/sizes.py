@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .arguments import check_integers, check_sequence
+from .argument_checks import check_integers, check_sequence
 
 BASE_CHANNELS = (64, 128, 256, 512)
 NUM_STAGES = len(BASE_CHANNELS)

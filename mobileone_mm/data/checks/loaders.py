@@ -22,14 +22,14 @@ from ...config.tree import mapping
 from ...errors import InputError
 from ..datasets import DatasetConfig, datasets_of, head_sizes
 from ..packed.packs import CLASSES, read_lines
-from . import files
+from . import dataset_files
 
 # The check of the files of a dataset, by the name of its class or of a base class.
 FILE_CHECKS: dict[str, Callable[[DatasetConfig, int | None], None]] = {
-    'CocoDataset': files.check_coco,
-    'CustomDataset': files.check_labels,
-    'PackedDataset': files.check_packed,
-    'BaseSegDataset': files.check_masks,
+    'CocoDataset': dataset_files.check_coco,
+    'CustomDataset': dataset_files.check_labels,
+    'PackedDataset': dataset_files.check_packed,
+    'BaseSegDataset': dataset_files.check_masks,
 }
 
 
@@ -61,8 +61,9 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
         if numbering is not None and limit not in (None, len(numbering.names)):
             advice = 'label the images in a file (ann_file)' if numbering.of_folders else 'pack all'
             raise InputError(
-                f"{dataset.path}: '{numbering.source}' has the classes {files.few(numbering.names)}, "
-                f'but {limit} classes are set (model.head.num_classes, metainfo.classes); set '
+                f"{dataset.path}: '{numbering.source}' has the classes "
+                f'{dataset_files.few(numbering.names)}, but {limit} classes are '
+                'set (model.head.num_classes, metainfo.classes); set '
                 f'{len(numbering.names)}, or {advice}'
             )
     if numberings and 'train_dataloader' not in loaders:
@@ -112,15 +113,15 @@ def find_numbering(dataset: DatasetConfig) -> Numbering | None:
     """Return the class names that the data of a dataset has; None if it has none or is missing."""
     path = dataset.path
     if 'PackedDataset' in dataset.bases and dataset.settings.get('with_label', True):
-        folder = files.images_and_list(dataset)[0].expanduser()
+        folder = dataset_files.images_and_list(dataset)[0].expanduser()
         names = read_lines(folder / CLASSES, f'{path}: ')
         return None if names is None else Numbering(path, folder / CLASSES, tuple(names))
     if dataset.reader != 'mmpretrain.datasets.custom':
         return None
-    folder, ann_file, labelled = files.images_and_list(dataset)
+    folder, ann_file, labelled = dataset_files.images_and_list(dataset)
     if ann_file is not None or not labelled or not folder.is_dir():
         return None
-    return Numbering(path, folder, files.class_folders(folder))
+    return Numbering(path, folder, dataset_files.class_folders(folder))
 
 
 def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
@@ -164,7 +165,7 @@ def difference(first: Numbering, second: Numbering) -> str:
     for one, other in ((first, second), (second, first)):
         alone = [name for name in one.names if name not in other.names]
         if alone:
-            parts.append(f'{files.few(alone)} is only in {one}')
+            parts.append(f'{dataset_files.few(alone)} is only in {one}')
     if not parts:  # the class list of a packed dataset may have any order
         pairs = zip_longest(first.names, second.names)
         number, pair = next((n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1])

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from mmengine.registry import DATASETS
 
-from mobileone_mm.data.checks.files import check_packed
+from mobileone_mm.data.checks.dataset_files import check_packed
 from mobileone_mm.data.datasets import DatasetConfig
 from mobileone_mm.data.packed.dataset import PackedDataset
 from mobileone_mm.errors import InputError

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mobileone_mm.models.arguments import check_integer, check_integers, check_number
+from mobileone_mm.models.argument_checks import check_integer, check_integers, check_number
 
 
 @pytest.mark.parametrize('value', [1, 3, np.int64(2)])
