@@ -88,7 +88,7 @@ def test_checkpointing_runs_the_branches_again(without):
     block = MobileOneBlock(4, 4, 3, with_identity=True, with_cp=without != 'with_cp', deploy=deploy)
     block.train(training)
     first = block.branch_reparam if deploy else block.branch_conv_list[0]
-    first.register_forward_hook(lambda *_: calls.append(1))
+    first.register_forward_pre_hook(lambda *_: calls.append(1))
     x = torch.rand(2, 4, 6, 6, requires_grad=True)
     with torch.set_grad_enabled(without != 'grad'):
         out = block(x)
