@@ -52,10 +52,11 @@ def test_mmengine_writes_whole_files(tmp_path):
     assert (tmp_path / 'b').read_text(encoding='utf-8') == 'Größe'
 
 
-def test_full_disk_at_the_end(tmp_path, monkeypatch):
+@pytest.mark.parametrize(('code', 'said'), [('ENOSPC', 'the disk is full'), ('EROFS', 'read-only')])
+def test_a_fault_at_the_end(tmp_path, monkeypatch, code, said):
     atomic_text(tmp_path / 'a', 'old')
-    monkeypatch.setattr(os, 'fsync', no_space)
-    with pytest.raises(InputError, match='the disk is full'):
+    monkeypatch.setattr(os, 'fsync', Mock(side_effect=OSError(getattr(errno, code), code)))
+    with pytest.raises(InputError, match=said):
         atomic_text(tmp_path / 'a', 'new')
     assert names(tmp_path) == ['a']
     assert (tmp_path / 'a').read_text() == 'old'

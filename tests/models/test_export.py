@@ -6,15 +6,12 @@ import pytest
 import torch
 from torch import fx
 
-from helpers import randomize_
+from helpers import SMALL, randomize_
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.reparam.compare import max_difference
 
 ARCH = dict(
-    num_blocks=[1, 1, 2, 1],
-    width_factor=[0.25, 0.25, 0.125, 0.125],
-    num_conv_branches=[2, 1, 1, 2],
-    num_se_blocks=[0, 0, 1, 1],
+    SMALL, num_blocks=[1, 1, 2, 1], num_conv_branches=[2, 1, 1, 2], num_se_blocks=[0, 0, 1, 1]
 )
 
 

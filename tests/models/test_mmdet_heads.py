@@ -20,17 +20,11 @@ from mobileone_mm.reparam.compare import max_difference
 CLASSES, CELLS = 3, (4, 2)  # two levels of 4x4 and 2x2 cells on an image of 64 px
 PRIORS = 4  # a cell: the ratios 1 (two sizes), 2 and 1 / 2
 MODEL = Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / 'ssdlite_mobileone.py').model
+ANCHORS = dict(strides=[16, 32], ratios=[[2], [2]], min_sizes=[16, 32], max_sizes=[32, 48])
 SETTINGS = ConfigDict(
     num_classes=CLASSES,
     in_channels=(8, 8),
-    anchor_generator=dict(
-        type='SSDAnchorGenerator',
-        scale_major=False,
-        strides=[16, 32],
-        ratios=[[2], [2]],
-        min_sizes=[16, 32],
-        max_sizes=[32, 48],
-    ),
+    anchor_generator=dict(MODEL.bbox_head.anchor_generator, **ANCHORS),
     bbox_coder=MODEL.bbox_head.bbox_coder,
     train_cfg=MODEL.train_cfg,
     test_cfg=MODEL.test_cfg,
@@ -51,9 +45,9 @@ def head_of(kind=SSDHead, **changes):
     return kind(**{**SETTINGS, **changes})
 
 
-def random_maps(batch=2):
+def random_maps():
     generator = torch.Generator().manual_seed(1)
-    return [torch.randn(batch, 8, cells, cells, generator=generator) for cells in CELLS]
+    return [torch.randn(2, 8, cells, cells, generator=generator) for cells in CELLS]
 
 
 def images(*boxes_and_labels, scale=1.0):
@@ -161,9 +155,3 @@ def test_neck_is_mmdets():
     host.load_state_dict(randomize_(ours, seed=2).state_dict(), strict=True)
     maps = torch.rand(2, 8, 8, 8), torch.rand(2, 12, 4, 4)
     assert max_difference(ours(maps), host(maps)) == (0, 0)
-
-
-@pytest.mark.parametrize(('kind', 'settings'), [(SSDHead, SETTINGS), (SSDNeck, NECK)])
-def test_unknown_argument(kind, settings):
-    with pytest.raises(TypeError, match='norm_config'):
-        kind(**settings, norm_config=dict(type='BN'))

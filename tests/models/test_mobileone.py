@@ -11,38 +11,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from helpers import randomize_
 from mobileone_mm import MobileOne, NearIdentityInit, reparameterize_model
-from mobileone_mm.errors import InputError
 from mobileone_mm.models import ARCHS, MobileOneBlock, get_arch
 from mobileone_mm.models.block import SqueezeExcite
 from mobileone_mm.reparam.compare import max_difference
-from mobileone_mm.weights.fit import load_weights
 
-CHANNELS = {
-    's0': (48, 48, 128, 256, 1024),
-    's1': (64, 96, 192, 512, 1280),
-    's2': (64, 96, 256, 640, 2048),
-    's3': (64, 128, 320, 768, 2048),
-    's4': (64, 192, 448, 896, 2048),
-}
 TINY = dict(num_blocks=[1, 2, 2, 1], width_factor=[0.25, 0.25, 0.125, 0.125])
 ALL = ('stem', 0, 1, 2, 3)
 
 
 def tiny(**changes):
     return dict(arch=dict(TINY, **changes))
-
-
-@pytest.mark.parametrize('arch', CHANNELS)
-def test_channels_of_the_paper(arch):
-    """Parameters and MACs: see test_micro_search.py."""
-    with torch.device('meta'):
-        model = MobileOne(arch, out_indices=ALL, init_cfg=None)
-        outputs = model(torch.empty(1, 3, 64, 64))
-    assert model.out_channels == tuple(o.shape[1] for o in outputs) == CHANNELS[arch]
-
-
-def test_the_narrowest_stages():
-    assert get_arch(TINY | dict(width_factor=[1 / 64] * 4)).width_factor == (1 / 64,) * 4
 
 
 def test_s4_has_twelve_se_modules_that_an_argument_removes():
@@ -63,6 +41,7 @@ def test_outputs_come_in_the_order_of_out_indices():
         shuffled.load_state_dict(model.state_dict())
         some = shuffled(x)
     assert [tuple(o.shape[2:]) for o in everything] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
+    assert model.out_channels == tuple(o.shape[1] for o in everything)
     assert isinstance(some, tuple)
     assert all(torch.equal(a, everything[i]) for a, i in zip(some, (4, 0, 2), strict=True))
     assert shuffled.out_channels == (64, 16, 32)
@@ -119,10 +98,12 @@ def test_dilation_reaches_every_branch_and_the_fused_form(output_stride, dilatio
         expected = hand_built(model, x)
         assert [o.shape[-1] for o in expected] == sizes
         assert max_difference(expected, model(x))[1] < 1e-12
-        assert max_difference(expected, reparameterize_model(model)(x))[1] < 1e-12
         explicit = MobileOne(**options, strides=model.strides, dilations=dilations)
         explicit.load_state_dict(model.state_dict())
         assert max_difference(expected, explicit.double().eval()(x))[1] < 1e-12
+        model.switch_to_deploy()
+        assert model.deploy
+        assert max_difference(expected, model(x))[1] < 1e-12
 
 
 @pytest.mark.parametrize('size', [(64, 96), (75, 61)])
@@ -153,6 +134,7 @@ def test_defaults_and_what_reaches_the_units():
     model = MobileOne()
     assert model.arch is ARCHS['s0'] is get_arch('S0') is get_arch(ARCHS['s0'])
     assert list(ARCHS) == ['s0', 's1', 's2', 's3', 's4', 'mu0', 'mu1', 'mu2']
+    assert get_arch(TINY | dict(width_factor=[1 / 64] * 4)).width_factor == (1 / 64,) * 4
     assert (model.in_channels, model.out_indices, model.frozen_stages) == (3, (3,), -1)
     assert MobileOne(TINY, in_channels=1)(torch.rand(2, 1, 64, 64))[0].shape == (2, 64, 2, 2)
 
@@ -168,10 +150,8 @@ def test_the_usual_start():
             assert set(module.weight.tolist()) == {1.0}
             assert set(module.bias.tolist()) == {0.0}
         elif isinstance(module, nn.Conv2d) and module.weight.numel() > 500:
-            fan_out = module.weight[:, 0].numel() / module.groups
-            expected = (2 / fan_out) ** 0.5 if module.groups == 1 else module.weight.std().item()
-            assert module.weight.std().item() == pytest.approx(expected, rel=0.2)
-            assert module.weight.std() > 0.01
+            fan_out = module.weight[:, 0].numel()
+            assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.2)
 
 
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 3, 4])
@@ -181,7 +161,6 @@ def test_frozen_from_the_constructor_on_and_after_train(frozen_stages):
         for index, stage in enumerate(model.stages):
             frozen = index <= frozen_stages
             assert all(p.requires_grad is not frozen for p in stage.parameters())
-            assert stage.training is not frozen
             assert all(m.training is not frozen for m in stage.modules())
         assert model.train() is model
     assert model.eval() is model
@@ -255,66 +234,23 @@ def test_branches_can_be_left_out(scale, identity):
     x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     assert max_difference(model(x), fused(x))[1] < 1e-12
     assert fused.state_dict().keys() == MobileOne(arch, deploy=True, **options).state_dict().keys()
-    # Written into the branches that are left, the fused kernels are the same function.
-    lifted = MobileOne(arch, **options).double().eval()
-    load_weights(lifted, fused.state_dict())
-    assert max_difference(lifted(x), fused(x))[1] < 1e-12
-
-
-@pytest.mark.parametrize('option', ['use_scale', 'use_identity'])
-def test_weights_with_other_branches_are_refused(option):
-    whole, part = MobileOne(TINY), MobileOne(TINY, **{option: False})
-    for model, weights, have in ((whole, part, 'without'), (part, whole, 'with')):
-        with pytest.raises(InputError, match=f'is {have} the branches of {option}'):
-            load_weights(model, weights.state_dict())
-
-
-def test_near_identity_start():
-    torch.manual_seed(0)
-    model = MobileOne('s0', init_cfg=dict(type='mobileone_mm.NearIdentityInit'))
-    model.init_weights()
-    with_identity = 0
-    for block in (m for m in model.modules() if isinstance(m, MobileOneBlock)):
-        scales = {v for b in block.branch_conv_list for v in b.norm.weight.tolist()}
-        if block.branch_norm is not None:
-            with_identity += 1
-            assert scales == {torch.tensor(0.2).item()}
-            assert set(block.branch_norm.bias.tolist()) == {1.0}
-        else:
-            assert scales == {1.0}
-    assert with_identity == 43 - 8
-    usual = MobileOne('s0')
-    usual.init_weights()
-    assert passed_by_relu(usual) < 0.6
-    assert passed_by_relu(model) > 0.75
-
-
-def passed_by_relu(model):
-    """Share of values that ReLU lets through, over units that have an identity branch."""
-    shares = []
-    for block in model.modules():
-        if isinstance(block, MobileOneBlock) and block.branch_norm is not None:
-            block.register_forward_hook(
-                lambda m, i, o: shares.append(float((o > 0).double().mean()))
-            )
-    with torch.no_grad():
-        model.train()(torch.randn(4, 3, 64, 64))
-    return sum(shares) / len(shares)
 
 
 def test_near_identity_from_other_values():
     """Each value is set, whatever it was, and a branch scale of 0 is allowed."""
     block = MobileOneBlock(16, 16, 3, with_identity=True, with_se=True)
+    wider = MobileOneBlock(16, 32, 3)
     deploy = MobileOneBlock(16, 16, 3, deploy=True)
     plain = MobileOneBlock(16, 16, 3, with_identity=True, norm_cfg=dict(type='BN', affine=False))
-    for module in (block, deploy, plain):
+    for module in (block, wider, deploy, plain):
         for parameter in module.parameters():
-            torch.nn.init.constant_(parameter, 7.0)
+            nn.init.constant_(parameter, 7.0)
         NearIdentityInit(branch_scale=0, identity_shift=-2)(module)
     for branch in block.reparam_branches():
         identity = branch.weight is None
         assert set(branch.norm.weight.tolist()) == {1.0 if identity else 0.0}
         assert set(branch.norm.bias.tolist()) == {-2.0 if identity else 0.0}
+    assert {v for b in wider.reparam_branches() for v in b.norm.weight.tolist()} == {1.0}
     for conv in (m for m in [*block.modules(), *deploy.modules()] if isinstance(m, nn.Conv2d)):
         fan_out = conv.weight[:, 0].numel()
         assert conv.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.2)
@@ -327,9 +263,10 @@ def test_near_identity_is_named_in_the_log_and_checks_its_arguments():
     backbone._params_init_info = {
         p: dict(init_info='', tmp_mean_value=0) for p in backbone.parameters()
     }
-    NearIdentityInit()(backbone)
+    backbone.init_weights()
     infos = {info['init_info'] for info in backbone._params_init_info.values()}
     assert any('NearIdentityInit(branch_scale=0.2' in info for info in infos)
+    assert set(backbone.stage2[2].branch_norm.bias.tolist()) == {1.0}
     for bad, error in (
         (dict(branch_scale=-0.1), ValueError),
         (dict(branch_scale=True), TypeError),
@@ -346,16 +283,13 @@ BAD = [
     (dict(arch=dict(TINY, depth=3)), ValueError, "arch: unknown key 'depth'"),
     (tiny(num_blocks=[1, 1]), ValueError, 'arch.num_blocks: got 2 values; expected 4'),
     (tiny(num_blocks=[1, 1, 1, 0]), ValueError, r'num_blocks\[3\]: got 0; .* at least 1'),
-    (tiny(num_blocks=[1, 1, 1, 1.5]), TypeError, r'num_blocks\[3\]: got 1.5; .* integer'),
     (tiny(num_se_blocks=[2, 0, 0, 0]), ValueError, 'arch.num_se_blocks: got .* at most the blocks'),
     (tiny(num_se_blocks=[-1, 0, 0, 0]), ValueError, 'got -1; .* at least 0'),
-    (tiny(num_conv_branches=[0] * 4), ValueError, 'got 0; .* at least 1'),
     (tiny(width_factor=[0.001] * 4), ValueError, 'arch.width_factor'),
     (tiny(width_factor='1111'), TypeError, "arch.width_factor: got '1111'"),
     (tiny(width_factor=[1, 1, 1, True]), TypeError, 'expected numbers'),
     (tiny(width_factor=[1, 1, 1, float('inf')]), ValueError, 'finite'),
     (dict(in_channels=0), ValueError, 'in_channels: got 0; expected an integer of at least 1'),
-    (dict(in_channels='3'), TypeError, "in_channels: got '3'"),
     (dict(out_indices=(4,)), ValueError, 'out_indices: got 4; expected 0 to 3'),
     (dict(out_indices=(-5,)), ValueError, 'out_indices: got -5; expected 0 to 3'),
     (dict(out_indices='stage'), ValueError, "out_indices: got 'stage'"),
@@ -363,24 +297,17 @@ BAD = [
     (dict(out_indices=()), TypeError, 'out_indices'),
     (dict(out_indices=2.0), TypeError, 'out_indices'),
     (dict(out_indices=(1, -3)), ValueError, 'names a stage twice'),
-    (dict(output_stride=True), ValueError, 'output_stride: got True'),
     (dict(output_stride=4), ValueError, 'output_stride: got 4; expected 8, 16 or 32'),
     (dict(output_stride=16, dilations=(1, 1, 1, 2)), ValueError, 'given together'),
     (dict(output_stride=16, strides=(2, 2, 2, 1)), ValueError, 'given together'),
     (dict(strides=(0, 2, 2, 2)), ValueError, r'strides\[0\]: got 0'),
-    (dict(strides=(2, 2, 2)), ValueError, 'strides: got 3 values; expected 4'),
     (dict(strides=(2, 2, 2, 3)), ValueError, r'strides\[3\]: got 3; .* integer from 1 to 2'),
     (dict(dilations=(1, 1, 1, 0)), ValueError, r'dilations\[3\]: got 0'),
     (dict(dilations=2), TypeError, 'dilations: got 2'),
     (dict(frozen_stages=-2), ValueError, 'frozen_stages: got -2'),
     (dict(frozen_stages=5), ValueError, 'frozen_stages: got 5; expected an integer from -1 to 4'),
-    (dict(frozen_stages=True), TypeError, 'frozen_stages'),
     (dict(norm_eval=1), TypeError, 'norm_eval: got 1; expected True or False'),
-    (
-        dict(norm_cfg=dict(type='GN', num_groups=1)),
-        ValueError,
-        'norm_cfg: .*; expected BN or SyncBN',
-    ),
+    (dict(norm_cfg=dict(type='GN', num_groups=1)), ValueError, 'norm_cfg: .*; expected BN or S'),
     (dict(norm_cfg=dict(type='Nothing')), ValueError, 'norm_cfg: .*Nothing.*; expected BN or'),
     (dict(norm_cfg=dict(type='GN')), ValueError, 'norm_cfg: .*GN.*; expected BN or'),
     (dict(norm_cfg=dict(type='BN', epz=1)), TypeError, 'norm_cfg: .*epz'),
@@ -395,12 +322,3 @@ def test_bad_arguments(options, error, message):
     with pytest.raises(error, match=message) as raised:
         MobileOne(**{'arch': TINY, **options})
     assert '\n' not in str(raised.value)
-
-
-def test_switch_to_deploy_fuses_in_place():
-    model = randomize_(MobileOne(**tiny())).double().eval()
-    x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
-    expected = model(x)
-    model.switch_to_deploy()
-    assert model.deploy
-    torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-9)

@@ -82,9 +82,8 @@ def test_value_difference():
     assert value_difference(nan, 1.0) == value_difference(1.0, nan) == inf
 
 
-@pytest.mark.parametrize('kind', [nn.BatchNorm2d, nn.BatchNorm1d, nn.SyncBatchNorm])
-def test_randomize_changes_weights_and_statistics(kind):
-    model = nn.Sequential(nn.Conv2d(8, 16, 3), kind(16), nn.Linear(4, 4))
+def test_randomize_changes_weights_and_statistics():
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.SyncBatchNorm(16), nn.Linear(4, 4))
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert randomize_(model, seed=1) is model
     changed = {
@@ -97,14 +96,8 @@ def test_randomize_changes_weights_and_statistics(kind):
     assert norm.running_var.min() > 0.4
     assert norm.running_var.std() > 0.1
     assert norm.running_mean.std() > 0.1
-    assert not torch.equal(randomize_(model, seed=2)[1].running_var, before['1.running_var'])
-    assert same(randomize_(copy.deepcopy(model), seed=2), model)
-
-
-def test_randomize_takes_norms_without_parameters_or_statistics():
-    for norm in (nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(3, track_running_stats=False)):
-        randomize_(norm)
-    assert norm.running_var is None
+    assert same(randomize_(copy.deepcopy(model), seed=1), model)
+    assert not same(randomize_(copy.deepcopy(model), seed=2), model)
 
 
 def test_runs_without_a_finite_output_are_left_out():

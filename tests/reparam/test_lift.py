@@ -33,15 +33,10 @@ def fused(branch, shape):
 
 @pytest.mark.parametrize('shape', [(8, 8, 3, 3), (8, 1, 5, 5), (8, 2, 3, 3)])
 @pytest.mark.parametrize(
-    'kinds',
-    [
-        ['conv'],
-        ['scale', 'conv', 'conv'],
-        ['identity', 'conv'],
-        ['conv'] * 4 + ['scale', 'identity'],
-    ],
+    'kinds', ['conv', 'scale conv conv', 'identity conv', 4 * 'conv ' + 'scale identity']
 )
 def test_the_sum_is_the_kernel(kinds, shape):
+    kinds = kinds.split()
     kernel, bias, branches = lifted(kinds, shape)
     parts = [fused(branch, shape) for branch in branches]
     torch.testing.assert_close(sum(parts), kernel, rtol=0, atol=1e-14)

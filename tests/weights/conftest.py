@@ -16,7 +16,7 @@ from mobileone_mm.errors import InputError
 from mobileone_mm.weights.reading import read_checkpoint
 
 REPORT = '{"written": {"config_sha256": ""}}'  # of an earlier conversion
-EARLIER = {'out.pth': 'earlier', 'out.py': 'earlier', 'out.json': REPORT, 'real.json': REPORT}
+EARLIER = {'out.pth': 'earlier', 'out.py': 'earlier', 'out.json': REPORT}
 
 
 @pytest.fixture
@@ -82,8 +82,7 @@ def contents(folder: Path) -> dict[str, bytes | str]:
         if path.is_symlink():
             found[str(path)] = os.readlink(path)
         elif path.is_file() and '__pycache__' not in path.parts:
-            with open(path, 'rb') as file:  # not by Path.open, which a test replaces
-                found[str(path)] = file.read()
+            found[str(path)] = path.read_bytes()
         elif path.name != '__pycache__':
             found[str(path)] = 'no file'
     return found
@@ -100,11 +99,11 @@ def run(tool, config, tiny_imagenet, tmp_path, monkeypatch):
     for name, text in EARLIER.items():
         (tmp_path / 'results' / name).write_text(text)
 
-    def call(name, checkpoint, out='results/out.pth', options=(), config=config):
+    def call(name, checkpoint, options=(), config=config):
         output = {
             'test': ('--work-dir', 'results/work'),
             'predict': (image, '--out-dir', 'results/predicted'),
-            'switch_to_deploy': (out,),
+            'switch_to_deploy': ('results/out.pth',),
         }[name]
         extra = ('--cfg-options', *options) if options else ()
         return tool(name, config, checkpoint, *output, *extra)

@@ -1,18 +1,14 @@
 """Files with raw and averaged weights: which are taken, and what the log and the report say."""
 
 import copy
-from contextlib import nullcontext
 
 import pytest
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from helpers import Classifier, randomize_, same
-from mobileone_mm.errors import InputError
 from mobileone_mm.weights.fit import load_weights
 from mobileone_mm.weights.forms import fuse_state
 from mobileone_mm.weights.names import to_scheme
-from mobileone_mm.weights.unwrap import read_weights
 
 
 @pytest.fixture
@@ -114,11 +110,10 @@ def test_a_list_of_averages_takes_the_names_of_the_raw_weights(raw, average, sai
 
 def test_lightnings_own_averages(raw, average, said):
     """Its callback WeightAveraging exchanges the two sets before it saves, as mmengine does."""
-    averaged = AveragedModel(average, use_buffers=True).state_dict()
     file = {
-        'state_dict': {k.removeprefix('module.'): v for k, v in averaged.items() if 'module.' in k},
+        'state_dict': average.state_dict(),
         'current_model_state': raw.state_dict(),
-        'averaging_state': {k: v for k, v in averaged.items() if 'module.' not in k},
+        'averaging_state': {'n_averaged': torch.tensor(3)},
         'callbacks': {'WeightAveraging': {'latest_update_step': 3}},
     }
     report = loaded(file, average)
@@ -157,17 +152,3 @@ def test_the_choice_between_two_averages_is_said(raw, average, said):
     assert loaded(file, average).entry == 'swa'
     assert "('ema') lack" in said[2]
     assert 'the averaged ones are used' in said[3]
-
-
-def test_averages_of_mmengine_are_its_state_dict():
-    file = {'state_dict': {'a': torch.ones(1)}, 'ema_state_dict': {'steps': torch.tensor(3)}}
-    assert read_weights(file).state.keys() == {'a'}
-
-
-@pytest.mark.parametrize('depth', [4, 5])
-def test_weights_are_found_in_up_to_four_entries(depth):
-    content = {'a.weight': torch.ones(1)}
-    for _ in range(depth):
-        content = {'state_dict': content}
-    with pytest.raises(InputError) if depth > 4 else nullcontext():
-        assert read_weights(content).state.keys() == {'a.weight'}

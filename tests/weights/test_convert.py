@@ -4,11 +4,12 @@ import errno
 import os
 import sys
 from functools import cache
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from helpers import randomize_, same
+from helpers import SMALL, randomize_, same
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm._version import __version__
 from mobileone_mm.errors import InputError
@@ -81,25 +82,14 @@ def test_timm_gives_the_same_output(arch, deploy, tmp_path):
     assert max_difference(theirs(x), scores)[1] < 1e-12
 
 
-@pytest.mark.parametrize('to', ['mmpretrain', 'apple'])
-def test_forms(to, tmp_path):
-    torch.save(cast(classifier_state(), torch.float64), tmp_path / 'own.pth')
-    convert_weights(tmp_path / 'own.pth', tmp_path / 'fused.pth', to, form='deploy')
-    done = convert_weights(tmp_path / 'fused.pth', tmp_path / 'lifted.pth', to, form='train')
-    assert done['form'] == {'before': 'deploy', 'after': 'train'}
-    convert_weights(tmp_path / 'lifted.pth', tmp_path / 'again.pth', to, form='deploy')
-    fused, again = (read_weights(tmp_path / name).state for name in ('fused.pth', 'again.pth'))
-    assert fused.keys() == again.keys()
-    for key, value in fused.items():
-        torch.testing.assert_close(again[key], value, rtol=0, atol=1e-13)
-
-
 @pytest.mark.parametrize('arch', list(ARCHS))
 def test_sizes_are_recognised(arch):
     for deploy in (False, True):
         with torch.device('meta'):
             layout = MobileOne(arch, deploy=deploy).state_dict()
-        assert check_whole({k: torch.ones(()).expand(v.shape) for k, v in layout.items()}) == arch
+        state = {k: torch.ones(()).expand(v.shape) for k, v in layout.items()}
+        old = {k: v for k, v in state.items() if 'num_batches' not in k}
+        assert check_whole(state) == check_whole(old) == arch
 
 
 def test_any_size_and_any_place_is_known_by_its_shapes():
@@ -164,15 +154,12 @@ def changed(part, value):
         (without('stage0'), 'no convolution of a stem'),
         (without('stage2.4.branch_norm'), 'lacks .*stage2.4.branch_norm'),
         (without('fc.bias'), "lacks 'head.fc.bias'"),
-        (changed(BRANCH, lambda _: None), f"lacks '{BRANCH}'"),
         (changed(BRANCH, lambda v: v.tolist()), f"lacks '{BRANCH}'"),
         (changed(BRANCH, lambda v: v[:1]), r'is \[1, 1, 3, 3\], \[4, 1, 3, 3\] fits the rest'),
-        (changed(BRANCH, lambda v: v[..., :2]), 'fits the rest of the file'),
         (changed(STEM, lambda v: v.reshape(-1)), r"'backbone.stage0.* is \[108\]"),
         (changed(POINTWISE, lambda v: v[:0]), "lacks 'backbone.stage4"),
         (changed(POINTWISE, lambda v: v.sum()), "lacks 'backbone.stage4"),
         (changed(BRANCH, lambda v: v.int()), 'holds torch.int32 where floating point'),
-        (changed(BRANCH, lambda v: v > 0), 'holds torch.bool where floating point'),
         (changed(BRANCH, lambda v: v.to(torch.complex64)), 'holds torch.complex64'),
         (changed(BRANCH, lambda v: v * torch.nan), 'holds NaN or Inf'),
         (changed('head.fc.weight', lambda v: v * torch.inf), 'holds NaN or Inf'),
@@ -221,12 +208,6 @@ def test_what_is_written(tmp_path, monkeypatch):
         weight_bytes(columns, {}, '.safetensors')
 
 
-def test_counters_of_bn_may_be_lacking():
-    state = {k: v for k, v in classifier_state().items() if 'num_batches' not in k}
-    assert check_whole(state) == 'mu0'
-    assert check_whole({k: v for k, v in state.items() if 'head' not in k}) == 'mu0'
-
-
 def test_half_precision_is_fused_to_float32(tmp_path):
     half = cast(classifier_state(), torch.float16)
     for name, state in (('half', half), ('single', cast(half, torch.float32))):
@@ -250,8 +231,7 @@ def test_one_mobileone_at_its_usual_place_is_needed(places, tmp_path):
 
 
 def test_other_sizes_cannot_be_lifted(tmp_path):
-    tiny = dict(num_blocks=[1, 1, 1, 1], width_factor=[0.25, 0.125, 0.0625, 0.0625])
-    state = reparameterize_model(randomize_(MobileOne(tiny)).eval()).state_dict()
+    state = reparameterize_model(randomize_(MobileOne(SMALL)).eval()).state_dict()
     torch.save(state, tmp_path / 'tiny.pth')
     assert convert_weights(tmp_path / 'tiny.pth', tmp_path / 'a.pth', 'apple')['arch'] is None
     with pytest.raises(InputError, match='no public size'):
@@ -264,9 +244,7 @@ def test_other_sizes_cannot_be_lifted(tmp_path):
     [
         (('own.pth', 'own.pth'), 'is the input'),
         (('own.pth', 'out.bin'), 'a name that ends in'),
-        (('gone.pth', 'out.pth'), 'no such file'),
         (('resnet.pth', 'out.pth'), 'not those of a MobileOne'),
-        (('mobileone_mm://s7-apple', 'out.pth'), 'no such name'),
         (('own.pth', 'out.pth', 'keras'), "to: got 'keras'; mmpretrain, apple, timm, corenet are"),
         (('own.pth', 'out.pth', 'apple', 'x'), "form: got 'x'; train, deploy are allowed"),
     ],
@@ -282,30 +260,23 @@ def test_bad_input(arguments, said, tmp_path, monkeypatch):
     assert not list(tmp_path.glob('out*'))
 
 
-@pytest.mark.parametrize(
-    ('fault', 'said'),
-    [('EACCES', 'no permission'), ('EROFS', 'read-only'), ('ENOSPC', 'the disk is full')],
-)
-def test_a_folder_that_takes_no_files(tmp_path, monkeypatch, fault, said):
+def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch):
     torch.save(classifier_state(), tmp_path / 'own.pth')
-    opened = os.open
-
-    def fails(path, *args, **kwargs):
-        if str(path).endswith('.tmp'):
-            raise OSError(getattr(errno, fault), fault)
-        return opened(path, *args, **kwargs)
-
-    monkeypatch.setattr(os, 'open', fails)
-    with pytest.raises(InputError, match=said):
+    monkeypatch.setattr(os, 'fsync', Mock(side_effect=OSError(errno.ENOSPC, 'No space left')))
+    with pytest.raises(InputError, match='the disk is full'):
         convert_weights(tmp_path / 'own.pth', tmp_path / 'out.pth')
     assert [path.name for path in tmp_path.iterdir()] == ['own.pth']
 
 
-def test_tool(tool, tmp_path, capsys):
-    source, out = tmp_path / 'own.pth', tmp_path / 'timm.safetensors'
-    torch.save(classifier_state(deploy=True), source)
+def test_tool_lifts_and_fuses(tool, tmp_path, capsys):
+    source, out, again = (tmp_path / name for name in ('own.pth', 'timm.safetensors', 'again.pth'))
+    state = cast(classifier_state(deploy=True), torch.float64)
+    torch.save(state, source)
     assert tool('convert_weights', source, out, '--to', 'timm', '--form', 'train') == 0
     said = capsys.readouterr().out
     assert 'MobileOne-MU0' in said
     assert 'mmpretrain (deploy) -> timm (train)' in said
     assert 'RecalibrateHook' in said
+    assert read_weights(out).form == 'train'
+    assert tool('convert_weights', out, again, '--form', 'deploy') == 0
+    torch.testing.assert_close(read_weights(again).state, state, rtol=0, atol=1e-13)

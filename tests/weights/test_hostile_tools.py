@@ -4,7 +4,6 @@ The other tests of this folder show what the reader and the loader refuse; here 
 could touch on another way, and one of each kind of fault.
 """
 
-import errno
 import os
 import zipfile
 from pathlib import Path
@@ -113,9 +112,6 @@ def test_a_config_inside_a_checkpoint_does_not_run(tool, config, tmp_path, monke
         assert tool(*train, '--resume', tmp_path / 'damaged.pth', *more) == 2
 
 
-# -- what happens in between -----------------------------------------------------------------------
-
-
 def test_a_file_that_disappears_while_it_is_read(run, net, monkeypatch):
     """It is opened once: the name may go, or another file may take it."""
     check = zipfile.ZipFile.testzip
@@ -142,45 +138,6 @@ def test_a_file_that_disappears_after_it_was_read(refused, net, monkeypatch, nam
     line = refused(name, net, gone=net)
     assert 'no such file' in line
     assert str(net) in line
-
-
-def test_no_permission_to_read(refused, net, monkeypatch):
-    opened = Path.open
-
-    def denied(path, *args, **kwargs):
-        if path.name == 'net.pth':
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return opened(path, *args, **kwargs)
-
-    monkeypatch.setattr(Path, 'open', denied)
-    for name in TOOLS:
-        assert 'cannot be read (Permission denied)' in refused(name, net)
-
-
-# -- output ----------------------------------------------------------------------------------------
-
-
-def test_output_that_cannot_be(run, refused, net, tmp_path):
-    results = tmp_path / 'results'
-    os.mkfifo(results / 'pipe.pth')
-    assert 'no regular file' in refused('switch_to_deploy', net, out='results/pipe.pth')
-    (tmp_path / 'real.pth').write_text('earlier')
-    (results / 'real.pth').symlink_to('../real.pth')  # a link is followed and stays
-    assert run('switch_to_deploy', net, out='results/real.pth') == 0
-    assert (results / 'real.pth').is_symlink()
-    assert torch.load(tmp_path / 'real.pth', weights_only=True).keys() == {'meta', 'state_dict'}
-
-
-def test_a_disk_that_is_full_in_the_middle_of_the_file(refused, net):
-    """Writing fails indeed, by a limit on the size of files; also new folders are taken back."""
-    resource = pytest.importorskip('resource')
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
-        line = refused('switch_to_deploy', net, out='new/folder/out.pth')
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert 'cannot write' in line
 
 
 def test_predictions_do_not_take_the_place_of_the_weights(tool, config, net, tmp_path, capsys):

@@ -14,7 +14,6 @@ from mobileone_mm.weights.unwrap import read_weights
 
 WIDE = {**SMALL, 'width_factor': [0.5] * 4}
 DEEP = {**SMALL, 'num_blocks': [1, 3, 1, 1]}
-MORE_BRANCHES = {**SMALL, 'num_conv_branches': [4, 1, 1, 1]}
 
 
 class Detector(nn.Module):
@@ -74,8 +73,6 @@ def test_the_encoder_of_a_foreign_segmentor(trained):
     detector = Detector()
     checkpoint_for(detector, state, 'backbone').load(detector)
     assert same(detector.backbone, trained.backbone)
-    with pytest.raises(InputError, match='lacks 4 keys'):
-        load_weights(detector, state)
 
 
 def test_old_files_without_the_counter_of_bn_into_a_wrapped_model(trained):
@@ -95,29 +92,28 @@ def test_half_precision_files(trained):
 
 
 @pytest.mark.parametrize('deploy', [False, True])
-def test_the_other_form_is_the_same_function(trained, deploy, said):
-    """Unfused weights are fused for a deploy model, fused ones written into branches."""
-    state = (trained if deploy else reparameterize_model(trained)).state_dict()
-    model = Classifier(deploy=deploy).eval()
+def test_the_other_form_is_the_same_function(deploy, said):
+    """Unfused weights are fused for a deploy model, fused ones lifted, with the eps of the model."""
+    norm = dict(type='BN', eps=0.1)
+    source = randomize_(Classifier(norm_cfg=norm)).eval()
+    state = (source if deploy else reparameterize_model(source)).state_dict()
+    model = Classifier(deploy=deploy, norm_cfg=norm).eval()
     report = load_weights(model, state)
     assert report.form == ('train' if deploy else 'deploy')
     assert f'is in {"training" if deploy else "deploy"} form' in said[0]
     assert not report.missing
     assert not report.unexpected
     x = torch.rand(2, 3, 64, 64)
-    torch.testing.assert_close(model.backbone(x), trained.backbone(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.backbone(x), source.backbone(x), rtol=1e-5, atol=1e-5)
 
 
 def edited(part, change):
-    """Change the first tensor of that name; a number replaces its first value."""
+    """Change the first tensor of that name."""
 
     def edit(model: nn.Module) -> dict:
-        state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        state = model.state_dict()
         key = next(key for key in state if part in key)
-        if callable(change):
-            return {**state, key: change(state[key])}
-        state[key].view(-1)[0] = change
-        return state
+        return {**state, key: change(state[key])}
 
     return edit
 
@@ -126,47 +122,33 @@ def plain(model: nn.Module) -> dict:
     return model.state_dict()
 
 
-def fused(part, change):
-    return lambda model: edited(part, change)(reparameterize_model(model))
-
-
-def deployed() -> Classifier:
-    return Classifier(deploy=True)
-
-
-def to_complex(tensor):
-    return tensor.to(torch.complex64)
-
-
 MISMATCHES = {
     'size: widths': (
         plain, lambda: Classifier(WIDE),
         'another size: its stages are 16/16/32/64/128 .* 32/32/64/128/256',
     ),
     'size: depth': (plain, lambda: Classifier(DEEP), 'another size: units'),
-    'size: branches': (plain, lambda: Classifier(MORE_BRANCHES), 'another size: units or branches'),
     'size, other form': (plain, lambda: Classifier(WIDE, deploy=True), 'another size: its stages'),
-    'size, lifted': (fused('fc', 1.0), lambda: Classifier(DEEP), 'another size: units'),
+    'size, lifted': (
+        lambda m: plain(reparameterize_model(m)), lambda: Classifier(DEEP), 'another size: units',
+    ),
     'size: input': (plain, lambda: Classifier(in_channels=1), 'another arch or in_channels'),
     'classes': (plain, lambda: Classifier(classes=7), 'number of classes'),
     'task': (plain, Detector, 'lacks 4 keys .neck.* another task'),
-    'a part': (
-        lambda m: {k: v for k, v in plain(m).items() if 'head' not in k}, Classifier, 'lacks 2 keys',
-    ),
     'more': (
         lambda m: {**plain(m), 'neck.weight': torch.ones(1)}, Classifier,
         r'that the model lacks \(neck.weight\)',
     ),
     'nothing': (lambda model: {'epoch': 3}, Classifier, 'holds no weights'),
-    'NaN': (edited('stage2', torch.nan), Classifier, 'stage2.*NaN or Inf'),
-    'complex': (edited('conv.weight', to_complex), Classifier, 'holds torch.complex64 where'),
+    'NaN': (edited('stage2', lambda t: t * torch.nan), Classifier, 'stage2.*NaN or Inf'),
     # The other form is computed from the file before anything can be compared with the model.
-    'fused: flat': (edited('conv.weight', lambda t: t.reshape(-1)), deployed, 'fits the rest'),
-    'fused: short': (edited('norm.weight', lambda t: t[:1]), deployed, 'fits the rest'),
-    'fused: variance': (edited('running_var', -1.0), deployed, 'negative variance'),
-    'lifted: flat': (fused('reparam.weight', lambda t: t.reshape(-1)), Classifier, 'fits the rest'),
-    'lifted: integers': (fused('reparam.weight', lambda t: t.int()), Classifier, 'torch.int32 where'),
-    'lifted: short': (fused('reparam.bias', lambda t: t[:1]), Classifier, 'fits the rest'),
+    'fused: flat': (
+        edited('conv.weight', torch.flatten), lambda: Classifier(deploy=True), 'fits the rest',
+    ),
+    'lifted: flat': (
+        lambda m: edited('reparam.weight', torch.flatten)(reparameterize_model(m)), Classifier,
+        'fits the rest',
+    ),
 }  # fmt: skip
 
 
@@ -189,8 +171,6 @@ def test_mismatches_are_one_line_and_change_nothing(trained, case):
 
 def test_a_detector_may_start_from_a_classifier_when_asked(trained):
     state = trained.state_dict()
-    with pytest.raises(InputError, match='lacks 4 keys'):
-        checkpoint_for(Detector(), state)
     with pytest.raises(InputError, match='another size'):
         checkpoint_for(Detector(WIDE), state, 'backbone')
     fitted = checkpoint_for(Detector(), state, 'backbone')
@@ -199,13 +179,8 @@ def test_a_detector_may_start_from_a_classifier_when_asked(trained):
     report = load_weights(detector, state, strict=False)
     assert len(report.missing) == 4
     assert same(detector.backbone, trained.backbone)
-
-
-def test_not_strict_still_needs_something_in_common():
-    with pytest.raises(InputError, match='no key in common'):
-        load_weights(Classifier(), {'conv1.weight': torch.ones(1)}, strict=False)
     with pytest.raises(InputError, match='number of classes'):
-        load_weights(Classifier(), Classifier(classes=7).state_dict(), strict=False)
+        load_weights(Classifier(classes=7), state, strict=False)
 
 
 def test_a_model_below_the_name_of_a_wrapper(trained, said):
@@ -228,17 +203,6 @@ def test_several_networks_in_one_file(trained):
     assert set(report.unexpected) == {*other, 'head.fc.weight', 'head.fc.bias'}
     with pytest.raises(InputError, match='no key in common'):
         load_weights(backbone, {**other, **{f'a{key}': value for key, value in other.items()}})
-
-
-@pytest.mark.parametrize('deploy', [False, True])
-def test_eps_of_the_target_counts(deploy):
-    norm = dict(type='BN', eps=0.1)
-    source = randomize_(MobileOne(SMALL, norm_cfg=norm)).eval()
-    state = (source if deploy else reparameterize_model(source)).state_dict()
-    model = MobileOne(SMALL, norm_cfg=norm, deploy=deploy).eval()
-    load_weights(model, state)
-    x = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(model(x), source(x), rtol=1e-5, atol=1e-5)
 
 
 def test_what_a_required_backbone_needs(trained):
@@ -307,12 +271,3 @@ def test_a_backbone_without_se_takes_the_rest_of_a_file_with_it(way, tmp_path, s
     said.clear()
     load_weights(model, model.state_dict())  # nothing to leave out
     assert not said
-
-
-def test_a_file_that_lacks_one_tensor_is_incomplete():
-    state = Classifier().state_dict()
-    del state['backbone.stage0.branch_scale.norm.running_var']
-    with pytest.raises(
-        InputError, match=r'is incomplete: it lacks .*branch_scale\.norm\.running_var'
-    ):
-        load_weights(Classifier(), state)

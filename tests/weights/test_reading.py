@@ -1,12 +1,14 @@
 """Checkpoints are read; broken files, and what is no checkpoint, are refused in one line."""
 
 import argparse
+import errno
 import pickle
 import random
 import re
 import zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from mobileone_mm.weights.unwrap import read_weights
 STATE = {'stage0.branch_reparam.weight': torch.arange(4.0), 'head.fc.bias': torch.ones(2)}
 
 
-def test_names_of_no_file(tmp_path, refused_file):
+def test_names_of_no_file(tmp_path, monkeypatch, refused_file):
     """Folders, empty and special files: see test_hostile_tools.py."""
     (tmp_path / 'below').touch()
     refused_file(tmp_path / 'below' / 'a.pth', 'cannot be read')
@@ -30,6 +32,10 @@ def test_names_of_no_file(tmp_path, refused_file):
     refused_file(Path('~nobody-of-this-name/a.pth'), 'no such file')
     with pytest.raises(InputError, match='no such file'):
         read_checkpoint(tmp_path / 'a\0b.pth')
+    (tmp_path / 'a.pth').write_text('mine')
+    denied = PermissionError(errno.EACCES, 'Permission denied', 'a.pth')
+    monkeypatch.setattr(Path, 'open', Mock(side_effect=denied))
+    refused_file(tmp_path / 'a.pth', r'cannot be read \(Permission denied\)')
 
 
 @pytest.mark.parametrize('legacy', [False, True])
@@ -86,9 +92,7 @@ def test_safetensors(tmp_path, monkeypatch, refused_file):
     library.save_file(STATE, path)
     read = read_checkpoint(path)
     data = path.read_bytes()
-    path.write_bytes(
-        bytes(len(data))
-    )  # the library's load_file maps the file: this would change `read`
+    path.write_bytes(bytes(len(data)))  # load_file would map the file: this would change `read`
     assert same(read, STATE)
     path.write_bytes(data[:-3])
     refused_file(path, 'cut off, damaged')
@@ -175,10 +179,7 @@ def test_numpy_values_survive(tmp_path):
     # mmengine compares dataset infos by their pickles.
     del read['big endian'], meta['big endian']
     assert pickle.dumps(read) == pickle.dumps(meta)
-
-
-def test_numpy_1_names_are_on_the_list():
-    names = {name for _, name in ALLOWED}
+    names = {name for _, name in ALLOWED}  # also those of NumPy 1
     assert all(name.replace('numpy._core', 'numpy.core') in names for name in names)
 
 

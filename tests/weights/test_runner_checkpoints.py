@@ -2,6 +2,7 @@
 
 from importlib import metadata
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -110,16 +111,13 @@ def test_hosts_own_loader_after_import(run):
         torch.serialization.add_safe_globals(before)
 
 
-def test_runner_refuses_code_and_broken_files(run, tmp_path, safe_loader):
+def test_runner_refuses_code(tmp_path, safe_loader):
     runner = make_runner(tmp_path / 'run', 1)
     evil = Pickled(eval, f'open({str(tmp_path / "marker")!r}, "w")')
     torch.save({'state_dict': runner.model.state_dict(), 'meta': evil}, tmp_path / 'evil.pth')
     with pytest.raises(InputError, match='refers to code'):
         runner.load_checkpoint(str(tmp_path / 'evil.pth'))
     assert not (tmp_path / 'marker').exists()
-    (tmp_path / 'cut.pth').write_bytes((run / 'epoch_3.pth').read_bytes()[:-100])
-    with pytest.raises(InputError, match='cut off'):
-        runner.load_checkpoint(str(tmp_path / 'cut.pth'))
 
 
 @pytest.fixture
@@ -128,22 +126,6 @@ def apple_file(tmp_path) -> tuple[Path, MobileOne]:
     head = {'linear.weight': torch.ones(2, 64), 'linear.bias': torch.ones(2)}
     torch.save({**to_scheme(model.state_dict(), 'apple'), **head}, tmp_path / 'apple.pth.tar')
     return tmp_path / 'apple.pth.tar', model
-
-
-@pytest.mark.parametrize('prefix', [{}, dict(prefix='backbone'), dict(prefix='backbone.')])
-def test_pretrained_backbone_from_a_foreign_file(apple_file, safe_loader, prefix):
-    """Another form is the same function, another size is an error."""
-    path, source = apple_file
-    init = dict(type='Pretrained', checkpoint=str(path), **prefix)
-    model = MobileOne(TINY, deploy=True, init_cfg=init)
-    model.init_weights()
-    assert same(model, source)
-    lifted = MobileOne(TINY, init_cfg=init)
-    lifted.init_weights()
-    x = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(lifted.eval()(x), source.eval()(x), rtol=1e-5, atol=1e-5)
-    with pytest.raises(InputError, match='of another size'):
-        MobileOne({**TINY, 'width_factor': [0.25] * 4}, deploy=True, init_cfg=init).init_weights()
 
 
 def test_init_of_a_plain_module_without_the_counters_of_bn(tmp_path, said):
@@ -209,13 +191,10 @@ def test_the_import_changes_mmengine(apple_file, safe_loader, monkeypatch):
     for missing, expected in ((True, set(map(id, ALLOWED))), (False, set())):
         added = []
         monkeypatch.setattr(torch.serialization, 'add_safe_globals', added.extend)
+        gone = Mock(side_effect=metadata.PackageNotFoundError)
         monkeypatch.setattr(metadata, 'distribution', gone if missing else str)
         allow_mmengine_globals()
         assert set(map(id, added)) == expected
-
-
-def gone(name: str) -> None:
-    raise metadata.PackageNotFoundError(name)
 
 
 def test_other_modules_load_as_before(tmp_path, safe_loader):
@@ -224,11 +203,3 @@ def test_other_modules_load_as_before(tmp_path, safe_loader):
     host.load_checkpoint(model, str(tmp_path / 'a.pth'), strict=True)
     with pytest.raises(RuntimeError, match='size mismatch'):
         host.load_checkpoint(nn.Linear(4, 2), str(tmp_path / 'a.pth'), strict=True)
-
-
-def test_whole_classifier_from_a_foreign_file(apple_file, safe_loader):
-    path, source = apple_file
-    model = Classifier(TINY, classes=2, deploy=True)
-    host.load_checkpoint(model, str(path), strict=True)
-    assert torch.equal(model.head.fc.weight, torch.ones(2, 64))
-    assert same(model.backbone, source)

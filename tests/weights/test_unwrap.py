@@ -43,6 +43,7 @@ def test_entries(content, entry, dropped):
         ({}, r"^checkpoint 'x': holds no weights \(found: nothing\)"),
         (dict.fromkeys('abcd'), r'\(found: a, b, c\)'),
         ({'state_dict': [torch.ones(1)]}, 'no weights'),
+        ({'net': {'net': {'net': {'net': {'net': ONE}}}}}, r'no weights \(found: net\)'),
         ({'w' * 201: torch.ones(1)}, "^checkpoint 'x': holds a weight under 'www"),
         (dict.fromkeys((f'module.backbone.{STEM}', 'module.h', 'h'), torch.ones(1)), 'a weight twice'),
     ],
