@@ -65,10 +65,11 @@ def test_training_mode_is_refused_and_nothing_changes():
     model = tiny().train()
     with pytest.raises(ValueError, match=r'stage0 is in training mode.*call model.eval\(\) first'):
         reparameterize_model(model, inplace=True)
-    model.eval()
-    model.stage3[2].branch_conv_list[0].norm.train()
-    with pytest.raises(ValueError, match=r'stage3\.2 is in training mode'):
-        reparameterize_model(model, inplace=True)
+    for part in (model.stage3[2].branch_conv_list[0].norm, model.stage3[2]):
+        model.eval()
+        part.training = True
+        with pytest.raises(ValueError, match=r'stage3\.2 is in training mode'):
+            reparameterize_model(model, inplace=True)
     assert not any(m.deploy for m in model.modules() if isinstance(m, MobileOneBlock))
     with pytest.raises(ValueError, match='^model: the block is in training mode'):
         reparameterize_model(model.stage0.train())
@@ -96,11 +97,13 @@ def test_result_has_the_dtype_and_layout_of_the_parameters(dtype):
     assert relative < {torch.float16: 0.05, torch.bfloat16: 0.3, torch.float32: 1e-4}[dtype]
 
 
-def test_kernel_too_large_for_half_precision_is_an_error():
+@pytest.mark.parametrize('name', ['weight', 'bias'])
+def test_what_is_too_large_for_half_precision_is_an_error(name):
     model = tiny().half()
     with torch.no_grad():
-        model.stage1[0].branch_conv_list[0].norm.weight.fill_(6e4)
-        model.stage1[0].branch_conv_list[0].norm.running_var.fill_(1e-4)
+        for norm in (branch.norm for branch in model.stage1[0].reparam_branches()):
+            norm.running_mean.zero_()
+            getattr(norm, name).fill_(6e4)
     with pytest.raises(ValueError, match=r'overflows torch.float16; use float32'):
         reparameterize_model(model)
 

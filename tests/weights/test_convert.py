@@ -17,6 +17,7 @@ from mobileone_mm.models import ARCHS
 from mobileone_mm.models.sizes import Arch
 from mobileone_mm.reparam.compare import max_difference
 from mobileone_mm.weights.convert import convert_weights, weight_bytes
+from mobileone_mm.weights.fit import load_weights
 from mobileone_mm.weights.layout import check_whole
 from mobileone_mm.weights.names import SCHEMES
 from mobileone_mm.weights.reading import read_checkpoint
@@ -74,6 +75,7 @@ def test_timm_gives_the_same_output(arch, deploy, tmp_path):
     if deploy:
         theirs = timm.utils.model.reparameterize_model(theirs)
     theirs.load_state_dict(read_checkpoint(tmp_path / 'timm.safetensors'), strict=True)
+    assert load_weights(theirs, tmp_path / 'timm.safetensors').scheme == 'timm'
     ours = MobileOne(arch, deploy=deploy).double().eval()
     ours.load_state_dict({k[9:]: v for k, v in state.items() if k.startswith('backbone.')})
     x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
