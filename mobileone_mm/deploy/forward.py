@@ -58,7 +58,7 @@ class RawForward:
         key = f'{name}proposals'
         if key not in self._given:
             features = proposer.extract_feat(inputs.to(next(proposer.parameters())))
-            found = proposer.rpn_head.predict(features, samples, rescale=False)
+            found = proposer.rpn_head.predict(features, samples)
             for proposal in found:
                 proposal.bboxes = proposal.bboxes.to(inputs)
             self._given[key] = found
