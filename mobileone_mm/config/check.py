@@ -10,6 +10,7 @@ import inspect
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
+from os import PathLike
 from typing import Any
 
 from mmengine.config import Config
@@ -71,6 +72,7 @@ _PARTS = ('train', 'val', 'test')
 _TYPES: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ('channels_last', (bool,), 'True or False'),
     ('compile', (bool, Mapping), 'True, False or a dict'),
+    ('work_dir', (str, PathLike), 'a string; use --work-dir, or write ./ before the name'),
     ('custom_hooks', (list, tuple), 'a list of dicts, such as custom_hooks="[dict(type=\'X\')]"'),
 )
 #: what is allowed: kinds, least value, whether -1 stands for never, settings
@@ -208,14 +210,13 @@ def _class_of(path: str, kind: Any, root: Registry, otherwise: str) -> Any:
 
 
 def _check_back_ends(cfg: Config) -> None:
-    back_ends = _at(cfg, 'visualizer.vis_backends')
-    for index, node in enumerate(back_ends if isinstance(back_ends, (list, tuple)) else ()):
+    for path, node in walk(_at(cfg, 'visualizer.vis_backends'), 'visualizer.vis_backends'):
         name = type_name(node).rpartition('.')[2]
         package = next((p for p in _BACKEND_PACKAGES if name.lower() == f'{p}visbackend'), None)
         if package is not None and importlib.util.find_spec(package) is None:
             raise InputError(
-                f'visualizer.vis_backends.{index}.type: {name} needs the package {package}, which is '
-                f'not installed; run `pip install {package}` or remove the back end'
+                f'{path}.type: {name} needs the package {package}, which is not installed; run '
+                f'`pip install {package}` or remove the back end'
             )
 
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from ..config.tree import mapping
 from ..errors import InputError, one_line
+from ..faults import in_user_code
 from ..files import atomic_text
 from .channels_last import restore_format, use_channels_last
 from .param_groups import with_defaults
@@ -34,6 +35,7 @@ class Runner(MMEngineRunner):
     - A resumed run equals the uninterrupted run: see :mod:`mobileone_mm.training.seeding`.
     - :meth:`write_config` writes the copy of the config, not the constructor: a run that is refused
       must not overwrite the config of an earlier run, nor a test the config of the training.
+    - A TypeError in a hook keeps its traceback; mmengine raises another one in its place.
     - A model and its EMA in different forms are an error, as is a dataloader without a batch.
     - ``compile`` compiles the backbone. mmengine compiles the whole training step; torch cannot trace
       its optimizer (the parameter groups are mmengine's ConfigDicts), and would compile it again for
@@ -107,6 +109,12 @@ class Runner(MMEngineRunner):
         if optimizer:
             optim_wrapper = {**optim_wrapper, 'optimizer': with_defaults(optimizer)}
         return super().build_optim_wrapper(optim_wrapper)
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call a method of all hooks that have it."""
+        for hook in self._hooks:
+            if hasattr(hook, fn_name):
+                getattr(hook, fn_name)(self, **kwargs)
 
     def load_or_resume(self) -> None:
         with checked_resume(self):
@@ -190,6 +198,8 @@ def checked_resume(runner: MMEngineRunner) -> Iterator[None]:
     except (InputError, OSError):
         raise
     except Exception as error:  # torch and mmengine raise many kinds for the state of another run
+        if in_user_code(error):
+            raise
         raise InputError(
             f"--resume: the state in '{runner._load_from}' does not fit this run "
             f'({type(error).__name__}: {one_line(error)[:200]}); resume with the config that the run '

@@ -131,12 +131,11 @@ def _bare(model: nn.Module) -> nn.Module:
 def _part(weights: Weights, prefix: str) -> dict[str, Tensor]:
     """Return the weights below a prefix of the file, or of the names of a host's classifier."""
     prefix = prefix.rstrip('.') + '.'
-    states = [weights.raw, weights.state]
-    if weights.scheme is not None:
-        states.append(to_classifier(weights.state))
-    for state in states:
+    for state in (weights.raw, weights.state):
         if below := _below(state, prefix):
             return without_wrappers(below)
+    if weights.scheme is not None and (below := _below(to_classifier(weights.state), prefix)):
+        return below
     raise InputError(f"has no key below '{prefix}' (its keys: {some_keys(weights.raw)})")
 
 

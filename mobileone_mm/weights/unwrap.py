@@ -22,8 +22,9 @@ CONTAINERS = (
     *('state_dict', 'model_state_dict', 'model_state', 'model', 'net', 'module'),
     *('checkpoint', 'weights', 'params', 'network'),
 )
-#: where they store averaged weights: ``model_ema``, ``ema_state_dict``, ``swa_model``, ``shadow``
-_AVERAGE = re.compile(r'(?:^|_)(?:ema|swa|avg|averaged?|shadow)(?:_|$)')
+#: where they store averaged weights: ``model_ema``, ``modelEma``, ``EMA``, ``swa_model``, ``shadow``
+_AVERAGE = re.compile(r'(?:^|_)(?:ema|swa|avg|averaged?|polyak|shadow)(?:_|$)')
+_CAMEL_CASE = re.compile(r'(?<=[a-z])(?=[A-Z])')
 #: components that DataParallel, torch.compile and training frameworks put before a key
 WRAPPERS = frozenset({'module', '_orig_mod', 'model'})
 #: names of a backbone inside a model; segmentation_models.pytorch calls it ``encoder``
@@ -176,10 +177,13 @@ def _raw_key(content: Mapping[str, Any]) -> str | None:
 
 
 def is_of_mmengine(content: Mapping[str, Any]) -> bool:
-    """Tell if mmengine's EMAHook wrote it: it exchanges the two sets before a checkpoint is saved."""
-    average = content.get('ema_state_dict')
-    ours = 'message_hub' in content or 'mmengine_version' in _meta(content)
-    return isinstance(average, Mapping) and 'state_dict' in content and (ours or 'steps' in average)
+    """Return whether mmengine's Runner wrote a checkpoint with raw weights in ``ema_state_dict``.
+
+    Its EMAHook exchanges raw and averaged weights before the Runner saves them.
+    """
+    by_runner = 'message_hub' in content or 'mmengine_version' in _meta(content)
+    sets = content.get('ema_state_dict'), content.get('state_dict')
+    return by_runner and all(isinstance(each, Mapping) for each in sets)
 
 
 def _meta(content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -189,7 +193,7 @@ def _meta(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def is_average(key: Any) -> bool:
     """Return whether training scripts store averaged weights under this key of a checkpoint."""
-    return isinstance(key, str) and _AVERAGE.search(key) is not None
+    return isinstance(key, str) and bool(_AVERAGE.search(_CAMEL_CASE.sub('_', key).lower()))
 
 
 def _named(average: _Set, raw: _Set) -> _Set:

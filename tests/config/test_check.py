@@ -66,6 +66,7 @@ NUMBERS = [
     [
         ('log_level', 'INF', "log_level: got 'INF'"),
         ('compile', 'yes', "compile: got 'yes'"),
+        ('work_dir', 20260101, 'work_dir: got 20260101; expected a string; use --work-dir'),
         ('optim_wrapper.clip_grad.max_nrm', 1, "clip_grad has no 'max_nrm'"),
         ('optim_wrapper.paramwise_cfg.norm_decay', 0, "paramwise_cfg has no 'norm_decay'"),
         (KEYS, {'a.b': dict(lr_mul=1)}, rf"reads '{KEYS}\.a\.b\.lr_mul'"),
@@ -124,6 +125,9 @@ def test_back_end_without_its_package(name, monkeypatch):
     package = name.rpartition('.')[2].lower()
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(InputError, match=rf'vis_backends\.1\.type: .* needs the package {package}'):
+        check_parts(cfg, 'val_evaluator')
+    cfg.visualizer.vis_backends = back_ends[1]  # mmengine takes one dict, too
+    with pytest.raises(InputError, match=r'vis_backends\.type: '):
         check_parts(cfg, 'val_evaluator')
     monkeypatch.setattr('importlib.util.find_spec', lambda name: name)
     check_parts(cfg, 'val_evaluator')

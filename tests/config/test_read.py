@@ -32,7 +32,7 @@ def load(tmp_path):
 def test_options_that_are_allowed(load):
     for name in (
         'model.backbone.arch', 'model.backbone.frozen_stages', 'model.steps.1.y',
-        'model.backbone.init_cfg.checkpoint', 'work_dir',
+        'model.backbone.init_cfg.checkpoint', 'log_level',
     ):  # fmt: skip
         assert at(load(**{name: 1}), name) == 1
 

@@ -29,6 +29,13 @@ class Faulty(Hook):
         Path('/no/such.txt').read_text()
 
 
+class Wrong(Hook):
+    """Another one, whose fault is a TypeError."""
+
+    def before_train_epoch(self, runner):
+        len(3)
+
+
 def forward(self, x):
     """Even if it builds something that is not in the config."""
     MODELS.build(dict(type='mobileone_mm.MobileOne', unknown=1))
@@ -39,6 +46,10 @@ def test_faults_of_the_program_and_of_the_user_keep_their_traceback(tiny_config,
     run = ('train', tiny_config('cls'), '--no-validate', '--cfg-options')
     with pytest.raises(FileNotFoundError, match='such'):
         tool(*run, "custom_hooks=[dict(type='Faulty')]")
+    monkeypatch.setitem(HOOKS.module_dict, 'Wrong', Wrong)
+    with pytest.raises(TypeError, match='has no len') as caught:
+        tool(*run, "custom_hooks=[dict(type='Wrong')]")
+    assert caught.traceback[-1].name == 'before_train_epoch'
     monkeypatch.setattr('mobileone_mm.MobileOne.forward', forward)
     with pytest.raises(TypeError, match='unknown'):
         tool(*run, 'custom_hooks=[]')

@@ -59,6 +59,11 @@ def test_prefix_takes_a_part(trained):
         load_weights(backbone, state, prefix='student')
     with pytest.raises(InputError, match=r"no key in common .* prefix='teacher\.backbone\.'"):
         load_weights(backbone, state)
+    for scheme in ('apple', 'timm', 'corenet'):
+        state = {f'net.{key}': v for key, v in to_scheme(trained.state_dict(), scheme).items()}
+        other = Classifier()
+        load_weights(other, state, prefix='net')
+        assert same(other, trained)
 
 
 def test_the_encoder_of_a_foreign_segmentor(trained):
