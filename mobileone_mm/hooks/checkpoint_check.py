@@ -52,6 +52,11 @@ class CheckpointCheckHook(Hook):
             # A new run starts from the averages. mmpretrain's EMAHook would exchange them.
             checkpoint.pop('ema_state_dict', None)
         if not isinstance(checkpoint.get('ema_state_dict'), Mapping):
+            if runner._resume and ema_hooks(runner):
+                runner.logger.warning(
+                    f"--resume: '{source}' comes from a run without EMAHook; the average starts from "
+                    'its weights'
+                )
             return
         if ema_hooks(runner):
             self._fit_raw_weights(runner, checkpoint, own)

@@ -77,6 +77,17 @@ def test_without_an_average_the_raw_weights_stay_as_they_are(resume):
     )
 
 
+@pytest.mark.parametrize(
+    ('hooks', 'resume'), [([], True), ([EMAHook()], True), ([EMAHook()], False)]
+)
+def test_an_average_that_the_checkpoint_lacks_is_named_at_resume(hooks, resume):
+    content, lines = checkpoint_of_a_run('')[0], []
+    del content['ema_state_dict']
+    checked(content, Model(3), *hooks, resume=resume, log=lines.append)
+    named = bool(hooks) and resume
+    assert ['the average starts from its weights' in line for line in lines] == [True] * named
+
+
 BIAS = 'module.head.bias'
 
 
