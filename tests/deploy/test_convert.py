@@ -101,6 +101,7 @@ def test_pair_report_and_metric(task, trained, out, tmp_path, monkeypatch, fresh
     raw = {f'module.{key}': value + 1 for key, value in content['state_dict'].items()}
     content['ema_state_dict'] = {'steps': torch.tensor(3), **raw}
     content['optimizer'] = {'state': {}}
+    content['meta']['mmengine_version'] = '0.10.7'
     content['meta']['dataset_meta']['palette'] = torch.tensor([[1, 2, 3]]).numpy()
     torch.save(content, checkpoint)
     images = [tmp_path / 'noise.png'] if task == 'det' else []
