@@ -49,11 +49,8 @@ def user_fault(error: BaseException) -> str | None:
     return None
 
 
-def in_user_code(error: BaseException, anywhere: bool = False) -> bool:
-    """Return whether a module of the user raised an error or called the library that raised it.
-
-    ``anywhere`` also counts calls of the hosts and of this project.
-    """
+def in_user_code(error: BaseException) -> bool:
+    """Return whether a module of the user raised an error or called the library that raised it."""
     files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
     if _WORKER_MARK in str(error):
         files += _WORKER_FILE.findall(str(error))
@@ -62,9 +59,8 @@ def in_user_code(error: BaseException, anywhere: bool = False) -> bool:
     folders += [Path(__file__).parents[1] / name for name in ('tools', 'demo')]
     for file in map(Path, reversed(files)):
         if any(folder in file.parents for folder in folders):
-            if not anywhere:
-                return False
-        elif not str(file).startswith(_LIBRARIES) and _INSTALLED.isdisjoint(file.parts):
+            return False
+        if not str(file).startswith(_LIBRARIES) and _INSTALLED.isdisjoint(file.parts):
             return True
     return False
 

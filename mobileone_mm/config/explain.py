@@ -59,8 +59,6 @@ def config_faults(cfg: Config, built: Callable[[], bool] = lambda: False) -> Ite
         unexpected = _UNEXPECTED.search(str(call.error))
         if in_user_code(call.error) and not (unexpected and unexpected[2] in call.node):
             raise
-        if in_user_code(call.error, anywhere=True) and not _is_given(cfg, call.node):
-            raise  # a module of the user has made the dict
         raise InputError(_describe(cfg, call, error)) from error
 
 
@@ -77,12 +75,6 @@ def _innermost_call(error: BaseException | None) -> _Call | None:
         # mmengine raises the errors of hooks again; the first error is in the context.
         return _innermost_call(error.__context__)
     return found
-
-
-def _is_given(cfg: Config, node: Mapping) -> bool:
-    """Return whether a dict of the config has all plain values of a dict."""
-    plain = [item for item in node.items() if isinstance(item[1], (str, int, float, type(None)))]
-    return any(all(k in part and part[k] == v for k, v in plain) for _, part in walk(cfg._cfg_dict))
 
 
 def _describe(cfg: Config, call: _Call, error: BaseException) -> str:

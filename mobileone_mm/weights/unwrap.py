@@ -24,7 +24,7 @@ CONTAINERS = (
 )
 #: where they store averaged weights: ``model_ema``, ``modelEma``, ``EMA``, ``swa_model``, ``shadow``
 _AVERAGE = re.compile(r'(?:^|_)(?:ema|swa|avg|averaged?|polyak|shadow)(?:_|$)')
-_CAMEL_CASE = re.compile(r'(?<=[a-z])(?=[A-Z])')
+_CAMEL_CASE = re.compile(r'(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])')
 #: components that DataParallel, torch.compile and training frameworks put before a key
 WRAPPERS = frozenset({'module', '_orig_mod', 'model'})
 #: names of a backbone inside a model; segmentation_models.pytorch calls it ``encoder``

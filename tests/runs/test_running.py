@@ -36,13 +36,6 @@ class Wrong(Hook):
         len(3)
 
 
-class Building(Hook):
-    """Builds what is not in the config, before everything else is built."""
-
-    def before_run(self, runner):
-        MODELS.build(dict(type='mobileone_mm.MobileOne', frozen_stages='two'))
-
-
 def forward(self, x):
     """Even if it builds something that is not in the config."""
     MODELS.build(dict(type='mobileone_mm.MobileOne', unknown=1))
@@ -57,9 +50,6 @@ def test_faults_of_the_program_and_of_the_user_keep_their_traceback(tiny_config,
     with pytest.raises(TypeError, match='has no len') as caught:
         tool(*run, "custom_hooks=[dict(type='Wrong')]")
     assert caught.traceback[-1].name == 'before_train_epoch'
-    monkeypatch.setitem(HOOKS.module_dict, 'Building', Building)
-    with pytest.raises(TypeError, match='frozen_stages'):
-        tool(*run, "custom_hooks=[dict(type='Building')]")
     monkeypatch.setattr('mobileone_mm.MobileOne.forward', forward)
     with pytest.raises(TypeError, match='unknown'):
         tool(*run, 'custom_hooks=[]')

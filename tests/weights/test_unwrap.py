@@ -95,7 +95,7 @@ def test_what_mmengine_wrote():
 
 
 def test_names_of_averages():
-    names = 'ema model_ema net_swa_2 avg averaged_x shadow polyak EMA modelEma emaModel'
+    names = 'ema model_ema net_swa_2 avg averaged_x shadow polyak EMA modelEma EMAModel'
     assert all(map(is_average, names.split()))
     assert not any(
         map(is_average, ('schema', 'emanet', 'averages', 'SchemaX', 'state_dict', 3, None))
