@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
+from ..data.checks.summary import data_table
 from ..errors import InputError
 from ..hooks.curriculum import CurriculumHook
 from ..models.channels import check_channels
@@ -64,7 +65,8 @@ def dry_run(
             plan: Plan = planned.args[0]
     if is_main_process():
         draw(plan, image, Path(config).stem)
-        print(f'{prepared.table()}\n\n{report(plan, str(config))}\n\nDrawn in {image}')
+        tables = prepared.table(), data_table(prepared.data), report(plan, str(config))
+        print('\n\n'.join(filter(None, tables)), f'\n\nDrawn in {image}')
     return plan
 
 

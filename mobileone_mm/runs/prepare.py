@@ -23,6 +23,7 @@ from ..config.read import load_config
 from ..config.spelling import did_you_mean
 from ..config.tree import flatten
 from ..data.checks.loaders import check_data
+from ..data.checks.summary import SplitSummary, data_table
 from ..errors import InputError
 from ..training.folders import check_writable
 from ..training.launch import is_first_process
@@ -96,6 +97,7 @@ class Prepared:
     written: Config  # as the user wrote it, with the overrides and without the changes
     #: what each change did, one `path: old -> new` a value; None if it is switched off
     changes: dict[str, list[str] | None] = field(default_factory=dict)
+    data: list[SplitSummary] = field(default_factory=list)  # what the run gets from its datasets
 
     def table(self) -> str:
         """Return the changes as a short table, one line each."""
@@ -104,9 +106,10 @@ class Prepared:
         return '\n'.join([title, *lines])
 
     def log(self, logger: MMLogger | str = 'current') -> None:
-        """Log the table, if there are changes."""
-        if self.changes:
-            print_log(self.table(), logger)
+        """Log the tables of the changes and of the data, if there are any."""
+        for table in (self.table() if self.changes else '', data_table(self.data)):
+            if table:
+                print_log(table, logger)
 
 
 def prepare(
@@ -143,7 +146,7 @@ def prepare(
         if source and not cfg.get('resume') and ('://' not in source or source.startswith(PREFIX)):
             read_weights(source)
     if is_first_process():
-        check_data(cfg, purpose.loaders)
+        prepared.data = check_data(cfg, purpose.loaders)
     if 'work_dir' in purpose.changes:
         check_writable(cfg.work_dir, '--work-dir')
     if purpose.evaluator is None:  # a Runner logs the table into the file of its run

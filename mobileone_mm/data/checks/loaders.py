@@ -23,9 +23,10 @@ from ...errors import InputError
 from ..datasets import DatasetConfig, datasets_of, head_sizes
 from ..packed.packs import CLASSES, read_lines
 from . import dataset_files
+from .summary import SplitSummary
 
 # The check of the files of a dataset, by the name of its class or of a base class.
-FILE_CHECKS: dict[str, Callable[[DatasetConfig, int | None], None]] = {
+FILE_CHECKS: dict[str, Callable[[DatasetConfig, int | None], SplitSummary | None]] = {
     'CocoDataset': dataset_files.check_coco,
     'CustomDataset': dataset_files.check_labels,
     'PackedDataset': dataset_files.check_packed,
@@ -33,14 +34,17 @@ FILE_CHECKS: dict[str, Callable[[DatasetConfig, int | None], None]] = {
 }
 
 
-def check_data(cfg: Config, loaders: Sequence[str]) -> None:
+def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
     """Check the datasets of some loaders, and the heads of the model against their classes.
+
+    Returns what a run gets from each dataset, if its check counts that.
 
     The default scope must be set, so that bare names of datasets are found. Data that is not on a
     local disk is not checked.
     """
     heads = list(head_sizes(cfg.get('model')))
     numberings: list[Numbering] = []
+    summaries: list[SplitSummary] = []
     for dataset in (found for loader in loaders for found in datasets_of(cfg, loader)):
         _check_heads(heads, dataset)
         if not dataset.is_local:
@@ -56,7 +60,8 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
         limit = min(limits, default=None)
         for name, check_files in FILE_CHECKS.items():
             if name in dataset.bases:
-                check_files(dataset, limit)
+                summary = check_files(dataset, limit)
+                summaries += [summary] if summary else []
                 break
         if numbering is not None and limit not in (None, len(numbering.names)):
             advice = 'label the images in a file (ann_file)' if numbering.of_folders else 'pack all'
@@ -68,6 +73,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
             )
     if numberings and 'train_dataloader' not in loaders:
         compare_with_training(cfg, numberings[0])
+    return summaries
 
 
 def _check_heads(heads: Sequence[tuple[str, int]], dataset: DatasetConfig) -> None:
