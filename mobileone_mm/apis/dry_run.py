@@ -66,7 +66,7 @@ def dry_run(
     if is_main_process():
         draw(plan, image, Path(config).stem)
         tables = prepared.table(), data_table(prepared.data), report(plan, str(config))
-        print('\n\n'.join(filter(None, tables)), f'\n\nDrawn in {image}')
+        print('\n\n'.join(filter(None, (*tables, f'Drawn in {image}'))))
     return plan
 
 

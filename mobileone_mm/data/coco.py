@@ -1,9 +1,21 @@
-"""Read annotation files in COCO's format."""
+"""Read annotation files in COCO's format: once, with every row checked, for this package and the hosts.
 
+pycocotools reads a file without a check. A wrong type ends in an error at another place, or in none:
+``iscrowd: "0"`` makes every box a crowd. Its evaluation stores the id of the matched annotation and
+takes 0 for none, so that an annotation with the id 0 counts as missed; without ``iscrowd`` it fails
+after an epoch. It cannot read a byte order mark.
+"""
+
+import gc
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..errors import InputError
 
@@ -13,63 +25,206 @@ MMDET_KEYS = {
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
     'categories': ('id', 'name'),
 }
-_ID, _NAME = ((int, str), 'a number'), (str, 'a string')
-# Type and description of the values.
-_VALUES: dict[str, tuple[Any, str]] = {
+# Keys that need not exist.
+_OPTIONAL = {'annotations': ('iscrowd', 'ignore')}
+# A number beyond this is no size and no place in an image; NaN fails the comparison, too.
+_GREATEST = 1e9
+
+
+class _Rule(NamedTuple):
+    """What the values of a key may be. Whole columns are checked at once: a file has many rows."""
+
+    expected: str
+    kinds: frozenset[type] = frozenset((int, float))
+    above: float = -_GREATEST  # numbers must be greater
+    length: int = 0  # of a value that is a list of numbers
+
+    def taken(self, values: list[Any]) -> Any:
+        """Return the values, numbers and flags as an array; None if one of them does not fit."""
+        if self.length:
+            if not (set(map(type, values)) <= {list} and set(map(len, values)) <= {self.length}):
+                return None
+            values = list(chain.from_iterable(values))
+        if not set(map(type, values)) <= self.kinds:
+            return None
+        if self is _FLAG:
+            fits = set(values) <= {0, 1, None}
+            return np.fromiter(map(bool, values), bool, len(values)) if fits else None
+        if self is _NAME:
+            return values if all(map(str.strip, values)) else None
+        if self is _ID:
+            return values
+        with suppress(OverflowError):  # an integer of hundreds of digits
+            numbers = np.fromiter(values, np.float64, len(values))
+            if ((numbers > self.above) & (numbers < _GREATEST)).all():
+                return numbers.reshape(-1, self.length) if self.length else numbers
+        return None
+
+
+_ID = _Rule('an integer', frozenset((int, str)))
+_NAME = _Rule('a string', frozenset((str,)))
+_FLAG = _Rule('0 or 1', frozenset((int, bool, type(None))))
+_RULES = {
     **dict.fromkeys(('id', 'image_id', 'category_id'), _ID),
+    **dict.fromkeys(('height', 'width'), _Rule('a positive number', above=0)),
     **dict.fromkeys(('file_name', 'name', 'supercategory'), _NAME),
-    'bbox': (list, '[x, y, width, height]'),
+    **dict.fromkeys(('iscrowd', 'ignore'), _FLAG),
+    'area': _Rule('a number'),
+    'bbox': _Rule('[x, y, width, height] in pixels', length=4),
 }
+
+
+class CocoFile(dict):
+    """The content of a file in COCO's format.
+
+    ``where`` names the file in messages. ``columns`` has the values of the checked keys, by table and
+    key, in the order of the rows: lists of ids and names, arrays of numbers and flags.
+    """
+
+    where: str
+    columns: dict[str, dict[str, Any]]
+
+    def check_references(self) -> None:
+        """Check that ids are unique, and that each annotation has an image and a category."""
+        for name in ('images', 'categories', 'annotations'):
+            ids = self.columns[name]['id']
+            if len(set(ids)) != len(ids):
+                last = {one: index for index, one in enumerate(ids)}
+                first = next(index for index, one in enumerate(ids) if last[one] != index)
+                raise InputError(
+                    f'{self.where}: {name}[{first}] and {name}[{last[ids[first]]}] have the same id '
+                    f'{ids[first]!r}; give each row an id of its own'
+                )
+        for key, target in (('image_id', 'images'), ('category_id', 'categories')):
+            known, given = set(self.columns[target]['id']), self.columns['annotations'][key]
+            if not known.issuperset(given):
+                index = next(i for i, one in enumerate(given) if one not in known)
+                raise InputError(
+                    f'{self.where}: annotations[{index}].{key} {given[index]!r} is not an id in '
+                    f"'{target}'"
+                )
+
+
+# The files that were read since the last call of `forget_coco_files`, with their time and size.
+_read: dict[Path, tuple[tuple[int, int], Any]] = {}
 
 
 def read_coco(
     file: Path, argument: str, keys: Mapping[str, Sequence[str]] = MMDET_KEYS
-) -> dict[str, Any]:
-    """Read a JSON file and check that the rows of its tables have some keys.
+) -> CocoFile:
+    """Read a file in COCO's format, and check the values of some keys in every row.
 
-    ``argument`` names the file in the message of an InputError.
+    ``argument`` names the file in the message of an InputError, which names the row, the key and the
+    value.
     """
     where = f"{argument}: '{file}'"
     try:
-        table = json.loads(file.read_bytes())
+        content = _content(file)
     except OSError as error:
         raise InputError(f'{where} cannot be read: {error.strerror}') from error
     except (ValueError, RecursionError) as error:
         raise InputError(f'{where} is not JSON: {error}') from error
+    columns = {}
     for name, needed in keys.items():
-        rows = table.get(name) if isinstance(table, dict) else None
+        rows = content.get(name) if isinstance(content, dict) else None
         if not isinstance(rows, list):
             raise InputError(f"{where} is not in COCO's format: it has no list '{name}'")
-        for index, row in enumerate(rows):
-            if fault := _row_fault(row, needed):
-                raise InputError(f'{where}: {name}[{index}]{fault}')
-    return table
+        columns[name] = _checked_columns(f'{where}: {name}', rows, needed, _OPTIONAL.get(name, ()))
+    found = CocoFile(content)
+    found.where, found.columns = where, columns
+    return found
 
 
-def check_references(table: Mapping[str, Any], where: str) -> None:
-    """Check that every annotation has its own id, and an image and a category in the file."""
-    rows = table['annotations']
-    for key, target in (('image_id', 'images'), ('category_id', 'categories')):
-        known = {row['id'] for row in table[target]}
-        for index, row in enumerate(rows):
-            if row[key] not in known:
-                raise InputError(
-                    f'{where}: annotations[{index}].{key} {row[key]} is not in {target}'
-                )
-    if len({row['id'] for row in rows}) != len(rows):
-        raise InputError(f'{where}: annotation ids are not unique')
+def use_coco_reader() -> None:
+    """Make pycocotools, and so the hosts, take the files that this process has already read.
+
+    Annotations then have ids and flags that the evaluation can use: the numbers of their rows from 1,
+    unless all ids are positive integers, and ``iscrowd`` 0 where it is missing or null.
+    """
+    from pycocotools.coco import COCO
+
+    original = COCO.__init__
+    if original.__module__ == __name__:
+        return
+
+    def __init__(self: Any, annotation_file: Any = None) -> None:  # noqa: N807
+        original(self)
+        if annotation_file is not None:
+            self.dataset = _usable(_content(Path(annotation_file)))
+            self.createIndex()
+
+    COCO.__init__ = __init__
 
 
-def _row_fault(row: Any, needed: Sequence[str]) -> str:
-    if not isinstance(row, dict):
-        return f' is a {type(row).__name__}; expected a dict'
-    for key in needed:
-        if key not in row:
+def forget_coco_files() -> None:
+    """Free the memory of the files that were read."""
+    _read.clear()
+    gc.unfreeze()
+
+
+def _content(file: Path) -> Any:
+    """Return the content of a JSON file; the same object as before if the file is unchanged."""
+    path, status = file.resolve(), file.stat()
+    state = status.st_mtime_ns, status.st_size
+    if path not in _read or _read[path][0] != state:
+        # The collector would walk through millions of new rows again and again; none is in a cycle.
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            _read[path] = state, json.loads(file.read_bytes())
+            gc.freeze()
+        finally:
+            if enabled:
+                gc.enable()
+    return _read[path][1]
+
+
+def _usable(content: Any) -> Any:
+    """Give annotations ids and flags that pycocotools can use; leave other formats as they are."""
+    rows = content.get('annotations') if isinstance(content, dict) else None
+    if not (isinstance(rows, list) and all(type(row) is dict and 'bbox' in row for row in rows)):
+        return content
+    if not all(type(row.get('id')) is int and row['id'] > 0 for row in rows):
+        for number, row in enumerate(rows, 1):
+            row['id'] = number
+    for row in rows:
+        if row.get('iscrowd') is None:
+            row['iscrowd'] = 0
+    return content
+
+
+def _checked_columns(
+    where: str, rows: Sequence[Any], needed: Sequence[str], optional: Sequence[str]
+) -> dict[str, Any]:
+    """Return the values of each key; an InputError names the first row that does not fit."""
+    keys = (*needed, *optional)
+    if not rows:
+        return {key: _RULES[key].taken([]) for key in keys}
+    with suppress(AttributeError, KeyError, TypeError):  # no dict, or a key is missing
+        # One pass over the rows for all keys: to fetch a row takes longer than to check it.
+        flat = list(chain.from_iterable(map(itemgetter(*needed, needed[0]), rows)))
+        columns = {key: flat[place :: len(needed) + 1] for place, key in enumerate(needed)}
+        columns |= {key: [row.get(key) for row in rows] for key in optional}
+        taken = {key: _RULES[key].taken(values) for key, values in columns.items()}
+        if all(values is not None for values in taken.values()):
+            return taken
+    index, fault = next(
+        (i, fault) for i, row in enumerate(rows) if (fault := _fault(row, keys, needed))
+    )
+    raise InputError(f'{where}[{index}]{fault}')
+
+
+def _fault(row: Any, keys: Sequence[str], needed: Sequence[str]) -> str:
+    if type(row) is not dict:
+        return f': got {_shown(row)}; expected a dict'
+    for key in keys:
+        if key in row and _RULES[key].taken([row[key]]) is None:
+            return f'.{key}: got {_shown(row[key])}; expected {_RULES[key].expected}'
+        if key in needed and key not in row:
             return f" has no '{key}'"
-        value, (kind, expected) = row[key], _VALUES.get(key, (object, ''))
-        fits = isinstance(value, kind)
-        if fits and key == 'bbox':
-            fits = len(value) == 4 and all(isinstance(number, (int, float)) for number in value)
-        if not fits:
-            return f'.{key}: got {str(value)[:60]}; expected {expected}'
     return ''
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'

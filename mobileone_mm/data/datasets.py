@@ -55,12 +55,12 @@ class DatasetConfig:
     @property
     def is_local(self) -> bool:
         """Whether the dataset reads its annotations from a local disk."""
-        return _is_local(self.settings) and '://' not in self.root
+        return is_local(self.settings) and '://' not in self.root
 
     @property
     def loads_local_images(self) -> bool:
         """Whether all loading transforms read from a local disk. Each has its own ``backend_args``."""
-        return all(map(_is_local, self.settings.get('pipeline') or ()))
+        return all(map(is_local, self.settings.get('pipeline') or ()))
 
     def joined(self, name: str | None) -> Path | None:
         """Return a path below the data root, as mmengine's datasets do; None for an empty name."""
@@ -88,6 +88,7 @@ def head_sizes(model: Any) -> Iterator[tuple[str, int]]:
             yield f'{path}.num_classes', node['num_classes']
 
 
-def _is_local(settings: Any) -> bool:
+def is_local(settings: Any) -> bool:
+    """Return whether a dataset, transform or metric reads files from a local disk."""
     backend = mapping(mapping(settings).get('backend_args'))
     return backend.get('backend', 'local') in ('local', 'disk')

@@ -24,6 +24,7 @@ from ..config.spelling import did_you_mean
 from ..config.tree import flatten
 from ..data.checks.loaders import check_data
 from ..data.checks.summary import SplitSummary, data_table
+from ..data.coco import use_coco_reader
 from ..errors import InputError
 from ..training.folders import check_writable
 from ..training.launch import is_first_process
@@ -145,6 +146,8 @@ def prepare(
         # mmengine downloads other addresses when it loads them.
         if source and not cfg.get('resume') and ('://' not in source or source.startswith(PREFIX)):
             read_weights(source)
+    if cfg.get('default_scope') == 'mmdet':
+        use_coco_reader()
     if is_first_process():
         prepared.data = check_data(cfg, purpose.loaders)
     if 'work_dir' in purpose.changes:

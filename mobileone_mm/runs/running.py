@@ -7,9 +7,11 @@ from contextlib import contextmanager, suppress
 
 import torch
 from mmengine.dist import barrier, is_distributed
+from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 
 from ..config.explain import config_faults
+from ..data.coco import forget_coco_files
 from ..data.loading import reported_files
 from ..files import use_atomic_files
 from ..training.folders import nothing_left_behind
@@ -34,6 +36,7 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
             runner = _build(prepared)
             prepared.log(runner.logger)
             runner.register_hook(progress)
+            runner.register_hook(_FilesAreRead())
             try:
                 yield runner
             finally:
@@ -45,6 +48,15 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
         if is_distributed():  # torch warns of a process group that stays open
             with suppress(RuntimeError):
                 torch.distributed.destroy_process_group()
+
+
+class _FilesAreRead(Hook):
+    """Frees the annotation files that the checks have read, when the hosts have taken them."""
+
+    def before_train(self, runner: Runner) -> None:  # noqa: ARG002
+        forget_coco_files()
+
+    before_test = before_train
 
 
 def _build(prepared: Prepared) -> Runner:

@@ -1,17 +1,15 @@
-"""Check the files of a dataset: a COCO file, lists of files, class folders, masks, packed data."""
+"""Check the files of a dataset: lists of files, class folders, masks, packed data."""
 
 import inspect
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mmengine.logging import print_log
 
 from ...errors import InputError
-from ..coco import check_references, read_coco
 from ..datasets import DatasetConfig
 from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack, read_classes, read_lines
 
@@ -20,50 +18,11 @@ MAX_LOOKUPS = 2000
 _T = TypeVar('_T')
 
 
-def check_coco(dataset: DatasetConfig, _: int | None = None) -> None:
-    """Check that an annotation file is complete, and fits the class list and the images."""
-    path, ann_file = dataset.path, dataset.joined(dataset.settings.get('ann_file'))
-    if ann_file is None or dataset.reader != 'mmdet.datasets.coco':
-        return
-    table = read_coco(ann_file, f'{path}.ann_file')
-    check_references(table, f"{path}.ann_file: '{ann_file}'")
-    classes = dataset.classes
-    if classes is not None:
-        _check_categories(table, classes, f"{path}: '{ann_file}'")
-    used = {row['id'] for row in table['categories'] if classes is None or row['name'] in classes}
-    if not table['images'] or not any(row['category_id'] in used for row in table['annotations']):
-        missing = 'annotations of the classes in use' if table['images'] else 'images'
-        raise InputError(f"{path}: the dataset is empty: '{ann_file}' has no {missing}")
-    if dataset.loads_local_images:
-        folder = Path(dataset.root, dataset.prefix('img'))
-        _require_folder(f'{path}.data_prefix.img', folder)
-        images = [folder / image['file_name'] for image in table['images']]
-        _require_files(path, images, 'image', ann_file)
-
-
-def _check_categories(table: Mapping[str, Any], classes: Sequence[str], where: str) -> None:
-    """Check a class list: it may omit categories, but mmdet numbers labels in the file's order."""
-    found = [row['name'] for row in table['categories']]
-    missing = [name for name in classes if name not in found]
-    if missing:
-        raise InputError(
-            f'{where} does not have the classes {few(missing)}; it has {few(found)}: set '
-            "metainfo=dict(classes=...) of every dataset, and the head's num_classes"
-        )
-    order = [name for name in found if name in set(classes)]
-    if order != list(classes):
-        place = next(i for i, (a, b) in enumerate(zip_longest(order, classes)) if a != b)
-        raise InputError(
-            f'{where}: the order of the classes differs from metainfo.classes at number {place} '
-            f'({few(order[place:])} in the file); labels follow the file: use its order'
-        )
-
-
 def check_labels(dataset: DatasetConfig, num_classes: int | None) -> None:
     """Check the list of a ``CustomDataset`` or ``ImageNet``, or its class folders."""
     path = dataset.path
     folder, ann_file, labelled = images_and_list(dataset)
-    _require_folder(f'{path}.data_prefix', folder)
+    require_folder(f'{path}.data_prefix', folder)
     if ann_file is not None:
         names = _read_list(path, ann_file)
         if labelled:
@@ -71,7 +30,7 @@ def check_labels(dataset: DatasetConfig, num_classes: int | None) -> None:
                 _listed_name(f"{path}: '{ann_file}', line {number}", line.strip(), num_classes)
                 for number, line in enumerate(names, 1)
             ]
-        _require_files(path, [folder / name for name in names], 'image', ann_file)
+        require_files(path, [folder / name for name in names], 'image', ann_file)
     elif labelled:
         _check_class_folders(dataset, folder)
 
@@ -155,7 +114,7 @@ def _check_pairs(dataset: DatasetConfig) -> None:
     images, masks = (dataset.joined(dataset.prefix(key)) for key in ('img_path', 'seg_map_path'))
     for name, folder in (('img_path', images), ('seg_map_path', masks)):
         if folder is not None:
-            _require_folder(f'{path}.data_prefix.{name}', folder)
+            require_folder(f'{path}.data_prefix.{name}', folder)
     if images is None:
         return
     suffix = _setting(dataset, 'img_suffix')
@@ -168,10 +127,10 @@ def _check_pairs(dataset: DatasetConfig) -> None:
         names = [str(file.relative_to(images))[: -len(suffix)] for file in files]
         if not names:
             raise InputError(f"{path}: the dataset is empty: no *{suffix} below '{images}'")
-    _require_files(path, [images / f'{name}{suffix}' for name in names], 'image', ann_file)
+    require_files(path, [images / f'{name}{suffix}' for name in names], 'image', ann_file)
     if masks is not None and not dataset.settings.get('test_mode'):
         suffix = _setting(dataset, 'seg_map_suffix')
-        _require_files(path, [masks / f'{name}{suffix}' for name in names], 'mask', ann_file)
+        require_files(path, [masks / f'{name}{suffix}' for name in names], 'mask', ann_file)
 
 
 def _setting(dataset: DatasetConfig, key: str) -> Any:
@@ -242,14 +201,14 @@ def _sparse(items: Sequence[_T]) -> Sequence[_T]:
     return items[:: max(1, len(items) // MAX_LOOKUPS)]
 
 
-def _require_files(path: str, files: Sequence[Path], kind: str, ann_file: Path | None) -> None:
+def require_files(path: str, files: Sequence[str | Path], kind: str, ann_file: Path | None) -> None:
     """Check that files exist (of a long list, a part); InputError names the first missing one.
 
     They are images or masks (``kind``), from the list ``ann_file``, if there is one.
     """
     files = _sparse(files)
     listed = f", which '{ann_file}' lists," if ann_file else ''
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not os.path.isfile(file)]
     if missing:
         raise InputError(
             f"{path}: the {kind} '{missing[0]}'{listed} does not exist ({len(missing)} of {len(files)} "
@@ -257,8 +216,9 @@ def _require_files(path: str, files: Sequence[Path], kind: str, ann_file: Path |
         )
 
 
-def _require_folder(key: str, folder: Path) -> None:
-    if not folder.is_dir():
+def require_folder(key: str, folder: str | Path) -> None:
+    """Raise an InputError that begins with ``key`` if a folder does not exist."""
+    if not os.path.isdir(folder):
         raise InputError(f"{key}: '{folder}' is not a folder")
 
 

@@ -23,11 +23,13 @@ from ...errors import InputError
 from ..datasets import DatasetConfig, datasets_of, head_sizes
 from ..packed.packs import CLASSES, read_lines
 from . import dataset_files
+from .coco_file import check_coco
+from .evaluator import check_evaluator
 from .summary import SplitSummary
 
 # The check of the files of a dataset, by the name of its class or of a base class.
 FILE_CHECKS: dict[str, Callable[[DatasetConfig, int | None], SplitSummary | None]] = {
-    'CocoDataset': dataset_files.check_coco,
+    'CocoDataset': check_coco,
     'CustomDataset': dataset_files.check_labels,
     'PackedDataset': dataset_files.check_packed,
     'BaseSegDataset': dataset_files.check_masks,
@@ -45,7 +47,8 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
     heads = list(head_sizes(cfg.get('model')))
     numberings: list[Numbering] = []
     summaries: list[SplitSummary] = []
-    for dataset in (found for loader in loaders for found in datasets_of(cfg, loader)):
+    found = [(loader, dataset) for loader in loaders for dataset in datasets_of(cfg, loader)]
+    for loader, dataset in found:
         _check_heads(heads, dataset)
         if not dataset.is_local:
             continue
@@ -63,6 +66,8 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
                 summary = check_files(dataset, limit)
                 summaries += [summary] if summary else []
                 break
+        if [other for other, _ in found].count(loader) == 1:
+            check_evaluator(cfg, loader.replace('dataloader', 'evaluator'), dataset)
         if numbering is not None and limit not in (None, len(numbering.names)):
             advice = 'label the images in a file (ann_file)' if numbering.of_folders else 'pack all'
             raise InputError(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ...errors import InputError, check_least
 from ...files import atomic_text, atomic_write
-from ..coco import check_references, read_coco
+from ..coco import read_coco
 
 #: COCO's names of VOC's classes, in VOC's order from 1
 COCO_NAMES = (
@@ -47,7 +47,7 @@ def write_voc_masks(
     check_least(0, min_pixels=min_pixels)
     source, out = Path(annotations), Path(folder)
     table = read_coco(source, 'annotations')
-    check_references(table, f"annotations: '{source}'")
+    table.check_references()
     names, palette = [], voc_palette()
     for name, mask in _masks(table, f"annotations: '{source}'"):
         if np.count_nonzero((mask > 0) & (mask != IGNORE)) > min_pixels:

@@ -1,0 +1,93 @@
+"""Check that the evaluation of a detector uses the annotation file of its dataset.
+
+mmdet reads the two files separately. With other images of the same ids it evaluates against the wrong
+objects without a message; with other categories it fails after the first epoch.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+
+from ...config.tree import class_of, walk
+from ...errors import InputError
+from ..coco import CocoFile, read_coco
+from ..datasets import DatasetConfig, is_local
+
+
+def check_evaluator(cfg: Config, evaluator: str, dataset: DatasetConfig) -> None:
+    """Check the ``ann_file`` of each COCO metric of an evaluator against the dataset of its loader.
+
+    Another file may have the same content. An InputError says what differs.
+    """
+    own = dataset.joined(dataset.settings.get('ann_file'))
+    if own is None or dataset.reader != 'mmdet.datasets.coco':
+        return
+    for path, metric in _coco_metrics(cfg, evaluator):
+        other = Path(metric['ann_file'])
+        if dataset.settings.get('indices') is not None:
+            raise InputError(
+                f'{dataset.path}.indices: a part of the images is predicted, but {path}.ann_file has '
+                f'the objects of all; set the ann_file of both to a file of the part, or remove indices'
+            )
+        if other.exists() and other.samefile(own):
+            continue
+        file = read_coco(other, f'{path}.ann_file')
+        file.check_references()
+        if fault := _difference(file, read_coco(own, f'{dataset.path}.ann_file'), dataset):
+            raise InputError(
+                f"{file.where} does not fit {dataset.path}, which reads '{own}': {fault}; set "
+                f"{path}.ann_file='{own}'"
+            )
+
+
+def _coco_metrics(cfg: Config, evaluator: str) -> Iterator[tuple[str, Mapping]]:
+    """Yield the metrics of an evaluator that read a local COCO file, with their paths."""
+    for path, node in walk(cfg.get(evaluator), evaluator):
+        kind = class_of(node, node.get('_scope_'))
+        bases = [base.__name__ for base in kind.__mro__] if kind else []
+        if 'CocoMetric' in bases and node.get('ann_file') and is_local(node):
+            yield path, node
+
+
+def _difference(other: CocoFile, own: CocoFile, dataset: DatasetConfig) -> str:
+    """Return how the file of the evaluator differs from that of the dataset; empty if it does not."""
+    names = [
+        dict(zip(*_pair(file, 'images', 'id', 'file_name'), strict=True)) for file in (other, own)
+    ]
+    if fault := _of_images(*names):
+        return fault
+    chosen = set(dataset.classes or other.columns['categories']['name'])
+    used = [
+        [
+            row
+            for row in zip(*_pair(file, 'categories', 'id', 'name'), strict=True)
+            if row[1] in chosen
+        ]
+        for file in (other, own)
+    ]
+    if used[0] != used[1]:
+        return f'its categories in use are {_few(used[0])}, not {_few(used[1])}'
+    rows = [file.columns['annotations'] for file in (other, own)]
+    if len(rows[0]['id']) != len(rows[1]['id']):
+        return f'it has {len(rows[0]["id"])} annotations, not {len(rows[1]["id"])}'
+    same = all(np.array_equal(rows[0][key], rows[1][key]) for key in rows[1] if key != 'id')
+    return '' if same else 'its annotations differ'
+
+
+def _pair(file: CocoFile, table: str, *keys: str) -> list[list]:
+    return [file.columns[table][key] for key in keys]
+
+
+def _of_images(other: Mapping, own: Mapping) -> str:
+    common = [one for one in own if one in other]
+    if len(common) < max(len(own), len(other)):
+        return f'it has {len(other)} images, the dataset {len(own)}, and {len(common)} ids are the same'
+    one = next((one for one in own if own[one] != other[one]), None)
+    return '' if one is None else f'its image {one!r} is {other[one]!r}, not {own[one]!r}'
+
+
+def _few(rows: list[tuple]) -> str:
+    shown = ', '.join(f'{one}: {name}' for one, name in rows[:3])
+    return shown + (f', ... ({len(rows)} in total)' if len(rows) > 3 else '') or 'none'
