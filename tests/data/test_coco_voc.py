@@ -98,7 +98,7 @@ def test_tool(coco, tmp_path, tool, capsys):
 @pytest.mark.parametrize(
     ('change', 'said'),
     [
-        (lambda t: t['categories'].pop(0), 'category_id 9 is not in categories'),
+        (lambda t: t['categories'].pop(0), 'category_id 9 is not an id in'),
         (lambda t: t['categories'][0].update(name='hound'), "has none of COCO's names"),
         (lambda t: t['annotations'][0].pop('segmentation'), "image '1.jpg' cannot be read"),
         (lambda t: t['annotations'][0].update(segmentation=[[1, 2]]), "image '1.jpg' cannot"),

@@ -16,8 +16,8 @@ from mobileone_mm.files import atomic_text
 
 def subset(path: Path, num: int) -> dict:
     """Return the first ``num`` images of a COCO file that have boxes, with their annotations."""
-    keys = {'images': ('id',), 'annotations': ('image_id',)}
-    table = read_coco(path, 'annotations', keys)
+    table = read_coco(path, 'annotations')
+    table.check_references()
     with_boxes = {box['image_id'] for box in table['annotations'] if not box.get('iscrowd')}
     images = [image for image in table['images'] if image['id'] in with_boxes]
     if not 0 < num <= len(images):

@@ -93,8 +93,9 @@ def _missing(missing: Sequence[str], found: Sequence[str], classes: Sequence[str
         )
     folded = {name.strip().casefold(): name for name in others}
     near = folded.get(missing[0].strip().casefold()) or mistyped(missing[0], others)
-    if near is not None:
-        return f"{said}; it has '{near}': use the same name in the file and in metainfo.classes"
+    if near is not None or len(others) == len(missing):
+        same = f"'{near}'" if near is not None else few(others)
+        return f'{said}; it has {same}: use the same name in the file and in metainfo.classes'
     place = list(classes).index(missing[0])
     where = f"after '{classes[place - 1]}'" if place else f"before '{classes[1]}'"
     return (
