@@ -33,7 +33,10 @@ def test_not_coco(own_data, tiny_config, refused):
         ([1, 2], "it has no list 'images'"),
         ({'shapes': [], 'imagePath': 'a.jpg'}, "it has no list 'images'"),
         ({**table, 'images': table['images'][:1]}, "is not an id in 'images'"),
-        ({**table, 'categories': renamed}, "does not have the class 'motorcycle'; it has 'speedboat'"),
+        (
+            {**table, 'categories': renamed},
+            "does not have the class 'motorcycle'; it has 'speedboat'",
+        ),
         ({**table, 'categories': classes[::-1]}, 'the order of the classes differs'),
         ({**table, 'images': [], 'annotations': []}, 'is empty'),
         ({**table, 'annotations': []}, 'is empty'),
