@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 from unittest.mock import Mock
@@ -183,27 +184,25 @@ def test_one_image_costs_no_other(call, images, monkeypatch):
     assert json.loads((images / 'out' / 'predictions.json').read_text()) == table
 
 
-@pytest.mark.parametrize(
-    ('error', 'code', 'line'),
-    [
-        (KeyboardInterrupt(), 130, 'error: interrupted'),
-        (OSError(errno.ENOSPC, 'full'), 2,
-         "the disk is full; free some space or choose another folder; '.*predictions.json' has the "
-         'predictions of 1 of 3 images'),
-    ],
-)  # fmt: skip
-def test_a_run_that_ends_early(error, code, line, call, monkeypatch):
-    names = []
+@pytest.mark.parametrize('interrupted', [True, False])
+def test_a_run_that_ends_early(interrupted, call, monkeypatch):
+    """By Ctrl-C or a full disk in the second image: one line, and the first image is in the file."""
+    line, names = (
+        "the disk is full; .*; '.*predictions.json' has the predictions of 1 of 3 images$",
+        [],
+    )
 
     def saved(image, path):
         names.append(path)
-        if len(names) == 2:
-            raise error
-        return save_image(image, path)
+        with monkeypatch.context() as patch:
+            if len(names) == 2:
+                error = KeyboardInterrupt if interrupted else OSError(errno.ENOSPC, 'full')
+                patch.setattr(os, 'fsync', Mock(side_effect=error))
+            return save_image(image, path)
 
     monkeypatch.setattr(predict, 'save_image', saved)
-    said, table = call(code)
-    assert re.search(line, said.splitlines()[-1])
+    said, table = call(130 if interrupted else 2)
+    assert re.search('interrupted' if interrupted else line, said.splitlines()[-1])
     assert len(table['predictions']) == 1
     assert table['unfinished']
     _, table = call(0)
