@@ -1,4 +1,6 @@
-"""The two errors that become exit codes of the tools."""
+"""The two errors that become exit codes of the tools, and the text of errors."""
+
+from collections.abc import Sequence
 
 
 class InputError(ValueError):
@@ -24,3 +26,15 @@ def one_line(error: BaseException) -> str:
     """Return the message of an error in one line, for a KeyError without Python's quotes."""
     text = error.args[0] if len(error.args) == 1 and isinstance(error, KeyError) else error
     return ' '.join(str(text).split()) or type(error).__name__
+
+
+def reason_for(error: BaseException) -> str:
+    """Return the message of an error in one line, with its type if nobody wrote it for a user."""
+    text = one_line(error)
+    return text if isinstance(error, (OSError, ValueError)) else f'{type(error).__name__}: {text}'
+
+
+def several(reasons: Sequence[str], shown: int = 3) -> str:
+    """Join the first reasons in one line, and count the others."""
+    others = len(reasons) - shown
+    return '; '.join([*reasons[:shown], *([f'and {others} more'] if others > 0 else [])])

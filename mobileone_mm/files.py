@@ -1,15 +1,20 @@
-"""Write files so that a reader sees the old file or the whole new one, never a part; hash them."""
+"""Write files so that a reader sees the old file or the whole new one, never a part.
+
+Also names of files, and their hashes.
+"""
 
 import errno
 import hashlib
 import io
 import os
+import re
 import secrets
 import shutil
 import stat
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 import torch
@@ -31,6 +36,9 @@ REASONS = {
     errno.ELOOP: 'it is a symbolic link that leads to itself',
     errno.ENAMETOOLONG: 'the name is too long; choose a shorter one',
 }
+# Characters that separate folders, or that some file systems do not allow in a name.
+_NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\<>:"|?*]')
+_LONGEST_NAME = 200  # bytes, of the 255 that file systems allow; a suffix needs some
 Path_ = str | os.PathLike[str]
 #: the bytes of a file, or a function that is called with the file, open for writing bytes
 Content = bytes | Callable[[BinaryIO], Any]
@@ -39,6 +47,46 @@ Content = bytes | Callable[[BinaryIO], Any]
 def reason_of(error: OSError) -> str:
     """Return why a file cannot be read or written, and what to do about it."""
     return REASONS.get(error.errno or 0, error.strerror or str(error))
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Return whether a full disk or a used-up quota is the cause of an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
+
+
+def file_name(text: str, taken: set[str]) -> str:
+    """Make a name for one file or folder of any string, and add it to the names that are ``taken``.
+
+    The name is one part of a path of at most 200 bytes. Underscores replace separators, characters that
+    some file systems do not allow, a dot at the begin (readers of datasets skip hidden files), and a
+    dot or space at the end. A name that is taken, also in other case or in another Unicode form, gets a
+    number.
+    """
+    # The strings of JSON can have surrogates, which UTF-8 cannot encode.
+    name = _NOT_IN_NAMES.sub('_', text.encode(errors='replace').decode())
+    name = name.encode()[:_LONGEST_NAME].decode(errors='ignore')
+    first = name = re.sub(r'^\.|[. ]$', '_', name) or '_'
+    number = 1
+    while (key := unicodedata.normalize('NFC', name).casefold()) in taken:
+        number += 1
+        name = f'{first}_{number}'
+    taken.add(key)
+    return name
+
+
+def path_below(folder: Path, name: str, argument: str) -> Path:
+    """Return the path of a file in a folder by a name that may have folders itself.
+
+    A name that would lead out of the folder is an InputError that begins with ``argument``.
+    """
+    relative = PurePath(name)
+    if relative.anchor or not relative.parts or '..' in relative.parts or '\0' in name:
+        raise InputError(f'{argument}: got {name!r}; expected the name of a file inside its folder')
+    return folder / relative
 
 
 def atomic_write(path: Path_, content: Content) -> None:

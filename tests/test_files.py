@@ -13,7 +13,15 @@ import torch
 
 from mobileone_mm import files
 from mobileone_mm.errors import InputError
-from mobileone_mm.files import atomic_text, atomic_write, atomic_write_all, torch_bytes
+from mobileone_mm.files import (
+    atomic_text,
+    atomic_write,
+    atomic_write_all,
+    disk_is_full,
+    file_name,
+    path_below,
+    torch_bytes,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -236,3 +244,52 @@ def test_killed_at_a_renaming(tmp_path, which, group):
     kill(work)
     for name in group:
         assert (tmp_path / name).read_text() == f'{"new" if name < which else "old"} {name}'
+
+
+@pytest.mark.parametrize(
+    ('text', 'name'),
+    [
+        ('traffic light', 'traffic light'),
+        ('größe 中', 'größe 中'),
+        ('a/b', 'a_b'),
+        ('a\\b:c*?"<>|', 'a_b_c______'),
+        ('/abs', '_abs'),
+        ('../../etc', '_._.._etc'),
+        ('..', '__'),
+        ('.', '_'),
+        ('', '_'),
+        ('.hidden', '_hidden'),
+        ('end. ', 'end._'),
+        ('a\0b\nc', 'a_b_c'),
+        ('\ud800', '_'),  # JSON can hold half of a character
+        ('x' * 300, 'x' * 200),
+        ('ä' * 300, 'ä' * 100),
+    ],
+)
+def test_a_name_is_one_part_of_a_path(text, name, tmp_path):
+    assert file_name(text, set()) == name
+    (tmp_path / name).mkdir()
+    assert names(tmp_path) == [name]
+
+
+def test_no_name_is_given_twice():
+    """Nor in other case or in another Unicode form, which some file systems do not distinguish."""
+    taken = set()
+    found = [file_name(text, taken) for text in ('a/b', 'a_b', 'A_B', 'a_b_2', 'é', 'e\u0301')]
+    assert found == ['a_b', 'a_b_2', 'A_B_3', 'a_b_2_2', 'é', 'e\u0301_2']
+
+
+def test_paths_stay_below_a_folder(tmp_path):
+    assert path_below(tmp_path, 'a/b.jpg', 'x') == tmp_path / 'a' / 'b.jpg'
+    for name in ('../b.jpg', 'a/../../b.jpg', '/b.jpg', '..', '.', '', 'a\0.jpg'):
+        with pytest.raises(InputError, match=r'^file_name: got .*; expected the name of a file'):
+            path_below(tmp_path, name, 'file_name')
+
+
+def test_a_full_disk_is_known_behind_other_errors(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'fsync', no_space)
+    with pytest.raises(InputError) as caught:
+        atomic_text(tmp_path / 'a', 'x')
+    assert disk_is_full(caught.value)
+    assert not disk_is_full(InputError('the disk is full'))
+    assert not disk_is_full(OSError(errno.EACCES, 'no permission'))

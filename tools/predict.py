@@ -2,8 +2,9 @@
 
   python tools/predict.py CONFIG CHECKPOINT image.jpg folder '*.png' --out-dir predictions
 
-Writes predictions.json, drawings (vis/) and label maps of segmentors (masks/). Images that cannot be
-read are left out and listed at the end; the exit code is 2 if no image can be read.
+Writes predictions.json, drawings (vis/) and label maps of segmentors (masks/). predictions.json grows
+with each batch. Images that cannot be read or predicted are left out, and they and those that cannot be
+drawn are listed at the end; the exit code is 2 if no image can be predicted.
 """
 
 from mobileone_mm.cli.arguments import tool_parser
@@ -24,10 +25,11 @@ def main(argv: list[str] | None = None) -> None:
 
     result = predict(**vars(args))
     print(f'{len(result["predictions"])} images predicted; results in {args.out_dir}')
-    if result['unreadable']:
-        print(f'{len(result["unreadable"])} images could not be read:')
-        for image in result['unreadable']:
-            print(f'  {image["reason"]}')
+    for key, what in (('unreadable', 'read or predicted'), ('undrawn', 'drawn or written')):
+        if result[key]:
+            print(f'{len(result[key])} images could not be {what}:')
+            for image in result[key]:
+                print(f'  {image["reason"]}')
 
 
 if __name__ == '__main__':

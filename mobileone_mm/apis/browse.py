@@ -23,6 +23,7 @@ MODES = ('transformed', 'concat')
 _SIDE = 320  # of a cell, in pixels
 _GAP = 6
 _CAPTION = 40
+_THINNEST = 8  # the greatest ratio of width and height at which the image of a file is shown
 
 
 def browse(
@@ -113,6 +114,7 @@ def _shown(painter: Painter, sample: Mapping[str, Any], mode: str, rgb: bool) ->
     if mode == 'transformed':
         return drawn
     original, height = read_image(str(sample['data_samples'].img_path)), drawn.shape[0]
-    size = round(original.shape[1] * height / original.shape[0]), height
+    width = round(original.shape[1] * height / original.shape[0])
+    size = min(max(1, width), _THINNEST * height), height
     gap = np.full((height, _GAP, 3), 255, np.uint8)
     return np.hstack([cv2.resize(original, size, interpolation=cv2.INTER_AREA), gap, drawn])

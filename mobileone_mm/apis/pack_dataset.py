@@ -9,7 +9,7 @@ from ..config.explain import config_faults
 from ..config.read import SUFFIXES
 from ..config.tree import datasets
 from ..data.packed.write import Item, Source, items_of_dataset, items_of_folder, write_pack
-from ..errors import InputError
+from ..errors import InputError, several
 from ..runs.prepare import Purpose, prepare
 
 
@@ -25,6 +25,8 @@ def pack_dataset(
 ) -> str:
     """Pack images into tar shards or an LMDB, and check the result; after an error write nothing.
 
+    An image that cannot be read is left out. InputError if none remains.
+
     Args:
         source: A folder with one folder for each class, or a config.
         out: New or empty folder.
@@ -34,7 +36,8 @@ def pack_dataset(
         seed: Seed of the order within the shards; None keeps the order of the dataset.
         shard_size: Size of a shard in MB.
 
-    Returns a summary in one line. ProofError if the images that are read back differ.
+    Returns a summary, with a second line for images that are left out. ProofError if
+    the images that are read back differ.
     """
     path = Path(source).expanduser()
     if path.suffix in SUFFIXES and not path.is_dir():
@@ -45,14 +48,15 @@ def pack_dataset(
         items, classes = items_of_folder(path, labels)
     if not labels:
         items, classes = [Item(item.path, item.name) for item in items], None
-    size = write_pack(items, out, form, classes, seed, shard_size)
+    packed = write_pack(items, out, form, classes, seed, shard_size)
     files = sum(file.suffix == '.tar' for file in Path(out).expanduser().iterdir())
     into = f'{files} shards' if form == 'shards' else 'an LMDB'
-    classed = f' of {len({item.label for item in items})} classes' if labels else ''
+    classed = f' of {len({item.label for item in packed.items})} classes' if labels else ''
+    others = f'\n{len(packed.left_out)} images are left out: {several(packed.left_out)}'
     return (
-        f'{out}: {len(items)} images{classed}, {size / 1e6:.1f} MB, in {into}; every image was '
-        'read back and is the same'
-    )
+        f'{out}: {len(packed.items)} images{classed}, {packed.size / 1e6:.1f} MB, in {into}; every '
+        'image was read back and is the same'
+    ) + (others if packed.left_out else '')
 
 
 def _of_config(path: Path, loader: str, options: Mapping[str, Any] | None) -> Source:

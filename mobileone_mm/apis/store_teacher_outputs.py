@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS, MODELS
 from ..config.explain import config_faults
 from ..config.tree import datasets
 from ..distill import stored
+from ..distill.partial import PartialView, check_part, part_path
 from ..distill.views import FixedView, wrap_pipeline
 from ..errors import InputError, check_least
 from ..inference.images import with_progress
@@ -35,9 +36,9 @@ def store_teacher_outputs(
 ) -> None:
     """Store the outputs of the teachers for some views of every training image; print what was done.
 
-    Existing views are kept: repeat an interrupted call, add views later, or write different views
-    on several machines. Damaged views are written again. An InputError says that the config or an
-    argument cannot be used, or that the folder holds views with other settings.
+    Existing views are kept, and a repeated call continues a view that was interrupted. Add views later,
+    or write different views on several machines. Damaged views are written again. An InputError says
+    that the config or an argument cannot be used, or that the folder holds views with other settings.
 
     Args:
         config: A config with a distilling classifier.
@@ -57,13 +58,13 @@ def store_teacher_outputs(
     dataset, transforms = _dataset(cfg, seed)
     (fixed,) = (step for step in dataset.pipeline.transforms if isinstance(step, FixedView))
     paths = (dataset.get_data_info(index)['img_path'] for index in range(len(dataset)))
-    keys = np.array(sorted({fixed.key_of(path) for path in paths}), np.uint64)
+    order = [fixed.key_of(path) for path in paths]
+    keys = np.array(sorted(set(order)), np.uint64)
     meta = _meta(model, topk, transforms, seed, keys)
     settings = dict(
         dataset=dataset,
         batch_size=batch_size or cfg.train_dataloader.batch_size,
         num_workers=cfg.train_dataloader.get('num_workers', 0),
-        sampler=dict(type='DefaultSampler', shuffle=False),
         collate_fn=dict(type='default_collate'),
     )
     folder, wanted = Path(out_dir).expanduser(), range(first_view, first_view + views)
@@ -71,15 +72,21 @@ def store_teacher_outputs(
     for view in wanted:
         path = stored.view_path(folder, view)
         if view in kept:
+            part_path(path).unlink(missing_ok=True)
             print(f'{path}: exists already')
             continue
         fixed.view = view
-        loader: Any = Runner.build_dataloader(settings)
-        rows = meta.rows(keys)
-        _fill(rows, with_progress(loader, f'View {view}'), model, meta)
-        stored.write_view(path, rows, meta)
-        read = np.count_nonzero(rows['scores'].any(1))
-        missing = f'{len(rows) - read} images could not be read and have no outputs'
+        with PartialView(path, meta.rows(keys), meta) as part:
+            rest = [index for index, key in enumerate(order) if key not in part.keys]
+            if part.keys:
+                print(f'{path}: continues with {len(part.keys)} of {len(keys)} images')
+            if rest:
+                loader: Any = Runner.build_dataloader(dict(settings, sampler=rest))
+                _fill(part, with_progress(loader, f'View {view}'), model, meta)
+            stored.write_view(path, part.rows, meta)
+        part.path.unlink(missing_ok=True)
+        read = np.count_nonzero(part.rows['scores'].any(1))
+        missing = f'{len(keys) - read} images could not be read and have no outputs'
         print(f'{path}: {read} images; {missing}')
 
 
@@ -131,6 +138,8 @@ def _meta(
 def _check_existing(folder: Path, wanted: range, meta: stored.OutputsMeta) -> set[int]:
     """Check the settings of the views in the folder, and return those that are not damaged."""
     kept = set()
+    for view in wanted:
+        check_part(stored.view_path(folder, view), meta)
     for view in stored.views_in(folder):
         path = stored.view_path(folder, view)
         try:
@@ -144,8 +153,9 @@ def _check_existing(folder: Path, wanted: range, meta: stored.OutputsMeta) -> se
     return kept
 
 
-def _fill(rows: np.ndarray, batches: Any, model: Any, meta: stored.OutputsMeta) -> None:
+def _fill(part: PartialView, batches: Any, model: Any, meta: stored.OutputsMeta) -> None:
     """Fill the rows of a view; that of an unreadable image stays 0."""
+    rows = part.rows
     all_keys = rows['key'].copy()
     for batch in batches:
         data = model.data_preprocessor(batch, training=False)
@@ -157,3 +167,4 @@ def _fill(rows: np.ndarray, batches: Any, model: Any, meta: stored.OutputsMeta) 
             scores, rows['classes'][places] = scores.topk(meta.topk, dim=1)
         rows['scores'][places] = scores
         rows['signature'][places] = [sample.teacher_signature for sample in samples]
+        part.add(rows[places])

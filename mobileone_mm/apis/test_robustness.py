@@ -1,7 +1,9 @@
 """Evaluate an image classifier on corruptions and on the published test sets in one run."""
 
+import logging
 import os
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +20,8 @@ from ..config.tree import datasets
 from ..data.checks.loaders import check_data
 from ..data.datasets import head_sizes
 from ..data.loading import reported_files
-from ..errors import InputError, check_least
+from ..errors import InputError, check_least, reason_for, several
+from ..faults import user_fault
 from ..inference.images import with_progress
 from ..inference.model import init_model
 from ..inference.results import check_output
@@ -53,7 +56,8 @@ def evaluate_robustness(
     The file is written after each evaluation, so that a second call continues an interrupted one.
     It holds the results of several models. Units with branches are fused in memory. Returns the
     summary, see :func:`~mobileone_mm.robustness.report.summarise`. An InputError says that the config,
-    the checkpoint or an argument cannot be used.
+    the checkpoint or an argument cannot be used. One at the end, after the table of the others, names
+    the evaluations that failed.
 
     Args:
         root: See :func:`~mobileone_mm.robustness.sets.make_plan`, also for the next three.
@@ -77,13 +81,35 @@ def evaluate_robustness(
     session = _Session(cfg, checkpoint, chosen, seed, classes)
     about = {'config': str(config), 'checkpoint': str(checkpoint), 'seed': seed}
     records = Records(path, session.digest, about, fresh)
-    summary = summarise(session.run(plan, records), imagenet=classes == 1000)
+    results, failures = session.run(plan, records)
+    summary = summarise(results, imagenet=classes == 1000)
     records.write(summary)
     plot(summary, path.with_suffix('.png'))
     if broken := reported_files(reset=True):
         print_log(f'{broken} files cannot be read; they count as grey images.', 'current')
     print(f'\n{table(summary)}\nResults in {path}, plot in {path.with_suffix(".png")}')
+    _raise_failures(failures, len(plan))
     return summary
+
+
+def _raise_failures(failures: Mapping[str, Exception], total: int) -> None:
+    """Name the evaluations that failed; a fault of the program keeps its traceback."""
+    if not failures:
+        return
+    reasons = [f'{name}: {_reason(error)}' for name, error in failures.items()]
+    line = (
+        f'{len(failures)} of {total} evaluations failed; the others are stored, and a second call '
+        f'repeats these alone: {several(reasons)}'
+    )
+    for error in failures.values():
+        if user_fault(error) is None:
+            print_log(line, 'current', logging.ERROR)
+            raise error
+    raise InputError(line)
+
+
+def _reason(error: Exception) -> str:
+    return user_fault(error) or reason_for(error)
 
 
 def _check_classifier(cfg: Config, sets: Sequence[str]) -> int | None:
@@ -121,29 +147,43 @@ class _Session:
         self.digest = digest(fingerprint(model), cfg.model, cfg.get('data_preprocessor'), steps)
         self.model = reparameterize_model(model, inplace=True)
 
-    def run(self, plan: Sequence[Evaluation], records: Records) -> dict[Evaluation, Counts]:
-        """Evaluate what the records do not have, and log the remaining time."""
+    def run(
+        self, plan: Sequence[Evaluation], records: Records
+    ) -> tuple[dict[Evaluation, Counts], dict[str, Exception]]:
+        """Evaluate what the records do not have, and log the remaining time.
+
+        An evaluation that fails does not end the others. Returns the results, and the errors by name.
+        If nothing can be evaluated, the first error is raised.
+        """
         result: dict[Evaluation, Counts] = {}
+        failures: dict[str, Exception] = {}
         seconds: list[float] = []
         for index, evaluation in enumerate(plan, 1):
-            start = time.monotonic()
-            dataset = self._dataset(evaluation)
-            # The contents of the files are not read.
-            key = digest(evaluation.name, dataset.images[1:], dataset.corruption)
-            counts, note = records.get(evaluation.name, key), 'from an earlier call'
+            start, place = time.monotonic(), f'[{index}/{len(plan)}] {evaluation.name}'
+            note = 'from an earlier call'
+            try:
+                key, dataset = self._dataset(evaluation)
+                counts = records.get(evaluation.name, key)
+                found = counts or self._evaluate(evaluation.name, dataset)
+            except Exception as error:
+                traceback.clear_frames(error.__traceback__)  # the tensors need memory
+                failures[evaluation.name] = error
+                print_log(f'{place}: failed: {_reason(error)}', 'current', logging.WARNING)
+                continue
             if counts is None:
-                counts = self._evaluate(evaluation.name, dataset)
-                records.put(evaluation.name, key, counts)
+                records.put(evaluation.name, key, found)
                 seconds.append(time.monotonic() - start)
                 left = sum(seconds) / len(seconds) * (len(plan) - index)
                 note = f'eta: {timedelta(seconds=int(left))}'
-            result[evaluation] = counts
+            result[evaluation] = found
             print_log(
-                f'[{index}/{len(plan)}] {evaluation.name}: accuracy/top1: '
-                f'{100 - 100 * counts.error:.2f}  images: {counts.images}  {note}',
+                f'{place}: accuracy/top1: {100 - 100 * found.error:.2f}  images: {found.images}  '
+                f'{note}',
                 'current',
             )
-        return result
+        if not result:
+            raise next(iter(failures.values()))
+        return result, failures
 
     @cached_property
     def own(self) -> EvaluatedImages:
@@ -153,14 +193,17 @@ class _Session:
             dataset.full_init()
         return EvaluatedImages(own_images(dataset), self.pipeline)
 
-    def _dataset(self, evaluation: Evaluation) -> EvaluatedImages:
+    def _dataset(self, evaluation: Evaluation) -> tuple[str, EvaluatedImages]:
+        """Return the images of an evaluation and their digest; the contents of files are not read."""
         if evaluation.folder is not None:
             images = read_set(evaluation.set, evaluation.folder)
-            return EvaluatedImages(images, self.pipeline, stored=evaluation.set == 'c')
-        if not evaluation.corruption:
-            return self.own
-        corruption = evaluation.corruption, evaluation.severity, self.seed
-        return replace(self.own, corruption=corruption)
+            dataset = EvaluatedImages(images, self.pipeline, stored=evaluation.set == 'c')
+        elif evaluation.corruption:
+            corruption = evaluation.corruption, evaluation.severity, self.seed
+            dataset = replace(self.own, corruption=corruption)
+        else:
+            dataset = self.own
+        return digest(evaluation.name, dataset.images[1:], dataset.corruption), dataset
 
     def _evaluate(self, name: str, dataset: EvaluatedImages) -> Counts:
         loader = dict(

@@ -1,6 +1,7 @@
 """Arguments, exit codes and error lines of the tools."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -38,6 +39,9 @@ def run_tool(main: Main) -> NoReturn:
     # With a full disk a log handler would print a traceback for every record. The file that the tool
     # writes reports the full disk once.
     logging.raiseExceptions = False
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The name of a file need not be UTF-8; to print it must not be an error at the end of a run.
+        sys.stdout.reconfigure(errors='backslashreplace')
     code = call_tool(main)
     with suppress(OSError):
         sys.stdout.flush()

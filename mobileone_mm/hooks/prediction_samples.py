@@ -9,7 +9,8 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
 from ..data.loading import read_image
-from ..errors import InputError
+from ..errors import InputError, reason_for, several
+from ..files import file_name
 from ..inference.draw import Painter
 from ..inference.predictions import task_of
 from ..models.argument_checks import check_integer, check_number
@@ -22,7 +23,8 @@ class PredictionSamplesHook(Hook):
 
     The images are the same in each validation and spread evenly over the dataset, so that progress is
     visible. The hosts' hooks draw every n-th image, which is none of a small dataset and thousands of a
-    large one, each with its own options; mmdet's ends the run at an unreadable image.
+    large one, each with its own options; mmdet's ends the run at an unreadable image. An image that
+    cannot be drawn does not end the run either: the log names it at the end of the validation, once.
 
     Args:
         num: Number of images, all from the main process.
@@ -37,6 +39,8 @@ class PredictionSamplesHook(Hook):
         self._painter: Painter | None = None
         self._places: set[int] = set()
         self._seen = 0
+        self._undrawn: dict[str, str] = {}  # reasons by image
+        self._named: set[str] = set()
 
     def before_val_epoch(self, runner: Any) -> None:
         loader = runner.val_dataloader
@@ -58,7 +62,17 @@ class PredictionSamplesHook(Hook):
                 image = read_image(str(path))
             except InputError:
                 continue  # the dataloader reports it
-            # No slash: mmengine's local back end creates no folder, and cv2 then writes nothing.
-            name = f'val_{place:06d}_{path.stem}'
-            runner.visualizer.add_image(name, self._painter.draw(image, sample), runner.iter)
+            # One short part of a path: mmengine's local back end creates no folder, and cv2 then
+            # writes nothing.
+            name = f'val_{place:06d}_{file_name(path.stem, set())}'
+            try:
+                runner.visualizer.add_image(name, self._painter.draw(image, sample), runner.iter)
+            except Exception as error:
+                self._undrawn[str(path)] = f"'{path}' ({reason_for(error)})"
         self._seen += len(outputs or ())
+
+    def after_val_epoch(self, runner: Any, **_: Any) -> None:
+        new = [reason for path, reason in self._undrawn.items() if path not in self._named]
+        if new:
+            runner.logger.warning(f'{len(new)} images could not be drawn: {several(new)}')
+        self._named.update(self._undrawn)

@@ -10,14 +10,16 @@ from mmengine.hooks import Hook
 from mmengine.structures import InstanceData
 from mmengine.visualization import Visualizer
 
+from ..data.encoding import encode_image
 from ..data.loading import read_image
-from ..errors import InputError
+from ..errors import InputError, reason_for, several
 from ..files import atomic_write
 from .images import result_names
 from .predictions import class_name, label_map, record_of, task_of
 
-# Smaller images are enlarged for drawing: text on them could not be read.
-_SMALLEST_SIDE = 320
+# Smaller images are enlarged for drawing: text on them could not be read. The longer side has a limit:
+# a thin image would become a drawing that needs gigabytes, or that its format cannot hold.
+_SMALLEST_SIDE, _LARGEST_SIDE = 320, 4096
 _DARK = dict(facecolor='black', alpha=0.6, pad=1.5, edgecolor='none')
 _OPACITY = 0.5
 _IGNORED = 255
@@ -40,7 +42,8 @@ class Painter:
     def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
         """Draw the predictions of a sample, which must be at the size of the image.
 
-        The image is height x width x 3, RGB, 8 bits; so is the result. Small images are enlarged.
+        The image is height x width x 3, RGB, 8 bits; so is the result. Small images are enlarged and
+        large ones reduced, see :func:`drawing_size`.
         """
         larger, scale = self._begin(image)
         task = task_of(sample)
@@ -87,10 +90,10 @@ class Painter:
 
     def _begin(self, image: np.ndarray) -> tuple[np.ndarray, float]:
         """Begin a drawing at a size at which text is legible; return the image and its factor."""
-        scale = max(1.0, _SMALLEST_SIDE / min(image.shape[:2]))
-        if scale > 1:
-            size = round(image.shape[1] * scale), round(image.shape[0] * scale)
-            image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+        size, scale = drawing_size(image)
+        if scale != 1:
+            method = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+            image = cv2.resize(image, size, interpolation=method)
         self._visualizer.set_image(image)
         return image, scale
 
@@ -130,7 +133,10 @@ class Painter:
 
     def _text(self, text: str, x: float, y: float, font: int, **style: Any) -> None:
         style = {'colors': 'white', 'bboxes': [_DARK], **style}
-        self._visualizer.draw_texts(text, np.array([(x, y)]), font_sizes=font, **style)
+        text = text.replace('$', r'\$')  # matplotlib reads a formula between two dollars
+        # mmengine warns of a place outside; a thin image has none for all of a text.
+        place = np.clip((x, y), 0, (self._visualizer.width - 1, self._visualizer.height - 1))
+        self._visualizer.draw_texts(text, place[None], font_sizes=font, **style)
 
     def _areas(self, image: np.ndarray, labels: np.ndarray, ignored: int | None = None) -> None:
         height, width = image.shape[:2]
@@ -154,6 +160,17 @@ class Painter:
             self._text(name, min(max(x, half), max(half, width - half)), y, font, **middle)
 
 
+def drawing_size(image: np.ndarray) -> tuple[tuple[int, int], float]:
+    """Return width and height of the drawing of an image, and their factor.
+
+    The shorter side is at least 320 px, unless the longer one would exceed 4096 px.
+    """
+    height, width = image.shape[:2]
+    scale = max(1.0, _SMALLEST_SIDE / min(height, width))
+    scale = min(scale, _LARGEST_SIDE / max(height, width))
+    return (max(1, round(width * scale)), max(1, round(height * scale))), scale
+
+
 def _width(text: str, font: int) -> float:
     return 0.8 * font * len(text)  # of a letter, in font sizes
 
@@ -166,11 +183,13 @@ def _deepest_point(area: np.ndarray) -> list[tuple[int, int]]:
 
 
 def save_image(image: np.ndarray, path: Path) -> Path:
-    """Write an RGB image as JPEG or PNG and return its path; other formats get the suffix ``.png``."""
+    """Write an RGB image as JPEG or PNG and return its path; other formats get the suffix ``.png``.
+
+    InputError if the file cannot be written, or the format cannot hold the image.
+    """
     if path.suffix.lower() not in ('.jpg', '.jpeg', '.png'):
         path = path.with_name(path.name + '.png')
-    bgr = np.ascontiguousarray(image[..., ::-1])
-    atomic_write(path, cv2.imencode(path.suffix, bgr)[1].tobytes())
+    atomic_write(path, encode_image(image, path.suffix))
     return path
 
 
@@ -178,13 +197,15 @@ class DrawHook(Hook):
     """Draws the predictions of a test into a folder.
 
     Of the hosts' hooks, mmpretrain's draws one image in 5000; mmdet's overwrites images of the same
-    name, and ends the run at an image that cannot be read.
+    name, and ends the run at an image that cannot be read. An image that cannot be drawn or written
+    costs neither metrics nor predictions; the log names it at the end.
     """
 
     priority = 'LOW'
 
     def __init__(self, folder: str | Path, score_thr: float = 0.3) -> None:
         self.folder, self.score_thr = Path(folder), score_thr
+        self._undrawn: list[str] = []
 
     def before_test_epoch(self, runner: Any) -> None:
         dataset = runner.test_dataloader.dataset
@@ -200,4 +221,14 @@ class DrawHook(Hook):
                 image = read_image(path)
             except InputError:
                 continue  # reported by the loader
-            save_image(self._painter.draw(image, sample), self._names[path])
+            try:
+                save_image(self._painter.draw(image, sample), self._names[path])
+            except Exception as error:
+                self._undrawn.append(f"'{path}' ({reason_for(error)})")
+
+    def after_test_epoch(self, runner: Any, **_: Any) -> None:
+        if self._undrawn:
+            runner.logger.warning(
+                f'{len(self._undrawn)} images could not be drawn: {several(self._undrawn)}'
+            )
+            self._undrawn = []

@@ -3,6 +3,9 @@
 from typing import Any
 
 import numpy as np
+from torch import Tensor
+
+from ..errors import InputError
 
 TASKS = {
     'pred_instances': 'detection',
@@ -20,12 +23,15 @@ def record_of(sample: Any, classes: list[str] | None, score_thr: float) -> dict[
     """Return the predictions for one image.
 
     Returns ``boxes`` of at least ``score_thr`` as in COCO (x, y, width, height in pixels), best first;
-    or the five best classes as ``top``; or the number of ``pixels`` by class.
+    or the five best classes as ``top``; or the number of ``pixels`` by class. InputError if they are
+    NaN or infinite, which JSON cannot hold.
     """
     task = task_of(sample)
     if task == 'detection':
+        _check_finite(sample.pred_instances.scores, sample.pred_instances.bboxes)
         return {'boxes': _boxes(sample.pred_instances.cpu(), classes, score_thr)}
     if task == 'classification':
+        _check_finite(sample.pred_score)
         values, labels = sample.pred_score.float().cpu().topk(min(5, sample.pred_score.numel()))
         return {'top': [_scored(*row, classes) for row in zip(labels, values, strict=True)]}
     if task == 'segmentation':
@@ -33,6 +39,11 @@ def record_of(sample: Any, classes: list[str] | None, score_thr: float) -> dict[
         pixels = zip(found.tolist(), counts.tolist(), strict=True)
         return {'pixels': {class_name(classes, label): count for label, count in pixels}}
     return {}
+
+
+def _check_finite(*values: Tensor) -> None:
+    if not all(value.isfinite().all() for value in values):
+        raise InputError('the model predicts NaN or Inf; check its weights')
 
 
 def label_map(sample: Any) -> np.ndarray:

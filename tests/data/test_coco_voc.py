@@ -105,6 +105,9 @@ def test_tool(coco, tmp_path, tool, capsys):
         (lambda t: t['annotations'][0].update(segmentation=dict(size=[2, 2], counts=[4])),
          "image '1.jpg' cannot"),
         (lambda t: t['annotations'].pop(0), 'no image of'),
+        (lambda t: t['images'][0].update(file_name='../1.jpg'), "file_name: got '../1.jpg'; expected"),
+        (lambda t: t['images'].append({**t['images'][0], 'id': 99, 'file_name': '1.png'}),
+         "file_name: got '1.png'; '1.jpg' has the same mask"),
     ],
 )  # fmt: skip
 def test_bad_files(coco, tmp_path, tool, capsys, change, said):

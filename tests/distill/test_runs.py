@@ -304,9 +304,15 @@ def test_interrupted_and_continued(config, run, tmp_path, monkeypatch, outputs):
     code, said = run('store_teacher_outputs', path, out, '--views', 2)
     assert code == 130
     assert 'Traceback' not in said
-    assert sorted(file.name for file in out.iterdir()) == ['view_0000.json', VIEWS[0]]
+    part = 'view_0001.part'
+    assert sorted(file.name for file in out.iterdir()) == ['view_0000.json', VIEWS[0], part]
+    code, said = run('store_teacher_outputs', path, out, '--views', 2, '--topk', 5)
+    assert 'have other topk' in said
     code, said = run('store_teacher_outputs', path, out, '--views', 2)
     assert f'{VIEWS[0]}: exists already' in said
+    assert f'{VIEWS[1]}: continues with 4 of 8 images' in said
+    assert len(calls) == 4 + 1
+    assert not (out / part).exists()
     for file in outputs.iterdir():
         assert (out / file.name).read_bytes() == file.read_bytes()
     assert (out / VIEWS[0]).read_bytes() != (out / VIEWS[1]).read_bytes()

@@ -231,10 +231,24 @@ def test_prediction_samples_are_spread_over_the_batches(tmp_path, monkeypatch):
     samples[2].set_metainfo(dict(img_path=str(tmp_path / 'missing.png')))
     hook.after_val_iter(runner, outputs=[DataSample(metainfo=samples[0].metainfo), *samples[1:]])
     assert names == [*2 * drawn, drawn[2]]
+    # One that cannot be drawn does not end the training; it is named once.
+    lines, draw = [], painter.draw
+    runner.logger = SimpleNamespace(warning=lines.append)
+    painter.draw = lambda image, sample: 1 / 0 if sample is samples[4] else draw(image, sample)
+    for _ in range(2):
+        hook.before_val_epoch(runner)
+        hook.after_val_iter(runner, outputs=samples)
+        hook.after_val_epoch(runner)
+    assert names == [*2 * drawn, drawn[2], drawn[0], drawn[0]]
+    (line,) = lines
+    assert (
+        line == f"1 images could not be drawn: '{samples[4].img_path}' (ZeroDivisionError: "
+        'division by zero)'
+    )
     hook.before_val_epoch(runner)
     monkeypatch.setattr(f'{module}.is_main_process', lambda: False)
     hook.after_val_iter(runner, outputs=samples)
-    assert len(names) == 7
+    assert len(names) == 9
 
 
 @pytest.mark.parametrize('main', [True, False])

@@ -1,16 +1,23 @@
 """tools/predict.py on the three tasks."""
 
+import errno
 import json
+import os
+import re
 import shutil
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmpretrain.models import ImageClassifier
 
+from mobileone_mm.apis import predict
 from mobileone_mm.config.read import load_config
 from mobileone_mm.data.loading import read_image
 from mobileone_mm.deploy.config import build_model
+from mobileone_mm.inference.draw import save_image
 
 
 @pytest.fixture
@@ -122,6 +129,101 @@ def test_label_maps(tiny_config, weights, predicted, images):
         labels, counts = np.unique(mask, return_counts=True)
         expected = dict(zip([f'thing {label}' for label in labels], counts, strict=True))
         assert row['pixels'] == expected
+
+
+@pytest.fixture
+def call(tiny_config, weights, tool, images, capsys):
+    """Predict the whole images with a classifier: exit code, last lines and content of the file."""
+    (images / 'a' / 'cut.jpg').unlink()
+    config = tiny_config('cls')
+    checkpoint = weights(config)
+
+    def run(code, *flags):
+        capsys.readouterr()
+        out = images / 'out'
+        assert tool('predict', config, checkpoint, images, '--out-dir', out, *flags) == code
+        said = capsys.readouterr()
+        return said.out + said.err, json.loads((out / 'predictions.json').read_text())
+
+    return run
+
+
+def test_one_image_costs_no_other(call, images, monkeypatch):
+    """One cannot be predicted, alone or in a batch, one cannot be drawn; a second call is whole."""
+    monkeypatch.setattr(
+        predict,
+        'save_image',
+        lambda image, path, write=save_image: (
+            write(image, path)
+            if path.name != '2.jpg'
+            else write(image, images / 'notes.txt' / 'x.jpg')
+        ),
+    )
+    step, bad = ImageClassifier.test_step, str(images / 'b' / '1.jpg')
+
+    def fails(self, data):
+        if any(sample.img_path == bad for sample in data['data_samples']):
+            raise RuntimeError('too small')
+        return step(self, data)
+
+    monkeypatch.setattr(ImageClassifier, 'test_step', fails)
+    said, table = call(0, '--batch-size', 3)
+    assert [row['image'] for row in table['predictions']] == [
+        str(images / name) for name in ('a/1.jpg', 'b/2.jpg')
+    ]
+    reason = f"image '{bad}': RuntimeError: too small"
+    assert table['unreadable'] == [dict(image=bad, reason=reason)]
+    assert [row['image'] for row in table['undrawn']] == [str(images / 'b' / '2.jpg')]
+    assert ['drawn' in row for row in table['predictions']] == [True, False]
+    assert f'1 images could not be read or predicted:\n  {reason}\n' in said
+    assert '1 images could not be drawn or written:\n  ' in said
+    # The same error for all images is not the fault of an image.
+    monkeypatch.setattr(ImageClassifier, 'test_step', Mock(side_effect=RuntimeError('no model')))
+    with pytest.raises(RuntimeError, match='no model'):
+        call(1)
+    assert json.loads((images / 'out' / 'predictions.json').read_text()) == table
+
+
+@pytest.mark.parametrize('interrupted', [True, False])
+def test_a_run_that_ends_early(interrupted, call, monkeypatch):
+    """By Ctrl-C or a full disk in the second image: one line, and the first image is in the file."""
+    line, names = (
+        "the disk is full; .*; '.*predictions.json' has the predictions of 1 of 3 images$",
+        [],
+    )
+
+    def saved(image, path):
+        names.append(path)
+        with monkeypatch.context() as patch:
+            if len(names) == 2:
+                error = KeyboardInterrupt if interrupted else OSError(errno.ENOSPC, 'full')
+                patch.setattr(os, 'fsync', Mock(side_effect=error))
+            return save_image(image, path)
+
+    monkeypatch.setattr(predict, 'save_image', saved)
+    said, table = call(130 if interrupted else 2)
+    assert re.search('interrupted' if interrupted else line, said.splitlines()[-1])
+    assert len(table['predictions']) == 1
+    assert table['unfinished']
+    _, table = call(0)
+    assert len(table['predictions']) == 3
+    assert 'unfinished' not in table
+
+
+def test_predictions_that_are_no_numbers(call, monkeypatch):
+    """JSON has no NaN."""
+    step = ImageClassifier.test_step
+
+    def spoiled(self, data):
+        samples = step(self, data)
+        if samples[0].img_path.endswith('a/1.jpg'):
+            samples[0].pred_score[0] = torch.nan
+        return samples
+
+    monkeypatch.setattr(ImageClassifier, 'test_step', spoiled)
+    _, table = call(0)
+    assert len(table['predictions']) == 2
+    assert 'predicts NaN or Inf' in table['unreadable'][0]['reason']
 
 
 def test_bad_arguments(tiny_config, weights, images, refused):

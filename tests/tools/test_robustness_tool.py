@@ -1,6 +1,7 @@
 """tools/analysis_tools/test_robustness.py as a user calls it: tiny nets, tiny images."""
 
 import json
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -120,6 +121,29 @@ def test_published_sets_below_a_root(run, tmp_path, monkeypatch, capsys):
     assert content['summary']['c']['images'] == 2
     assert '| ImageNet-A | 200 | 200 |' in capsys.readouterr().out
     assert cv2.imread(str(tmp_path / 'runs' / 'robustness.png')) is not None
+
+
+def test_a_set_that_fails_costs_no_other(run, no_plot, tmp_path, monkeypatch, capsys):
+    """It is named at the end, and repeated alone in a second call."""
+    root = tmp_path / 'data'
+    (root / 'sketch' / wnids()[3]).mkdir(parents=True)  # without an image
+    folders(root / 'imagenetv2-matched-frequency', ['0', '2', '10'])
+    some = ('--root', root, '--sets', 'clean', 'sketch', 'v2')
+    (content,) = run(*some, code=2)
+    assert list(content['evaluations']) == ['clean', 'v2']
+    assert list(content['summary']['sets']) == ['clean', 'v2']
+    said = capsys.readouterr()
+    assert '| ImageNetV2 | 3 | 3 |' in said.out
+    assert '1 of 3 evaluations failed' in said.err
+    assert 'sketch: ImageNet-Sketch: no image in class folders below' in said.err.splitlines()[-1]
+    # A fault of the program keeps its traceback, after the table.
+    fails = Mock(side_effect=TypeError('a fault'))
+    monkeypatch.setattr(robustness, 'count_correct', fails)
+    folders(root / 'sketch', wnids()[4:5])
+    with pytest.raises(TypeError, match='a fault'):
+        run(*some)
+    assert fails.call_count == 1
+    assert '| ImageNetV2 | 3 | 3 |' in capsys.readouterr().out
 
 
 def test_bad_input(given, tiny_config, refused, tmp_path):

@@ -2,7 +2,7 @@
 
   python tools/dataset_converters/coco_crops.py instances_train2017.json train2017 OUT/train
 
-Writes a folder of images for each class.
+Writes a folder of images for each class. Images that cannot be read are left out and named at the end.
 """
 
 from pathlib import Path
@@ -25,10 +25,9 @@ def main(argv: list[str] | None = None) -> None:
 
     from mobileone_mm.data.convert.coco_crops import cut_objects
 
-    counts = cut_objects(**args)
-    for name, count in counts.items():
-        print(f'{name:<16}{count}')
-    print(f'{sum(counts.values())} images: {args["out"]}')
+    crops = cut_objects(**args)
+    print(crops)
+    print(f'{sum(crops.counts.values())} images: {args["out"]}')
 
 
 if __name__ == '__main__':

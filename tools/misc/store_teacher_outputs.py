@@ -4,8 +4,9 @@
 python tools/misc/store_teacher_outputs.py CONFIG OUT_DIR --views 10
 python tools/train.py CONFIG --cfg-options model.outputs=OUT_DIR
 
-Each view is a file of its own, and existing views are kept: repeat an interrupted call, add views
-later, or write different views on several machines (--first-view). Damaged views are written again.
+Each view is a file of its own, and existing views are kept: add views later, or write different views
+on several machines (--first-view). A repeated call continues an interrupted view (view_NNNN.part) and
+writes damaged views again.
 """
 
 from mobileone_mm.cli.arguments import tool_parser

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError, check_least
-from ...files import atomic_text, atomic_write
+from ...files import atomic_text, atomic_write, path_below
 from ..coco import read_coco
 
 #: COCO's names of VOC's classes, in VOC's order from 1
@@ -49,12 +49,13 @@ def write_voc_masks(
     table = read_coco(source, 'annotations')
     table.check_references()
     names, palette = [], voc_palette()
+    _check_names(table, out, f"annotations: '{source}'")
     for name, mask in _masks(table, f"annotations: '{source}'"):
         if np.count_nonzero((mask > 0) & (mask != IGNORE)) > min_pixels:
-            names.append(Path(name).with_suffix('').as_posix())
+            names.append(_mask_name(name).removesuffix('.png'))
             png = Image.fromarray(mask)
             png.putpalette(palette)
-            atomic_write(out / f'{names[-1]}.png', partial(png.save, format='PNG', optimize=True))
+            atomic_write(out / _mask_name(name), partial(png.save, format='PNG', optimize=True))
     if not names:
         raise InputError(
             f"annotations: no image of '{source}' has more than {min_pixels} pixels of VOC's "
@@ -62,6 +63,23 @@ def write_voc_masks(
         )
     atomic_text(out.with_name(f'{out.name}.txt'), '\n'.join(names) + '\n')
     return len(names), len(table['images'])
+
+
+def _mask_name(name: str) -> str:
+    return Path(name).with_suffix('.png').as_posix()
+
+
+def _check_names(table: Mapping[str, Any], out: Path, where: str) -> None:
+    """Check that each image has a mask of its own, inside the folder of the masks."""
+    owners: dict[Path, str] = {}
+    for index, image in enumerate(table['images']):
+        name, argument = image['file_name'], f'{where}: images[{index}].file_name'
+        path = path_below(out, name, argument).with_suffix('.png')
+        if path in owners:
+            raise InputError(
+                f"{argument}: got '{name}'; '{owners[path]}' has the same mask; rename one of them"
+            )
+        owners[path] = name
 
 
 def _masks(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, np.ndarray]]:

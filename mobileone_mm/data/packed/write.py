@@ -7,15 +7,15 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine import fileio
 from mmengine.registry import DATASETS
 
-from ...errors import InputError, ProofError, check_least
-from ...files import atomic_folder
+from ...errors import InputError, ProofError, check_least, several
+from ...files import atomic_folder, reason_of
 from .packs import CLASSES, LABELS, PREFIX, read_pack, require_lmdb
 from .shards import IMAGES, NO_LABEL, member_name
 
@@ -23,6 +23,7 @@ FORMATS = ('shards', 'lmdb')
 # Reading from a network storage is mostly waiting, which several threads do at the same time.
 _THREADS, _BATCH = 8, 64
 _MB = 10**6
+_LONGEST_KEY = 511  # bytes, of LMDB
 # Size and CRC-32 by name.
 Sums = dict[str, tuple[int, int]]
 
@@ -35,6 +36,15 @@ class Item(NamedTuple):
     label: int = NO_LABEL
 
 
+class Packed(NamedTuple):
+    """What is in a pack, and what is not."""
+
+    items: list[Item]
+    size: int  # of the images, in bytes
+    left_out: list[str]  # why images are not in it
+
+
+Batches = Iterator[list[tuple[Item, bytes]]]
 Source = tuple[list[Item], tuple[str, ...] | None]
 
 
@@ -92,46 +102,63 @@ def write_pack(
     classes: Sequence[str] | None = None,
     seed: int | None = 0,
     shard_size: int = 500,
-) -> int:
-    """Pack images without changing their bytes, compare what is read back, and return their size.
+) -> Packed:
+    """Pack images without changing their bytes, and compare what is read back.
 
-    ``classes`` are names by number. An LMDB is in the order of the names. The other arguments are
-    those of :func:`mobileone_mm.apis.pack_dataset.pack_dataset`; after an error ``out`` does not exist.
+    An image that cannot be read, or whose name the format cannot hold, is left out; InputError if no
+    image remains, or two would have one name. ``classes`` are names by number. An LMDB is in the order
+    of the names. The other arguments are those of
+    :func:`mobileone_mm.apis.pack_dataset.pack_dataset`; after an error ``out`` does not exist.
     """
-    if form == 'shards':
-        items = [item._replace(name=member_name(item.name)) for item in items]
-    _check(items, form, shard_size)
-    with atomic_folder(out, 'OUT') as folder:
-        if form == 'shards':
-            ordered = list(items)
-            if seed is not None:
-                random.Random(seed).shuffle(ordered)
-            sums = _write_shards(folder, ordered, shard_size * _MB)
-        else:
-            sums = _write_lmdb(folder, sorted(items, key=lambda item: item.name.encode()))
-        lines = ''.join(f'{item.name} {item.label}\n' for item in items)
-        (folder / LABELS).write_text(lines, encoding='utf-8')
-        if classes is not None:
-            (folder / CLASSES).write_text('\n'.join(classes) + '\n', encoding='utf-8')
-        _compare(folder, items, sums)
-    return sum(size for size, _ in sums.values())
-
-
-def _check(items: Sequence[Item], form: str, shard_size: int) -> None:
     if form not in FORMATS:
         raise InputError(f"--format: got '{form}'; expected one of {', '.join(FORMATS)}")
     if form == 'lmdb':
         require_lmdb('--format lmdb')
     check_least(1, shard_size=shard_size)
+    if form == 'shards':
+        items = [item._replace(name=member_name(item.name)) for item in items]
+    left_out = [fault for item in items if (fault := _name_fault(item, form))]
+    items = [item for item in items if not _name_fault(item, form)]
+    _check_unique(items, form)
+    with atomic_folder(out, 'OUT') as folder:
+        if form == 'shards':
+            ordered = list(items)
+            if seed is not None:
+                random.Random(seed).shuffle(ordered)
+            sums = _write_shards(folder, _contents(ordered, left_out), shard_size * _MB)
+        else:
+            ordered = sorted(items, key=lambda item: item.name.encode())
+            sums = _write_lmdb(folder, _contents(ordered, left_out))
+        packed = [item for item in items if item.name in sums]
+        if not packed:
+            raise InputError(f'none of the images can be packed: {several(left_out)}')
+        lines = ''.join(f'{item.name} {item.label}\n' for item in packed)
+        (folder / LABELS).write_text(lines, encoding='utf-8')
+        if classes is not None:
+            (folder / CLASSES).write_text('\n'.join(classes) + '\n', encoding='utf-8')
+        _compare(folder, packed, sums)
+    return Packed(packed, sum(size for size, _ in sums.values()), left_out)
+
+
+def _name_fault(item: Item, form: str) -> str | None:
+    """Return why the name of an image cannot be in a pack, or None."""
+    if form == 'shards' and item.name.rpartition('.')[2].lower() not in IMAGES:
+        return f"'{item.path}' is not an image of type {', '.join(IMAGES)}"
+    if '\n' in item.name:
+        return f'{item.path!r} has a line break in its name; rename it'
+    try:
+        length = len(item.name.encode())
+    except UnicodeEncodeError:
+        return f'{item.path!r} has a name that is not UTF-8; rename it'
+    if form == 'lmdb' and length > _LONGEST_KEY:
+        return f"'{item.path}' has a name of {length} bytes; LMDB allows {_LONGEST_KEY}"
+    return None
+
+
+def _check_unique(items: Sequence[Item], form: str) -> None:
     seen: dict[str, str] = {}
     for item in items:
-        key = item.name
-        if form == 'shards':
-            key, _, suffix = key.rpartition('.')
-            if suffix.lower() not in IMAGES:
-                raise InputError(f"'{item.path}' is not an image of type {', '.join(IMAGES)}")
-        if '\n' in key:
-            raise InputError(f'{item.path!r} has a line break in its name; rename it')
+        key = item.name.rpartition('.')[0] if form == 'shards' else item.name
         if key in seen:
             raise InputError(
                 f"'{seen[key]}' and '{item.path}' would both be called '{key}'; rename one of them"
@@ -140,13 +167,15 @@ def _check(items: Sequence[Item], form: str, shard_size: int) -> None:
         seen[key] = item.path
 
 
-def _write_shards(folder: Path, items: Sequence[Item], max_size: int) -> Sums:
+def _write_shards(folder: Path, batches: Batches, max_size: int) -> Sums:
     sums: Sums = {}
-    contents = chain.from_iterable(_batches(items))
-    number = 0
-    while len(sums) < len(items):
+    contents = chain.from_iterable(batches)
+    first = next(contents, None)
+    for number in count():
+        if first is None:
+            break
         with tarfile.open(folder / f'shard-{number:06d}.tar', 'w') as tar:
-            for item, content in contents:
+            for item, content in chain([first], contents):
                 _add(tar, item.name, content)
                 if item.label != NO_LABEL:
                     key = item.name.rpartition('.')[0]
@@ -154,7 +183,7 @@ def _write_shards(folder: Path, items: Sequence[Item], max_size: int) -> Sums:
                 sums[item.name] = len(content), zlib.crc32(content)
                 if tar.offset >= max_size:
                     break
-        number += 1
+        first = next(contents, None)
     return sums
 
 
@@ -164,14 +193,14 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def _write_lmdb(folder: Path, items: Sequence[Item]) -> Sums:
+def _write_lmdb(folder: Path, batches: Batches) -> Sums:
     import lmdb
 
     sums: Sums = {}
     size = 64 * _MB  # of address space; the file only takes what is used
     try:
         with lmdb.open(str(folder), map_size=size, subdir=True) as environment:
-            for batch in _batches(items):
+            for batch in batches:
                 size += sum(len(content) + 3 * 4096 for _, content in batch)
                 environment.set_mapsize(size)
                 with environment.begin(write=True) as transaction:
@@ -184,21 +213,24 @@ def _write_lmdb(folder: Path, items: Sequence[Item]) -> Sums:
     return sums
 
 
-def _batches(items: Sequence[Item]) -> Iterator[list[tuple[Item, bytes]]]:
-    """Yield the items with the bytes of their images."""
+def _contents(items: Sequence[Item], left_out: list[str]) -> Batches:
+    """Yield the items with the bytes of their images; add those that cannot be read to ``left_out``."""
     # A pack is read by one thread at a time.
-    threads = 1 if items[0].path.startswith(PREFIX) else _THREADS
+    threads = 1 if items and items[0].path.startswith(PREFIX) else _THREADS
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(items), _BATCH):
             batch = items[start : start + _BATCH]
-            yield list(zip(batch, pool.map(_read, batch), strict=True))
+            found = list(zip(batch, pool.map(_read, batch), strict=True))
+            left_out += [content for _, content in found if isinstance(content, str)]
+            yield [(item, content) for item, content in found if isinstance(content, bytes)]
 
 
-def _read(item: Item) -> bytes:
+def _read(item: Item) -> bytes | str:
+    """Return the bytes of an image, or why it cannot be read."""
     try:
         return fileio.get(item.path)
     except OSError as error:
-        raise InputError(f"'{item.path}' cannot be read: {error.strerror or error}") from error
+        return f"'{item.path}' cannot be read: {reason_of(error)}"
 
 
 def _compare(folder: Path, items: Sequence[Item], sums: Sums) -> None:

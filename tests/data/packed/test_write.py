@@ -35,7 +35,8 @@ def test_one_seed_one_result(pack, tmp_path):
 
 
 def test_items(form, items, tmp_path):
-    assert write_pack(items, tmp_path / 'a' / 'b', form, classes=['even', 'odd']) == 15_000
+    packed = write_pack(items, tmp_path / 'a' / 'b', form, classes=['even', 'odd'])
+    assert packed == (items, 15_000, [])
     pack = open_pack(tmp_path / 'a' / 'b')
     assert dict(pack.samples()) == {item.name: item.label for item in items}
     assert read_classes(pack.folder) == ('even', 'odd')
@@ -63,11 +64,35 @@ def test_from_one_form_to_the_other(items, tmp_path):
     assert open_pack(tmp_path / 'b').read('c1/5.jpg') == Path(items[5].path).read_bytes()
 
 
-def test_an_image_that_cannot_be_read(items, tmp_path):
-    Path(items[4].path).unlink()
-    with pytest.raises(InputError, match=r'4\.jpg.* cannot be read: No such file'):
-        write_pack(items, tmp_path / 'new' / 'out')
-    assert nothing_left(tmp_path)
+def test_what_cannot_be_packed_is_left_out(form, items, tmp_path, monkeypatch):
+    """An image that is gone, between shards as well, and names that the pack cannot hold."""
+    monkeypatch.setattr(write, '_MB', 1024)
+    monkeypatch.setattr(write, '_BATCH', 2)
+    for gone in (0, 4, 5):
+        Path(items[gone].path).unlink()
+    path = items[1].path
+    odd = [Item(path, name, 1) for name in ('a\nb.jpg', 'caf\udce9.jpg', 'a' * 600 + '.jpg')]
+    kept, out = items[1:4], tmp_path / 'new' / 'out'
+    if form == 'shards':
+        kept += odd[2:]
+        odd[2] = Item(path, 'a.txt', 1)
+    packed = write_pack(
+        [*items, *odd, *kept[3:]], out, form, classes=['even', 'odd'], seed=None, shard_size=1
+    )
+    assert packed.items == kept
+    assert len(packed.left_out) == 6
+    for reason in ('line break', 'not UTF-8', '0.jpg', '4.jpg', '5.jpg'):
+        assert sum(reason in line for line in packed.left_out) == 1
+    pack = open_pack(out)
+    assert list(pack.images().items())[:3] == [
+        (item.name, (item.label, n)) for n, item in enumerate(kept[:3])
+    ]
+    assert packed.size == sum(len(pack.read(item.name)) for item in kept)
+    with pytest.raises(
+        InputError, match=r"none of the images .*0\.jpg' cannot be read: no such file"
+    ):
+        write_pack(items[:1], tmp_path / 'new2', form)
+    assert {path.name for path in tmp_path.iterdir()} == {'in', 'new'}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +124,10 @@ def test_what_comes_back_is_compared(spoil, error, message, items, tmp_path, mon
         (dict(items=[Item('x', 'a.jpg'), Item('y', 'a.png')]), "both be called 'a'.*format lmdb"),
         (dict(items=[Item('x', 'a.b.jpg'), Item('y', 'a_b.jpg')]), "both be called 'a_b'"),
         (dict(items=[Item('x\ny.jpg', 'x\ny.jpg')]), 'has a line break in its name'),
-        (dict(items=[Item('in/0.jpg', 'a' * 600 + '.jpg')], form='lmdb'), 'LMDB: .*Unsupported'),
+        (
+            dict(items=[Item('in/0.jpg', 'a' * 600 + '.jpg')], form='lmdb'),
+            'a name of 604 bytes; LMDB allows 511',
+        ),
         (dict(out='in'), "OUT: 'in' is not empty"),
         (dict(out='in/0.jpg'), "OUT: 'in/0.jpg' is a file"),
         (dict(out='/proc/none'), "OUT: cannot write '/proc/none'"),
