@@ -19,6 +19,7 @@ from mmengine.registry import HOOKS, OPTIMIZERS, Registry
 from mmengine.runner import Priority, Runner, get_priority
 
 from ..errors import InputError
+from .losses import check_losses
 from .spelling import did_you_mean, mistyped
 from .tree import arguments_of, mapping, type_name, walk
 
@@ -156,6 +157,7 @@ def check_parts(cfg: Config, evaluator: str) -> None:
     kind = _at(cfg, 'optim_wrapper.optimizer.type')
     _class_of('optim_wrapper.optimizer', kind, OPTIMIZERS, 'torch.optim has the usual optimizers')
     _check_back_ends(cfg)
+    check_losses(cfg)
     _check_topk(cfg, evaluator)
     for loop in ('val', 'test'):
         parts = [f'{loop}_{part}' for part in ('dataloader', 'cfg', 'evaluator')]

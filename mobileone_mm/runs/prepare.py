@@ -22,14 +22,13 @@ from ..config.check import check_parts
 from ..config.read import load_config
 from ..config.spelling import did_you_mean
 from ..config.tree import flatten
+from ..data.checks.checkpoint_classes import check_run_checkpoint, check_teachers
 from ..data.checks.loaders import check_data
 from ..data.checks.summary import SplitSummary, data_table
 from ..data.coco import use_coco_reader
 from ..errors import InputError
 from ..training.folders import check_writable
 from ..training.launch import is_first_process
-from ..weights.published import PREFIX
-from ..weights.unwrap import read_weights
 from . import changes as steps
 from .changes import Flags
 
@@ -60,6 +59,7 @@ class Purpose:
     loaders: tuple[str, ...] = ()  # loaders whose data is checked
     changes: tuple[str, ...] = ()  # names of the changes that are made
     evaluator: str | None = None  # of a run of the Runner; None if the tool has no such run
+    teachers: bool = False  # whether the tool uses the teachers of a distilling classifier
 
 
 READ = Purpose()
@@ -68,6 +68,7 @@ TRAIN = Purpose(
     loaders=('train_dataloader', 'val_dataloader'),
     changes=tuple(name for name in CHANGES if name not in ('tta', 'load_from')),
     evaluator='val_evaluator',
+    teachers=True,
 )
 TEST = Purpose(
     needs=('test_dataloader', 'test_cfg', 'test_evaluator'),
@@ -84,7 +85,10 @@ TRAIN_IMAGES = Purpose(
 )
 #: the training images, with the transforms as the user wrote them
 TEACHERS = Purpose(
-    needs=('train_dataloader',), loaders=('train_dataloader',), changes=('broken_files',)
+    needs=('train_dataloader',),
+    loaders=('train_dataloader',),
+    changes=('broken_files',),
+    teachers=True,
 )
 #: the tool checks the test data itself, if it uses the data
 ROBUSTNESS = Purpose(needs=('test_dataloader',), changes=('workers', 'work_dir', 'broken_files'))
@@ -142,14 +146,14 @@ def prepare(
         cfg.changes = {**dict.fromkeys(off, False), **made}
     if purpose.evaluator is not None:
         check_parts(cfg, purpose.evaluator)
-        source = str(cfg.get('load_from') or '')
-        # mmengine downloads other addresses when it loads them.
-        if source and not cfg.get('resume') and ('://' not in source or source.startswith(PREFIX)):
-            read_weights(source)
     if cfg.get('default_scope') == 'mmdet':
         use_coco_reader()
     if is_first_process():
         prepared.data = check_data(cfg, purpose.loaders)
+        if purpose.evaluator is not None:
+            check_run_checkpoint(cfg, purpose.loaders, tests=purpose is TEST)
+        if purpose.teachers:
+            check_teachers(cfg)
     if 'work_dir' in purpose.changes:
         check_writable(cfg.work_dir, '--work-dir')
     if purpose.evaluator is None:  # a Runner logs the table into the file of its run

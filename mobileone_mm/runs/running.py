@@ -14,6 +14,7 @@ from ..config.explain import config_faults
 from ..data.coco import forget_coco_files
 from ..data.loading import reported_files
 from ..files import use_atomic_files
+from ..models.seg_loss import use_class_weights
 from ..training.folders import nothing_left_behind
 from ..training.runner import Runner
 from ..weights.mmengine_loader import use_safe_loader
@@ -28,6 +29,8 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
     os.environ.setdefault('LOCAL_RANK', '0')
     use_safe_loader()
     use_atomic_files()
+    if cfg.get('default_scope') == 'mmseg':
+        use_class_weights()
     try:
         with (
             nothing_left_behind(cfg.work_dir) as progress,
