@@ -78,7 +78,7 @@ def _sizes(loss: Mapping, kind: str, host: Any, path: str, head: Mapping) -> tup
 
 
 def _has_own_loss(head: Mapping) -> bool:
-    """Return whether a head of mmseg changes how losses are computed; SAN's scores have one class more."""
+    """Return whether a head of mmseg computes losses by itself: SAN has scores for one more class."""
     method = getattr(class_of(head), 'loss_by_feat', None)
     return getattr(method, '__module__', _DECODE_HEAD) != _DECODE_HEAD
 
