@@ -9,8 +9,12 @@ from ..errors import InputError
 from .check import TOP_LEVEL_KEYS
 from .tree import mapping
 
-# Keys that a tool looks up, and that most configs also use as variables.
-_PIPELINES = {'train_pipeline': 'train_dataloader', 'test_pipeline': 'test_dataloader'}
+# Keys that are looked up only if the other one is missing. Many configs use them as variables.
+_REPLACED = {
+    'data_preprocessor': ('model', 'data_preprocessor'),
+    'train_pipeline': ('train_dataloader', 'dataset'),
+    'test_pipeline': ('test_dataloader', 'dataset'),
+}
 _SMALL = 16
 
 
@@ -22,7 +26,7 @@ def check_variable(cfg: Config, name: str, options: Mapping[str, Any]) -> None:
     stays allowed. The InputError names the first places.
     """
     root, _, inside = name.partition('.')
-    if _is_read(cfg, root) or root not in cfg:
+    if _is_read(cfg, root) or (root not in cfg and root not in _REPLACED):
         return
     paths = [f'{place}.{inside}' if inside else place for place in _places(cfg, root, bool(inside))]
     left = [path for path in paths if not any(_covers(option, path) for option in options)]
@@ -32,10 +36,14 @@ def check_variable(cfg: Config, name: str, options: Mapping[str, Any]) -> None:
             f"--cfg-options {name}: changes nothing, because '{root}' is a variable of the file, whose "
             f'value is in {", ".join(left[:3])}{more}; set these, or change the file'
         )
+    if not paths and root in _REPLACED:
+        place = '.'.join(_REPLACED[root])
+        raise InputError(f"--cfg-options {name}: nothing reads '{root}' beside {place}; set that")
 
 
 def _is_read(cfg: Config, root: str) -> bool:
-    return root in TOP_LEVEL_KEYS and not (root in _PIPELINES and cfg.get(_PIPELINES[root]))
+    outer, inner = _REPLACED.get(root, ('', ''))
+    return root in TOP_LEVEL_KEYS and not mapping(cfg.get(outer)).get(inner)
 
 
 def _covers(option: str, path: str) -> bool:
@@ -44,7 +52,7 @@ def _covers(option: str, path: str) -> bool:
 
 def _places(cfg: Config, root: str, whole: bool) -> list[str]:
     """Return where the value of a variable stands, or (unless ``whole``) the start of a path is it."""
-    value = cfg[root]
+    value = cfg.get(root)
     if value is None or isinstance(value, bool) or value in ('', (), [], {}):
         return []  # they stand elsewhere by chance
     found = [

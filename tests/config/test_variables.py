@@ -55,8 +55,19 @@ def test_variables(name, places, load):
 
 @pytest.mark.parametrize('name', ['own_number', 'own_name', 'flag', 'test_pipeline.0.type'])
 def test_keys_of_the_user(name, load):
-    """Their values stand elsewhere by chance or not at all; a tool reads a pipeline without a loader."""
+    """Their values stand elsewhere by chance, or the tools look them up."""
     load({name: 'new'})
+
+
+@pytest.mark.parametrize('name', ['data_preprocessor.mean', 'test_pipeline.0.type'])
+def test_keys_that_another_one_replaces(name, tmp_path):
+    path = tmp_path / 'own.py'
+    path.write_text("""
+model = dict(type='X', data_preprocessor=dict(mean=1))
+test_dataloader = dict(dataset=dict(pipeline=[dict(type='Pack')]))
+""")
+    with pytest.raises(InputError, match=f"{name}: nothing reads '{name.split('.')[0]}' beside "):
+        load_config(path, {name: 2})
 
 
 def test_many_places(tmp_path):
