@@ -103,10 +103,10 @@ def _describe(cfg: Config, call: _Call, error: BaseException) -> str:
         return f'{path}: {kind} needs the argument {missing[1]}'
     if isinstance(error, FileNotFoundError):
         return f'{path}: {kind}: no such file: {error.filename or text}'
-    if (first := _FIRST_WORD.match(text)) and first[
-        1
-    ] in node:  # such as "momentum must be in range"
-        path = _path_of_key(cfg, node, path, first[1]) + f'.{first[1]}'
+    # such as "momentum must be in range"
+    first = _FIRST_WORD.match(text)
+    if first and first[1] in node and path != 'config':
+        path = f'{_path_of_key(cfg, node, path, first[1])}.{first[1]}'
     return f'{path}: {kind}: {text[:300]}'
 
 

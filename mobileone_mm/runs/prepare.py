@@ -21,7 +21,7 @@ from mmengine.registry import DefaultScope
 from ..config.check import check_parts
 from ..config.read import load_config
 from ..config.spelling import did_you_mean
-from ..config.tree import flatten
+from ..config.tree import flatten, mapping
 from ..data.checks.checkpoint_classes import check_run_checkpoint, check_teachers
 from ..data.checks.loaders import check_data
 from ..data.checks.summary import SplitSummary, data_table
@@ -156,6 +156,9 @@ def prepare(
             check_teachers(cfg)
     if 'work_dir' in purpose.changes:
         check_writable(cfg.work_dir, '--work-dir')
+        out_dir = mapping(mapping(cfg.get('default_hooks')).get('checkpoint')).get('out_dir')
+        if purpose is TRAIN and isinstance(out_dir, str) and '://' not in out_dir:
+            check_writable(out_dir, 'default_hooks.checkpoint.out_dir')
     if purpose.evaluator is None:  # a Runner logs the table into the file of its run
         prepared.log()
     return prepared

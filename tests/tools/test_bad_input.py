@@ -98,6 +98,7 @@ def test_unknown_scope_and_key(tiny_config, refused):
         ('model.data_preprocessor.std=[1,0,1]', 'model.data_preprocessor.std: got [1, 0, 1]; expected'),
         ('data_preprocessor.mean=[1,2,3]', "nothing reads 'data_preprocessor' beside model.data_prep"),
         ('train_dataloader.dataset.pipeline.1.scale=-5', 'RandomResizedCrop: expected scale > 0'),
+        ('default_hooks.checkpoint.out_dir=/dev/null/x', 'checkpoint.out_dir: cannot write '),
         ('val_evaluator=None', 'has no val_evaluator'),
         ('train_dataloader.batch_size=99 train_dataloader.drop_last=True', 'than one batch of 99'),
         ('load_from=/no/such.pth', '/no/such.pth'),
