@@ -104,7 +104,7 @@ def check_xml(dataset: DatasetConfig, _: int | None = None) -> None:
             dataset.root, dataset.prefix('sub_data_root'), _setting(dataset, 'ann_subdir')
         )
         files = [folder / f'{name}.xml' for name in _read_list(dataset.path, ann_file)]
-        _require_files(dataset.path, files, 'annotation file', ann_file)
+        require_files(dataset.path, files, 'annotation file', ann_file)
 
 
 def check_masks(dataset: DatasetConfig, _: int | None = None) -> None:
