@@ -62,6 +62,12 @@ class DatasetConfig:
         """Whether all loading transforms read from a local disk. Each has its own ``backend_args``."""
         return all(map(_is_local, self.settings.get('pipeline') or ()))
 
+    @property
+    def turns_by_exif(self) -> bool:
+        """Whether the loading transforms turn images by their EXIF orientation."""
+        flags = (mapping(step).get('color_type') for step in self.settings.get('pipeline') or ())
+        return not any(str(flag).endswith('ignore_orientation') for flag in flags)
+
     def joined(self, name: str | None) -> Path | None:
         """Return a path below the data root, as mmengine's datasets do; None for an empty name."""
         return Path(self.root, name) if name else None

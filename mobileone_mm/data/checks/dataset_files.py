@@ -14,6 +14,7 @@ from ...errors import InputError
 from ..coco import check_references, read_coco
 from ..datasets import DatasetConfig
 from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack, read_classes, read_lines
+from .image_sizes import check_sizes, sizes_of
 
 # A look-up of every file of a large dataset on a network drive would take minutes.
 MAX_LOOKUPS = 2000
@@ -39,6 +40,7 @@ def check_coco(dataset: DatasetConfig, _: int | None = None) -> None:
         _require_folder(f'{path}.data_prefix.img', folder)
         images = [folder / image['file_name'] for image in table['images']]
         _require_files(path, images, 'image', ann_file)
+        check_sizes(path, sizes_of(table['images'], folder), dataset.turns_by_exif)
 
 
 def _check_categories(table: Mapping[str, Any], classes: Sequence[str], where: str) -> None:

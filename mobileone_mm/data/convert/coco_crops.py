@@ -9,6 +9,7 @@ from PIL import Image
 
 from ...errors import InputError, check_least
 from ...files import atomic_folder
+from ..checks.image_sizes import check_sizes, sizes_of
 from ..coco import read_coco
 
 BY = {'category': 'name', 'supercategory': 'supercategory'}
@@ -39,7 +40,7 @@ def cut_objects(
     check_least(1, min_size=min_size)
     check_least(0, margin=margin)
     objects: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
-    for file, name, row in _annotated(Path(annotations), by, classes):
+    for file, name, row in _annotated(Path(annotations), Path(images), by, classes):
         if min(row['bbox'][2:]) >= min_size:
             objects[file].append((name, row))
     if not objects:
@@ -62,7 +63,7 @@ def cut_objects(
 
 
 def _annotated(
-    path: Path, by: str, classes: tuple[str, ...]
+    path: Path, images: Path, by: str, classes: tuple[str, ...]
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield file name, class name and annotation of each object of some classes."""
     if by not in BY:
@@ -81,6 +82,7 @@ def _annotated(
         raise InputError(
             f'--classes: no {by} is named {", ".join(unknown)}; known: {", ".join(known)}'
         )
+    check_sizes(f"annotations: '{path}'", sizes_of(table['images'], images))
     for row in table['annotations']:
         name, file = names.get(row['category_id'], ''), files.get(row['image_id'])
         if name in (classes or known) and file and not row.get('iscrowd'):
