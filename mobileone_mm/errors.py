@@ -1,5 +1,7 @@
 """The two errors that become exit codes of the tools."""
 
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """An argument of the user cannot be used; the tools exit with code 2.
@@ -18,6 +20,12 @@ def check_least(least: int, **numbers: float | None) -> None:
         if value is not None and value < least:
             flag = name.replace('_', '-')
             raise InputError(f'--{flag}: got {value}; expected at least {least}')
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first three names, and how many there are."""
+    shown = ', '.join(f"'{name}'" for name in names[:3])
+    return f'{shown}, ... ({len(names)} in total)' if len(names) > 3 else shown or 'none'
 
 
 def one_line(error: BaseException) -> str:

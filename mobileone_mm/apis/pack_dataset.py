@@ -50,13 +50,15 @@ def pack_dataset(
     into = f'{files} shards' if form == 'shards' else 'an LMDB'
     classed = f' of {len({item.label for item in items})} classes' if labels else ''
     return (
-        f'{out}: {len(items)} images{classed}, {size / 1e6:.1f} MB, in {into}; every image was '
+        f'{out}: {len(items)} images{classed}, {size / 1e6:.1f} MB, in {into}; each of them was '
         'read back and is the same'
     )
 
 
 def _of_config(path: Path, loader: str, options: Mapping[str, Any] | None) -> Source:
-    cfg = prepare(path, options, Purpose(needs=(loader,), loaders=(loader,))).cfg
+    cfg = prepare(
+        path, options, Purpose(needs=(loader,), loaders=(loader,), changes=('image_suffixes',))
+    ).cfg
     found = list(datasets(cfg, loader))
     if len(found) != 1:
         raise InputError(

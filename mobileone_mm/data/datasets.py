@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..config.tree import class_of, datasets, mapping, walk
+from ..config.tree import class_of, datasets, mapping, takes_argument, walk
 
 # Heads whose num_classes is that of the dataset, and what contains them; not region proposal heads.
 HEADS = {'roi_head', 'auxiliary_head', 'bbox_head', 'decode_head', 'head'}
@@ -19,7 +19,7 @@ class DatasetConfig:
     """One dataset of a config, without its wrappers: its dotted path, arguments and class."""
 
     path: str
-    settings: Mapping
+    settings: Any  # the dict of the config itself
     kind: type
 
     @cached_property
@@ -51,6 +51,15 @@ class DatasetConfig:
     def reader(self) -> str | None:
         """The module of the method that lists the samples: a derived class may have its own."""
         return getattr(getattr(self.kind, 'load_data_list', None), '__module__', None)
+
+    @property
+    def lists_folders(self) -> bool:
+        """Whether mmpretrain lists the images by their ``extensions``, without a list of names."""
+        return (
+            self.reader == 'mmpretrain.datasets.custom'
+            and not self.settings.get('ann_file')
+            and takes_argument(self.kind, 'extensions')
+        )
 
     @property
     def is_local(self) -> bool:

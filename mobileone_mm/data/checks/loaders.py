@@ -23,6 +23,7 @@ from ...errors import InputError
 from ..datasets import DatasetConfig, datasets_of, head_sizes
 from ..packed.packs import CLASSES, read_lines
 from . import dataset_files
+from .folders import class_folders
 from .summary import SplitSummary
 
 # The check of the files of a dataset, by the name of its class or of a base class.
@@ -127,7 +128,7 @@ def find_numbering(dataset: DatasetConfig) -> Numbering | None:
     folder, ann_file, labelled = dataset_files.images_and_list(dataset)
     if ann_file is not None or not labelled or not folder.is_dir():
         return None
-    return Numbering(path, folder, dataset_files.class_folders(folder))
+    return Numbering(path, folder, class_folders(folder))
 
 
 def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
