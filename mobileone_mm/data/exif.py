@@ -18,6 +18,7 @@ from PIL import Image
 
 # What the decoders of mmcv, and Pillow for a header, raise for a file that is no image, or damaged.
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError)
+_TAIL = 65536  # bytes
 _WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274  # numbers of the tags in TIFF and EXIF
 # Formats with an orientation: Pillow's name, and the first bytes from some place on.
 _SIGNATURES = (
@@ -57,8 +58,17 @@ def _tags(image: Image.Image) -> Any:
         return image.tag_v2  # type: ignore[attr-defined]
     # Not `getexif`: it decodes a PNG, and looks into XMP, which OpenCV does not.
     exif = Image.Exif()
-    exif.load(image.info.get('exif', b''))
+    exif.load(image.info.get('exif') or _late_exif(image))
     return exif
+
+
+def _late_exif(image: Image.Image) -> bytes:
+    """Return EXIF behind the pixels of a PNG, which OpenCV uses, and Pillow finds by decoding."""
+    file = image.fp if image.format == 'PNG' else None  # type: ignore[attr-defined]
+    if file is None:
+        return b''
+    file.seek(max(0, file.seek(0, io.SEEK_END) - _TAIL))
+    return file.read().partition(b'eXIf')[2]
 
 
 def turned(image: np.ndarray, content: bytes, flag: str, backend: str | None) -> np.ndarray:

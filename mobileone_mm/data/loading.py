@@ -50,7 +50,8 @@ class LoadImage(LoadImageFromFile):
     def __init__(self, *args: Any, on_error: str = 'skip', **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.on_error = known_reaction(on_error, ('skip', 'blank', 'raise'))
-        _reports(), shared_counts()  # before the workers start: they share them
+        _reports()  # before the workers start: they share the reports and the counts
+        shared_counts()
 
     def transform(self, results: dict) -> dict | None:
         """Add ``img``, ``img_shape`` and ``ori_shape`` to the results; None if the file is skipped."""

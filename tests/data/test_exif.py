@@ -150,6 +150,20 @@ def test_orientation_that_the_user_ignores(write, stored):
         assert same(load(dict(img_path=str(path)))['img'][..., ::-1], np.asarray(stored))
 
 
+def test_exif_behind_the_pixels(write):
+    """Some programs append it to a PNG; Pillow alone would decode the image to find it."""
+    path, expected = write(6, '.png')
+    content = path.read_bytes()
+    start = content.index(b'eXIf') - 4
+    length = 12 + int.from_bytes(content[start : start + 4], 'big')
+    chunk, rest = content[start : start + length], content[:start] + content[start + length :]
+    path.write_bytes(rest[:-12] + chunk + rest[-12:])
+    assert read_header(path) == Header(*expected.shape[:2], 6)
+    for color_type in ('color', 'unchanged'):
+        load = LoadImage(on_error='raise', color_type=color_type)
+        assert same(load(dict(img_path=str(path)))['img'][..., ::-1], expected)
+
+
 @pytest.mark.filterwarnings('error')
 @pytest.mark.parametrize('exif', [b'', b'Exif\0\0', b'Exif\0\0II*\0\x08\0\0\0\x01', b'junk'])
 def test_damaged_exif_is_none(exif, stored, tmp_path):
