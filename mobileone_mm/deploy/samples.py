@@ -122,7 +122,10 @@ def image_inputs(
     # By the name: `data` and `deploy` do not import each other.
     load = TRANSFORMS.build(dict(type='mobileone_mm.LoadImage', on_error='raise'))
     for path in paths:
-        image = load(dict(img_path=os.fspath(path)))['img']
+        try:
+            image = load(dict(img_path=os.fspath(path)))['img']
+        except InputError as error:
+            raise InputError(f'images: {error}') from error
         bgr = torch.from_numpy(cv2.resize(image, size[::-1])).permute(2, 0, 1)
         data = dict(inputs=[bgr], data_samples=None)
         inputs = model.data_preprocessor(data, False)['inputs']  # type: ignore[operator]
