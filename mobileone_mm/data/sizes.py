@@ -35,7 +35,9 @@ def size_fault(path: str, annotated: _Size, found: _Size, orientation: int = 1) 
     cause, advice = _exchanged(orientation)
     if _same_ratio(annotated, found):
         cause = f'the image was resized after the annotation, by {found[0] / height:.3g}'
-        advice = 'take the images that were annotated, or scale boxes, height and width'
+        advice = (
+            'take the images that were annotated, or scale the sizes and boxes of the annotation'
+        )
     elif _close(turned, found):
         pass
     elif _same_ratio(turned, found):
@@ -90,4 +92,14 @@ def count_size(fault: SizeFault | None) -> None:
         raise InputError(
             f'{wrong} of {loaded} loaded images have another size than their annotation: {fault.text}; '
             f'{fault.advice}'
+        )
+
+
+def check_sizes_at_end() -> None:
+    """Raise an InputError if more than 1 % of the images of a finished run had another size."""
+    loaded, wrong = shared_counts().tolist()
+    if wrong > LARGEST_SHARE * loaded:
+        raise InputError(
+            f'{wrong} of {loaded} loaded images have another size than their annotation, so the '
+            'results are wrong; the log names each with the likely cause'
         )

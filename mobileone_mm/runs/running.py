@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 
 from ..config.explain import config_faults
 from ..data.loading import SIZE, UNREADABLE, forget_files, reported_files
+from ..data.sizes import check_sizes_at_end
 from ..files import use_atomic_files
 from ..training.folders import nothing_left_behind
 from ..training.runner import Runner
@@ -44,6 +45,7 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
             for kind, fault in _FILE_FAULTS.items():
                 if count := reported_files(reset=True, kind=kind):
                     runner.logger.warning(f'{count} files {fault}; the log names each.')
+            check_sizes_at_end()
             barrier()  # a process that ends early closes the connections of those that still write
     finally:
         if is_distributed():  # torch warns of a process group that stays open
