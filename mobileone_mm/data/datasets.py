@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..config.tree import class_of, datasets, mapping, walk
+from ..config.tree import class_of, datasets, mapping, takes_argument, walk
 
 # Heads whose num_classes is that of the dataset, and what contains them; not region proposal heads.
 HEADS = {'roi_head', 'auxiliary_head', 'bbox_head', 'decode_head', 'head'}
@@ -19,7 +19,7 @@ class DatasetConfig:
     """One dataset of a config, without its wrappers: its dotted path, arguments and class."""
 
     path: str
-    settings: Mapping
+    settings: Any  # the dict of the config itself
     kind: type
 
     @cached_property
@@ -53,6 +53,15 @@ class DatasetConfig:
         return getattr(getattr(self.kind, 'load_data_list', None), '__module__', None)
 
     @property
+    def lists_folders(self) -> bool:
+        """Whether mmpretrain lists the images by their ``extensions``, without a list of names."""
+        return (
+            self.reader == 'mmpretrain.datasets.custom'
+            and not self.settings.get('ann_file')
+            and takes_argument(self.kind, 'extensions')
+        )
+
+    @property
     def is_local(self) -> bool:
         """Whether the dataset reads its annotations from a local disk."""
         return is_local(self.settings) and '://' not in self.root
@@ -61,6 +70,12 @@ class DatasetConfig:
     def loads_local_images(self) -> bool:
         """Whether all loading transforms read from a local disk. Each has its own ``backend_args``."""
         return all(map(is_local, self.settings.get('pipeline') or ()))
+
+    @property
+    def turns_by_exif(self) -> bool:
+        """Whether the loading transforms turn images by their EXIF orientation."""
+        flags = (mapping(step).get('color_type') for step in self.settings.get('pipeline') or ())
+        return not any(str(flag).endswith('ignore_orientation') for flag in flags)
 
     def joined(self, name: str | None) -> Path | None:
         """Return a path below the data root, as mmengine's datasets do; None for an empty name."""

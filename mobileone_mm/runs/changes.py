@@ -12,6 +12,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
 from ..config.tree import datasets, mapping, type_name, walk
+from ..data.datasets import datasets_of
+from ..data.image_files import IMAGE_SUFFIXES
 from ..distill.views import use_stored_outputs
 from ..errors import InputError
 from ..registry import FASTER
@@ -175,6 +177,17 @@ def broken_files(cfg: Config, flags: Flags) -> None:
         if is_mask:
             step.setdefault('num_classes', head.get('num_classes'))
             step.setdefault('ignore_index', head.get('ignore_index', 255))
+
+
+def image_suffixes(cfg: Config, flags: Flags) -> None:  # noqa: ARG001
+    """Let mmpretrain's datasets of folders list all images that the loaders read.
+
+    Its own list lacks ``.webp``, ``.tiff`` and others. ``extensions`` of the config hold.
+    """
+    for loader in LOADERS:
+        for dataset in datasets_of(cfg, loader):
+            if dataset.lists_folders and dataset.settings.get('extensions') is None:
+                dataset.settings['extensions'] = list(IMAGE_SUFFIXES)
 
 
 def stored_outputs(cfg: Config, flags: Flags) -> None:  # noqa: ARG001
