@@ -100,7 +100,7 @@ def test_what_the_hosts_take(part):
 
 def test_a_default_hook_under_an_unknown_name():
     cfg = Config(dict(default_hooks=dict(logr=dict(interval=2))))
-    said = "default_hooks.logr: has no 'type'; allowed: checkpoint, logger"
+    said = "default_hooks.logr: has no 'type'; allowed: average_check, checkpoint"
     with pytest.raises(InputError, match=said):
         check_parts(cfg, 'val_evaluator')
 

@@ -148,7 +148,8 @@ def test_the_oldest_checkpoint_goes_last(ids, keep, step, main, listed, removed,
         events.append((step, meta, self.max_keep_ckpts > 0, hub.get_info('keep_ckpt_ids')))
 
     monkeypatch.setattr(MMEngineCheckpointHook, '_save_checkpoint_with_step', save)
-    hook._save_checkpoint_with_step(SimpleNamespace(message_hub=hub), step, {})
+    runner = SimpleNamespace(message_hub=hub, model=nn.Identity(), hooks=[])
+    hook._save_checkpoint_with_step(runner, step, {})
     assert events == [(step, {}, False, listed), *(f'dir/{number}.pth' for number in removed)]
     assert hook.max_keep_ckpts == keep
 
@@ -159,9 +160,9 @@ def test_the_oldest_checkpoint_goes_last(ids, keep, step, main, listed, removed,
 def test_metrics_that_the_checkpoint_hook_leaves_to_mmengine(best, metrics, monkeypatch):
     calls = []
     monkeypatch.setattr(MMEngineCheckpointHook, 'after_val_epoch', lambda *args: calls.append(args))
-    hook = CheckpointHook(save_best=best)
-    hook.after_val_epoch('runner', metrics)
-    assert calls == [(hook, 'runner', metrics)]
+    hook, runner = CheckpointHook(save_best=best), SimpleNamespace(model=nn.Identity(), hooks=[])
+    hook.after_val_epoch(runner, metrics)
+    assert calls == [(hook, runner, metrics)]
 
 
 def test_arguments_of_the_checkpoint_hook():

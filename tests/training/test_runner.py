@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.optim import CosineAnnealingLR
 from mmengine.registry import MODELS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
@@ -223,7 +224,9 @@ def test_an_optimizer_without_rate_or_decay(make_runner, constructor, optimizer,
 
 
 def test_a_state_that_does_not_fit():
-    runner = SimpleNamespace(param_schedulers=None, _load_from='run.pth', _resume=True)
+    runner = SimpleNamespace(
+        param_schedulers=None, optim_wrapper=None, _load_from='run.pth', _resume=True
+    )
     line = r"^--resume: the state in 'run.pth' .*\(KeyError: .*must contain the key .type"
     with pytest.raises(InputError, match=line), checked_resume(runner):
         MODELS.build({})
@@ -242,7 +245,9 @@ def test_schedules_that_a_checkpoint_replaces(several):
     optimizers = [torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0) for _ in range(2)]
     groups = [[CosineAnnealingLR(optimizer, T_max=4)] for optimizer in optimizers]
     lines, last = [], groups[1][0]
-    runner = SimpleNamespace(_resume=True, logger=SimpleNamespace(warning=lines.append))
+    hub = MessageHub('schedules')
+    logger = SimpleNamespace(warning=lines.append)
+    runner = SimpleNamespace(_resume=True, logger=logger, optim_wrapper=None, message_hub=hub)
     runner.param_schedulers = dict(a=groups[0], b=groups[1]) if several else groups[1]
     with checked_resume(runner):
         last.last_step = last._global_step = 3  # how far it is is no difference
