@@ -84,7 +84,7 @@ class LossScaleHook(Hook):
         cause = ' and '.join(non_finite_losses(outputs)) or 'gradients overflow'
         line = (
             f'loss scaler has skipped {self._skipped} successive steps, because {cause}; the scale is '
-            f'{scale:g}'
+            f'{scale:.3g}'
         )
         constant = getattr(runner.optim_wrapper, '_scale_update_param', None) is not None
         if constant or scale < _LEAST_SCALE:

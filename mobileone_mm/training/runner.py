@@ -222,6 +222,7 @@ def checked_resume(runner: MMEngineRunner) -> Iterator[None]:
     except Exception as error:  # torch and mmengine raise many kinds for the state of another run
         if in_user_code(error):
             raise
+        _check_optimizers(runner)
         raise InputError(
             f"--resume: the state in '{runner._load_from}' does not fit this run "
             f'({type(error).__name__}: {one_line(error)[:200]}); resume with the config that the run '
@@ -241,7 +242,7 @@ def _report_changes(runner: MMEngineRunner, kind: str, planned: Settings, used: 
         if changed:
             runner.logger.warning(
                 f'{name}: the run uses the {kind} of its checkpoint ({", ".join(changed)} as in this '
-                f'config). To use another {kind}, {_ANOTHER_RUN}'
+                f'config). To change that, {_ANOTHER_RUN}'
             )
 
 

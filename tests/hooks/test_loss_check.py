@@ -8,7 +8,6 @@ from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
-from helpers import randomize_
 from mobileone_mm.errors import InputError
 from mobileone_mm.hooks.loss_check import LossCheckHook, loss_scalers, non_finite_losses
 from mobileone_mm.training.divergence import check_weights
@@ -51,7 +50,9 @@ def ended(runner, *parts):
 def test_a_loss_that_is_nan(hooks, make_runner, tmp_path):
     """A weight is NaN after iteration 4, so the loss of iteration 5 is; epoch 1 has three."""
     last = tmp_path / 'run' / 'epoch_1.pth'
-    runner = make_runner(damage('head.weight'), *hooks, kind=Runner, checkpoint=dict(max_keep_ckpts=1))
+    runner = make_runner(
+        damage('head.weight'), *hooks, kind=Runner, checkpoint=dict(max_keep_ckpts=1)
+    )
     line = ended(
         runner, 'loss is NaN in iteration 5 (epoch 2), at the learning rate 0.05;', 'clip_grad',
         f"the last checkpoint without NaN is '{last}'",
@@ -105,19 +106,13 @@ class Masked(Classifier):
         self.register_buffer('count', torch.zeros(2, dtype=torch.long))
 
 
-def masked():
-    model = Masked()
-    return randomize_(Classifier()).load_state_dict, model
-
-
 def test_buffers_that_are_not_finite_on_purpose(make_runner, tmp_path):
+    """A run writes them and resumes from them; NaN in another tensor is refused."""
     use_safe_loader()
-    start = dict(custom_hooks=None)
-    del start
-    check = dict(type='mobileone_mm.CheckpointCheckHook')
-    make_runner(EMA, model=Masked(), kind=Runner, epochs=1).train()
+    ema, check = dict(EMA, update_buffers=False), dict(type='mobileone_mm.CheckpointCheckHook')
+    make_runner(ema, model=Masked(), kind=Runner, epochs=1).train()
     resume = dict(resume=True, load_from=str(tmp_path / 'run' / 'epoch_1.pth'))
-    make_runner(EMA, check, model=Masked(), kind=Runner, **resume).train()
+    make_runner(ema, check, model=Masked(), kind=Runner, **resume).train()
     state = read_checkpoint(tmp_path / 'run' / 'epoch_2.pth')['state_dict']
     assert state['mask'].isinf().sum() == 3
 
@@ -126,7 +121,7 @@ def test_buffers_that_are_not_finite_on_purpose(make_runner, tmp_path):
         next(v for k, v in broken[part].items() if k.endswith(MEAN))[0] = float('nan')
     torch.save(broken, tmp_path / 'broken.pth')
     resume['load_from'] = str(tmp_path / 'broken.pth')
-    runner = make_runner(EMA, check, model=Masked(), kind=Runner, epochs=3, **resume)
+    runner = make_runner(ema, check, model=Masked(), kind=Runner, epochs=3, **resume)
     ended(runner, f"broken.pth': '{MEAN}' holds NaN or Inf; the training diverged")
 
 
@@ -148,8 +143,14 @@ NAN, INF = torch.tensor(float('nan')), float('-inf')
 @pytest.mark.parametrize(
     ('outputs', 'said'),
     [
-        (dict(loss=NAN, loss_cls=NAN, loss_bbox=torch.ones(()), acc=NAN), 'loss_cls is NaN in iter'),
-        (dict(loss=NAN, loss_a=INF, loss_b=INF), 'loss_a is Inf and loss_b is Inf in iteration 7, at'),
+        (
+            dict(loss=NAN, loss_cls=NAN, loss_bbox=torch.ones(()), acc=NAN),
+            'loss_cls is NaN in iter',
+        ),
+        (
+            dict(loss=NAN, loss_a=INF, loss_b=INF),
+            'loss_a is Inf and loss_b is Inf in iteration 7, at',
+        ),
         (dict(loss=INF, loss_a=1e38), 'loss is Inf in iteration 7, at the learning rate 0.25;'),
         (dict(d_loss=1.0, g_loss=NAN), 'g_loss is NaN in iteration 7'),
     ],
