@@ -46,6 +46,9 @@ class LossCheckHook(Hook):
             return
         raise diverged(runner, ' and '.join(first_of_all(non_finite_losses(outputs))))
 
+    def before_val_epoch(self, runner: Any) -> None:
+        check_weights(runner)  # metrics and drawings of NaN fail in many ways
+
 
 def non_finite_losses(outputs: Any) -> list[str]:
     """Return which losses of an iteration are NaN or Inf: the parts, if there are any, not the sum."""

@@ -35,7 +35,7 @@ def non_finite_tensors(runner: Any) -> list[str]:
 
 
 def check_weights(runner: Any, together: bool = True) -> None:
-    """End a run whose weights, buffers or averages have become NaN or Inf.
+    """End a run whose weights, buffers or averages hold NaN or Inf.
 
     Tensors that were not finite when the training began stay allowed, such as a mask of -Inf.
 
@@ -52,8 +52,8 @@ def check_weights(runner: Any, together: bool = True) -> None:
         found = first_of_all(found)
     if found:
         others = f' and {len(found) - 1} more tensors' if len(found) > 1 else ''
-        advice = f'no checkpoint is written of them; {_ADVICE}'
-        raise diverged(runner, f'{found[0]}{others} became NaN or Inf', 'by', advice)
+        advice = f'these weights are not saved; {_ADVICE}'
+        raise diverged(runner, f'NaN or Inf in {found[0]}{others}', 'after', advice)
 
 
 def first_of_all(found: list[str]) -> list[str]:

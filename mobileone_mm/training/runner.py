@@ -197,7 +197,7 @@ class Runner(MMEngineRunner):
 
 
 #: the key in the message hub, and so in a checkpoint, for the classes of the optimizers
-_OPTIMIZER = 'optimizer'
+_OPTIMIZER = 'optimizer_class'
 Settings = list[tuple[str, dict[str, Any]]]
 _ANOTHER_RUN = 'start a new run from the weights with --cfg-options load_from=...'
 

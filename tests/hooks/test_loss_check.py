@@ -20,15 +20,15 @@ from ..training.conftest import EMA, Classifier, Do
 MEAN = 'backbone.stage0.branch_scale.norm.running_mean'
 
 
-def damage(name, value=float('nan'), iteration=4):
-    """Return a hook that sets a number of a tensor after the given iteration, the first of an epoch."""
+def damage(name, value=float('nan'), iteration=4, when='after_train_iter'):
+    """Return a hook that sets a number of a tensor in the given iteration, the first of an epoch."""
 
     def function(runner):
         if runner.iter == iteration - 1:
             with torch.no_grad():
                 runner.model.state_dict()[name].view(-1)[0] = value
 
-    return Do('after_train_iter', function, priority='ABOVE_NORMAL')
+    return Do(when, function, priority='ABOVE_NORMAL')
 
 
 def files(folder):
@@ -72,11 +72,20 @@ def test_a_loss_that_is_nan(hooks, make_runner, tmp_path):
 def test_statistics_that_are_nan_while_the_loss_is_finite(checkpoint, value, make_runner, tmp_path):
     """In training BN uses the statistics of the batch; the checkpoint would be useless."""
     runner = make_runner(damage(MEAN, value), kind=Runner, checkpoint=checkpoint)
-    line = ended(runner, f"'{MEAN}' became NaN or Inf by iteration 6 (epoch 2)")
+    line = ended(runner, f"NaN or Inf in '{MEAN}' after iteration 6 (epoch 2)")
     (left,) = files(tmp_path)
     assert ('best_' in left) == ('save_best' in checkpoint)
     assert ('no checkpoint was written yet' in line) == ('save_best' in checkpoint)
     assert all(map(torch.isfinite, read_checkpoint(tmp_path / 'run' / left)['state_dict'][MEAN]))
+
+
+def test_weights_that_become_nan_in_a_validation(make_runner, tmp_path):
+    """The best checkpoint of the first validation stays."""
+    hook = damage(MEAN, iteration=7, when='after_val_iter')
+    checkpoint = dict(interval=-1, save_last=False, save_best='top1', rule='greater')
+    ended(make_runner(hook, kind=Runner, checkpoint=checkpoint), f"NaN or Inf in '{MEAN}' after")
+    (left,) = files(tmp_path)
+    assert left.startswith('best_top1_epoch_1')
 
 
 def test_an_average_that_is_nan(make_runner, tmp_path):
@@ -85,14 +94,14 @@ def test_an_average_that_is_nan(make_runner, tmp_path):
         average.state_dict()[f'module.{MEAN}'][0] = float('nan')
 
     runner = make_runner(EMA, Do('after_train_epoch', function), kind=Runner)
-    ended(runner, f"'module.{MEAN}' of EMAHook became NaN or Inf by iteration 3 (epoch 1)")
+    ended(runner, f"NaN or Inf in 'module.{MEAN}' of EMAHook after iteration 3 (epoch 1)")
     assert not files(tmp_path)
 
 
 def test_a_checkpoint_of_a_users_hook(make_runner, tmp_path):
     save = Do('after_train_iter', lambda runner: runner.save_checkpoint(runner.work_dir, 'own.pth'))
     runner = make_runner(damage(MEAN, iteration=1), save, kind=Runner)
-    ended(runner, 'no checkpoint is written of them')
+    ended(runner, 'these weights are not saved')
     assert not files(tmp_path)
 
 
@@ -176,7 +185,7 @@ def test_a_loss_scaler_skips_the_step():
     assert loss_scalers(both) == [scaled.loss_scaler]
     for wrapper in (scaled, both):
         run_once(dict(loss=NAN), wrapper)
-    with pytest.raises(InputError, match=r"^'weight' became NaN or Inf by iteration 7, at"):
+    with pytest.raises(InputError, match=r"^NaN or Inf in 'weight' after iteration 7, at"):
         run_once(dict(loss=NAN), scaled, weight=torch.tensor([[INF]]))
     with pytest.raises(InputError, match='^loss is NaN'):
         run_once(dict(loss=NAN), off)
