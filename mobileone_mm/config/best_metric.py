@@ -44,14 +44,11 @@ def check_save_best(cfg: Config, path: str, hook: Mapping) -> None:
 
 
 def _check_validation(cfg: Config, path: str, best: Any) -> None:
-    # A run without validation by --no-validate keeps its settings of the validation.
     if cfg.get('val_cfg') is None:
-        if 'no_validate' not in mapping(cfg.get('changes')):
-            raise InputError(
-                f'{path}.save_best: got {best!r}, but the config has no validation; set it to None, or '
-                'set val_cfg, val_dataloader and val_evaluator'
-            )
-        return
+        raise InputError(
+            f'{path}.save_best: got {best!r}, but the config has no validation; set it to None, or set '
+            'val_cfg, val_dataloader and val_evaluator'
+        )
     loop = mapping(cfg.get('train_cfg'))
     begin = loop.get('val_begin')
     for key in ('max_epochs', 'max_iters'):

@@ -208,15 +208,12 @@ def test_a_best_metric_that_the_validation_does_not_yield(best, evaluator, said)
         ('x', [TOP, OWN], {}),  # a class of the user
         ('teacher/coco/bbox_mAP', COCO, dict(val_cfg=dict(type='TeacherStudentValLoop'))),
         (None, COCO, {}),
-        ('mIoU', None, dict(changes=dict(no_validate=['val_cfg: ...']))),
         ('mIoU', IOU, dict(val_begin=3, max_epochs=3)),
     ],
 )
 def test_a_best_metric_that_is_fine(best, evaluator, parts):
     cfg = with_best(best, evaluator, **{k: v for k, v in parts.items() if k != 'val_cfg'})
     cfg.val_cfg = parts.get('val_cfg', cfg.val_cfg)
-    if evaluator is None:
-        cfg.val_cfg = cfg.val_dataloader = None
     check_parts(cfg, 'val_evaluator')
 
 
