@@ -70,9 +70,11 @@ def diverged(runner: Any, what: str, when: str = 'in', advice: str = _ADVICE) ->
     place = f'iteration {info.get("iter", runner.iter) + 1}'
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
         place += f' (epoch {info.get("epoch", runner.epoch) + 1})'
-    rates = [rate for key, rates in runner.optim_wrapper.get_lr().items() for rate in rates]
+    rate = next(iter(runner.optim_wrapper.get_lr().values()))[
+        0
+    ]  # before the factors of paramwise_cfg
     return InputError(
-        f'{what} {when} {place}, at the learning rate {max(rates):g}; {advice}; '
+        f'{what} {when} {place}, at the learning rate {rate:g}; {advice}; '
         f'{_last_checkpoint(runner)}'
     )
 
