@@ -88,6 +88,14 @@ def test_weights_that_become_nan_in_a_validation(make_runner, tmp_path):
     assert left.startswith('best_top1_epoch_1')
 
 
+def test_weights_that_are_nan_are_not_validated(make_runner):
+    checkpoint = dict(interval=-1, save_last=False)
+    runner = make_runner(damage(MEAN, iteration=1), kind=Runner, checkpoint=checkpoint)
+    ended(runner, 'after iteration 3 (epoch 1)')
+    assert runner.message_hub.get_info('loop_stage') == 'val'
+    assert 'val/top1' not in runner.message_hub.log_scalars
+
+
 def test_an_average_that_is_nan(make_runner, tmp_path):
     def function(runner):
         (average,) = [hook.ema_model for hook in runner.hooks if hasattr(hook, 'ema_model')]
