@@ -19,6 +19,7 @@ from mmengine.registry import HOOKS, OPTIMIZERS, Registry
 from mmengine.runner import Priority, Runner, get_priority
 
 from ..errors import InputError
+from .best_metric import check_save_best
 from .spelling import did_you_mean, mistyped
 from .tree import arguments_of, mapping, type_name, walk
 
@@ -29,7 +30,8 @@ TOP_LEVEL_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'se
     'test_pipeline', 'train_pipeline', 'tta_model', 'tta_pipeline',
 }  # fmt: skip
 _DEFAULT_HOOKS = (
-    'checkpoint', 'logger', 'param_scheduler', 'runtime_info', 'sampler_seed', 'timer', 'visualization',
+    'average_check', 'checkpoint', 'iteration_seed', 'logger', 'loss_check', 'loss_scale',
+    'param_scheduler', 'runtime_info', 'sampler_seed', 'timer', 'visualization',
 )  # fmt: skip
 #: constructors of optimizers that read ``paramwise_cfg`` as mmengine does; None is the default
 _CONSTRUCTORS = (None, 'DefaultOptimWrapperConstructor', 'mobileone_mm.OptimWrapperConstructor')
@@ -153,6 +155,8 @@ def check_parts(cfg: Config, evaluator: str) -> None:
     """
     for path, hook in _hooks(cfg):
         _check_hook(path, hook)
+        if evaluator == 'val_evaluator' and type_name(hook).endswith('CheckpointHook'):
+            check_save_best(cfg, path, mapping(hook))
     kind = _at(cfg, 'optim_wrapper.optimizer.type')
     _class_of('optim_wrapper.optimizer', kind, OPTIMIZERS, 'torch.optim has the usual optimizers')
     _check_back_ends(cfg)

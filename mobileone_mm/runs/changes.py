@@ -44,9 +44,13 @@ class Flags:
 
 
 def no_validate(cfg: Config, flags: Flags) -> None:
-    """Train without evaluation."""
-    if flags.no_validate:
-        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    """Train without evaluation, which selects no best checkpoint."""
+    if not flags.no_validate:
+        return
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    for hook in (*mapping(cfg.get('default_hooks')).values(), *(cfg.get('custom_hooks') or ())):
+        if mapping(hook).get('save_best') is not None:
+            hook['save_best'] = None
 
 
 def amp(cfg: Config, flags: Flags) -> None:
