@@ -23,6 +23,7 @@ from ...errors import InputError
 from ..datasets import DatasetConfig, datasets_of, head_sizes
 from ..packed.packs import CLASSES, read_lines
 from . import dataset_files
+from .mask_numbers import check_numbers
 from .summary import SplitSummary
 
 # The check of the files of a dataset, by the name of its class or of a base class.
@@ -71,6 +72,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
                 'set (model.head.num_classes, metainfo.classes); set '
                 f'{len(numbering.names)}, or {advice}'
             )
+    check_numbers(summaries)
     if numberings and 'train_dataloader' not in loaders:
         compare_with_training(cfg, numberings[0])
     return summaries
