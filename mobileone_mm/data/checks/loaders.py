@@ -23,6 +23,7 @@ from ...errors import InputError
 from ..datasets import DatasetConfig, datasets_of, head_sizes
 from ..packed.packs import CLASSES, read_lines
 from . import dataset_files
+from .batch_sizes import check_batch
 from .mask_numbers import check_numbers
 from .summary import SplitSummary
 
@@ -64,6 +65,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
                 summary = check_files(dataset, limit)
                 summaries += [summary] if summary else []
                 break
+        check_batch(cfg, dataset)
         if numbering is not None and limit not in (None, len(numbering.names)):
             advice = 'label the images in a file (ann_file)' if numbering.of_folders else 'pack all'
             raise InputError(
