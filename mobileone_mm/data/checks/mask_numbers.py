@@ -70,7 +70,8 @@ def count_pixels(dataset: DatasetConfig) -> MaskSummary | None:
         for sample in random.Random(0).sample(samples, len(samples)):
             spent = time.monotonic() - start
             is_enough = len(_classes(pixels, table, loader.ignore_index)) > 1 or len(names) == 1
-            if spent > LONGEST_SECONDS or (is_enough and (read >= MASKS or spent > SECONDS)):
+            is_long = read >= MASKS or spent > SECONDS
+            if read and (spent > LONGEST_SECONDS or (is_enough and is_long)):
                 break
             found = _count(loader, sample['seg_map_path'])
             if found is not None:
@@ -193,8 +194,8 @@ def _one_class(summary: MaskSummary) -> str:
     what = f"the class '{present[0]}' alone has pixels" if present else 'no pixel counts'
     advice = _repair(summary) or 'check that these are the masks of the classes in use'
     return (
-        f"{summary.path}: {what} in {summary.counts['masks read']} masks of '{summary.source}'; the "
-        f'numbers in them are {shown}: {advice}'
+        f'{summary.path}: {what} (masks read: {summary.counts["masks read"]}); the numbers in '
+        f"the masks of '{summary.source}' are {shown}: {advice}"
     )
 
 
