@@ -2,6 +2,7 @@
 
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from mobileone_mm.config.preprocessor import check_one_channel, check_preprocessor
 from mobileone_mm.errors import InputError
@@ -9,6 +10,13 @@ from mobileone_mm.errors import InputError
 RGB = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 CROP = dict(type='RandomCrop', crop_size=(64, 96))
 ENDS = [dict(type='RandomFlip', prob=0.5), dict(type='PackSegInputs')]
+
+
+@pytest.fixture
+def said(fresh_mmengine, capsys):
+    """Return what is logged."""
+    MMLogger.get_instance('of_sizes', logger_name='of_sizes')
+    return lambda: ''.join(capsys.readouterr())
 
 
 def check(preprocessor, scope, steps=(), training=True, **model):
@@ -68,10 +76,10 @@ def test_channels_that_are_not_rgb():
         [dict(type='RandomCrop', crop_size=32), dict(type='Pad', size=(96, 64))],
     ],
 )
-def test_crop_and_size(steps, capsys):
+def test_crop_and_size(steps, said):
     """The images have up to (64, 96) pixels, height first."""
     check(seg(), 'mmseg', steps)
-    assert 'WARNING' not in ''.join(capsys.readouterr())
+    assert 'WARNING' not in said()
     for size in ((63, 96), (128, 95)):
         with pytest.raises(InputError, match=r'size: got \(\d+, \d+\), but .*up to \(64, 96\)'):
             check(seg(size=size), 'mmseg', steps)
@@ -79,11 +87,12 @@ def test_crop_and_size(steps, capsys):
     check(seg(size=None, size_divisor=32), 'mmseg', steps)
 
 
-def test_padding_is_a_warning(capsys):
+def test_padding_is_a_warning(said):
     check(seg(size=(128, 96)), 'mmseg', [CROP])
-    assert 'at least 50% of each batch is padding' in ''.join(capsys.readouterr())
+    assert 'at least 50% of each batch is padding' in said()
     for steps in ([], [dict(type='RandomResize', scale=(9, 9))], [CROP, dict(type='Mine')]):
         check(seg(size=(8, 8)), 'mmseg', steps)  # nothing is known of the size
+    assert not said()
 
 
 @pytest.mark.parametrize(
