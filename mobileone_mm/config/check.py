@@ -159,7 +159,7 @@ def check_parts(cfg: Config, evaluator: str) -> None:
     _check_back_ends(cfg)
     _check_topk(cfg, evaluator)
     check_preprocessor(cfg, training=evaluator == 'val_evaluator')
-    check_one_channel(cfg)
+    check_one_channel(cfg, evaluator)
     for loop in ('val', 'test'):
         parts = [f'{loop}_{part}' for part in ('dataloader', 'cfg', 'evaluator')]
         missing = [name for name in parts if cfg.get(name) is None]

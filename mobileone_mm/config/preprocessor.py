@@ -133,8 +133,11 @@ def _size(value: Any, turned: bool = False) -> _Size | None:
     return (pair[1], pair[0]) if turned else (pair[0], pair[1])
 
 
-def check_one_channel(cfg: Config) -> None:
-    """Check the loss of mmseg's heads of one channel: their softmax is 1 whatever the net computes."""
+def check_one_channel(cfg: Config, evaluator: str) -> None:
+    """Check mmseg's heads of one channel: their softmax is 1 whatever the net computes.
+
+    A warning for ``num_classes=1``: mmseg's metric then counts all pixels as those of the class.
+    """
     for path, head in walk(cfg.get('model'), 'model'):
         classes, channels = head.get('num_classes'), head.get('out_channels')
         if 1 not in ((classes,) if channels is None else (channels,)):
@@ -151,3 +154,8 @@ def check_one_channel(cfg: Config) -> None:
                     'because a softmax of one channel learns nothing; or set num_classes=2 without '
                     'out_channels'
                 )
+        metrics = [type_name(metric) for _, metric in walk(cfg.get(evaluator), evaluator)]
+        if classes == 1 and any(name.endswith('IoUMetric') for name in metrics):
+            text = f'{path}.num_classes: got 1, with which IoUMetric counts all pixels as one class'
+            advice = 'set num_classes=2, out_channels=1 and two names in metainfo.classes'
+            print_log(f'{text}; {advice}', 'current', logging.WARNING)

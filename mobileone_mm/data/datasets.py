@@ -66,7 +66,7 @@ class DatasetConfig:
             built = self.kind(**settings)
         except REFUSALS:
             return None
-        return [built.get_data_info(index) for index in range(len(built))]
+        return built.data_list
 
     @property
     def is_local(self) -> bool:

@@ -14,7 +14,8 @@ ENDS = [dict(type='RandomFlip', prob=0.5), dict(type='PackSegInputs')]
 
 @pytest.fixture
 def said(fresh_mmengine, capsys):
-    """Return what is logged."""
+    """Return what is logged; the import of a host makes a logger of its own."""
+    pytest.importorskip('mmseg.models')
     MMLogger.get_instance('of_sizes', logger_name='of_sizes')
     return lambda: ''.join(capsys.readouterr())
 
@@ -104,18 +105,21 @@ def test_size_of_segmentors(more):
     check(seg(**more), 'mmseg', training=False)
 
 
-def test_heads_of_one_channel():
-    pytest.importorskip('mmseg')
+def test_heads_of_one_channel(said):
     softmax, sigmoid = (dict(type='CrossEntropyLoss', use_sigmoid=on) for on in (False, True))
 
     def check_head(**head):
         model = dict(type='X', decode_head=[dict(type='FCNHead', **head)])
-        check_one_channel(Config(dict(default_scope='mmseg', model=model)))
+        metric = dict(type='IoUMetric', iou_metrics=['mIoU'])
+        cfg = dict(default_scope='mmseg', model=model, val_evaluator=metric)
+        check_one_channel(Config(cfg), 'val_evaluator')
 
     for loss in (sigmoid, [sigmoid, dict(type='DiceLoss')]):
         check_head(num_classes=1, loss_decode=loss)
+        assert 'num_classes: got 1, with which IoUMetric counts all pixels' in said()
         check_head(num_classes=2, out_channels=1, loss_decode=loss)
     check_head(num_classes=2, loss_decode=softmax)
+    assert not said()
     for head in (
         dict(num_classes=1), dict(num_classes=2, out_channels=1, loss_decode=[softmax]),
     ):  # fmt: skip
