@@ -20,6 +20,7 @@ from mmengine.runner import Priority, Runner, get_priority
 
 from ..errors import InputError
 from .best_metric import check_save_best
+from .preprocessor import check_one_channel, check_preprocessor
 from .spelling import did_you_mean, mistyped
 from .tree import arguments_of, mapping, type_name, walk
 
@@ -161,6 +162,8 @@ def check_parts(cfg: Config, evaluator: str) -> None:
     _class_of('optim_wrapper.optimizer', kind, OPTIMIZERS, 'torch.optim has the usual optimizers')
     _check_back_ends(cfg)
     _check_topk(cfg, evaluator)
+    check_preprocessor(cfg, training=evaluator == 'val_evaluator')
+    check_one_channel(cfg, evaluator)
     for loop in ('val', 'test'):
         parts = [f'{loop}_{part}' for part in ('dataloader', 'cfg', 'evaluator')]
         missing = [name for name in parts if cfg.get(name) is None]

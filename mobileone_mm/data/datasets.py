@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..config.explain import REFUSALS
 from ..config.tree import class_of, datasets, mapping, takes_argument, walk
 
 # Heads whose num_classes is that of the dataset, and what contains them; not region proposal heads.
@@ -51,6 +52,21 @@ class DatasetConfig:
     def reader(self) -> str | None:
         """The module of the method that lists the samples: a derived class may have its own."""
         return getattr(getattr(self.kind, 'load_data_list', None), '__module__', None)
+
+    @cached_property
+    def samples(self) -> list[dict[str, Any]] | None:
+        """The samples as the first transform gets them; None if the class refuses its arguments.
+
+        The run reports such a refusal. The host lists all files: not for folders of ImageNet's size.
+        """
+        settings = {key: value for key, value in self.settings.items() if key[0] != '_'}
+        settings.update(pipeline=[], lazy_init=False, serialize_data=False)
+        del settings['type']
+        try:
+            built = self.kind(**settings)
+        except REFUSALS:
+            return None
+        return built.data_list
 
     @property
     def lists_folders(self) -> bool:

@@ -179,7 +179,9 @@ def broken_files(cfg: Config, flags: Flags) -> None:
         name = 'LoadSegAnnotations' if is_mask else 'LoadImage'
         step.update(type=f'mobileone_mm.{name}', on_error=on_error)
         if is_mask:
-            step.setdefault('num_classes', head.get('num_classes'))
+            # A head of one channel separates class 1 from the rest, also with num_classes=1.
+            sizes = head.get('num_classes'), head.get('out_channels')
+            step.setdefault('num_classes', 2 if 1 in sizes else sizes[0])
             step.setdefault('ignore_index', head.get('ignore_index', 255))
 
 

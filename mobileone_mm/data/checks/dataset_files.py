@@ -12,6 +12,7 @@ from ...errors import InputError
 from ..datasets import DatasetConfig
 from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack, read_classes, read_lines
 from .folders import check_folder, check_suffix, class_folders
+from .mask_numbers import MaskSummary, count_pixels
 
 # A look-up of every file of a large dataset on a network drive would take minutes.
 MAX_LOOKUPS = 2000
@@ -62,11 +63,16 @@ def _listed_name(where: str, line: str, num_classes: int | None) -> str:
     return name
 
 
-def check_masks(dataset: DatasetConfig, _: int | None = None) -> None:
-    """Check that mmseg's images and masks exist, and log how class numbers are changed."""
+def check_masks(dataset: DatasetConfig, _: int | None = None) -> MaskSummary | None:
+    """Check that mmseg's images and masks exist, and count the pixels of each class in masks.
+
+    Logs how class numbers are changed.
+    """
     _log_renumbering(dataset)
+    if not dataset.loads_local_images:
+        return None
     try:
-        if dataset.loads_local_images:
+        if dataset.reader == 'mmseg.datasets.basesegdataset':
             _check_pairs(dataset)
     except InputError as error:
         if Path(dataset.prefix('seg_map_path')).name == 'SegmentationClassAug':
@@ -74,6 +80,7 @@ def check_masks(dataset: DatasetConfig, _: int | None = None) -> None:
                 f'{error}; without the masks of SBD set VOC_TRAIN=train in the environment'
             ) from error
         raise
+    return count_pixels(dataset)
 
 
 def _check_pairs(dataset: DatasetConfig) -> None:

@@ -23,9 +23,11 @@ from ...errors import InputError, few
 from ..datasets import DatasetConfig, datasets_of, head_sizes
 from ..packed.packs import CLASSES, read_lines
 from . import dataset_files
+from .batch_sizes import check_batch
 from .coco_file import check_coco
 from .evaluator import check_evaluator
 from .folders import class_folders
+from .mask_numbers import check_numbers
 from .summary import SplitSummary
 
 # The check of the files of a dataset, by the name of its class or of a base class.
@@ -69,6 +71,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
                 break
         if [other for other, _ in found].count(loader) == 1:
             check_evaluator(cfg, loader.replace('dataloader', 'evaluator'), dataset)
+        check_batch(cfg, dataset)
         if numbering is not None and limit not in (None, len(numbering.names)):
             advice = 'label the images in a file (ann_file)' if numbering.of_folders else 'pack all'
             raise InputError(
@@ -77,6 +80,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
                 'set (model.head.num_classes, metainfo.classes); set '
                 f'{len(numbering.names)}, or {advice}'
             )
+    check_numbers(summaries)
     if numberings and 'train_dataloader' not in loaders:
         compare_with_training(cfg, numberings[0])
     return summaries
