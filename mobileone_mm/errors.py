@@ -22,6 +22,12 @@ def check_least(least: int, **numbers: float | None) -> None:
             raise InputError(f'--{flag}: got {value}; expected at least {least}')
 
 
+def few(names: Sequence[str]) -> str:
+    """Return the first three names, and how many there are."""
+    shown = ', '.join(f"'{name}'" for name in names[:3])
+    return f'{shown}, ... ({len(names)} in total)' if len(names) > 3 else shown or 'none'
+
+
 def one_line(error: BaseException) -> str:
     """Return the message of an error in one line, for a KeyError without Python's quotes."""
     text = error.args[0] if len(error.args) == 1 and isinstance(error, KeyError) else error

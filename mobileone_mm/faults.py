@@ -11,6 +11,11 @@ from .files import REASONS
 
 # torch's message for a feature map of 1 x 1 in a batch of one image.
 _BN_OF_ONE = 'Expected more than 1 value per channel when training'
+# mmseg's message, and torch's from the functions that make a batch.
+_SIZES_DIFFER = re.compile(
+    r'The image size in a batch should be the same|stack expects each tensor to be equal'
+)
+_MAKE_BATCHES = {'default_collate', 'stack_batch'}
 # A worker of a data loader puts its traceback into the message; its last line has the error.
 _WORKER_MARK = 'Original Traceback (most recent call last):'
 _WORKER_LAST_LINE = re.compile(r'^(?:\w+\.)*\w+: (.*)$', re.MULTILINE)
@@ -39,6 +44,11 @@ def user_fault(error: BaseException) -> str | None:
             'train_dataloader.batch_size: BN cannot normalize one value per channel; set at least 2 '
             'images per process'
         )
+    if isinstance(error, (AssertionError, RuntimeError)) and _makes_batch(error):
+        return (
+            'the images of a batch have different sizes; end the pipeline with a crop or a resize to '
+            'one size, or set batch_size=1 in this dataloader'
+        )
     if type(error).__name__ == 'OutOfMemoryError':
         return 'the GPU is out of memory; lower the batch size (of the dataloader, or --batch-size)'
     if isinstance(error, RuntimeError) and _SHARED_MEMORY.search(text):
@@ -47,6 +57,17 @@ def user_fault(error: BaseException) -> str | None:
             'set num_workers=0 in the dataloaders'
         )
     return None
+
+
+def _makes_batch(error: BaseException) -> bool:
+    """Return whether an error says that the images of a batch differ in size."""
+    text = str(error)
+    names = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+    names |= {name for name in _MAKE_BATCHES if f'in {name}' in text}  # of a worker
+    differ = _SIZES_DIFFER.search(text)
+    return bool(differ) and (
+        isinstance(error, AssertionError) or not names.isdisjoint(_MAKE_BATCHES)
+    )
 
 
 def in_user_code(error: BaseException) -> bool:

@@ -54,13 +54,15 @@ def pack_dataset(
     classed = f' of {len({item.label for item in packed.items})} classes' if labels else ''
     others = f'\n{len(packed.left_out)} images are left out: {several(packed.left_out)}'
     return (
-        f'{out}: {len(packed.items)} images{classed}, {packed.size / 1e6:.1f} MB, in {into}; every '
-        'image was read back and is the same'
+        f'{out}: {len(packed.items)} images{classed}, {packed.size / 1e6:.1f} MB, in {into}; each of '
+        'them was read back and is the same'
     ) + (others if packed.left_out else '')
 
 
 def _of_config(path: Path, loader: str, options: Mapping[str, Any] | None) -> Source:
-    cfg = prepare(path, options, Purpose(needs=(loader,), loaders=(loader,))).cfg
+    cfg = prepare(
+        path, options, Purpose(needs=(loader,), loaders=(loader,), changes=('image_suffixes',))
+    ).cfg
     found = list(datasets(cfg, loader))
     if len(found) != 1:
         raise InputError(

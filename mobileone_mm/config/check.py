@@ -8,7 +8,6 @@ Most mistyped keys end in a TypeError of the constructor that gets them (see
 import importlib.util
 import inspect
 import logging
-import math
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from multiprocessing import get_all_start_methods
@@ -21,7 +20,9 @@ from mmengine.registry import HOOKS, OPTIMIZERS, VISBACKENDS, Registry
 from mmengine.runner import Priority, Runner, get_priority
 
 from ..errors import InputError
+from .best_metric import check_save_best
 from .losses import check_losses
+from .preprocessor import check_one_channel, check_preprocessor
 from .spelling import did_you_mean, mistyped
 from .tree import arguments_of, mapping, type_name, walk
 
@@ -32,7 +33,8 @@ TOP_LEVEL_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'se
     'test_pipeline', 'train_pipeline', 'tta_model', 'tta_pipeline',
 }  # fmt: skip
 _DEFAULT_HOOKS = (
-    'checkpoint', 'logger', 'param_scheduler', 'runtime_info', 'sampler_seed', 'timer', 'visualization',
+    'average_check', 'checkpoint', 'iteration_seed', 'logger', 'loss_check', 'loss_scale',
+    'param_scheduler', 'runtime_info', 'sampler_seed', 'timer', 'visualization',
 )  # fmt: skip
 #: constructors of optimizers that read ``paramwise_cfg`` as mmengine does; None is the default
 _CONSTRUCTORS = (None, 'DefaultOptimWrapperConstructor', 'mobileone_mm.OptimWrapperConstructor')
@@ -166,12 +168,15 @@ def check_parts(cfg: Config, evaluator: str) -> None:
     """
     for path, hook in _hooks(cfg):
         _check_hook(path, hook)
+        if evaluator == 'val_evaluator' and type_name(hook).endswith('CheckpointHook'):
+            check_save_best(cfg, path, mapping(hook))
     kind = _at(cfg, 'optim_wrapper.optimizer.type')
     _class_of('optim_wrapper.optimizer', kind, OPTIMIZERS, 'torch.optim has the usual optimizers')
     _check_back_ends(cfg)
     check_losses(cfg)
-    _check_normalization(cfg)
     _check_topk(cfg, evaluator)
+    check_preprocessor(cfg, training=evaluator == 'val_evaluator')
+    check_one_channel(cfg, evaluator)
     for loop in ('val', 'test'):
         parts = [f'{loop}_{part}' for part in ('dataloader', 'cfg', 'evaluator')]
         missing = [name for name in parts if cfg.get(name) is None]
@@ -246,27 +251,6 @@ def _check_back_ends(cfg: Config) -> None:
             inspect.signature(cls).bind_partial(**{k: v for k, v in node.items() if k != 'type'})
         except TypeError as error:
             raise InputError(f'{where}: {name}: {error}') from error
-
-
-def _check_normalization(cfg: Config) -> None:
-    """Check mean and standard deviation of the images; mmpretrain fails in the first step, or never."""
-    places = [('data_preprocessor', cfg.get('data_preprocessor')), *walk(cfg.get('model'), 'model')]
-    for path, node in places:
-        counts = {}
-        for key, least in (('mean', -math.inf), ('std', 0)):
-            given = mapping(node).get(key)
-            if given is None or not path.endswith('data_preprocessor'):
-                continue
-            values: Any = given if isinstance(given, (list, tuple)) else [None]
-            if not all(
-                type(value) in (int, float) and least < value < math.inf for value in values
-            ):
-                allowed = 'numbers above 0' if key == 'std' else 'numbers'
-                raise InputError(f'{path}.{key}: got {given!r:.60}; expected a list of {allowed}')
-            counts[key] = len(values)
-        if len(set(counts.values())) > 1:
-            numbers = ' and '.join(f'{key} {count}' for key, count in counts.items())
-            raise InputError(f'{path}: numbers of channels: {numbers}; give one number per channel')
 
 
 def _check_topk(cfg: Config, evaluator: str) -> None:

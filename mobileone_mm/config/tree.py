@@ -23,14 +23,18 @@ def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
         yield from walk(value, _join(path, key))
 
 
-def flatten(node: Any, path: str = '') -> dict[str, Any]:
-    """Map the dotted path of every value that is not a filled dict, list or tuple to the value."""
+def flatten(node: Any, path: str = '', whole_lists: bool = False) -> dict[str, Any]:
+    """Map the dotted path of every value that is not a filled dict, list or tuple to the value.
+
+    With ``whole_lists``, a list without dicts and lists in it is one value.
+    """
     items = _items(node)
-    if not items:
+    plain = not isinstance(node, Mapping) and not any(_items(value) for _, value in items)
+    if not items or (whole_lists and plain):
         return {path: node}
     found: dict[str, Any] = {}
     for key, value in items:
-        found.update(flatten(value, _join(path, key)))
+        found.update(flatten(value, _join(path, key), whole_lists))
     return found
 
 
@@ -94,6 +98,19 @@ def arguments_of(cls: type) -> set[str]:
         for parameter in inspect.signature(init).parameters.values()
         if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     } - {'self'}
+
+
+def takes_argument(cls: type, name: str) -> bool:
+    """Return whether a class has an argument, or passes it on to a base class that has it."""
+    for base in inspect.getmro(cls):
+        init = vars(base).get('__init__')
+        if inspect.isfunction(init):
+            parameters = inspect.signature(init).parameters
+            if name in parameters:
+                return True
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+                return False
+    return False
 
 
 def _items(node: Any) -> list[tuple[Any, Any]]:

@@ -62,7 +62,7 @@ class _Rule(NamedTuple):
 
 
 _ID = _Rule('an integer', frozenset((int, str)))
-_NAME = _Rule('a string', frozenset((str,)))
+_NAME = _Rule('a name', frozenset((str,)))
 _FLAG = _Rule('0 or 1', frozenset((int, bool, type(None))))
 _RULES = {
     **dict.fromkeys(('id', 'image_id', 'category_id'), _ID),

@@ -8,7 +8,8 @@ from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
-from ..config.tree import class_of, datasets, mapping, walk
+from ..config.explain import REFUSALS
+from ..config.tree import class_of, datasets, mapping, takes_argument, walk
 from .lists import read_class_list
 
 # Heads whose num_classes is that of the dataset, and what contains them; not region proposal heads.
@@ -20,7 +21,7 @@ class DatasetConfig:
     """One dataset of a config, without its wrappers: its dotted path, arguments and class."""
 
     path: str
-    settings: Mapping
+    settings: Any  # the dict of the config itself
     kind: type
 
     @cached_property
@@ -63,6 +64,30 @@ class DatasetConfig:
         """The module of the method that lists the samples: a derived class may have its own."""
         return getattr(getattr(self.kind, 'load_data_list', None), '__module__', None)
 
+    @cached_property
+    def samples(self) -> list[dict[str, Any]] | None:
+        """The samples as the first transform gets them; None if the class refuses its arguments.
+
+        The run reports such a refusal. The host lists all files: not for folders of ImageNet's size.
+        """
+        settings = {key: value for key, value in self.settings.items() if key[0] != '_'}
+        settings.update(pipeline=[], lazy_init=False, serialize_data=False)
+        del settings['type']
+        try:
+            built = self.kind(**settings)
+        except REFUSALS:
+            return None
+        return built.data_list
+
+    @property
+    def lists_folders(self) -> bool:
+        """Whether mmpretrain lists the images by their ``extensions``, without a list of names."""
+        return (
+            self.reader == 'mmpretrain.datasets.custom'
+            and not self.settings.get('ann_file')
+            and takes_argument(self.kind, 'extensions')
+        )
+
     @property
     def is_local(self) -> bool:
         """Whether the dataset reads its annotations from a local disk."""
@@ -72,6 +97,12 @@ class DatasetConfig:
     def loads_local_images(self) -> bool:
         """Whether all loading transforms read from a local disk. Each has its own ``backend_args``."""
         return all(map(is_local, self.settings.get('pipeline') or ()))
+
+    @property
+    def turns_by_exif(self) -> bool:
+        """Whether the loading transforms turn images by their EXIF orientation."""
+        flags = (mapping(step).get('color_type') for step in self.settings.get('pipeline') or ())
+        return not any(str(flag).endswith('ignore_orientation') for flag in flags)
 
     def joined(self, name: str | None) -> Path | None:
         """Return a path below the data root, as mmengine's datasets do; None for an empty name."""

@@ -142,11 +142,17 @@ def _for_inferencers(content: dict[str, Any]) -> None:
         'mobileone_mm.LoadImage': ('LoadImageFromFile', ('on_error',)),
         'mobileone_mm.LoadSegAnnotations': (masks, ('on_error', 'num_classes', 'ignore_index')),
     }
-    for _, node in walk(content):
+    for path, node in walk(content):
         if type_name(node) in loaders:
             node['type'], own = loaders[type_name(node)]
             for key in own:
                 node.pop(key, None)
+        # Inferencers remove the host's loader; a dataset needs ours to renumber its masks.
+        if type_name(node) == masks and 'label_map' in node:
+            if path.startswith('test_pipeline'):
+                del node['label_map']
+            else:
+                node['type'] = 'mobileone_mm.LoadSegAnnotations'
 
 
 def is_mobileone(node: Any) -> bool:

@@ -119,11 +119,13 @@ def image_inputs(
     model: nn.Module, paths: Sequence[str | os.PathLike[str]], size: tuple[int, int]
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield names and images (1, C, H, W), resized and preprocessed by the model's own preprocessor."""
+    # By the name: `data` and `deploy` do not import each other.
+    load = TRANSFORMS.build(dict(type='mobileone_mm.LoadImage', on_error='raise'))
     for path in paths:
-        image = cv2.imread(os.fspath(path))
-        if image is None:
-            reason = 'not a readable image' if os.path.exists(path) else 'no such file'
-            raise InputError(f"images: '{os.fspath(path)}': {reason}")
+        try:
+            image = load(dict(img_path=os.fspath(path)))['img']
+        except InputError as error:
+            raise InputError(f'images: {error}') from error
         bgr = torch.from_numpy(cv2.resize(image, size[::-1])).permute(2, 0, 1)
         data = dict(inputs=[bgr], data_samples=None)
         inputs = model.data_preprocessor(data, False)['inputs']  # type: ignore[operator]

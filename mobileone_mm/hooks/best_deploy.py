@@ -46,6 +46,12 @@ class BestDeployHook(Hook):
         if not self._active:
             runner.logger.info('The model is in deploy form, and so are its best checkpoints.')
             return
+        if runner._val_loop is None:  # as with --no-validate
+            self._active = False
+            runner.logger.info(
+                'The run has no validation, so BestDeployHook writes no deploy pair.'
+            )
+            return
         savers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
         if all(hook.save_best is None for hook in savers):
             raise InputError(

@@ -1,6 +1,8 @@
-"""A checkpoint hook that always keeps the requested number of checkpoints."""
+"""A checkpoint hook that always keeps the requested number of checkpoints, and the best one."""
 
+import math
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -8,6 +10,7 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 
 from ..errors import InputError
 from ..registry import HOOKS
+from ..training.divergence import check_weights
 
 
 @HOOKS.register_module()
@@ -16,7 +19,8 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     mmengine removes the oldest checkpoint first: with ``max_keep_ckpts=1`` and a full disk, no
     checkpoint remains to resume from. It also accepts any argument, and a mistyped one ends a run after
-    its first epoch. Here it is a TypeError in the constructor.
+    its first epoch. Here it is a TypeError in the constructor. Weights with NaN or Inf end the run
+    before an old checkpoint is removed. A metric that is NaN or Inf is never the best one.
     """
 
     max_keep_ckpts: int
@@ -29,17 +33,52 @@ class CheckpointHook(MMEngineCheckpointHook):
                 f"'{next(iter(self.args))}'"
             )
 
+    def before_train(self, runner: Any) -> None:
+        super().before_train(runner)
+        known = runner.message_hub.runtime_info
+        for key in [key for key in known if key.startswith('best_score')]:
+            if not math.isfinite(known[key]):  # of a resumed run; no metric would be better
+                runner.message_hub.pop_info(key)
+
     def after_val_epoch(self, runner: Any, metrics: Any) -> None:
         """Save the best checkpoint; an unknown metric is an InputError, in mmengine a KeyError."""
-        for name in self.key_indicators if self.save_best else ():
-            if metrics and name not in (*metrics, 'auto'):
+        if self.save_best and metrics:
+            metrics = self._comparable(runner, metrics)
+            check_weights(runner)
+        super().after_val_epoch(runner, metrics)
+
+    def _comparable(self, runner: Any, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Return the metrics with None, which mmengine leaves out, for each that is NaN or Inf."""
+        if 'auto' in self.key_indicators:
+            first = next(iter(metrics))
+            try:
+                self._init_rule(self.rules, [first])
+            except ValueError as error:
+                raise InputError(
+                    f"default_hooks.checkpoint.rule: got None; save_best='auto' takes '{first}', which "
+                    "needs rule='greater' or rule='less'"
+                ) from error
+        for name in self.key_indicators:
+            if name not in metrics:
                 raise InputError(
                     f"default_hooks.checkpoint.save_best: got '{name}'; expected a metric of the "
                     f'validation: {", ".join(metrics)}'
                 )
-        super().after_val_epoch(runner, metrics)
+            value = metrics[name]
+            if isinstance(value, Sequence):
+                raise InputError(
+                    f"default_hooks.checkpoint.save_best: '{name}' has {len(value)} values; expected a "
+                    'metric with one number'
+                )
+            if value is not None and not math.isfinite(value):
+                runner.logger.warning(
+                    f"The metric '{name}' of save_best is {value}; the best checkpoint stays as it is."
+                )
+                metrics = {**metrics, name: None}
+        return metrics
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
+        check_weights(runner)
         keep, outdated = self.max_keep_ckpts, None
         if keep > 0 and list(self.keep_ckpt_ids)[-1:] != [step]:
             # As mmengine does, also in the file; a deque of limited length drops the first one.

@@ -45,6 +45,12 @@ class CheckpointCheckHook(Hook):
                 '--cfg-options load_from=...)'
             )
         fitted = checkpoint_for(model, weights, self._require)
+        if runner._resume and 'optimizer' not in checkpoint:
+            runner.logger.warning(
+                f"--resume: '{source}' has no optimizer state, like each best_*.pth: momentum and "
+                'schedules start from the beginning; give an epoch_*.pth or iter_*.pth to continue the '
+                'same run'
+            )
         if not isinstance(checkpoint.get('state_dict'), Mapping):
             checkpoint.clear()  # mmengine's Runner did not write it
         checkpoint['state_dict'] = fitted.state

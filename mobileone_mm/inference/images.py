@@ -3,14 +3,14 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import TypeVar
 
+from ..data.image_files import IMAGE_SUFFIXES, OtherFiles, is_image, is_usual
 from ..errors import InputError
 
-SUFFIXES = frozenset(['.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'])
 T = TypeVar('T')
 
 
@@ -30,43 +30,64 @@ def find_images(
 ) -> list[Path]:
     """Find the images of files, folders and patterns, each once, in the order of the inputs.
 
-    Folders are searched with all folders below them, in the order of names, for the usual suffixes;
-    names that begin with a dot are skipped. In patterns ``**`` stands for any folders.
+    Folders are searched with all folders below them, in the order of names, for ``IMAGE_SUFFIXES``;
+    names that begin with a dot are skipped. In patterns ``**`` stands for any folders. A warning counts
+    the files of other suffixes that folders and patterns have.
 
     ``leave_out`` are folders that are not searched, with the results of an earlier call. An image in
     them counts if it is an input itself. An InputError begins with ``argument`` and names an input
     without images.
     """
     found: dict[Path, None] = {}
+    others: dict[Path, None] = {}
     hidden = {Path(folder).resolve() for folder in leave_out}
     for entry in inputs:
         path = Path(entry).expanduser()
-        images = [path] if path.is_file() else [
-            image for image in _search(path) if hidden.isdisjoint(image.resolve().parents)
+        files = [path] if path.is_file() else [
+            file for file in _search(path) if hidden.isdisjoint(file.resolve().parents)
         ]  # fmt: skip
+        images = []
+        for file in files:
+            if file == path or is_image(file.name):
+                images.append(file)
+            else:
+                others[file] = None
         if not images:
             pattern = glob.has_magic(str(path))
             why = 'the pattern matches no image' if pattern else 'no such file or folder'
             if path.is_dir():
-                why = f'the folder has no images ({", ".join(sorted(SUFFIXES))})'
-            raise InputError(f"{argument} '{entry}': {why}")
+                why = f'the folder has no images ({", ".join(IMAGE_SUFFIXES)})'
+            has = f', but {_counted(files)}' if files else ''
+            raise InputError(f"{argument} '{entry}': {why}{has}")
         found.update(dict.fromkeys(images))
+    _counted(others.keys() - found.keys()).warn(argument)
     return list(found)
 
 
+def _counted(files: Iterable[Path]) -> OtherFiles:
+    counted = OtherFiles()
+    for file in files:
+        counted.add(file.name)
+    return counted
+
+
 def _search(path: Path) -> list[Path]:
-    """Return the images of a folder, or of a pattern; a pattern of folders means their images."""
+    """Return the files of a folder or a pattern, without those that are usual beside images.
+
+    A pattern that matches no image means the files of the folders that it matches.
+    """
     found = [path] if path.is_dir() else map(Path, sorted(glob.glob(str(path), recursive=True)))
-    matches = [match for match in found if match.is_dir() or match.suffix.lower() in SUFFIXES]
-    files = [match for match in matches if match.is_file()]
-    return files or [
-        file
-        for folder in matches
-        for file in sorted(folder.rglob('*'))
-        if file.suffix.lower() in SUFFIXES
-        and not any(part.startswith('.') for part in file.relative_to(folder).parts)
-        and file.is_file()
-    ]
+    matches = list(found)
+    files = [match for match in matches if not match.is_dir()]
+    if not any(is_image(file.name) for file in files):
+        files += [
+            file
+            for folder in matches
+            for file in sorted(folder.rglob('*'))
+            if not any(part.startswith('.') for part in file.relative_to(folder).parts)
+        ]
+    wanted = (file for file in files if is_image(file.name) or not is_usual(file.name))
+    return [file for file in wanted if file.is_file()]
 
 
 def result_names(images: Sequence[Path]) -> list[PurePath]:

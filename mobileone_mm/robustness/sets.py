@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..data.image_files import OtherFiles, is_image
 from ..errors import InputError
-from ..inference.images import SUFFIXES
 from .corruptions import CORRUPTIONS, GROUPS, SEVERITIES
 
 
@@ -156,12 +156,15 @@ def read_set(key: str, folder: Path) -> Images:
     cannot be limited to its classes.
     """
     folder, classes = _class_folders(key, folder)
-    rows = sorted(
-        (label, f'{name}/{entry.name}')
-        for name, label in classes.items()
-        for entry in os.scandir(folder / name)
-        if Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith('.')
-    )
+    rows, others = [], OtherFiles()
+    for name, label in classes.items():
+        for entry in os.scandir(folder / name):
+            if is_image(entry.name) and not entry.name.startswith('.'):
+                rows.append((label, f'{name}/{entry.name}'))
+            else:
+                others.add(entry.name)
+    rows.sort()
+    others.warn(f"{LAYOUTS[key].title}: '{folder}'")
     if not rows:
         raise InputError(f"{LAYOUTS[key].title}: no image in class folders below '{folder}'")
     labels, names = zip(*rows, strict=True)

@@ -12,6 +12,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
 from ..config.tree import datasets, mapping, type_name, walk
+from ..data.datasets import datasets_of
+from ..data.image_files import IMAGE_SUFFIXES
 from ..distill.views import use_stored_outputs
 from ..errors import InputError
 from ..registry import FASTER
@@ -42,9 +44,13 @@ class Flags:
 
 
 def no_validate(cfg: Config, flags: Flags) -> None:
-    """Train without evaluation."""
-    if flags.no_validate:
-        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    """Train without evaluation, which selects no best checkpoint."""
+    if not flags.no_validate:
+        return
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    for hook in (*mapping(cfg.get('default_hooks')).values(), *(cfg.get('custom_hooks') or ())):
+        if mapping(hook).get('save_best') is not None:
+            hook['save_best'] = None
 
 
 def amp(cfg: Config, flags: Flags) -> None:
@@ -173,8 +179,21 @@ def broken_files(cfg: Config, flags: Flags) -> None:
         name = 'LoadSegAnnotations' if is_mask else 'LoadImage'
         step.update(type=f'mobileone_mm.{name}', on_error=on_error)
         if is_mask:
-            step.setdefault('num_classes', head.get('num_classes'))
+            # A head of one channel separates class 1 from the rest, also with num_classes=1.
+            sizes = head.get('num_classes'), head.get('out_channels')
+            step.setdefault('num_classes', 2 if 1 in sizes else sizes[0])
             step.setdefault('ignore_index', head.get('ignore_index', 255))
+
+
+def image_suffixes(cfg: Config, flags: Flags) -> None:  # noqa: ARG001
+    """Let mmpretrain's datasets of folders list all images that the loaders read.
+
+    Its own list lacks ``.webp``, ``.tiff`` and others. ``extensions`` of the config hold.
+    """
+    for loader in LOADERS:
+        for dataset in datasets_of(cfg, loader):
+            if dataset.lists_folders and dataset.settings.get('extensions') is None:
+                dataset.settings['extensions'] = list(IMAGE_SUFFIXES)
 
 
 def stored_outputs(cfg: Config, flags: Flags) -> None:  # noqa: ARG001

@@ -38,7 +38,7 @@ CHANGES: dict[str, Callable[[Config, Flags], None]] = {
     for step in (
         steps.no_validate, steps.amp, steps.auto_scale_lr, steps.tensorboard, steps.tta,
         steps.workers, steps.work_dir, steps.resume, steps.load_from, steps.broken_files,
-        steps.stored_outputs, steps.faster_transforms, steps.checks,
+        steps.image_suffixes, steps.stored_outputs, steps.faster_transforms, steps.checks,
     )
 }  # fmt: skip
 #: changes without which a run has no folder, no weights, or weights that were never fitted
@@ -73,7 +73,7 @@ TRAIN = Purpose(
 TEST = Purpose(
     needs=('test_dataloader', 'test_cfg', 'test_evaluator'),
     loaders=('test_dataloader',),
-    changes=('tta', 'workers', 'work_dir', 'load_from', 'broken_files', 'checks'),
+    changes=('tta', 'workers', 'work_dir', 'load_from', 'broken_files', 'image_suffixes', 'checks'),
     evaluator='test_evaluator',
 )
 PREDICT = Purpose(changes=('broken_files',))
@@ -81,17 +81,19 @@ PREDICT = Purpose(changes=('broken_files',))
 TRAIN_IMAGES = Purpose(
     needs=('train_dataloader',),
     loaders=('train_dataloader',),
-    changes=('workers', 'broken_files', 'faster_transforms'),
+    changes=('workers', 'broken_files', 'image_suffixes', 'faster_transforms'),
 )
 #: the training images, with the transforms as the user wrote them
 TEACHERS = Purpose(
     needs=('train_dataloader',),
     loaders=('train_dataloader',),
-    changes=('broken_files',),
+    changes=('broken_files', 'image_suffixes'),
     teachers=True,
 )
 #: the tool checks the test data itself, if it uses the data
-ROBUSTNESS = Purpose(needs=('test_dataloader',), changes=('workers', 'work_dir', 'broken_files'))
+ROBUSTNESS = Purpose(
+    needs=('test_dataloader',), changes=('workers', 'work_dir', 'broken_files', 'image_suffixes')
+)
 
 
 @dataclass
@@ -137,9 +139,9 @@ def prepare(
     _check_flags(given, off)
     for name, change in CHANGES.items():
         if name in purpose.changes and name not in off:
-            before = flatten(cfg.to_dict())
+            before = flatten(cfg.to_dict(), whole_lists=True)
             change(cfg, given)
-            if done := _differences(before, flatten(cfg.to_dict())):
+            if done := _differences(before, flatten(cfg.to_dict(), whole_lists=True)):
                 prepared.changes[name] = done
     if off or prepared.changes:
         made = {name: done for name, done in prepared.changes.items() if done}

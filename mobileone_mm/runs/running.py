@@ -12,13 +12,16 @@ from mmengine.registry import RUNNERS
 
 from ..config.explain import config_faults
 from ..data.coco import forget_coco_files
-from ..data.loading import reported_files
+from ..data.loading import SIZE, UNREADABLE, forget_files, reported_files
+from ..data.sizes import check_sizes_at_end
 from ..files import use_atomic_files
 from ..models.seg_loss import use_class_weights
 from ..training.folders import nothing_left_behind
 from ..training.runner import Runner
 from ..weights.mmengine_loader import use_safe_loader
 from .prepare import Prepared
+
+_FILE_FAULTS = {UNREADABLE: 'could not be read', SIZE: 'have another size than their annotation'}
 
 
 @contextmanager
@@ -31,6 +34,7 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
     use_atomic_files()
     if cfg.get('default_scope') == 'mmseg':
         use_class_weights()
+    forget_files()
     try:
         with (
             nothing_left_behind(cfg.work_dir) as progress,
@@ -44,8 +48,10 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
                 yield runner
             finally:
                 runner.visualizer.close()  # TensorBoard and the like write what is left
-            if count := reported_files(reset=True):
-                runner.logger.warning(f'{count} files could not be read; the log names each.')
+            for kind, fault in _FILE_FAULTS.items():
+                if count := reported_files(reset=True, kind=kind):
+                    runner.logger.warning(f'{count} files {fault}; the log names each.')
+            check_sizes_at_end()
             barrier()  # a process that ends early closes the connections of those that still write
     finally:
         if is_distributed():  # torch warns of a process group that stays open

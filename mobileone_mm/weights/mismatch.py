@@ -111,9 +111,19 @@ def _stage_widths(state: Mapping[str, Tensor]) -> str:
 def value_problem(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
     """Return what is wrong with the values that a model would take, or None."""
     problems = (
-        number_problem(key, state[key], own.dtype) for key, own in target.items() if key in state
+        number_problem(key, state[key], own.dtype)
+        for key, own in target.items()
+        if key in state and not _on_purpose(own, state[key])
     )
     return next(filter(None, problems), None)
+
+
+def _on_purpose(own: Tensor, value: Tensor) -> bool:
+    """Return whether a model is built with NaN or Inf in the same places, such as a mask of -Inf."""
+    if own is value or own.is_meta or not own.is_floating_point() or own.shape != value.shape:
+        return False
+    finite = torch.isfinite(own)
+    return not bool(finite.all()) and torch.equal(finite, torch.isfinite(value).to(finite.device))
 
 
 def number_problem(key: str, value: Tensor, dtype: torch.dtype) -> str | None:

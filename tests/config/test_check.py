@@ -102,7 +102,7 @@ def test_what_the_hosts_take(part):
 
 def test_a_default_hook_under_an_unknown_name():
     cfg = Config(dict(default_hooks=dict(logr=dict(interval=2))))
-    said = "default_hooks.logr: has no 'type'; allowed: checkpoint, logger"
+    said = "default_hooks.logr: has no 'type'; allowed: average_check, checkpoint"
     with pytest.raises(InputError, match=said):
         check_parts(cfg, 'val_evaluator')
 
@@ -152,3 +152,77 @@ def test_the_parts_of_a_loop_belong_together(loop):
         check_parts(Config(cfg), 'val_evaluator')
     with pytest.raises(InputError, match=f'^config: has no {loop}_cfg; expected all of {loop}_'):
         check_parts(Config({**parts, f'{loop}_cfg': None}), 'val_evaluator')
+
+
+COCO = dict(type='mmdet.CocoMetric', metric=['bbox', 'segm'])
+TOP = dict(type='mmpretrain.Accuracy', topk=(1, 5))
+IOU = dict(type='mmseg.IoUMetric', iou_metrics=['mIoU', 'mFscore'])
+LABEL = dict(type='mmpretrain.SingleLabelMetric', items=('f1-score',))
+OWN = dict(type='Own')
+
+
+def with_best(best, evaluator, **parts):
+    hook = dict(type='CheckpointHook', save_best=best, rule=parts.pop('rule', None))
+    loop = {k: parts.pop(k) for k in ('val_begin', 'max_epochs') if k in parts}
+    parts = dict(val_dataloader={}, val_cfg={}, val_evaluator=evaluator, train_cfg=loop, **parts)
+    return Config(dict(default_hooks=dict(checkpoint=hook), **parts))
+
+
+@pytest.mark.parametrize(
+    ('best', 'evaluator', 'said'),
+    [
+        (
+            'bbox_mAP',
+            COCO,
+            "save_best: got 'bbox_mAP'; expected a metric of .*: coco/bbox_mAP, coco/bbox",
+        ),
+        ('coco/AR@100', COCO, 'coco/segm_mAP_l'),
+        ('coco/cat_precision', COCO, 'got'),
+        ('mIoU', [TOP], 'expected a metric of val_evaluator: accuracy/top1, accuracy/top5$'),
+        ('mDice', IOU, 'aAcc, mIoU, mAcc, mFscore, mPrecision, mRecall'),
+        ('mIou', IOU, "; did you mean 'mIoU'"),
+        (['accuracy/top1', 'x'], [TOP, LABEL], "got 'x'; .*, accuracy/top5, single-label/f1-score"),
+        ('accuracy/top1', dict(TOP, thrs=(0.5, None)), 'top1_thr-0.50, accuracy/top1_no-thr'),
+        ('accuracy/top1', dict(TOP, prefix='val'), 'val/top1, val/top5'),
+        ('auto', LABEL, "rule: got None; save_best='auto' takes 'single-label/f1-score'"),
+    ],
+)
+def test_a_best_metric_that_the_validation_does_not_yield(best, evaluator, said):
+    """mmengine says so after the first validation; nothing is said of a test."""
+    cfg = with_best(best, evaluator)
+    with pytest.raises(InputError, match=f'default_hooks.checkpoint.*{said}'):
+        check_parts(cfg, 'val_evaluator')
+    check_parts(cfg, 'test_evaluator')
+
+
+@pytest.mark.parametrize(
+    ('best', 'evaluator', 'parts'),
+    [
+        ('coco/segm_mAP_50', COCO, {}),
+        ('coco/cat_precision', dict(COCO, classwise=True), {}),
+        ('coco/bbox_mAP_s', dict(COCO, metric='bbox', metric_items=['mAP_s']), {}),
+        ('coco/AR@300', dict(COCO, metric='proposal_fast'), {}),
+        ('coco/AR_l@1000', dict(COCO, metric='proposal'), {}),
+        (['mRecall', 'aAcc'], [TOP, IOU], {}),
+        ('single-label/f1-score', LABEL, dict(rule='greater')),
+        ('auto', LABEL, dict(rule='greater')),
+        ('auto', IOU, {}),
+        ('x', [TOP, OWN], {}),  # a class of the user
+        ('teacher/coco/bbox_mAP', COCO, dict(val_cfg=dict(type='TeacherStudentValLoop'))),
+        (None, COCO, {}),
+        ('mIoU', IOU, dict(val_begin=3, max_epochs=3)),
+    ],
+)
+def test_a_best_metric_that_is_fine(best, evaluator, parts):
+    cfg = with_best(best, evaluator, **{k: v for k, v in parts.items() if k != 'val_cfg'})
+    cfg.val_cfg = parts.get('val_cfg', cfg.val_cfg)
+    check_parts(cfg, 'val_evaluator')
+
+
+def test_a_best_metric_without_a_validation():
+    cfg = with_best('mIoU', None)
+    cfg.val_cfg = cfg.val_dataloader = None
+    with pytest.raises(InputError, match="save_best: got 'mIoU', but the config has no validation"):
+        check_parts(cfg, 'val_evaluator')
+    with pytest.raises(InputError, match='^train_cfg.val_begin: got 4, but max_epochs is 3'):
+        check_parts(with_best('mIoU', IOU, val_begin=4, max_epochs=3), 'val_evaluator')

@@ -83,7 +83,7 @@ def test_what_cannot_be_cut_is_left_out(coco, tmp_path, change):
         table['images'] += [dict(id=8, file_name='gone.png'), dict(id=9, file_name='wide.png')]
         for image, box in (
             (8, [0, 0, 90, 90]), (9, [0, 0, 65501, 50]), (7, [500, 0, 60, 60]),
-            (7, [float('nan'), 0, 60, 60]),
+            (7, [0, -90, 60, 60]),
         ):  # fmt: skip
             row = dict(id=len(table['annotations']) + 1, image_id=image, category_id=3, bbox=box)
             table['annotations'].append(row)
@@ -107,7 +107,7 @@ def test_what_cannot_be_cut_is_left_out(coco, tmp_path, change):
 
 def test_names_of_classes_and_images_stay_inside(coco, tmp_path, change):
     """No class and no crop writes over another one, or outside the folder."""
-    classes = ['..', '../..', '/abs', '.', '', 'a\0b', 'Cat', 'cat', 'x' * 300, 'x' * 299]
+    classes = ['..', '../..', '/abs', '.', '?', 'a\0b', 'Cat', 'cat', 'x' * 300, 'x' * 299]
     files = ['sub/1.png', 'other/1.png', '../images/1.png', 'y' * 250 + '.png']
 
     def rename(table):
@@ -119,7 +119,7 @@ def test_names_of_classes_and_images_stay_inside(coco, tmp_path, change):
             path.parent.mkdir(exist_ok=True)
             cv2.imwrite(str(path), np.zeros((100, 100, 3), np.uint8))
             rows += [
-                dict(id='../7', image_id=image, category_id=n, bbox=[0, 0, 90, 90])
+                dict(id=f'../{image}.{n}', image_id=image, category_id=n, bbox=[0, 0, 90, 90])
                 for n in range(len(classes))
             ]
 

@@ -208,8 +208,17 @@ def test_loaders_of_a_run_become_the_hosts(scope):
             type='mobileone_mm.LoadSegAnnotations', num_classes=2, ignore_index=255, on_error='skip'
         ),
     ]
-    config = Config(dict(default_scope=scope, test_pipeline=ours, model=dict(type='X')))
     mask = 'LoadAnnotations' if scope == 'mmseg' else 'mmseg.LoadAnnotations'
-    assert deploy_form(config).to_dict()['test_pipeline'] == [
-        dict(type='LoadImageFromFile', color_type='color'), dict(type=mask),
+    renumbering = dict(type=mask, label_map={255: 1})
+    config = Config(
+        dict(default_scope=scope, test_pipeline=[*ours, renumbering], model=dict(type='X'))
+    )
+    config.test_dataloader = dict(dataset=dict(pipeline=[ours[1], renumbering]))
+    found = deploy_form(config).to_dict()
+    assert found['test_pipeline'] == [
+        dict(type='LoadImageFromFile', color_type='color'), dict(type=mask), dict(type=mask),
+    ]  # fmt: skip
+    # Only our loader has a label_map.
+    assert found['test_dataloader']['dataset']['pipeline'] == [
+        dict(type=mask), dict(type='mobileone_mm.LoadSegAnnotations', label_map={255: 1}),
     ]  # fmt: skip

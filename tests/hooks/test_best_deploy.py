@@ -107,6 +107,7 @@ def converted(tmp_path, monkeypatch):
         logger=Mock(),
         message_hub=SimpleNamespace(runtime_info=info),
         model=MobileOneBlock(4, 4, 3),
+        _val_loop=object(),
     )
     runner.hooks = [CheckpointHook(), CheckpointHook(save_best='top1', rule='greater')]
     return BestDeployHook(), runner, names
@@ -136,6 +137,9 @@ def test_each_best_checkpoint_is_converted_once(converted, tmp_path, monkeypatch
     line = 'no best checkpoint is saved; set default_hooks.checkpoint.save_best to'
     with pytest.raises(InputError, match=line):
         hook.before_train(runner)
+    runner._val_loop = None  # --no-validate removes save_best, too
+    hook.before_train(runner)
+    assert runner.logger.info.call_args.args[0].startswith('The run has no validation')
 
 
 def test_files_of_the_previous_pair(converted, tmp_path):

@@ -88,6 +88,15 @@ def test_an_average_that_the_checkpoint_lacks_is_named_at_resume(hooks, resume):
     assert ['the average starts from its weights' in line for line in lines] == [True] * named
 
 
+@pytest.mark.parametrize('resume', [True, False])
+def test_an_optimizer_state_that_the_checkpoint_lacks_is_named_at_resume(resume):
+    """mmengine saves a best checkpoint without it, and resumes in silence."""
+    content, lines = checkpoint_of_a_run('')[0], []
+    del content['optimizer']
+    checked(content, Model(3), EMAHook(), resume=resume, log=lines.append)
+    assert ["'x.pth' has no optimizer state" in line for line in lines] == [True] * resume
+
+
 BIAS = 'module.head.bias'
 
 

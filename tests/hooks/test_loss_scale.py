@@ -8,6 +8,7 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 
+from mobileone_mm.errors import InputError
 from mobileone_mm.hooks.loss_scale import LossScaleHook
 
 
@@ -78,6 +79,39 @@ def test_gradients_that_overflow_at_any_scale(caplog):
     assert [line for line in lines if 'successive' in line] == lines[:2]
     assert 'has skipped 5 successive steps' in lines[0]
     assert lines[-1] == 'The loss scaler skipped the last 12 steps.'
+
+
+@pytest.mark.parametrize(
+    ('patience', 'constant', 'last', 'scale'), [(20, False, 40, '5.96e-08'), (5, True, 5, '8')]
+)
+def test_a_scaler_that_cannot_recover(patience, constant, last, scale, caplog):
+    """No scale helps below 1e-6, and a constant scale does not change."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    wrapper = CpuAmpOptimWrapper(
+        torch.optim.SGD([weight], lr=0.5), **(dict(init_scale=8.0) if constant else {})
+    )
+    wrapper._scale_update_param = 8.0 if constant else None
+    wrapper.message_hub = hub = MessageHub(f'lost-{constant}')
+    runner = SimpleNamespace(
+        optim_wrapper=wrapper, message_hub=hub, logger=logging.getLogger('lost'), iter=0,
+        train_loop=None, _resume=False,
+    )  # fmt: skip
+    hook = LossScaleHook(patience)
+    hook.before_train(runner)
+
+    def train():
+        for runner.iter in range(100):
+            loss = weight.sum() * float('nan')
+            wrapper.update_params(loss)
+            hook.after_train_iter(runner, outputs=dict(loss=loss, loss_cls=loss))
+
+    line = (
+        f'^the loss scaler has skipped {last} successive steps, because loss_cls is NaN; the scale is '
+        f'{scale} in iteration {last}, at the learning rate 0.5; '
+    )
+    with pytest.raises(InputError, match=line):
+        train()
+    assert torch.equal(weight, torch.ones(2))
 
 
 def test_runs_without_a_scaler_and_between_steps():

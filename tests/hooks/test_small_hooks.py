@@ -32,6 +32,8 @@ from mobileone_mm.hooks.teacher_outputs import TeacherOutputsCheckHook
 from mobileone_mm.training.runner import Runner
 from mobileone_mm.weights.mmengine_loader import use_safe_loader
 
+from ..training.conftest import Accuracy, log_of
+
 
 def drawn(seed, iteration):
     """One number of each generator after the hook."""
@@ -148,7 +150,8 @@ def test_the_oldest_checkpoint_goes_last(ids, keep, step, main, listed, removed,
         events.append((step, meta, self.max_keep_ckpts > 0, hub.get_info('keep_ckpt_ids')))
 
     monkeypatch.setattr(MMEngineCheckpointHook, '_save_checkpoint_with_step', save)
-    hook._save_checkpoint_with_step(SimpleNamespace(message_hub=hub), step, {})
+    runner = SimpleNamespace(message_hub=hub, model=nn.Identity(), hooks=[])
+    hook._save_checkpoint_with_step(runner, step, {})
     assert events == [(step, {}, False, listed), *(f'dir/{number}.pth' for number in removed)]
     assert hook.max_keep_ckpts == keep
 
@@ -159,9 +162,9 @@ def test_the_oldest_checkpoint_goes_last(ids, keep, step, main, listed, removed,
 def test_metrics_that_the_checkpoint_hook_leaves_to_mmengine(best, metrics, monkeypatch):
     calls = []
     monkeypatch.setattr(MMEngineCheckpointHook, 'after_val_epoch', lambda *args: calls.append(args))
-    hook = CheckpointHook(save_best=best)
-    hook.after_val_epoch('runner', metrics)
-    assert calls == [(hook, 'runner', metrics)]
+    hook, runner = CheckpointHook(save_best=best), SimpleNamespace(model=nn.Identity(), hooks=[])
+    hook.after_val_epoch(runner, metrics)
+    assert calls == [(hook, runner, metrics)]
 
 
 def test_arguments_of_the_checkpoint_hook():
@@ -170,6 +173,39 @@ def test_arguments_of_the_checkpoint_hook():
     hook = CheckpointHook(save_best=['top1', 'top5'])
     with pytest.raises(InputError, match=r"save_best: got 'top5'; expected .*: top1, loss"):
         hook.after_val_epoch(None, dict(top1=1.0, loss=2.0))
+
+
+@pytest.mark.parametrize('rule', ['greater', 'less'])
+def test_a_metric_that_is_nan_or_infinite_is_never_the_best(
+    rule, make_runner, tmp_path, monkeypatch
+):
+    """Neither in the run nor as the score of a resumed one."""
+    scores = iter([float('inf'), float('nan'), 5.0, float('-inf')])
+    checkpoint = dict(save_best='score', rule=rule)
+    runner = make_runner(kind=Runner, epochs=4, checkpoint=checkpoint)
+    monkeypatch.setattr(Accuracy, 'compute_metrics', lambda self, results: dict(score=next(scores)))
+    runner.message_hub.update_info('best_score', float('nan'))
+    runner.train()
+    assert [path.name for path in (tmp_path / 'run').glob('best*')] == ['best_score_epoch_3.pth']
+    log = log_of(tmp_path / 'run')
+    for value in ('inf', 'nan', '-inf'):
+        assert f"The metric 'score' of save_best is {value}; the best checkpoint stays" in log
+
+
+@pytest.mark.parametrize(
+    ('best', 'metrics', 'said'),
+    [
+        ('auto', dict(speed=1.0), r"rule: got None; save_best='auto' takes 'speed'"),
+        (
+            'top1',
+            dict(top1=[1.0, 2.0]),
+            r"save_best: 'top1' has 2 values; expected a metric with one",
+        ),
+    ],
+)
+def test_metrics_that_cannot_be_compared(best, metrics, said):
+    with pytest.raises(InputError, match=said):
+        CheckpointHook(save_best=best).after_val_epoch(None, metrics)
 
 
 @pytest.mark.parametrize(

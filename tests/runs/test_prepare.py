@@ -5,6 +5,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import utils
 
+from mobileone_mm.data.image_files import IMAGE_SUFFIXES
 from mobileone_mm.errors import InputError
 from mobileone_mm.runs import changes
 from mobileone_mm.runs.changes import Flags
@@ -39,7 +40,12 @@ def steps(cfg, loader='train_dataloader'):
 
 def test_changes_are_named_and_stand_in_the_config(prepared):
     found = prepared()
-    assert list(found.changes) == ['workers', 'work_dir', 'broken_files', 'faster_transforms']
+    names = ['workers', 'work_dir', 'broken_files', 'image_suffixes', 'faster_transforms']
+    assert list(found.changes) == names
+    assert found.changes['image_suffixes'] == [
+        f'{loader}.dataset.extensions: (not set) -> {list(IMAGE_SUFFIXES)}'
+        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    ]
     assert steps(found.cfg)[:2] == ['mobileone_mm.LoadImage', FASTER]
     assert found.cfg.changes == found.changes
     assert found.changes['faster_transforms'] == [
@@ -90,6 +96,7 @@ def test_each_change_is_switched_off_by_its_name(name, prepared):
     assert found.cfg.changes[name] is False
     assert (steps(found.cfg)[0] == 'LoadImageFromFile') is (name == 'broken_files')
     assert (steps(found.cfg)[1] == 'RandomResizedCrop') is (name == 'faster_transforms')
+    assert ('extensions' in found.cfg.train_dataloader.dataset) is (name != 'image_suffixes')
     assert ('collate_fn' in found.cfg.train_dataloader) is (name != 'workers')
 
 

@@ -13,7 +13,8 @@ def test_log_and_dumped_config_have_the_changes(tiny_config, tool, tmp_path):
     assert tool(*run, '--cfg-options', 'changes.broken_files=False') == 0
     dumped = Config.fromfile(tmp_path / 'cls.py')
     assert set(dumped.changes) == {
-        'no_validate', 'workers', 'work_dir', 'broken_files', 'faster_transforms',
+        'no_validate', 'workers', 'work_dir', 'broken_files', 'image_suffixes',
+        'faster_transforms',
     }  # fmt: skip
     assert dumped.changes.broken_files is False
     log = next(tmp_path.glob('*/*.log')).read_text()

@@ -1,8 +1,12 @@
 """Data that is missing, empty, malformed or does not fit: one line, exit code 2, nothing written."""
 
 import json
+import re
 
+import numpy as np
 import pytest
+from mmengine.config import Config
+from PIL import Image
 
 from .conftest import VARIABLES, train
 
@@ -83,6 +87,24 @@ def test_split_list(own_data, tiny_config, refused):
     assert 'is empty' in refused(*train(config))
     listed.unlink()
     assert 'train.txt' in refused(*train(config))
+
+
+def test_masks_of_0_and_255(own_data, tiny_config, refused, tool, tmp_path):
+    """The line names the option that repairs them, and it does so for training and evaluation."""
+    for file in (own_data('seg') / 'SegmentationClass').iterdir():
+        mask = np.array(Image.open(file))
+        Image.fromarray(np.where(mask == 0, mask, 255).astype(np.uint8)).save(file)
+    config, options = tiny_config('seg'), []
+    for option in ('train_dataloader.dataset.pipeline.1', 'val_dataloader.dataset.pipeline.2'):
+        line = refused(*train(config, *options))
+        assert f'{option}.label_map={{255: 1}}' in line
+        options.append(f'{option}.label_map={{255: 1}}')
+    assert tool(*train(config, *options), '--work-dir', tmp_path / 'run') == 0
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert 'images 6, masks read 6' in log
+    assert re.search('pixels by class: .*aeroplane [1-9]', log)
+    written = Config.fromfile(tmp_path / 'run' / 'seg.py')
+    assert written.val_dataloader.dataset.pipeline[2].label_map == {255: 1}
 
 
 @pytest.mark.parametrize('task', ['det', 'seg'])

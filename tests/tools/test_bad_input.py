@@ -94,7 +94,7 @@ def test_unknown_scope_and_key(tiny_config, refused):
         ("visualizer.vis_backends=[dict(type='LocalVisBackEnd')]", "did you mean 'LocalVisBackend'"),
         ("visualizer.vis_backends=[dict(type='LocalVisBackend',x=1)]", 'backends.0: LocalVisBackend: '),
         ("visualizer.vis_backends=['LocalVisBackend']", "backends.0: got 'LocalVisBackend'; expected"),
-        ('model.data_preprocessor.mean=[1,2]', 'numbers of channels: mean 2 and std 3'),
+        ('model.data_preprocessor.mean=[1,2]', 'mean: got [1, 2]; expected 1 or 3 numbers'),
         ('model.data_preprocessor.std=[1,0,1]', 'model.data_preprocessor.std: got [1, 0, 1]; expected'),
         ('data_preprocessor.mean=[1,2,3]', "nothing reads 'data_preprocessor' beside model.data_prep"),
         ('train_dataloader.dataset.pipeline.1.scale=-5', 'RandomResizedCrop: expected scale > 0'),

@@ -1,11 +1,13 @@
 """Two processes on the CPU, or two batches before each step, train like one process."""
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
-from helpers import scalars
+from helpers import ROOT, python, scalars
 from mobileone_mm.weights.names import form_of
 from mobileone_mm.weights.reading import read_checkpoint
 
@@ -124,6 +126,33 @@ def test_training_is_the_same_bit_by_bit(train_two):
     plain, _ = train_two(LINES.format(backbone='', hooks=''), 'plain')
     hooked, _ = train_two(LINES.format(backbone='', hooks=HOOKS), 'hooked')
     assert_same(ranks(hooked), ranks(plain))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('loss', 'said', 'absent'),
+    [(True, 'loss is NaN in iteration 3 (epoch 3)', 3), (False, 'NaN or Inf in', 2)],
+)
+def test_both_processes_end_if_one_diverges(loss, said, absent, tiny_config, modules, tmp_path):
+    """Without torchrun, which would end the other one."""
+    hook = f"dict(type='Diverge', rank=1, loss={loss})"
+    config = tiny_config('cls', LINES.format(backbone='', hooks=hook))
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        group = dict(
+            MASTER_ADDR='127.0.0.1', MASTER_PORT=str(probe.getsockname()[1]), WORLD_SIZE='2'
+        )
+    run = (ROOT / 'tools' / 'train.py', config, '--work-dir', tmp_path / 'two', '--no-validate')
+
+    def one(rank: str):
+        env = {**group, 'RANK': rank, 'LOCAL_RANK': rank}
+        return python(*run, '--launcher', 'pytorch', path=modules, env=env, fails=True)
+
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(one, '01')
+    assert first.returncode == second.returncode == 2
+    assert said in first.stderr.splitlines()[-1]
+    assert not list((tmp_path / 'two').glob(f'epoch_{absent}.pth'))
 
 
 def test_accumulation(train, modules):

@@ -8,11 +8,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.optim import CosineAnnealingLR
+from mmengine.logging import MessageHub
+from mmengine.optim import CosineAnnealingLR, OptimWrapper
 from mmengine.registry import MODELS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
+from torch.optim import Adam
 
 from mobileone_mm import MobileOne, reparameterize_model
 from mobileone_mm.errors import InputError
@@ -20,9 +22,10 @@ from mobileone_mm.runs.prepare import Prepared
 from mobileone_mm.runs.running import _build
 from mobileone_mm.training.run_model import datasets_inside, has_branches, unwrapped
 from mobileone_mm.training.runner import Runner, checked_resume
+from mobileone_mm.weights.mmengine_loader import use_safe_loader
 from mobileone_mm.weights.reading import read_checkpoint
 
-from .conftest import TINY, loader, rates_of
+from .conftest import TINY, loader, log_of, rates_of
 
 
 def names(runner):
@@ -223,7 +226,10 @@ def test_an_optimizer_without_rate_or_decay(make_runner, constructor, optimizer,
 
 
 def test_a_state_that_does_not_fit():
-    runner = SimpleNamespace(param_schedulers=None, _load_from='run.pth', _resume=True)
+    runner = SimpleNamespace(
+        param_schedulers=None, optim_wrapper=None, _load_from='run.pth', _resume=True,
+        message_hub=MessageHub('not fitting'),
+    )  # fmt: skip
     line = r"^--resume: the state in 'run.pth' .*\(KeyError: .*must contain the key .type"
     with pytest.raises(InputError, match=line), checked_resume(runner):
         MODELS.build({})
@@ -242,7 +248,9 @@ def test_schedules_that_a_checkpoint_replaces(several):
     optimizers = [torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0) for _ in range(2)]
     groups = [[CosineAnnealingLR(optimizer, T_max=4)] for optimizer in optimizers]
     lines, last = [], groups[1][0]
-    runner = SimpleNamespace(_resume=True, logger=SimpleNamespace(warning=lines.append))
+    hub = MessageHub('schedules')
+    logger = SimpleNamespace(warning=lines.append)
+    runner = SimpleNamespace(_resume=True, logger=logger, optim_wrapper=None, message_hub=hub)
     runner.param_schedulers = dict(a=groups[0], b=groups[1]) if several else groups[1]
     with checked_resume(runner):
         last.last_step = last._global_step = 3  # how far it is is no difference
@@ -258,6 +266,59 @@ def test_schedules_that_a_checkpoint_replaces(several):
         with checked_resume(runner):
             runner.param_schedulers = None  # there may be fewer of them, or none
     assert len(lines) == 1
+
+
+SGD = dict(type='SGD', lr=0.05, momentum=0.9)
+ADAM = dict(type='Adam', lr=0.05, betas=(0.9, 0.99))
+RATE = dict(type='LinearLR', start_factor=0.5, end=4, by_epoch=False)
+BETA = dict(type='LinearMomentum', start_factor=0.5, end=4, by_epoch=False)
+
+
+@pytest.mark.parametrize(
+    ('optimizer', 'schedule', 'other', 'said'),
+    [
+        (SGD, RATE, dict(lr=0.5, momentum=0.9, weight_decay=0.1),
+         'SGD: .*(lr 0.05, not 0.5, weight_decay 0, not 0.1 as in this config)'),
+        (ADAM, BETA, dict(betas=(0.8, 0.99)), 'Adam: .*(betas [0.9, 0.99], not [0.8, 0.99] as in'),
+    ],
+)  # fmt: skip
+def test_optimizer_settings_that_a_checkpoint_replaces(
+    optimizer, schedule, other, said, make_runner, tmp_path
+):
+    """The same settings, in the middle of a schedule, are no difference."""
+    use_safe_loader()
+
+    def run(name='run', checkpoint=None, **changed):
+        resume = checkpoint and dict(resume=True, load_from=str(checkpoint))
+        wrapper = dict(optimizer=changed if 'type' in changed else {**optimizer, **changed})
+        parts = dict(optim_wrapper=wrapper, param_scheduler=schedule, **(resume or {}))
+        make_runner(kind=Runner, name=name, epochs=2 if resume else 1, **parts).train()
+        return log_of(tmp_path / name)
+
+    run()
+    last = tmp_path / 'run' / 'epoch_1.pth'
+    assert 'as in this config' not in run('same', last)
+    kind, _, values = said.partition('.*')
+    (line,) = [line for line in run('other', last, **other).splitlines() if values in line]
+    assert f'{kind}the run uses the optimizer settings of its checkpoint (' in line
+    with pytest.raises(
+        InputError, match=rf"epoch_1.pth' is of a run with {kind[:-2]}, .* has AdamW;"
+    ):
+        run('class', last, type='AdamW', lr=0.05)
+
+
+def test_an_optimizer_that_the_checkpoint_of_a_host_does_not_fit():
+    """torch takes the state; the first step would be a KeyError."""
+    adam, sgd = (kind([nn.Parameter(torch.ones(1))], lr=1) for kind in (Adam, torch.optim.SGD))
+    wrapper, hub = OptimWrapper(adam), MessageHub('of a host')
+    runner = SimpleNamespace(
+        param_schedulers=None, optim_wrapper=wrapper, message_hub=hub, _load_from='a', _resume=True
+    )
+    with (
+        pytest.raises(InputError, match="'a' lacks 'betas' of the optimizer, the config has Adam;"),
+        checked_resume(runner),
+    ):
+        adam.load_state_dict(sgd.state_dict())
 
 
 def test_the_model_of_a_run():

@@ -19,6 +19,31 @@ class DumpRank(Hook):
         torch.save(model.state_dict(), f'{runner.work_dir}/rank_{runner.rank}.pt')
 
 
+@HOOKS.register_module(force=True)
+class Diverge(Hook):
+    """Makes the loss of iteration 3, or a BN statistic after iteration 2, NaN in one process."""
+
+    def __init__(self, rank: int, loss: bool) -> None:
+        self.rank, self.loss = rank, loss
+
+    def before_train(self, runner):
+        parse_losses = runner.model.module.parse_losses
+
+        def parsed(losses):
+            loss, values = parse_losses(losses)
+            if self.loss and (runner.rank, runner.iter) == (self.rank, 2):
+                values['loss'] = values['loss'] * float('nan')
+            return loss, values
+
+        runner.model.module.parse_losses = parsed
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        if not self.loss and (runner.rank, runner.iter) == (self.rank, 1):
+            next(m for m in runner.model.modules() if hasattr(m, 'running_var')).running_var[0] = (
+                torch.nan
+            )
+
+
 @MODELS.register_module(force=True)
 class GlooSyncBN(nn.BatchNorm2d):
     """Mean and variance over all processes, with gradients, where torch's SyncBN does not run.

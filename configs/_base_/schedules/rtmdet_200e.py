@@ -32,7 +32,6 @@ custom_hooks = [
         priority='ABOVE_NORMAL',
     ),
     dict(type='NumClassCheckHook'),
-    dict(type='CheckInvalidLossHook', interval=50, priority='VERY_LOW'),
 ]
 
 # 8 processes of 24 images.

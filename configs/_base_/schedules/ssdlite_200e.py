@@ -27,7 +27,6 @@ test_cfg = dict(type='TestLoop')
 
 custom_hooks = [
     dict(type='NumClassCheckHook'),
-    dict(type='CheckInvalidLossHook', interval=50, priority='VERY_LOW'),
 ]
 
 # 8 processes of 24 images.

@@ -15,10 +15,10 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ...config.tree import mapping, type_name, walk
-from ...errors import InputError
+from ...errors import InputError, few
 from ...weights.unwrap import Weights, dataset_meta, read_weights
 from ..datasets import HEADS, DatasetConfig, datasets_of
-from .dataset_files import few, images_and_list
+from .dataset_files import images_and_list
 from .loaders import find_numbering
 
 Names: TypeAlias = tuple[str, ...]

@@ -8,16 +8,18 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.logging import print_log
 
 from ...config.spelling import mistyped
-from ...errors import InputError
+from ...errors import InputError, few
 from ..coco import CocoFile, read_coco
 from ..datasets import DatasetConfig
-from .dataset_files import few, require_files, require_folder
+from .dataset_files import require_files, require_folder
+from .image_sizes import check_sizes, sizes_of
 from .summary import SplitSummary
 
 # Shares of the boxes that may be left out without a warning. COCO itself has 1.2 % crowds.
@@ -52,6 +54,7 @@ def check_coco(dataset: DatasetConfig, _: int | None = None) -> SplitSummary | N
     if dataset.loads_local_images:
         require_folder(f'{path}.data_prefix.img', folder)
         require_files(path, [os.path.join(folder, name) for name in names], 'image', ann_file)
+        check_sizes(path, sizes_of(file['images'], Path(folder)), dataset.turns_by_exif)
     return _summary(dataset, file, boxes, classes)
 
 

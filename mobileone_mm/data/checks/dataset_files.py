@@ -1,7 +1,6 @@
 """Check the files of a dataset: lists of files, class folders, masks, packed data."""
 
 import inspect
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ from ...errors import InputError
 from ..datasets import DatasetConfig
 from ..lists import read_lines
 from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack, read_classes
+from .folders import check_folder, check_suffix, class_folders
+from .mask_numbers import MaskSummary, count_pixels
 
 # A look-up of every file of a large dataset on a network drive would take minutes.
 MAX_LOOKUPS = 2000
@@ -32,8 +33,9 @@ def check_labels(dataset: DatasetConfig, num_classes: int | None) -> None:
                 for number, line in enumerate(names, 1)
             ]
         require_files(path, [folder / name for name in names], 'image', ann_file)
-    elif labelled:
-        _check_class_folders(dataset, folder)
+    elif labelled or dataset.lists_folders:
+        endings = tuple(end.lower() for end in _setting(dataset, 'extensions'))
+        check_folder(path, folder, endings, class_folders(folder) if labelled else None)
 
 
 def images_and_list(dataset: DatasetConfig) -> tuple[Path, Path | None, bool]:
@@ -50,11 +52,6 @@ def images_and_list(dataset: DatasetConfig) -> tuple[Path, Path | None, bool]:
     return Path(dataset.root, prefix), ann_file, labelled
 
 
-def class_folders(folder: Path) -> tuple[str, ...]:
-    """Return the names of the folders in a folder, in the order in which mmpretrain numbers them."""
-    return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
-
-
 def _listed_name(where: str, line: str, num_classes: int | None) -> str:
     name, _, label = line.rpartition(' ')
     if not name or not label.isdigit():
@@ -65,35 +62,6 @@ def _listed_name(where: str, line: str, num_classes: int | None) -> str:
             'metainfo.classes); labels start at 0'
         )
     return name
-
-
-def _check_class_folders(dataset: DatasetConfig, folder: Path) -> None:
-    """Check that the class folders have images; log the empty ones, which keep their numbers."""
-    path, names = dataset.path, class_folders(folder)
-    if not names:
-        raise InputError(f"{path}: '{folder}' has no class folders, and there is no ann_file")
-    endings = tuple(end.lower() for end in _setting(dataset, 'extensions'))
-    empty = [name for name in names if not _has_image(folder / name, endings)]
-    if len(empty) == len(names):
-        raise InputError(
-            f"{path}: the dataset is empty: no class folder of '{folder}' has an image "
-            f'({", ".join(endings)})'
-        )
-    if empty:
-        text = f"{path}: class folders of '{folder}' without an image: {few(empty)}"
-        print_log(f'{text}; they keep their numbers.', 'current', logging.WARNING)
-
-
-def _has_image(folder: str | Path, endings: tuple[str, ...]) -> bool:
-    """Return whether mmpretrain finds an image at any depth; it ignores hidden files."""
-    with os.scandir(folder) as entries:
-        # The first image ends the search: listing ImageNet on a network drive takes minutes.
-        return any(
-            _has_image(entry.path, endings)
-            if entry.is_dir()
-            else entry.name.lower().endswith(endings) and not entry.name.startswith('.')
-            for entry in entries
-        )
 
 
 def check_xml(dataset: DatasetConfig, _: int | None = None) -> None:
@@ -107,11 +75,16 @@ def check_xml(dataset: DatasetConfig, _: int | None = None) -> None:
         require_files(dataset.path, files, 'annotation file', ann_file)
 
 
-def check_masks(dataset: DatasetConfig, _: int | None = None) -> None:
-    """Check that mmseg's images and masks exist, and log how class numbers are changed."""
+def check_masks(dataset: DatasetConfig, _: int | None = None) -> MaskSummary | None:
+    """Check that mmseg's images and masks exist, and count the pixels of each class in masks.
+
+    Logs how class numbers are changed.
+    """
     _log_renumbering(dataset)
+    if not dataset.loads_local_images:
+        return None
     try:
-        if dataset.loads_local_images:
+        if dataset.reader == 'mmseg.datasets.basesegdataset':
             _check_pairs(dataset)
     except InputError as error:
         if Path(dataset.prefix('seg_map_path')).name == 'SegmentationClassAug':
@@ -119,6 +92,7 @@ def check_masks(dataset: DatasetConfig, _: int | None = None) -> None:
                 f'{error}; without the masks of SBD set VOC_TRAIN=train in the environment'
             ) from error
         raise
+    return count_pixels(dataset)
 
 
 def _check_pairs(dataset: DatasetConfig) -> None:
@@ -137,8 +111,7 @@ def _check_pairs(dataset: DatasetConfig) -> None:
         ann_file = None
         files = sorted(images.rglob(f'*{suffix}'))
         names = [str(file.relative_to(images))[: -len(suffix)] for file in files]
-        if not names:
-            raise InputError(f"{path}: the dataset is empty: no *{suffix} below '{images}'")
+        check_suffix(path, images, suffix, masks, _setting(dataset, 'seg_map_suffix'))
     require_files(path, [images / f'{name}{suffix}' for name in names], 'image', ann_file)
     if masks is not None and not dataset.settings.get('test_mode'):
         suffix = _setting(dataset, 'seg_map_suffix')
@@ -232,9 +205,3 @@ def require_folder(key: str, folder: str | Path) -> None:
     """Raise an InputError that begins with ``key`` if a folder does not exist."""
     if not os.path.isdir(folder):
         raise InputError(f"{key}: '{folder}' is not a folder")
-
-
-def few(names: Sequence[str]) -> str:
-    """Return the first three names, and how many there are."""
-    shown = ', '.join(f"'{name}'" for name in names[:3])
-    return f'{shown}, ... ({len(names)} in total)' if len(names) > 3 else shown or 'none'

@@ -20,13 +20,16 @@ from mmengine.logging import print_log
 from ...config.read import ROOT_VARIABLES
 from ...config.spelling import mistyped
 from ...config.tree import mapping
-from ...errors import InputError
+from ...errors import InputError, few
 from ..datasets import DatasetConfig, datasets_of, head_sizes
 from ..lists import read_lines
 from ..packed.packs import CLASSES
 from . import dataset_files
+from .batch_sizes import check_batch
 from .coco_file import check_coco
 from .evaluator import check_evaluator
+from .folders import class_folders
+from .mask_numbers import check_numbers
 from .summary import SplitSummary
 
 # The check of the files of a dataset, by the name of its class or of a base class.
@@ -72,14 +75,16 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
                 break
         if [other for other, _ in found].count(loader) == 1:
             check_evaluator(cfg, loader.replace('dataloader', 'evaluator'), dataset)
+        check_batch(cfg, dataset)
         if numbering is not None and limit not in (None, len(numbering.names)):
             advice = 'label the images in a file (ann_file)' if numbering.of_folders else 'pack all'
             raise InputError(
                 f"{dataset.path}: '{numbering.source}' has the classes "
-                f'{dataset_files.few(numbering.names)}, but {limit} classes are '
+                f'{few(numbering.names)}, but {limit} classes are '
                 'set (model.head.num_classes, metainfo.classes); set '
                 f'{len(numbering.names)}, or {advice}'
             )
+    check_numbers(summaries)
     if numberings and 'train_dataloader' not in loaders:
         compare_with_training(cfg, numberings[0])
     return summaries
@@ -145,7 +150,7 @@ def find_numbering(dataset: DatasetConfig) -> Numbering | None:
     folder, ann_file, labelled = dataset_files.images_and_list(dataset)
     if ann_file is not None or not labelled or not folder.is_dir():
         return None
-    return Numbering(path, folder, dataset_files.class_folders(folder))
+    return Numbering(path, folder, class_folders(folder))
 
 
 def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
@@ -187,7 +192,7 @@ def difference(first: Numbering, second: Numbering) -> str:
     for one, other in ((first, second), (second, first)):
         alone = [name for name in one.names if name not in other.names]
         if alone:
-            parts.append(f'{dataset_files.few(alone)} is only in {one}')
+            parts.append(f'{few(alone)} is only in {one}')
     if not parts:  # the class list of a packed dataset may have any order
         pairs = zip_longest(first.names, second.names)
         number, pair = next((n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1])

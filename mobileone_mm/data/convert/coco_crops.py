@@ -10,6 +10,8 @@ import numpy as np
 
 from ...errors import InputError, check_least, reason_for, several
 from ...files import atomic_folder, disk_is_full, file_name
+from ..checks.coco_file import check_image_names
+from ..checks.image_sizes import check_sizes, sizes_of
 from ..coco import CocoFile, read_coco
 from ..encoding import encode_image
 from ..loading import read_image
@@ -67,6 +69,8 @@ def cut_objects(
     check_least(0, margin=margin)
     objects: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
     table = _table(Path(annotations), by)
+    check_image_names(table, images)
+    check_sizes(table.where, sizes_of(table['images'], Path(images)))
     for file, name, row in _annotated(table, by, classes):
         if min(row['bbox'][2:]) >= min_size:
             objects[file].append((name, row))

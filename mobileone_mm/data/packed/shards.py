@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, NamedTuple
 from zipfile import BadZipFile
 
@@ -16,11 +16,12 @@ from mmengine.logging import print_log
 
 from ...errors import InputError
 from ...files import atomic_write
+from ..image_files import IMAGE_SUFFIXES, OtherFiles
 
-IMAGES = ('jpg', 'jpeg', 'png', 'webp', 'bmp', 'ppm', 'pgm', 'tif', 'tiff')
+IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
 NO_LABEL = -1
 INDEX_FILE = 'index.npz'
-_VERSION = 2
+_VERSION = 3  # an index has the images of the suffixes of its time
 # WebDataset's rule: the key ends at the first dot of the file name. Folders belong to the key.
 _MEMBER = re.compile(r'^((?:.*/)?[^./][^./]*)\.([^/]*)$', re.DOTALL)
 
@@ -68,10 +69,12 @@ def open_index(folder: Path) -> ShardIndex:
     fresh = sum(key not in stored for key in keys)
     if fresh:
         print_log(f'Reading the headers of {fresh} shards for the index.', 'current')
+    others = OtherFiles()
     parts = [
-        stored[key] if key in stored else _table(read_samples(path))
+        stored[key] if key in stored else _table(read_samples(path, others))
         for key, path in zip(keys, paths, strict=True)
     ]
+    others.warn(f"'{folder}'")
     if list(stored) != keys:
         table = dict(zip(keys, parts, strict=True))
         try:
@@ -89,11 +92,15 @@ def _table(samples: Iterable[Sample]) -> np.ndarray:
     return np.array(rows, [('name', f'S{longest}'), *numbers])
 
 
-def read_samples(path: Path) -> Iterator[Sample]:
-    """Yield the samples of a tar file in its order; read headers and labels only."""
+def read_samples(path: Path, others: OtherFiles | None = None) -> Iterator[Sample]:
+    """Yield the samples of a tar file in its order; read headers and labels only.
+
+    ``others`` counts the files of samples without an image.
+    """
+    others = OtherFiles() if others is None else others
     with path.open('rb') as file:
         for key, members in groupby(_members(path, file), lambda found: found[0]):
-            image, label = None, NO_LABEL
+            image, label, unread = None, NO_LABEL, []
             for _, suffix, member in members:
                 if suffix in ('cls', 'json'):
                     label = _label(path, file, member, suffix, label)
@@ -103,8 +110,13 @@ def read_samples(path: Path) -> Iterator[Sample]:
                     )
                 elif suffix in IMAGES:
                     image = Sample(member.name, member.offset_data, member.size)
+                else:
+                    unread.append(member.name)
             if image is not None:
                 yield image._replace(label=label)
+            else:
+                for name in unread:
+                    others.add(PurePath(name).name)
 
 
 def _members(path: Path, file: BinaryIO) -> Iterator[tuple[str, str, tarfile.TarInfo]]:

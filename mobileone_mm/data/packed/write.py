@@ -16,6 +16,8 @@ from mmengine.registry import DATASETS
 
 from ...errors import InputError, ProofError, check_least, several
 from ...files import atomic_folder, reason_of
+from ..checks.folders import check_folder, class_folders
+from ..image_files import IMAGE_SUFFIXES
 from .packs import CLASSES, LABELS, PREFIX, read_pack, require_lmdb
 from .shards import IMAGES, NO_LABEL, member_name
 
@@ -51,17 +53,24 @@ Source = tuple[list[Item], tuple[str, ...] | None]
 def items_of_folder(folder: str | os.PathLike[str], with_label: bool = True) -> Source:
     """List the images below a folder, in mmpretrain's order, and the class names.
 
-    With ``with_label``, the folders in it are classes, numbered in the order of their names.
+    With ``with_label``, the folders in it are classes, numbered in the order of their names. A warning
+    counts the files that are no images.
     """
-    if not Path(folder).is_dir():
+    path = Path(folder)
+    if not path.is_dir():
         raise InputError(f"'{folder}' is not a folder")
-    if with_label and not any(entry.is_dir() for entry in os.scandir(folder)):
+    names = class_folders(path) if with_label else None
+    if names == ():
         raise InputError(f"'{folder}' has no class folders; pass --no-labels, or a config")
-    settings = dict(type='mmpretrain.CustomDataset', data_root=str(folder), with_label=with_label)
-    try:
-        return items_of_dataset(settings)
-    except RuntimeError as error:  # mmpretrain's error for an empty folder
-        raise InputError(f"'{folder}' has no images in its folders") from error
+    check_folder('SOURCE', path, IMAGE_SUFFIXES, names)
+    return items_of_dataset(
+        dict(
+            type='mmpretrain.CustomDataset',
+            data_root=str(folder),
+            with_label=with_label,
+            extensions=IMAGE_SUFFIXES,
+        )
+    )
 
 
 def items_of_dataset(settings: Mapping[str, Any]) -> Source:

@@ -1,0 +1,110 @@
+"""The suffixes of image files, the same for class folders, packs, predictions and test sets.
+
+The hosts have other lists: mmpretrain's lacks .webp, .tiff and .jfif, and leaves such files out
+without a message.
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
+
+from mmengine.logging import print_log
+
+#: what OpenCV, the decoder of the configs, reads; compared in lower case
+IMAGE_SUFFIXES = (
+    '.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.mpo', '.pbm', '.pgm', '.png',
+    '.pnm', '.ppm', '.tif', '.tiff', '.webp',
+)  # fmt: skip
+# Files that come with images and are none.
+_SIDE_SUFFIXES = (
+    '.cache', '.cfg', '.csv', '.db', '.htm', '.html', '.ini', '.ipynb', '.json', '.jsonl', '.lock',
+    '.log', '.lst', '.md', '.md5', '.names', '.pdf', '.py', '.rst', '.sh', '.sha256', '.toml', '.tsv',
+    '.txt', '.url', '.xls', '.xlsx', '.xml', '.yaml', '.yml',
+)  # fmt: skip
+_SIDE_NAMES = (
+    'authors', 'changelog', 'checksums', 'copying', 'licence', 'license', 'makefile', 'md5sums',
+    'notice', 'readme', 'sha1sums', 'sha256sums',
+)  # fmt: skip
+# A complete listing of ImageNet on a network drive takes minutes.
+MAX_LISTED = 50_000
+_SHOWN = 5
+
+
+def is_image(name: str) -> bool:
+    """Return whether a file name has the suffix of an image."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def is_usual(name: str) -> bool:
+    """Return whether a file is usual beside images, such as ``.txt`` and ``.json``, or hidden."""
+    suffix = PurePath(name).suffix.lower()
+    named = not suffix and name.lower() in _SIDE_NAMES
+    return suffix in _SIDE_SUFFIXES or named or name.startswith('.')
+
+
+class OtherFiles(Counter[str]):
+    """Counts files that a folder of images has and nobody reads, by suffix.
+
+    Hidden files and those that are usual beside images, such as ``.txt`` and ``.json``, do not count.
+    """
+
+    def add(self, name: str) -> None:
+        """Count a file that is not read, if it counts."""
+        if not is_usual(name):
+            self[PurePath(name).suffix] += 1
+
+    def __str__(self) -> str:
+        """Such as ``3 .heic, 1 without a suffix``, the most frequent first."""
+        ranked = sorted(self.items(), key=lambda item: (-item[1], item[0].lower()))
+        parts = [f'{count} {suffix or "without a suffix"}' for suffix, count in ranked[:_SHOWN]]
+        more = len(self) - len(parts)
+        return ', '.join([*parts, *([f'and {more} other kinds'] if more else [])])
+
+    def warn(self, where: str, images: str = '', listed: int = 0) -> None:
+        """Log one warning if there are such files.
+
+        ``images`` are the suffixes of the files that are read. ``listed`` is the number of files that
+        were looked at; beyond ``MAX_LISTED`` there may be more.
+        """
+        if self:
+            of = f' of the first {listed}' if listed >= MAX_LISTED else ''
+            images = images or ', '.join(IMAGE_SUFFIXES)
+            text = (
+                f'{where}: {self.total()}{of} files are left out: {self}; images end in {images}; '
+                'convert or rename the others if they are images'
+            )
+            print_log(text, 'current', logging.WARNING)
+
+
+def search(
+    folder: str | os.PathLike[str],
+    is_image: Callable[[str], bool],
+    others: OtherFiles,
+    limit: int = MAX_LISTED,
+    is_known: Callable[[str], bool] | None = None,
+) -> tuple[bool, int]:
+    """Count the other files of a folder at any depth, except known ones; list about ``limit`` files.
+
+    Beyond the limit, the search continues up to the first image. Returns whether there is one, and how
+    many files were listed. As in mmengine, hidden files are left out, and hidden folders are not.
+    """
+    found, listed = False, 0
+    for listed, name in enumerate(_files(folder), 1):
+        if is_image(name):
+            found = True
+        elif is_known is None or not is_known(name):
+            others.add(name)
+        if found and listed >= limit:
+            break
+    return found, listed
+
+
+def _files(folder: str | os.PathLike[str]) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files(entry.path)
+            elif not entry.name.startswith('.'):
+                yield entry.name
