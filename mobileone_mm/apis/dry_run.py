@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from ..data.checks.summary import data_table
 from ..errors import InputError
 from ..hooks.curriculum import CurriculumHook
+from ..hooks.recalibrate import RecalibrateHook
 from ..models.channels import check_channels
 from ..runs.running import running
 from ..training.folders import check_writable
@@ -47,9 +48,10 @@ def dry_run(
     cfg = prepared.cfg
     image = Path(out).expanduser() if out else Path(cfg.work_dir, 'plan.png')
     check_writable(image.parent, '--dry-run')
-    source, whole = cfg.get('load_from'), cfg.get('resume')
-    # A plan needs no weights, and the log of the loader would hide the tables.
-    cfg.load_from, cfg.resume, cfg.log_level = None, False, 'WARNING'
+    source = None if cfg.get('resume') else cfg.get('load_from')
+    if source:  # a plan needs no weights, and mmengine warns of each head of other classes
+        cfg.load_from = None
+    cfg.log_level = 'WARNING'
     cfg.visualizer = {**cfg.get('visualizer', dict(type='Visualizer')), 'vis_backends': None}
     with tempfile.TemporaryDirectory(prefix='mobileone_mm_plan_') as folder:
         cfg.work_dir = folder
@@ -58,7 +60,10 @@ def dry_run(
                 model = unwrapped(runner.model)
                 check_channels(cfg.model, model)
                 if source:
-                    checkpoint_for(model, source, 'model' if whole else 'backbone')
+                    checkpoint_for(model, source, 'backbone')
+                for hook in runner.hooks:
+                    if isinstance(hook, RecalibrateHook):
+                        hook.num_batches = 1  # it may refuse the run, but its result is not needed
                 runner.register_hook(_PlanHook())
                 runner.train()
         except _Planned as planned:
@@ -75,8 +80,8 @@ class _Planned(Exception):  # noqa: N818
 
 
 class _PlanHook(Hook):
-    # After the hooks that prepare the training, before RecalibrateHook, which measures the weights.
-    priority = 'LOW'
+    # After all other hooks, because each of them can refuse the run.
+    priority = 'LOWEST'
 
     def before_train(self, runner: Any) -> None:
         hooks = (hook for hook in runner.hooks if isinstance(hook, CurriculumHook))

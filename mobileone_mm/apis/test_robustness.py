@@ -4,7 +4,7 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
@@ -17,6 +17,7 @@ from mmengine.registry import DATASETS
 
 from ..config.explain import config_faults
 from ..config.tree import datasets
+from ..data.checks.checkpoint_classes import Labelled, compare_classes, labelled
 from ..data.checks.loaders import check_data
 from ..data.datasets import head_sizes
 from ..data.loading import reported_files
@@ -30,10 +31,11 @@ from ..reparam.compare import fingerprint
 from ..robustness.pipeline import EvaluatedImages, SplitPipeline, count_correct
 from ..robustness.records import Counts, Records, digest
 from ..robustness.report import plot, summarise, table
-from ..robustness.sets import LAYOUTS, OWN_SETS, Evaluation, make_plan, own_images, read_set
+from ..robustness.sets import LAYOUTS, OWN_SETS, Evaluation, make_plan, own_images, read_set, wnids
 from ..runs.prepare import ROBUSTNESS, prepare
 from ..training.launch import select_device
 from ..training.runner import Runner
+from ..weights.unwrap import Weights, read_weights
 
 
 def evaluate_robustness(
@@ -74,11 +76,13 @@ def evaluate_robustness(
     classes = _check_classifier(cfg, [evaluation.set for evaluation in plan])
     if any(evaluation.set in OWN_SETS for evaluation in plan):
         check_data(cfg, ('test_dataloader',))
+    weights = read_weights(checkpoint)
+    compare_classes(weights, _data(cfg, [evaluation.set for evaluation in plan]), as_it_is=True)
     path = Path(out or Path(cfg.work_dir, 'robustness.json')).expanduser()
     check_output(path, [config, checkpoint], formats=['.json'])
     if batch_size is not None:
         cfg.test_dataloader.batch_size = batch_size
-    session = _Session(cfg, checkpoint, chosen, seed, classes)
+    session = _Session(cfg, weights, chosen, seed, classes)
     about = {'config': str(config), 'checkpoint': str(checkpoint), 'seed': seed}
     records = Records(path, session.digest, about, fresh)
     results, failures = session.run(plan, records)
@@ -130,11 +134,25 @@ def _check_classifier(cfg: Config, sets: Sequence[str]) -> int | None:
     return 1000 if published else classes
 
 
+def _data(cfg: Config, sets: Sequence[str]) -> Iterator[Labelled]:
+    """Yield the class names of the data of an evaluation."""
+    if any(name in OWN_SETS for name in sets):
+        yield from labelled(cfg, ['test_dataloader'])
+    published = [name for name in sets if name in LAYOUTS]
+    if published:
+        from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+
+        known = [wnids(), tuple(IMAGENET_CATEGORIES)]
+        yield Labelled(
+            LAYOUTS[published[0]].title, known, 'test a model with the order of ImageNet'
+        )
+
+
 class _Session:
     """The model with its pipeline, and one evaluation after the other."""
 
     def __init__(
-        self, cfg: Config, checkpoint: str | Path, device: str, seed: int, classes: int | None
+        self, cfg: Config, weights: Weights, device: str, seed: int, classes: int | None
     ) -> None:
         self.cfg, self.seed, self.classes = cfg, seed, classes
         found = [data for _, data in datasets(cfg, 'test_dataloader')]
@@ -143,7 +161,7 @@ class _Session:
             raise InputError("test_dataloader.dataset: expected one dataset with a 'pipeline'")
         with config_faults(cfg):
             self.pipeline = SplitPipeline(steps)
-        model, _ = init_model(cfg, checkpoint, device)
+        model, _ = init_model(cfg, weights, device)
         self.digest = digest(fingerprint(model), cfg.model, cfg.get('data_preprocessor'), steps)
         self.model = reparameterize_model(model, inplace=True)
 

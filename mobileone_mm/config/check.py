@@ -10,16 +10,18 @@ import inspect
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
+from multiprocessing import get_all_start_methods
 from os import PathLike
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS, OPTIMIZERS, Registry
+from mmengine.registry import HOOKS, OPTIMIZERS, VISBACKENDS, Registry
 from mmengine.runner import Priority, Runner, get_priority
 
 from ..errors import InputError
 from .best_metric import check_save_best
+from .losses import check_losses
 from .preprocessor import check_one_channel, check_preprocessor
 from .spelling import did_you_mean, mistyped
 from .tree import arguments_of, mapping, type_name, walk
@@ -97,6 +99,7 @@ _NUMBERS: tuple[tuple[tuple[type, ...], int, bool, tuple[str, ...]], ...] = (
     )),
     ((int, float), 0, False, (
         'optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay',
+        'optim_wrapper.clip_grad.max_norm', 'optim_wrapper.clip_grad.clip_value',
     )),
 )  # fmt: skip
 
@@ -116,6 +119,15 @@ def check_values(cfg: Config) -> None:
     for key, kinds, allowed in _TYPES:
         if not isinstance(cfg.get(key), (*kinds, type(None))):
             raise InputError(f'{key}: got {cfg[key]!r:.60}; expected {allowed}')
+    if (_at(cfg, 'randomness.seed') or 0) >= 2**32:
+        raise InputError(
+            f'randomness.seed: got {cfg.randomness.seed}; expected at most {2**32 - 1}'
+        )
+    method, known = _at(cfg, 'env_cfg.mp_cfg.mp_start_method'), get_all_start_methods()
+    if method not in (None, *known):
+        raise InputError(
+            f'env_cfg.mp_cfg.mp_start_method: got {method!r}; expected one of {", ".join(known)}'
+        )
     level = cfg.get('log_level', 'INFO')
     if not isinstance(level, int) and not isinstance(logging.getLevelName(level), int):
         raise InputError(f'log_level: got {level!r}; expected DEBUG, INFO, WARNING or ERROR')
@@ -161,6 +173,7 @@ def check_parts(cfg: Config, evaluator: str) -> None:
     kind = _at(cfg, 'optim_wrapper.optimizer.type')
     _class_of('optim_wrapper.optimizer', kind, OPTIMIZERS, 'torch.optim has the usual optimizers')
     _check_back_ends(cfg)
+    check_losses(cfg)
     _check_topk(cfg, evaluator)
     check_preprocessor(cfg, training=evaluator == 'val_evaluator')
     check_one_channel(cfg, evaluator)
@@ -217,14 +230,27 @@ def _class_of(path: str, kind: Any, root: Registry, otherwise: str) -> Any:
 
 
 def _check_back_ends(cfg: Config) -> None:
-    for path, node in walk(_at(cfg, 'visualizer.vis_backends'), 'visualizer.vis_backends'):
+    given, path = _at(cfg, 'visualizer.vis_backends'), 'visualizer.vis_backends'
+    listed = isinstance(given, (list, tuple))
+    for index, node in enumerate(given if listed else filter(None, [given])):
+        where = f'{path}.{index}' if listed else path
+        if not isinstance(node, Mapping):
+            if isinstance(node, str):
+                raise InputError(f"{where}: got {node!r:.60}; expected a dict with 'type'")
+            continue
         name = type_name(node).rpartition('.')[2]
         package = next((p for p in _BACKEND_PACKAGES if name.lower() == f'{p}visbackend'), None)
         if package is not None and importlib.util.find_spec(package) is None:
             raise InputError(
-                f'{path}.type: {name} needs the package {package}, which is not installed; run '
+                f'{where}.type: {name} needs the package {package}, which is not installed; run '
                 f'`pip install {package}` or remove the back end'
             )
+        hint = 'import the module that registers it with custom_imports'
+        cls = _class_of(where, node.get('type'), VISBACKENDS, hint)
+        try:
+            inspect.signature(cls).bind_partial(**{k: v for k, v in node.items() if k != 'type'})
+        except TypeError as error:
+            raise InputError(f'{where}: {name}: {error}') from error
 
 
 def _check_topk(cfg: Config, evaluator: str) -> None:

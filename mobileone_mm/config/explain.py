@@ -23,6 +23,7 @@ REFUSALS = (TypeError, ValueError, KeyError, AssertionError, FileNotFoundError, 
 
 _UNEXPECTED = re.compile(r"(?:(\w+)\.)?__init__\(\) got an unexpected keyword argument '(\w+)'")
 _MISSING = re.compile(r'missing \d+ required (?:positional|keyword-only) arguments?: (.*)$')
+_FIRST_WORD = re.compile(r'\W*(\w+)(?!\w*:)')
 _UNREGISTERED = re.compile(r'^\'?"?(\S+) is not in the (.+?) registry')
 
 
@@ -80,6 +81,9 @@ def _innermost_call(error: BaseException | None) -> _Call | None:
 def _describe(cfg: Config, call: _Call, error: BaseException) -> str:
     node, cls = call.node, call.cls
     text = one_line(error)
+    if isinstance(error, AssertionError) and not error.args:
+        code = (traceback.extract_tb(error.__traceback__)[-1].line or '').removeprefix('assert ')
+        text = f'expected {code}' if code else text
     kind = getattr(cls, '__name__', node.get('type'))
     path = _path_of(cfg, node)
     if cls is None and (found := _UNREGISTERED.search(text)):
@@ -99,6 +103,10 @@ def _describe(cfg: Config, call: _Call, error: BaseException) -> str:
         return f'{path}: {kind} needs the argument {missing[1]}'
     if isinstance(error, FileNotFoundError):
         return f'{path}: {kind}: no such file: {error.filename or text}'
+    # such as "momentum must be in range"
+    first = _FIRST_WORD.match(text)
+    if first and first[1] in node and path != 'config':
+        path = f'{_path_of_key(cfg, node, path, first[1])}.{first[1]}'
     return f'{path}: {kind}: {text[:300]}'
 
 
@@ -116,14 +124,18 @@ def _path_of(cfg: Config, node: Mapping) -> str | None:
     """Return the path of the dict in a config that has the same type and most values in common.
 
     Hosts add keys before they build (a detector passes ``train_cfg`` to its head) and remove others
-    (an optimizer wrapper loses its optimizer), so that no dict need be equal.
+    (an optimizer wrapper loses its optimizer), so that no dict need be equal. Some dicts have no type
+    in the config: EMAHook passes its arguments on to an average, a classifier knows its preprocessor.
     """
 
     def shared(entry: tuple[str, Mapping]) -> int:
-        return sum(key in entry[1] and entry[1][key] == value for key, value in node.items())
+        same = (key in entry[1] and entry[1][key] == node[key] for key in node if key != 'type')
+        return sum(same)
 
-    entries = (e for e in walk(cfg._cfg_dict) if e[1].get('type') == node.get('type'))
-    return max(entries, key=shared, default=(None,))[0]
+    entries = list(walk(cfg._cfg_dict))
+    typed = [entry for entry in entries if entry[1].get('type') == node.get('type')]
+    best = max(typed or entries, key=shared, default=None)
+    return best[0] if best and (typed or shared(best)) else None
 
 
 def _path_of_key(cfg: Config, node: Mapping, path: str | None, key: str) -> str:

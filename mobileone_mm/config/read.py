@@ -19,6 +19,7 @@ from .check import TOP_LEVEL_KEYS, check_keys, check_values
 from .options import UnbracketedList
 from .spelling import did_you_mean, mistyped
 from .tree import arguments_of, class_of, mapping
+from .variables import check_variable
 
 #: environment variables from which the configs take their data roots, by dataset class
 ROOT_VARIABLES = {
@@ -135,6 +136,7 @@ def _check_option(cfg: Config, name: str, options: Mapping[str, Any]) -> Any:
 
     mmengine would add it without a message. The constructor checks other new keys.
     """
+    check_variable(cfg, name, options)
     node: Any = cfg._cfg_dict
     done: list[str] = []
     for key in name.split('.'):

@@ -2,14 +2,15 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
 from ..config.explain import REFUSALS
 from ..config.tree import class_of, datasets, mapping, takes_argument, walk
+from .lists import read_class_list
 
 # Heads whose num_classes is that of the dataset, and what contains them; not region proposal heads.
 HEADS = {'roi_head', 'auxiliary_head', 'bbox_head', 'decode_head', 'head'}
@@ -29,19 +30,29 @@ class DatasetConfig:
         return tuple(base.__name__ for base in inspect.getmro(self.kind))
 
     @cached_property
+    def class_list(self) -> tuple[str, Any] | None:
+        """The path and the value of the class list in the config; None if it has none."""
+        metainfo, older = mapping(self.settings.get('metainfo')), self.settings.get('classes')
+        if metainfo.get('classes') is not None:
+            return f'{self.path}.metainfo.classes', metainfo['classes']
+        if older is not None:  # mmpretrain's older argument
+            return f'{self.path}.classes', expanduser(older) if isinstance(older, str) else older
+        return None
+
+    @cached_property
     def classes(self) -> tuple[str, ...] | None:
-        """The class list in force: that of the config, else that of the class, else None."""
-        given = (
-            mapping(self.settings.get('metainfo')).get('classes'),
-            self.settings.get('classes'),  # mmpretrain's older argument
-            getattr(self.kind, 'METAINFO', {}).get('classes'),
-        )
-        classes = next((found for found in given if found is not None), None)
-        if isinstance(classes, str):
-            with suppress(OSError):
-                classes = Path(classes).read_text(encoding='utf-8')
-            classes = [name.strip() for name in classes.splitlines() if name.strip()]
-        return None if classes is None else tuple(classes)
+        """The class list in force: that of the config, else that of the class, else None.
+
+        A list that the hosts would read wrong is an InputError.
+        """
+        if self.class_list is not None:
+            where, given = self.class_list
+            # Labels of a classifier are numbers; detectors and segmentors look classes up by name.
+            modules = [base.__module__ for base in inspect.getmro(self.kind)]
+            by_number = any(name.startswith('mmpretrain.') for name in modules)
+            return read_class_list(given, where, unique=not by_number)
+        own = getattr(self.kind, 'METAINFO', {}).get('classes')
+        return None if own is None else tuple(own)
 
     @property
     def root(self) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from ..data.datasets import datasets_of, head_sizes
 from ..deploy.config import build_model
 from ..errors import InputError
 from ..weights.fit import checkpoint_for
-from ..weights.unwrap import read_weights
+from ..weights.unwrap import Weights, dataset_meta, read_weights
 
 _ANNOTATIONS = re.compile(r'(^|\.)Load\w*Annotations$')
 
 
 def init_model(
-    cfg: Config, checkpoint: str | Path, device: str = 'cpu'
+    cfg: Config, checkpoint: str | Path | Weights, device: str = 'cpu'
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Build the model of a config with the weights of a checkpoint, in evaluation mode.
 
@@ -62,12 +63,13 @@ def _is_palette(palette: Any, count: int) -> bool:
 
 
 def _metas(cfg: Config, stored: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield {str(key).lower(): value for key, value in mapping(stored.get('dataset_meta')).items()}
+    yield dataset_meta(stored)
     for loader in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
         for dataset in datasets_of(cfg, loader):
             own = getattr(dataset.kind, 'METAINFO', {})
             given = mapping(dataset.settings.get('metainfo'))
-            yield {**own, **given, 'classes': dataset.classes}
+            with suppress(InputError):  # a class list of data that this machine does not have
+                yield {**own, **given, 'classes': dataset.classes}
 
 
 def prediction_pipeline(cfg: Config) -> tuple[Any, Compose]:

@@ -21,15 +21,14 @@ from mmengine.registry import DefaultScope
 from ..config.check import check_parts
 from ..config.read import load_config
 from ..config.spelling import did_you_mean
-from ..config.tree import flatten
+from ..config.tree import flatten, mapping
+from ..data.checks.checkpoint_classes import check_run_checkpoint, check_teachers
 from ..data.checks.loaders import check_data
 from ..data.checks.summary import SplitSummary, data_table
 from ..data.coco import use_coco_reader
 from ..errors import InputError
 from ..training.folders import check_writable
 from ..training.launch import is_first_process
-from ..weights.published import PREFIX
-from ..weights.unwrap import read_weights
 from . import changes as steps
 from .changes import Flags
 
@@ -60,6 +59,7 @@ class Purpose:
     loaders: tuple[str, ...] = ()  # loaders whose data is checked
     changes: tuple[str, ...] = ()  # names of the changes that are made
     evaluator: str | None = None  # of a run of the Runner; None if the tool has no such run
+    teachers: bool = False  # whether the tool uses the teachers of a distilling classifier
 
 
 READ = Purpose()
@@ -68,6 +68,7 @@ TRAIN = Purpose(
     loaders=('train_dataloader', 'val_dataloader'),
     changes=tuple(name for name in CHANGES if name not in ('tta', 'load_from')),
     evaluator='val_evaluator',
+    teachers=True,
 )
 TEST = Purpose(
     needs=('test_dataloader', 'test_cfg', 'test_evaluator'),
@@ -87,6 +88,7 @@ TEACHERS = Purpose(
     needs=('train_dataloader',),
     loaders=('train_dataloader',),
     changes=('broken_files', 'image_suffixes'),
+    teachers=True,
 )
 #: the tool checks the test data itself, if it uses the data
 ROBUSTNESS = Purpose(
@@ -146,16 +148,19 @@ def prepare(
         cfg.changes = {**dict.fromkeys(off, False), **made}
     if purpose.evaluator is not None:
         check_parts(cfg, purpose.evaluator)
-        source = str(cfg.get('load_from') or '')
-        # mmengine downloads other addresses when it loads them.
-        if source and not cfg.get('resume') and ('://' not in source or source.startswith(PREFIX)):
-            read_weights(source)
     if cfg.get('default_scope') == 'mmdet':
         use_coco_reader()
     if is_first_process():
         prepared.data = check_data(cfg, purpose.loaders)
+        if purpose.evaluator is not None:
+            check_run_checkpoint(cfg, purpose.loaders, tests=purpose is TEST)
+        if purpose.teachers:
+            check_teachers(cfg)
     if 'work_dir' in purpose.changes:
         check_writable(cfg.work_dir, '--work-dir')
+        out_dir = mapping(mapping(cfg.get('default_hooks')).get('checkpoint')).get('out_dir')
+        if purpose is TRAIN and isinstance(out_dir, str) and '://' not in out_dir:
+            check_writable(out_dir, 'default_hooks.checkpoint.out_dir')
     if purpose.evaluator is None:  # a Runner logs the table into the file of its run
         prepared.log()
     return prepared

@@ -15,6 +15,7 @@ from ..data.coco import forget_coco_files
 from ..data.loading import SIZE, UNREADABLE, forget_files, reported_files
 from ..data.sizes import check_sizes_at_end
 from ..files import use_atomic_files
+from ..models.seg_loss import use_class_weights
 from ..training.folders import nothing_left_behind
 from ..training.runner import Runner
 from ..weights.mmengine_loader import use_safe_loader
@@ -31,6 +32,8 @@ def running(prepared: Prepared, launcher: str = 'none') -> Iterator[Runner]:
     os.environ.setdefault('LOCAL_RANK', '0')
     use_safe_loader()
     use_atomic_files()
+    if cfg.get('default_scope') == 'mmseg':
+        use_class_weights()
     forget_files()
     try:
         with (

@@ -191,6 +191,17 @@ def _meta(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return meta if isinstance(meta, Mapping) else {}
 
 
+def dataset_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``classes`` and ``palette`` of the data of a checkpoint, from its ``meta``.
+
+    Runners of mmcv 1 stored them in ``meta`` itself. Their keys had capital letters for a long time.
+    """
+    stored = meta.get('dataset_meta')
+    own = stored if isinstance(stored, Mapping) else {}
+    older = {key: meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
+    return {str(key).lower(): value for key, value in {**older, **own}.items()}
+
+
 def is_average(key: Any) -> bool:
     """Return whether training scripts store averaged weights under this key of a checkpoint."""
     return isinstance(key, str) and bool(_AVERAGE.search(_CAMEL_CASE.sub('_', key).lower()))

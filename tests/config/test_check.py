@@ -57,7 +57,7 @@ NUMBERS = [
     ('train_dataloader.num_workers', -1), ('optim_wrapper.optimizer.lr', 'fast'),
     ('train_cfg.max_epochs', 'soon'), ('train_cfg.max_epochs', 0), ('train_cfg.val_interval', 0),
     ('default_hooks.checkpoint.interval', 'often'), ('default_hooks.logger.interval', 0),
-    ('randomness.seed', 'luck'),
+    ('randomness.seed', 'luck'), ('optim_wrapper.clip_grad.max_norm', 'x'),
 ]  # fmt: skip
 
 
@@ -65,6 +65,8 @@ NUMBERS = [
     ('name', 'value', 'said'),
     [
         ('log_level', 'INF', "log_level: got 'INF'"),
+        ('randomness.seed', 2**32, 'seed: got 4294967296; expected at most 4294967295'),
+        ('env_cfg.mp_cfg.mp_start_method', 'x', "start_method: got 'x'; expected one of .*spawn"),
         ('compile', 'yes', "compile: got 'yes'"),
         ('work_dir', 20260101, 'work_dir: got 20260101; expected a string; use --work-dir'),
         ('optim_wrapper.clip_grad.max_nrm', 1, "clip_grad has no 'max_nrm'"),

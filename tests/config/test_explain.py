@@ -84,7 +84,7 @@ def run_hook(tmp_path):
         ('Body', dict(alpa=1), ": Body has no argument 'alpa'; did you mean 'alpha'"),
         ('Child', dict(intervl=1), ".*Hook has no argument 'intervl'; did you mean 'interval'"),
         ('Reader', dict(path='/no/a.txt'), r"\.path: '/no/a.txt': no such file or folder$"),
-        ('Child', dict(interval=0), ': Child: interval must be greater than 0'),
+        ('Child', dict(interval=0), '.interval: Child: interval must be greater than 0'),
     ],
 )
 def test_what_a_hook_of_the_user_refuses(kind, settings, said, run_hook):
@@ -130,6 +130,6 @@ def test_a_refusal_of_the_data_loader():
     loader = dict(num_workers=0, persistent_workers=True, sampler=dict(type='DefaultSampler'))
     loaders = {f'{part}_dataloader': dict(loader, dataset=[part]) for part in ('train', 'val')}
     cfg = Config(dict(loaders, train_cfg=dict(type='X')))
-    said = '^val_dataloader: DataLoader: persistent_workers'
+    said = '^val_dataloader.persistent_workers: DataLoader: persistent_workers'
     with pytest.raises(InputError, match=said), config_faults(cfg):
         Runner.build_dataloader(cfg.val_dataloader, seed=0)

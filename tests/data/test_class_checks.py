@@ -93,9 +93,59 @@ def test_numbers_of_two_splits(kind, train, val, more, line, data):
 
 
 def test_class_list_in_a_file(data, tmp_path):
-    (tmp_path / 'names.txt').write_text('ant\nfly\n\nbee\n')
+    (tmp_path / 'names.txt').write_text('ant\nfly\nbee\n')
     cfg = data(ABC, ABC, heads=3, **listed(str(tmp_path / 'names.txt')))
     refused(cfg, r"metainfo.classes: class 1 is 'fly', but .* where it is 'bee'")
+
+
+def test_class_lists_that_the_hosts_read_wrong(data, tmp_path):
+    (tmp_path / 'names.txt').write_text('ant\nbee\n\nfly\n')
+    where = r'^train_dataloader\.dataset'
+    for names, line in (
+        (str(tmp_path / 'names.txt'), 'names.txt., line 3: the line is empty'),
+        ('person', "one class is a tuple, too: .'person',"),
+        (('ant', 'bee', 'bee'), 'classes 1 and 2 have the same name'),
+    ):
+        refused(data(ABC, ABC, heads=3, **listed(names)), rf'{where}\.metainfo\.classes: .*{line}')
+        refused(data(ABC, ABC, heads=3, classes=names), rf'{where}\.classes: .*{line}')
+    older = dict(metainfo=dict(CLASSES=ABC))
+    refused(data(ABC, ABC, **older), rf"{where}\.metainfo: nothing reads 'CLASSES'; rename it")
+
+
+@pytest.mark.parametrize(
+    ('scope', 'settings', 'file'),
+    [
+        ('mmpretrain', dict(type='CustomDataset', ann_file='a.txt'), 'a.txt'),
+        ('mmpretrain', dict(type=PACKED, data_prefix='pack'), 'pack/classes.txt'),
+        ('mmpretrain', dict(type=PACKED, data_prefix='pack'), 'pack/labels.txt'),
+        ('mmseg', dict(type='PascalVOCDataset', ann_file='a.txt', data_prefix=dict(img_path='pack')),
+         'a.txt'),
+        ('mmdet', dict(type='VOCDataset', ann_file='a.txt', data_prefix=dict(sub_data_root='')),
+         'a.txt'),
+    ],
+)  # fmt: skip
+def test_lists_with_a_mark_or_an_empty_line(scope, settings, file, tmp_path, fresh_mmengine):
+    init_default_scope(scope)
+    pack(tmp_path / 'pack', ABC)
+    cfg = Config(dict(val_dataloader=dict(dataset=dict(settings, data_root=str(tmp_path)))))
+    for content, said in (
+        ('\ufeffant 0\n', 'begins with a byte order mark'),
+        ('ant 0\n\nbee 1\n', 'line 2: the line is empty'),
+    ):
+        (tmp_path / file).write_text(content)
+        refused(cfg, rf"^val_dataloader\.dataset.*{file}'.*{said}", ('val_dataloader',))
+
+
+def test_annotation_files_of_voc(tmp_path, fresh_mmengine):
+    init_default_scope('mmdet')
+    dataset = dict(type='VOCDataset', data_root=str(tmp_path), ann_file='a.txt',
+                   data_prefix=dict(sub_data_root='VOC2007/'))  # fmt: skip
+    cfg = Config(dict(val_dataloader=dict(dataset=dataset)))
+    write_files(tmp_path, {'a.txt': '01\n02\n', 'VOC2007/Annotations/01.xml': ''})
+    refused(cfg, "annotation file '.*/VOC2007/Annotations/02.xml', which .* does not exist",
+            ('val_dataloader',))  # fmt: skip
+    write_files(tmp_path, {'VOC2007/Annotations/02.xml': ''})
+    check_data(cfg, ('val_dataloader',))
 
 
 def logged(cfg, loaders, name, capsys):

@@ -87,6 +87,20 @@ def test_unknown_scope_and_key(tiny_config, refused):
         ('default_hooks.logger.priority=XX', "logger.priority: got 'XX'; expected 0 to 100 or"),
         ("custom_hooks=[dict(type='EMAHok')]", "0.type: unknown hook 'EMAHok'; did you mean 'EMAHook'"),
         ("custom_hooks=[dict(type='NoHook')]", "0.type: unknown hook 'NoHook'; import"),
+        ("custom_hooks=[dict(type='mobileone_mm.BestDeployHook')] "
+         'default_hooks.checkpoint.save_best=None', 'no best checkpoint is saved'),
+        ("custom_hooks=[dict(type='mobileone_mm.DeployEvalHook',priority='LOWEST')]", 'behind'),
+        ("custom_hooks=[dict(type='EMAHook',momentum=2)]", 'custom_hooks.0.momentum: '),
+        ("visualizer.vis_backends=[dict(type='LocalVisBackEnd')]", "did you mean 'LocalVisBackend'"),
+        ("visualizer.vis_backends=[dict(type='LocalVisBackend',x=1)]", 'backends.0: LocalVisBackend: '),
+        ("visualizer.vis_backends=['LocalVisBackend']", "backends.0: got 'LocalVisBackend'; expected"),
+        ('model.data_preprocessor.mean=[1,2]', 'mean: got [1, 2]; expected 1 or 3 numbers'),
+        ('model.data_preprocessor.std=[1,0,1]', 'model.data_preprocessor.std: got [1, 0, 1]; expected'),
+        ('data_preprocessor.mean=[1,2,3]', "nothing reads 'data_preprocessor' beside model.data_prep"),
+        ('train_dataloader.dataset.pipeline.1.scale=-5', 'RandomResizedCrop: expected scale > 0'),
+        ('default_hooks.checkpoint.out_dir=/dev/null/x', 'checkpoint.out_dir: cannot write '),
+        ('val_evaluator=None', 'has no val_evaluator'),
+        ('train_dataloader.batch_size=99 train_dataloader.drop_last=True', 'than one batch of 99'),
         ('load_from=/no/such.pth', '/no/such.pth'),
         ('model.backbone.frozen_stages=9', 'model.backbone'),
         ('model.head.num_classes=many', 'model.head.num_classes'),
@@ -95,7 +109,11 @@ def test_unknown_scope_and_key(tiny_config, refused):
     ],
 )  # fmt: skip
 def test_option_that_cannot_be(option, said, tiny_config, refused):
-    assert said in refused(*train(tiny_config('cls'), option))
+    """A plan is refused like its run."""
+    run = train(tiny_config('cls'), *option.split())
+    line = refused(*run)
+    assert said in line
+    assert refused(*run, '--dry-run') == line
 
 
 @pytest.mark.parametrize('task', ['cls', 'det', 'seg'])

@@ -126,7 +126,8 @@ def test_a_file_that_disappears_while_it_is_read(run, net, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('name', 'reader'), [('test', 'runs.prepare'), ('switch_to_deploy', 'deploy.convert')]
+    ('name', 'reader'),
+    [('test', 'data.checks.checkpoint_classes'), ('switch_to_deploy', 'deploy.convert')],
 )
 def test_a_file_that_disappears_after_it_was_read(refused, net, monkeypatch, name, reader):
     def read(source, *args):

@@ -10,7 +10,8 @@ from mmengine.logging import print_log
 
 from ...errors import InputError
 from ..datasets import DatasetConfig
-from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack, read_classes, read_lines
+from ..lists import read_lines
+from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack, read_classes
 from .folders import check_folder, check_suffix, class_folders
 from .mask_numbers import MaskSummary, count_pixels
 
@@ -61,6 +62,17 @@ def _listed_name(where: str, line: str, num_classes: int | None) -> str:
             'metainfo.classes); labels start at 0'
         )
     return name
+
+
+def check_xml(dataset: DatasetConfig, _: int | None = None) -> None:
+    """Check the list of a dataset in VOC's format, and that its annotation files exist."""
+    ann_file = dataset.joined(dataset.settings.get('ann_file'))
+    if ann_file is not None and dataset.reader == 'mmdet.datasets.xml_style':
+        folder = Path(
+            dataset.root, dataset.prefix('sub_data_root'), _setting(dataset, 'ann_subdir')
+        )
+        files = [folder / f'{name}.xml' for name in _read_list(dataset.path, ann_file)]
+        require_files(dataset.path, files, 'annotation file', ann_file)
 
 
 def check_masks(dataset: DatasetConfig, _: int | None = None) -> MaskSummary | None:
@@ -160,7 +172,7 @@ def check_packed(dataset: DatasetConfig, num_classes: int | None) -> None:
 
 
 def _read_list(path: str, file: Path) -> list[str]:
-    """Read the lines of a dataset's ``ann_file`` that are not empty."""
+    """Read the lines of a dataset's ``ann_file``."""
     lines = read_lines(file, f'{path}.ann_file: ')
     if lines is None:
         raise InputError(f"{path}.ann_file: '{file}' does not exist")

@@ -18,10 +18,12 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ...config.read import ROOT_VARIABLES
+from ...config.spelling import mistyped
 from ...config.tree import mapping
 from ...errors import InputError, few
 from ..datasets import DatasetConfig, datasets_of, head_sizes
-from ..packed.packs import CLASSES, read_lines
+from ..lists import read_lines
+from ..packed.packs import CLASSES
 from . import dataset_files
 from .batch_sizes import check_batch
 from .coco_file import check_coco
@@ -35,6 +37,7 @@ FILE_CHECKS: dict[str, Callable[[DatasetConfig, int | None], SplitSummary | None
     'CocoDataset': check_coco,
     'CustomDataset': dataset_files.check_labels,
     'PackedDataset': dataset_files.check_packed,
+    'XMLDataset': dataset_files.check_xml,
     'BaseSegDataset': dataset_files.check_masks,
 }
 
@@ -52,6 +55,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
     summaries: list[SplitSummary] = []
     found = [(loader, dataset) for loader in loaders for dataset in datasets_of(cfg, loader)]
     for loader, dataset in found:
+        _check_metainfo(dataset)
         _check_heads(heads, dataset)
         if not dataset.is_local:
             continue
@@ -84,6 +88,15 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
     if numberings and 'train_dataloader' not in loaders:
         compare_with_training(cfg, numberings[0])
     return summaries
+
+
+def _check_metainfo(dataset: DatasetConfig) -> None:
+    """Check the key of the class list: the hosts ignore any other, such as the older ``CLASSES``."""
+    for key in mapping(dataset.settings.get('metainfo')):
+        if key != 'classes' and (key.lower() == 'classes' or mistyped(key, ['classes'])):
+            raise InputError(
+                f"{dataset.path}.metainfo: nothing reads '{key}'; rename it to 'classes'"
+            )
 
 
 def _check_heads(heads: Sequence[tuple[str, int]], dataset: DatasetConfig) -> None:
@@ -149,10 +162,8 @@ def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
     if classes is None or len(classes) != len(found.names):
         return  # other checks compare the number of classes
     where = f'{found.path}: the class list of {dataset.kind.__name__}'
-    if mapping(dataset.settings.get('metainfo')).get('classes') is not None:
-        where = f'{found.path}.metainfo.classes'
-    elif dataset.settings.get('classes') is not None:
-        where = f'{found.path}.classes'
+    if dataset.class_list is not None:
+        where, _ = dataset.class_list
     pairs = zip(range(len(classes)), classes, found.names, strict=True)
     others = [(number, given, name) for number, given, name in pairs if given != name]
     for number, given, name in others:

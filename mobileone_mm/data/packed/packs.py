@@ -13,6 +13,7 @@ import numpy as np
 from mmengine.fileio import BaseStorageBackend, register_backend
 
 from ...errors import InputError
+from ..lists import read_lines
 from .shards import NO_LABEL, member_name, open_index
 
 CLASSES = 'classes.txt'
@@ -199,17 +200,6 @@ def require_lmdb(reason: str) -> None:
         import lmdb  # noqa: F401
     except ImportError as error:
         raise InputError(f'{reason}: it needs the package lmdb: pip install lmdb') from error
-
-
-def read_lines(path: Path, where: str = '') -> list[str] | None:
-    """Read the lines of a list that are not empty; None without the file."""
-    try:
-        text = path.read_text(encoding='utf-8')
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{where}'{path}' is not a readable list: {error}") from error
-    return [line for line in text.split('\n') if line.strip()]
 
 
 def read_classes(folder: Path) -> tuple[str, ...] | None:
