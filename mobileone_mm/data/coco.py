@@ -110,12 +110,15 @@ _read: dict[Path, tuple[tuple[int, int], Any]] = {}
 
 
 def read_coco(
-    file: Path, argument: str, keys: Mapping[str, Sequence[str]] = MMDET_KEYS
+    file: Path,
+    argument: str,
+    keys: Mapping[str, Sequence[str]] = MMDET_KEYS,
+    unlabelled: bool = False,
 ) -> CocoFile:
     """Read a file in COCO's format, and check the values of some keys in every row.
 
     ``argument`` names the file in the message of an InputError, which names the row, the key and the
-    value.
+    value. ``unlabelled`` allows a file without ``annotations``, such as that of a test server.
     """
     where = f"{argument}: '{file}'"
     try:
@@ -126,7 +129,8 @@ def read_coco(
         raise InputError(f'{where} is not JSON: {error}') from error
     columns = {}
     for name, needed in keys.items():
-        rows = content.get(name) if isinstance(content, dict) else None
+        without: list[Any] | None = [] if unlabelled and name == 'annotations' else None
+        rows = content.get(name, without) if isinstance(content, dict) else None
         if not isinstance(rows, list):
             raise InputError(f"{where} is not in COCO's format: it has no list '{name}'")
         columns[name] = _checked_columns(f'{where}: {name}', rows, needed, _OPTIONAL.get(name, ()))

@@ -261,3 +261,14 @@ def test_evaluator_of_another_file(evaluated):
     check({**own, 'categories': [*CATEGORIES, dict(id=9, name='unused')]})
     with pytest.raises(InputError, match=r'val_dataloader\.dataset\.indices: '):
         check(own, indices=2)
+
+
+def test_images_of_a_test_server_have_no_annotations(evaluated, checked):
+    own, check = evaluated
+    del own['annotations']
+    check(own, lambda metric: {**metric, 'format_only': True, 'outfile_prefix': 'out'})
+    with pytest.raises(InputError, match=r'has no annotations to evaluate against; set val_eval'):
+        check(own)
+    assert checked(own, test_mode=True).counts['images'] == 3
+    with pytest.raises(InputError, match="it has no list 'annotations'"):
+        checked(own)

@@ -40,7 +40,8 @@ def check_coco(dataset: DatasetConfig, _: int | None = None) -> SplitSummary | N
     path, ann_file = dataset.path, dataset.joined(dataset.settings.get('ann_file'))
     if ann_file is None or dataset.reader != 'mmdet.datasets.coco':
         return None
-    file = read_coco(ann_file, f'{path}.ann_file')
+    testing = bool(dataset.settings.get('test_mode'))
+    file = read_coco(ann_file, f'{path}.ann_file', unlabelled=testing)
     file.check_references()
     classes = dataset.classes or tuple(file.columns['categories']['name'])
     check_categories(file, classes)
@@ -49,8 +50,9 @@ def check_coco(dataset: DatasetConfig, _: int | None = None) -> SplitSummary | N
         raise InputError(f'{file.where}: the dataset is empty: the file has no images')
     folder = dataset.joined(dataset.prefix('img')) or dataset.root
     check_image_names(file, folder)
-    boxes = _Boxes.of(file, classes, training=not dataset.settings.get('test_mode'))
-    _check_used(boxes, file.where, classes)
+    boxes = _Boxes.of(file, classes, training=not testing)
+    if 'annotations' in file:
+        _check_used(boxes, file.where, classes)
     if dataset.loads_local_images:
         require_folder(f'{path}.data_prefix.img', folder)
         require_files(path, [os.path.join(folder, name) for name in names], 'image', ann_file)

@@ -31,11 +31,17 @@ def check_evaluator(cfg: Config, evaluator: str, dataset: DatasetConfig) -> None
                 f'{dataset.path}.indices: a part of the images is predicted, but {path}.ann_file has '
                 f'the objects of all; set the ann_file of both to a file of the part, or remove indices'
             )
-        if other.exists() and other.samefile(own):
+        file = read_coco(other, f'{path}.ann_file', unlabelled=True)
+        if 'annotations' not in file and not metric.get('format_only'):
+            raise InputError(
+                f'{file.where} has no annotations to evaluate against; set {path}.format_only=True and '
+                'outfile_prefix to write the predictions alone'
+            )
+        if other.samefile(own):
             continue
-        file = read_coco(other, f'{path}.ann_file')
         file.check_references()
-        if fault := _difference(file, read_coco(own, f'{dataset.path}.ann_file'), dataset):
+        expected = read_coco(own, f'{dataset.path}.ann_file', unlabelled=True)
+        if fault := _difference(file, expected, dataset):
             raise InputError(
                 f"{file.where} does not fit {dataset.path}, which reads '{own}': {fault}; set "
                 f"{path}.ann_file='{own}'"
