@@ -8,6 +8,7 @@ metric of a good detector is about 0, and nothing says why.
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -143,8 +144,8 @@ def _difference(stored: Names, names: Names) -> Difference:
 def _common(first: Names, second: Names) -> tuple[list[str], int]:
     """Return the names with other numbers, and how many names have the same; only of unique names."""
     one, other = (
-        {name: number for number, name in enumerate(names) if names.count(name) == 1}
-        for names in (first, second)
+        {name: number for number, name in enumerate(names) if counts[name] == 1}
+        for names, counts in ((first, Counter(first)), (second, Counter(second)))
     )
     moved = [name for name in one if other.get(name, one[name]) != one[name]]
     return moved, sum(a == b for a, b in zip(first, second, strict=True))
@@ -156,7 +157,8 @@ def _described(kind: Difference, stored: Names, names: Names, path: str) -> str:
     text = f"class {place} is '{stored[place]}' in the checkpoint and '{names[place]}' in the data"
     if kind == 'order':
         return f'has the classes of {path} in another order: {text}'
-    others = [name for name, plain in zip(names, second, strict=True) if plain not in first]
+    known = set(first)
+    others = [name for name, plain in zip(names, second, strict=True) if plain not in known]
     if kind == 'moved':
         text = f'some common classes have other numbers: {text}'
     return f'has other classes than {path} ({few(others)} is not in the checkpoint): {text}'

@@ -7,6 +7,7 @@ mmdet leaves boxes out without a message: those with an area of 0, below 1 px, o
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +54,7 @@ def check_coco(dataset: DatasetConfig, _: int | None = None) -> SplitSummary | N
     _check_used(boxes, file.where, classes)
     if dataset.loads_local_images:
         require_folder(f'{path}.data_prefix.img', folder)
-        require_files(path, [os.path.join(folder, name) for name in names], 'image', ann_file)
+        require_files(path, names, partial(os.path.join, folder), 'image', ann_file)
         check_sizes(path, sizes_of(file['images'], Path(folder)), dataset.turns_by_exif)
     return _summary(dataset, file, boxes, classes)
 
