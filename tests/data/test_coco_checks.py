@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.registry import DefaultScope, init_default_scope
 
 from mobileone_mm.data.checks import coco_file
 from mobileone_mm.data.checks.coco_file import check_coco
 from mobileone_mm.data.checks.evaluator import check_evaluator
+from mobileone_mm.data.checks.loaders import check_data
 from mobileone_mm.data.coco import forget_coco_files, use_coco_reader
 from mobileone_mm.data.datasets import DatasetConfig
 from mobileone_mm.errors import InputError
@@ -261,3 +262,15 @@ def test_evaluator_of_another_file(evaluated):
     check({**own, 'categories': [*CATEGORIES, dict(id=9, name='unused')]})
     with pytest.raises(InputError, match=r'val_dataloader\.dataset\.indices: '):
         check(own, indices=2)
+
+
+def test_files_behind_an_address_are_left_to_the_run(fresh_mmengine):
+    init_default_scope('mmdet')
+    address = dict(ann_file='s3://bucket/boxes.json')
+    cfg = Config(
+        dict(
+            val_dataloader=dict(dataset=dict(type='CocoDataset', **address)),
+            val_evaluator=dict(type='CocoMetric', **address),
+        )
+    )
+    assert check_data(cfg, ['val_dataloader']) == []
