@@ -28,7 +28,7 @@ from ..training.launch import select_device
 
 # what a broken image can raise in a pipeline; the others are predicted all the same
 _IMAGE_FAULTS = (OSError, ValueError, MemoryError, cv2.error)
-# As many images with errors of other kinds, and none without, show a fault of model or config.
+# As many successive images with errors of other kinds show a fault of model, config or GPU.
 _PATIENCE = 20
 
 
@@ -47,8 +47,8 @@ class _Faults:
         self.total = total
         self.unreadable: list[dict[str, str]] = []
         self.undrawn: list[dict[str, str]] = []
-        self.predicted = False  # whether an image is
-        self._unexpected: list[Exception] = []  # before the first image that is predicted
+        self._predicted = False  # whether an image is
+        self._unexpected: list[Exception] = []  # since the last image that is predicted
 
     def lists(self) -> dict[str, Any]:
         """Return both lists for the file."""
@@ -58,11 +58,16 @@ class _Faults:
         """Note an image that cannot be read or predicted; raise if the images are not the cause."""
         _raise_if_full(error)
         self._note(self.unreadable, path, error, 'Left out')
-        if not (self.predicted or isinstance(error, _IMAGE_FAULTS) or user_fault(error)):
+        if not (isinstance(error, _IMAGE_FAULTS) or user_fault(error)):
             traceback.clear_frames(error.__traceback__)  # the tensors need memory
             self._unexpected.append(error)
             if len(self._unexpected) == _PATIENCE:
                 raise self._unexpected[0]
+
+    def predicted(self) -> None:
+        """Note that an image is predicted."""
+        self._predicted = True
+        self._unexpected.clear()
 
     def not_drawn(self, path: Path, error: Exception) -> None:
         """Note an image that is predicted, but cannot be drawn or written."""
@@ -71,7 +76,7 @@ class _Faults:
 
     def check(self) -> None:
         """Raise if no image could be predicted."""
-        if self.predicted:
+        if self._predicted:
             return
         if self._unexpected:
             raise self._unexpected[0]
@@ -238,7 +243,8 @@ class _Writer:
         except Exception as error:
             self.faults.left_out(path, error)
             return None
-        self.task, self.faults.predicted = task_of(sample), True
+        self.task = task_of(sample)
+        self.faults.predicted()
         for key, write in (('mask', self._mask), ('drawn', self._drawing)):
             try:
                 file = write(path, image, sample)
