@@ -9,7 +9,8 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
 from ..data.loading import read_image
-from ..errors import InputError, reason_for, several
+from ..errors import InputError, several
+from ..faults import reason_for
 from ..files import file_name
 from ..inference.draw import Painter
 from ..inference.predictions import task_of

@@ -12,7 +12,8 @@ from mmengine.visualization import Visualizer
 
 from ..data.encoding import encode_image
 from ..data.loading import read_image
-from ..errors import InputError, reason_for, several
+from ..errors import InputError, several
+from ..faults import reason_for
 from ..files import atomic_write
 from .images import result_names
 from .predictions import class_name, label_map, record_of, task_of

@@ -9,7 +9,7 @@ from textwrap import indent
 from typing import Any
 
 from ..errors import InputError
-from ..files import atomic_write, reason_of
+from ..files import atomic_write, reason_of, write_all
 
 # The end of the file while the run goes on, or after it was killed.
 _UNFINISHED = {'unfinished': True}
@@ -75,11 +75,8 @@ class RecordFile:
         self._end, self._tail = self._end + len(content), tail
 
     def _put(self, content: bytes) -> None:
-        """Write bytes at the end of the list; a full disk takes a part before it is an error."""
         self._file.seek(self._end)
-        rest = memoryview(content)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        write_all(self._file, content)
         self._file.truncate()
         os.fsync(self._file.fileno())
 

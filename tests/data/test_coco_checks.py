@@ -248,7 +248,7 @@ def test_evaluator_of_another_file(evaluated):
         (dict(images=[*images, {**images[0], 'id': 9}]), 'it has 4 images, the dataset 3'),
         (
             dict(categories=CATEGORIES[::-1]),
-            'its categories in use are 2: blue, 5: red, not 5: red',
+            "its categories in use are '2: blue', '5: red', not '5: red'",
         ),
         (dict(annotations=boxes[:-1]), 'it has 5 annotations, not 6'),
         (

@@ -11,7 +11,7 @@ import numpy as np
 from mmengine.config import Config
 
 from ...config.tree import class_of, walk
-from ...errors import InputError
+from ...errors import InputError, few
 from ..coco import CocoFile, read_coco
 from ..datasets import DatasetConfig, is_local
 
@@ -68,7 +68,8 @@ def _difference(other: CocoFile, own: CocoFile, dataset: DatasetConfig) -> str:
         for file in (other, own)
     ]
     if used[0] != used[1]:
-        return f'its categories in use are {_few(used[0])}, not {_few(used[1])}'
+        named = [few([f'{one}: {name}' for one, name in rows]) for rows in used]
+        return f'its categories in use are {named[0]}, not {named[1]}'
     rows = [file.columns['annotations'] for file in (other, own)]
     if len(rows[0]['id']) != len(rows[1]['id']):
         return f'it has {len(rows[0]["id"])} annotations, not {len(rows[1]["id"])}'
@@ -86,8 +87,3 @@ def _of_images(other: Mapping, own: Mapping) -> str:
         return f'it has {len(other)} images, the dataset {len(own)}, and {len(common)} ids are the same'
     one = next((one for one in own if own[one] != other[one]), None)
     return '' if one is None else f'its image {one!r} is {other[one]!r}, not {own[one]!r}'
-
-
-def _few(rows: list[tuple]) -> str:
-    shown = ', '.join(f'{one}: {name}' for one, name in rows[:3])
-    return shown + (f', ... ({len(rows)} in total)' if len(rows) > 3 else '') or 'none'

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import InputError, check_least, reason_for, several
+from ...errors import InputError, check_least, several
+from ...faults import reason_for
 from ...files import atomic_folder, disk_is_full, file_name
 from ..checks.coco_file import check_image_names
 from ..checks.image_sizes import check_sizes, sizes_of
