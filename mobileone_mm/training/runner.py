@@ -281,9 +281,8 @@ def _check_optimizers(runner: MMEngineRunner) -> None:
     torch accepts the state of another class. The first step then fails, or uses it for other numbers.
     """
     optimizers = _optimizers(runner)
-    named = runner.message_hub.runtime_info.get(
-        _OPTIMIZER
-    )  # absent in a checkpoint of a host's tool
+    # Absent in a checkpoint of a host's tool.
+    named = runner.message_hub.runtime_info.get(_OPTIMIZER)
     lacking = [
         key for o in optimizers for g in o.param_groups for key in o.defaults if key not in g
     ]
@@ -315,9 +314,8 @@ def _optimizer_settings(runner: MMEngineRunner) -> Settings:
 
 def _at_start(group: dict[str, Any], key: str) -> Any:
     value = group.get(f'initial_{key}', group.get(key))
-    if (
-        key == 'betas' and 'initial_momentum' in group
-    ):  # mmengine schedules the first one by this name
+    # mmengine schedules the first of them by this name.
+    if key == 'betas' and 'initial_momentum' in group:
         value = (group['initial_momentum'], group['betas'][1])
     if isinstance(value, torch.Tensor):
         value = value.tolist()

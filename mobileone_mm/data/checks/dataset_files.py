@@ -3,8 +3,9 @@
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mmengine.logging import print_log
 
@@ -17,6 +18,7 @@ from .mask_numbers import MaskSummary, count_pixels
 
 # A look-up of every file of a large dataset on a network drive would take minutes.
 MAX_LOOKUPS = 2000
+_T = TypeVar('_T')
 
 
 def check_labels(dataset: DatasetConfig, num_classes: int | None) -> None:
@@ -106,19 +108,17 @@ def _check_pairs(dataset: DatasetConfig) -> None:
             require_folder(f'{path}.data_prefix.{name}', folder)
     if images is None:
         return
-    suffix = _setting(dataset, 'img_suffix')
     ann_file = dataset.joined(dataset.settings.get('ann_file'))
     if ann_file is not None and not ann_file.is_dir():
-        names = [line.strip() for line in _read_list(path, ann_file)]
+        _read_list(path, ann_file)
     else:
-        ann_file = None
-        files = sorted(images.rglob(f'*{suffix}'))
-        names = [str(file.relative_to(images))[: -len(suffix)] for file in files]
-        check_suffix(path, images, suffix, masks, _setting(dataset, 'seg_map_suffix'))
-    require_files(path, names, lambda name: images / f'{name}{suffix}', 'image', ann_file)
+        ann_file, ends = None, [_setting(dataset, f'{kind}_suffix') for kind in ('img', 'seg_map')]
+        check_suffix(path, images, ends[0], masks, ends[1])
+    kinds = {'img_path': 'image'}
     if masks is not None and not dataset.settings.get('test_mode'):
-        end = _setting(dataset, 'seg_map_suffix')
-        require_files(path, names, lambda name: masks / f'{name}{end}', 'mask', ann_file)
+        kinds['seg_map_path'] = 'mask'
+    for key, kind in kinds.items():
+        require_files(path, dataset.samples or (), itemgetter(key), kind, ann_file)
 
 
 def _setting(dataset: DatasetConfig, key: str) -> Any:
@@ -186,8 +186,8 @@ def _read_list(path: str, file: Path) -> list[str]:
 
 def require_files(
     path: str,
-    names: Sequence[str],
-    file_of: Callable[[str], str | Path],
+    items: Sequence[_T],
+    file_of: Callable[[_T], str | Path],
     kind: str,
     ann_file: Path | None,
 ) -> None:
@@ -195,11 +195,11 @@ def require_files(
 
     Args:
         path: The dataset in the config.
-        names: Names from the list ``ann_file``, if there is one.
-        file_of: Gives the file of a name. To join a million paths takes 10 s.
+        items: Names or samples, from the list ``ann_file``, if there is one.
+        file_of: Gives the file of an item. To join a million paths takes 10 s.
         kind: What the files are, such as 'image'.
     """
-    files = [file_of(name) for name in spread(names, MAX_LOOKUPS)]
+    files = [file_of(item) for item in spread(items, MAX_LOOKUPS)]
     listed = f", which '{ann_file}' lists," if ann_file else ''
     missing = [file for file in files if not os.path.isfile(file)]
     if missing:

@@ -133,9 +133,9 @@ def _annotated(
             f'--classes: no {by} is named {", ".join(unknown)}; known: {", ".join(known)}'
         )
     for row in table['annotations']:
-        name, file = names.get(row['category_id']), files.get(row['image_id'])
-        if name is not None and name in (classes or known) and file and not row.get('iscrowd'):
-            yield file, name, row
+        name = names[row['category_id']]
+        if name in (classes or known) and not row.get('iscrowd'):
+            yield files[row['image_id']], name, row
 
 
 def _write_crop(image: np.ndarray, bbox: list[float], margin: float, target: Path) -> str | None:
