@@ -87,7 +87,7 @@ def shared_counts() -> torch.Tensor:
 def count_size(fault: SizeFault | None) -> None:
     """Count a loaded image; InputError if more than 1 % of the images have another size."""
     counts = shared_counts().numpy()
-    counts += (1, fault is not None)  # two workers may lose a count, which decides nothing
+    counts += (1, fault is not None)  # two workers at once may lose a count
     loaded, wrong = counts.tolist()
     if fault and wrong >= _LEAST and wrong > LARGEST_SHARE * loaded:
         raise InputError(

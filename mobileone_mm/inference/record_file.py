@@ -33,7 +33,7 @@ class RecordFile:
         self._end, self._tail = 0, b''  # where the list ends, and what follows there
 
     def add(self, records: Sequence[Mapping[str, Any]], head: Mapping[str, Any]) -> None:
-        """Append records; ``head`` has what comes before the list, and counts in the first call.
+        """Append records; only the first call writes ``head``, which comes before the list.
 
         InputError if the file cannot be written; it then has the records of the calls before.
         """

@@ -191,7 +191,7 @@ def _one_class(summary: MaskSummary) -> str:
     """Describe masks in which at most one class has pixels."""
     numbers, present = list(summary.numbers), summary.present
     shown = ', '.join(map(str, numbers[:8])) + (', ...' if len(numbers) > 8 else '')
-    what = f"the class '{present[0]}' alone has pixels" if present else 'no pixel counts'
+    what = f"the class '{present[0]}' alone has pixels" if present else 'all pixels are ignored'
     advice = _repair(summary) or 'check that these are the masks of the classes in use'
     return (
         f'{summary.path}: {what} (masks read: {summary.counts["masks read"]}); the numbers in '
