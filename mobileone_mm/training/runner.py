@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from ..config.tree import mapping
 from ..errors import InputError, one_line
-from ..faults import in_user_code
+from ..faults import in_user_code, user_fault
 from ..files import atomic_text
 from .channels_last import restore_format, use_channels_last
 from .divergence import check_weights, non_finite_tensors
@@ -220,7 +220,7 @@ def checked_resume(runner: MMEngineRunner) -> Iterator[None]:
     except (InputError, OSError):
         raise
     except Exception as error:  # torch and mmengine raise many kinds for the state of another run
-        if in_user_code(error):
+        if in_user_code(error) or user_fault(error):
             raise
         _check_optimizers(runner)
         raise InputError(

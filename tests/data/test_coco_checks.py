@@ -264,6 +264,13 @@ def test_evaluator_of_another_file(evaluated):
         check(own, indices=2)
 
 
+def test_panoptic_annotations_have_another_format(tmp_path, fresh_mmengine):
+    init_default_scope('mmdet')
+    (tmp_path / 'a.json').write_text('{"annotations": [{"image_id": 1, "segments_info": []}]}')
+    dataset = dict(type='CocoPanopticDataset', data_root=str(tmp_path), ann_file='a.json')
+    assert check_data(Config(dict(val_dataloader=dict(dataset=dataset))), ['val_dataloader']) == []
+
+
 def test_files_behind_an_address_are_left_to_the_run(fresh_mmengine):
     init_default_scope('mmdet')
     address = dict(ann_file='s3://bucket/boxes.json')

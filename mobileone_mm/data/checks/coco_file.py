@@ -39,7 +39,7 @@ _ADVICE = {
 def check_coco(dataset: DatasetConfig, _: int | None = None) -> SplitSummary | None:
     """Check that an annotation file fits the class list and the images, and count its boxes."""
     path, ann_file = dataset.path, dataset.joined(dataset.settings.get('ann_file'))
-    if ann_file is None or dataset.reader != 'mmdet.datasets.coco':
+    if ann_file is None or not dataset.has_coco_boxes:
         return None
     file = read_coco(ann_file, f'{path}.ann_file')
     file.check_references()

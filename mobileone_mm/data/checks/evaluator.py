@@ -22,7 +22,7 @@ def check_evaluator(cfg: Config, evaluator: str, dataset: DatasetConfig) -> None
     Another file may have the same content. An InputError says what differs.
     """
     own = dataset.joined(dataset.settings.get('ann_file'))
-    if own is None or dataset.reader != 'mmdet.datasets.coco':
+    if own is None or not dataset.has_coco_boxes:
         return
     for path, metric in _coco_metrics(cfg, evaluator):
         other = Path(metric['ann_file'])
