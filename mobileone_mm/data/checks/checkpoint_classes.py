@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -25,7 +25,7 @@ from .numbering import Names, comparable, find_numbering
 #: how the names of two class lists of one length differ, the most certain first: 'order', the same
 #: names; 'moved', common names at other numbers; 'other'; 'unknown', in words that cannot be compared
 Difference: TypeAlias = Literal['', 'order', 'moved', 'other', 'unknown']
-_CERTAINTY: tuple[Difference, ...] = ('', 'order', 'moved', 'other', 'unknown')
+_CERTAINTY: tuple[Difference, ...] = get_args(Difference)
 #: a wnid such as n01440764, or a number: says nothing beside a readable name
 _CODE = re.compile(r'n\d{8}|\d+')
 _SHOWN = 400  # characters of a class list that a message shows

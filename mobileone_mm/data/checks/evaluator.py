@@ -53,32 +53,22 @@ def _coco_metrics(cfg: Config, evaluator: str) -> Iterator[tuple[str, Mapping]]:
 
 def _difference(other: CocoFile, own: CocoFile, dataset: DatasetConfig) -> str:
     """Return how the file of the evaluator differs from that of the dataset; empty if it does not."""
-    names = [
-        dict(zip(*_pair(file, 'images', 'id', 'file_name'), strict=True)) for file in (other, own)
-    ]
+    tables = [file.columns for file in (other, own)]
+    rows = [table['images'] for table in tables]
+    names = [dict(zip(row['id'], row['file_name'], strict=True)) for row in rows]
     if fault := _of_images(*names):
         return fault
-    chosen = set(dataset.classes or other.columns['categories']['name'])
-    used = [
-        [
-            row
-            for row in zip(*_pair(file, 'categories', 'id', 'name'), strict=True)
-            if row[1] in chosen
-        ]
-        for file in (other, own)
-    ]
+    rows = [table['categories'] for table in tables]
+    chosen = set(dataset.classes or rows[0]['name'])
+    pairs = [zip(row['id'], row['name'], strict=True) for row in rows]
+    used = [[f'{one}: {name}' for one, name in pair if name in chosen] for pair in pairs]
     if used[0] != used[1]:
-        named = [few([f'{one}: {name}' for one, name in rows]) for rows in used]
-        return f'its categories in use are {named[0]}, not {named[1]}'
-    rows = [file.columns['annotations'] for file in (other, own)]
+        return f'its categories in use are {few(used[0])}, not {few(used[1])}'
+    rows = [table['annotations'] for table in tables]
     if len(rows[0]['id']) != len(rows[1]['id']):
         return f'it has {len(rows[0]["id"])} annotations, not {len(rows[1]["id"])}'
     same = all(np.array_equal(rows[0][key], rows[1][key]) for key in rows[1] if key != 'id')
     return '' if same else 'its annotations differ'
-
-
-def _pair(file: CocoFile, table: str, *keys: str) -> list[list]:
-    return [file.columns[table][key] for key in keys]
 
 
 def _of_images(other: Mapping, own: Mapping) -> str:
