@@ -59,7 +59,7 @@ def user_fault(error: BaseException) -> str | None:
     return None
 
 
-def reason_for(error: BaseException) -> str:
+def any_fault(error: BaseException) -> str:
     """Return one line about any error; with its type if nobody wrote its message for a user."""
     text = one_line(error)
     named = text if isinstance(error, (OSError, ValueError)) else f'{type(error).__name__}: {text}'

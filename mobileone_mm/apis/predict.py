@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 
 from ..data.encoding import encode_image
 from ..errors import InputError, check_least
-from ..faults import reason_for, user_fault
+from ..faults import any_fault, user_fault
 from ..files import atomic_write, disk_is_full
 from ..inference.draw import Painter, save_image
 from ..inference.images import find_images, result_names, with_progress, with_suffix
@@ -87,7 +87,7 @@ class _Faults:
 
     @staticmethod
     def _note(to: list[dict[str, str]], path: Path, error: Exception, what: str) -> None:
-        reason = reason_for(error)
+        reason = any_fault(error)
         reason = reason if str(path) in reason else f"image '{path}': {reason}"
         to.append({'image': str(path), 'reason': reason})
         print_log(f'{what}: {reason}', 'current', logging.WARNING)
@@ -161,7 +161,7 @@ def _end_early(file: RecordFile, faults: _Faults, error: BaseException) -> None:
     if file.count:
         held = f"'{file.path}' has the predictions of {file.count} of {faults.total} images"
         if disk_is_full(error):
-            raise InputError(f'{reason_for(error)}; {held}') from error
+            raise InputError(f'{any_fault(error)}; {held}') from error
         print_log(f'Stopped: {held}', 'current', logging.WARNING)
 
 

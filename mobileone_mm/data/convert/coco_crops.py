@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import InputError, check_least, several
-from ...faults import reason_for
+from ...faults import any_fault
 from ...files import atomic_folder, disk_is_full, file_name
 from ..checks.coco_file import check_image_names
 from ..checks.image_sizes import check_sizes, sizes_of
@@ -149,7 +149,7 @@ def _write_crop(image: np.ndarray, bbox: list[float], margin: float, target: Pat
             raise
         with suppress(OSError):
             target.unlink(missing_ok=True)
-        return reason_for(error)
+        return any_fault(error)
     return None
 
 
