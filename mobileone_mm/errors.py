@@ -34,12 +34,6 @@ def one_line(error: BaseException) -> str:
     return ' '.join(str(text).split()) or type(error).__name__
 
 
-def reason_for(error: BaseException) -> str:
-    """Return the message of an error in one line, with its type if nobody wrote it for a user."""
-    text = one_line(error)
-    return text if isinstance(error, (OSError, ValueError)) else f'{type(error).__name__}: {text}'
-
-
 def several(reasons: Sequence[str], shown: int = 3) -> str:
     """Join the first reasons in one line, and count the others."""
     others = len(reasons) - shown

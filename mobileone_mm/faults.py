@@ -59,6 +59,13 @@ def user_fault(error: BaseException) -> str | None:
     return None
 
 
+def any_fault(error: BaseException) -> str:
+    """Return one line about any error; with its type if nobody wrote its message for a user."""
+    text = one_line(error)
+    named = text if isinstance(error, (OSError, ValueError)) else f'{type(error).__name__}: {text}'
+    return user_fault(error) or named
+
+
 def _makes_batch(error: BaseException) -> bool:
     """Return whether an error says that the images of a batch differ in size."""
     text = str(error)

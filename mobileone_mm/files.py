@@ -98,6 +98,13 @@ def atomic_write(path: Path_, content: Content) -> None:
     atomic_write_all({path: content})
 
 
+def write_all(file: Any, content: bytes) -> None:
+    """Write all bytes to a file without a buffer; a full disk takes a part before it is an error."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
 def atomic_text(path: Path_, text: str) -> None:
     """Write a string as UTF-8 in one step, as :func:`atomic_write` does."""
     atomic_write(path, text.encode())

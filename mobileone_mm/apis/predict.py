@@ -14,8 +14,8 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import print_log
 
 from ..data.encoding import encode_image
-from ..errors import InputError, check_least, one_line, reason_for
-from ..faults import user_fault
+from ..errors import InputError, check_least
+from ..faults import any_fault, user_fault
 from ..files import atomic_write, disk_is_full
 from ..inference.draw import Painter, save_image
 from ..inference.images import find_images, result_names, with_progress, with_suffix
@@ -28,7 +28,7 @@ from ..training.launch import select_device
 
 # what a broken image can raise in a pipeline; the others are predicted all the same
 _IMAGE_FAULTS = (OSError, ValueError, MemoryError, cv2.error)
-# As many images with errors of other kinds, and none without, show a fault of model or config.
+# As many successive images with errors of other kinds show a fault of model, config or GPU.
 _PATIENCE = 20
 
 
@@ -47,8 +47,8 @@ class _Faults:
         self.total = total
         self.unreadable: list[dict[str, str]] = []
         self.undrawn: list[dict[str, str]] = []
-        self.predicted = False  # whether an image is
-        self._unexpected: list[Exception] = []  # before the first image that is predicted
+        self._predicted = False  # whether an image is
+        self._unexpected: list[Exception] = []  # since the last image that is predicted
 
     def lists(self) -> dict[str, Any]:
         """Return both lists for the file."""
@@ -58,11 +58,16 @@ class _Faults:
         """Note an image that cannot be read or predicted; raise if the images are not the cause."""
         _raise_if_full(error)
         self._note(self.unreadable, path, error, 'Left out')
-        if not (self.predicted or isinstance(error, _IMAGE_FAULTS) or user_fault(error)):
+        if not (isinstance(error, _IMAGE_FAULTS) or user_fault(error)):
             traceback.clear_frames(error.__traceback__)  # the tensors need memory
             self._unexpected.append(error)
             if len(self._unexpected) == _PATIENCE:
                 raise self._unexpected[0]
+
+    def predicted(self) -> None:
+        """Note that an image is predicted."""
+        self._predicted = True
+        self._unexpected.clear()
 
     def not_drawn(self, path: Path, error: Exception) -> None:
         """Note an image that is predicted, but cannot be drawn or written."""
@@ -71,7 +76,7 @@ class _Faults:
 
     def check(self) -> None:
         """Raise if no image could be predicted."""
-        if self.predicted:
+        if self._predicted:
             return
         if self._unexpected:
             raise self._unexpected[0]
@@ -82,7 +87,7 @@ class _Faults:
 
     @staticmethod
     def _note(to: list[dict[str, str]], path: Path, error: Exception, what: str) -> None:
-        reason = user_fault(error) or reason_for(error)
+        reason = any_fault(error)
         reason = reason if str(path) in reason else f"image '{path}': {reason}"
         to.append({'image': str(path), 'reason': reason})
         print_log(f'{what}: {reason}', 'current', logging.WARNING)
@@ -156,7 +161,7 @@ def _end_early(file: RecordFile, faults: _Faults, error: BaseException) -> None:
     if file.count:
         held = f"'{file.path}' has the predictions of {file.count} of {faults.total} images"
         if disk_is_full(error):
-            raise InputError(f'{user_fault(error) or one_line(error)}; {held}') from error
+            raise InputError(f'{any_fault(error)}; {held}') from error
         print_log(f'Stopped: {held}', 'current', logging.WARNING)
 
 
@@ -238,7 +243,8 @@ class _Writer:
         except Exception as error:
             self.faults.left_out(path, error)
             return None
-        self.task, self.faults.predicted = task_of(sample), True
+        self.task = task_of(sample)
+        self.faults.predicted()
         for key, write in (('mask', self._mask), ('drawn', self._drawing)):
             try:
                 file = write(path, image, sample)

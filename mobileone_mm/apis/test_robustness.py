@@ -21,8 +21,8 @@ from ..data.checks.checkpoint_classes import Labelled, compare_classes, labelled
 from ..data.checks.loaders import check_data
 from ..data.datasets import head_sizes
 from ..data.loading import reported_files
-from ..errors import InputError, check_least, reason_for, several
-from ..faults import user_fault
+from ..errors import InputError, check_least, several
+from ..faults import any_fault, user_fault
 from ..inference.images import with_progress
 from ..inference.model import init_model
 from ..inference.results import check_output
@@ -100,7 +100,7 @@ def _raise_failures(failures: Mapping[str, Exception], total: int) -> None:
     """Name the evaluations that failed; a fault of the program keeps its traceback."""
     if not failures:
         return
-    reasons = [f'{name}: {_reason(error)}' for name, error in failures.items()]
+    reasons = [f'{name}: {any_fault(error)}' for name, error in failures.items()]
     line = (
         f'{len(failures)} of {total} evaluations failed; the others are stored, and a second call '
         f'repeats these alone: {several(reasons)}'
@@ -110,10 +110,6 @@ def _raise_failures(failures: Mapping[str, Exception], total: int) -> None:
             print_log(line, 'current', logging.ERROR)
             raise error
     raise InputError(line)
-
-
-def _reason(error: Exception) -> str:
-    return user_fault(error) or reason_for(error)
 
 
 def _check_classifier(cfg: Config, sets: Sequence[str]) -> int | None:
@@ -186,7 +182,7 @@ class _Session:
             except Exception as error:
                 traceback.clear_frames(error.__traceback__)  # the tensors need memory
                 failures[evaluation.name] = error
-                print_log(f'{place}: failed: {_reason(error)}', 'current', logging.WARNING)
+                print_log(f'{place}: failed: {any_fault(error)}', 'current', logging.WARNING)
                 continue
             if counts is None:
                 records.put(evaluation.name, key, found)

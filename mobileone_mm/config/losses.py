@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.fileio import load
 
 from ..errors import InputError, one_line
-from .tree import class_of, mapping, type_name
+from .tree import class_of, items_of, type_name
 
 _DECODE_HEAD = 'mmseg.models.decode_heads.decode_head'
 
@@ -54,13 +54,12 @@ def _losses(
     node: Any, path: str, head: tuple[str, Mapping]
 ) -> Iterator[tuple[str, Mapping, tuple[str, Mapping]]]:
     """Yield path and dict of each loss, with path and dict of the part around it that has classes."""
-    items: Any = enumerate(node) if isinstance(node, (list, tuple)) else mapping(node).items()
     if isinstance(node, Mapping):
         if 'type' in node and 'loss' in path.rstrip('.0123456789').rpartition('.')[2]:
             yield path, node, head
         if node.get('num_classes') is not None:
             head = path, node
-    for key, inner in items:
+    for key, inner in items_of(node):
         yield from _losses(inner, f'{path}.{key}', head)
 
 

@@ -19,7 +19,7 @@ def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
     """
     if isinstance(node, Mapping):
         yield path, node
-    for key, value in _items(node):
+    for key, value in items_of(node):
         yield from walk(value, _join(path, key))
 
 
@@ -28,8 +28,8 @@ def flatten(node: Any, path: str = '', whole_lists: bool = False) -> dict[str, A
 
     With ``whole_lists``, a list without dicts and lists in it is one value.
     """
-    items = _items(node)
-    plain = not isinstance(node, Mapping) and not any(_items(value) for _, value in items)
+    items = items_of(node)
+    plain = not isinstance(node, Mapping) and not any(items_of(value) for _, value in items)
     if not items or (whole_lists and plain):
         return {path: node}
     found: dict[str, Any] = {}
@@ -113,7 +113,8 @@ def takes_argument(cls: type, name: str) -> bool:
     return False
 
 
-def _items(node: Any) -> list[tuple[Any, Any]]:
+def items_of(node: Any) -> list[tuple[Any, Any]]:
+    """Return keys and values of a dict, or places and items of a list; nothing for a single value."""
     if isinstance(node, Mapping):
         return list(node.items())
     return list(enumerate(node)) if isinstance(node, (list, tuple)) else []

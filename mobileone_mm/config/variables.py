@@ -5,9 +5,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..errors import InputError
+from ..errors import InputError, few
 from .check import TOP_LEVEL_KEYS
-from .tree import mapping
+from .tree import items_of, mapping
 
 # Keys that are looked up only if the other one is missing. Many configs use them as variables.
 _REPLACED = {
@@ -31,10 +31,9 @@ def check_variable(cfg: Config, name: str, options: Mapping[str, Any]) -> None:
     paths = [f'{place}.{inside}' if inside else place for place in _places(cfg, root, bool(inside))]
     left = [path for path in paths if not any(_covers(option, path) for option in options)]
     if left:
-        more = f', ... ({len(left)} in total)' if len(left) > 3 else ''
         raise InputError(
             f"--cfg-options {name}: changes nothing, because '{root}' is a variable of the file, whose "
-            f'value is in {", ".join(left[:3])}{more}; set these, or change the file'
+            f'value is in {few(left)}; set these, or change the file'
         )
     if not paths and root in _REPLACED:
         place = '.'.join(_REPLACED[root])
@@ -71,9 +70,7 @@ def _places(cfg: Config, root: str, whole: bool) -> list[str]:
 
 def _nodes(node: Any, path: str) -> Iterator[tuple[str, Any]]:
     yield path, node
-    is_list = isinstance(node, (list, tuple))
-    items: Any = enumerate(node) if is_list else mapping(node).items()
-    for key, inner in items:
+    for key, inner in items_of(node):
         yield from _nodes(inner, f'{path}.{key}')
 
 

@@ -105,7 +105,9 @@ class CocoFile(dict):
                 )
 
 
-# The files that were read since the last call of `forget_coco_files`, with their time and size.
+# The files that the checks have read since the last call of `forget_coco_files`, with their time and
+# size. What the hosts read later is not kept: a metric without `ann_file` writes and reads a new file
+# in each validation.
 _read: dict[Path, tuple[tuple[int, int], Any]] = {}
 
 
@@ -122,7 +124,7 @@ def read_coco(
     """
     where = f"{argument}: '{file}'"
     try:
-        content = _content(file)
+        content = _content(file, keep=True)
     except OSError as error:
         raise InputError(f'{where} cannot be read: {error.strerror}') from error
     except (ValueError, RecursionError) as error:
@@ -166,21 +168,24 @@ def forget_coco_files() -> None:
     gc.unfreeze()
 
 
-def _content(file: Path) -> Any:
-    """Return the content of a JSON file; the same object as before if the file is unchanged."""
+def _content(file: Path, keep: bool = False) -> Any:
+    """Return the content of a JSON file; the kept object if the file has not changed since then."""
     path, status = file.resolve(), file.stat()
     state = status.st_mtime_ns, status.st_size
-    if path not in _read or _read[path][0] != state:
-        # The collector would walk through millions of new rows again and again; none is in a cycle.
-        enabled = gc.isenabled()
-        gc.disable()
-        try:
-            _read[path] = state, json.loads(file.read_bytes())
+    if path in _read and _read[path][0] == state:
+        return _read[path][1]
+    # The collector would walk through millions of new rows again and again; none is in a cycle.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        content = json.loads(file.read_bytes())
+        if keep:
+            _read[path] = state, content
             gc.freeze()
-        finally:
-            if enabled:
-                gc.enable()
-    return _read[path][1]
+    finally:
+        if enabled:
+            gc.enable()
+    return content
 
 
 def _usable(content: Any) -> Any:

@@ -62,7 +62,16 @@ class DatasetConfig:
     @property
     def reader(self) -> str | None:
         """The module of the method that lists the samples: a derived class may have its own."""
-        return getattr(getattr(self.kind, 'load_data_list', None), '__module__', None)
+        return self._module_of('load_data_list')
+
+    @property
+    def has_coco_boxes(self) -> bool:
+        """Whether mmdet's ``CocoDataset`` reads boxes; panoptic annotations have another format."""
+        methods = 'load_data_list', 'parse_data_info'
+        return {*map(self._module_of, methods)} == {'mmdet.datasets.coco'}
+
+    def _module_of(self, method: str) -> str | None:
+        return getattr(getattr(self.kind, method, None), '__module__', None)
 
     @cached_property
     def samples(self) -> list[dict[str, Any]] | None:
@@ -91,7 +100,7 @@ class DatasetConfig:
     @property
     def is_local(self) -> bool:
         """Whether the dataset reads its annotations from a local disk."""
-        return is_local(self.settings) and '://' not in self.root
+        return is_local(self.settings)
 
     @property
     def loads_local_images(self) -> bool:
@@ -131,6 +140,11 @@ def head_sizes(model: Any) -> Iterator[tuple[str, int]]:
 
 
 def is_local(settings: Any) -> bool:
-    """Return whether a dataset, transform or metric reads files from a local disk."""
-    backend = mapping(mapping(settings).get('backend_args'))
-    return backend.get('backend', 'local') in ('local', 'disk')
+    """Return whether a dataset, transform or metric reads files from a local disk.
+
+    An address chooses a back end without ``backend_args``.
+    """
+    node = mapping(settings)
+    places = (str(node.get(key) or '') for key in ('data_root', 'ann_file'))
+    backend = mapping(node.get('backend_args')).get('backend', 'local')
+    return backend in ('local', 'disk') and not any('://' in place for place in places)

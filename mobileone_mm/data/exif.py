@@ -1,7 +1,8 @@
 """Size and orientation of an image in its header; turn images that a decoder has left as stored.
 
 The decoders of mmcv differ: OpenCV turns JPEG and PNG by EXIF, but not WebP and AVIF; turbojpeg and
-tifffile never turn; none does with ``unchanged``. Boxes and drawings need one rule for all of them.
+tifffile never turn; with ``unchanged`` no decoder turns. Boxes and drawings need one rule for all of
+them.
 """
 
 import io

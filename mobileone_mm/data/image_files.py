@@ -17,7 +17,7 @@ IMAGE_SUFFIXES = (
     '.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.mpo', '.pbm', '.pgm', '.png',
     '.pnm', '.ppm', '.tif', '.tiff', '.webp',
 )  # fmt: skip
-# Files that come with images and are none.
+# Files that are usual beside images.
 _SIDE_SUFFIXES = (
     '.cache', '.cfg', '.csv', '.db', '.htm', '.html', '.ini', '.ipynb', '.json', '.jsonl', '.lock',
     '.log', '.lst', '.md', '.md5', '.names', '.pdf', '.py', '.rst', '.sh', '.sha256', '.toml', '.tsv',

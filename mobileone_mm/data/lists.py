@@ -8,8 +8,9 @@ whose items they can count: the string ``'person'``, if no file has this name, i
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mmengine.logging import print_log
 
@@ -17,6 +18,12 @@ from ..errors import InputError
 
 # The names of ImageNet as published are not unique: two classes are called 'crane'.
 _IMAGENET = 1000
+_T = TypeVar('_T')
+
+
+def spread(items: Sequence[_T], most: int) -> Sequence[_T]:
+    """Return at most ``most`` items, evenly spaced in the list: all of a short one."""
+    return items[:: max(1, ceil(len(items) / most))]
 
 
 def read_lines(path: Path, where: str = '') -> list[str] | None:

@@ -21,8 +21,9 @@ class LoadSegAnnotations(LoadAnnotations):
     """Load the mask of an image. Name a mask that cannot be read or does not fit.
 
     mmseg's loader does not check masks. It takes numbers modulo 256 and cuts off decimals. A class
-    number out of range ends in an error of the loss (on a GPU one that makes it unusable), a color
-    mask or another size in an error of a later transform. None of these errors names the file.
+    number out of range ends in an error of the loss, after which the process cannot use its GPU. A
+    color mask or another size ends in an error of a later transform. None of these errors names the
+    file.
     A config cannot renumber the masks of a dataset without a class list of its own, such as
     ``BaseSegDataset``.
 
@@ -34,7 +35,8 @@ class LoadSegAnnotations(LoadAnnotations):
             renumbering, ends the run. None checks no numbers.
         ignore_index: The number for no class.
         on_error: The reaction to a file that cannot be read. ``skip``: the dataset returns another
-            sample (training). ``ignore``: no pixel counts (evaluation). ``raise``: the run ends.
+            sample (training). ``ignore``: all its pixels are ignored (evaluation). ``raise``: the run
+            ends.
         **kwargs: Arguments of mmseg's ``LoadAnnotations``.
     """
 
@@ -65,7 +67,7 @@ class LoadSegAnnotations(LoadAnnotations):
             if self.on_error == 'raise':
                 raise InputError(fault) from error
             skipped = self.on_error == 'skip'
-            then = 'its image is skipped' if skipped else 'none of its pixels counts'
+            then = 'its image is skipped' if skipped else 'all its pixels are ignored'
             report_file(str(path), f'{fault}; {then}')
             if skipped:
                 return None

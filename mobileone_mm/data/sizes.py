@@ -8,6 +8,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+from mmengine.dist import all_reduce
 
 from ..errors import InputError
 
@@ -86,7 +87,7 @@ def shared_counts() -> torch.Tensor:
 def count_size(fault: SizeFault | None) -> None:
     """Count a loaded image; InputError if more than 1 % of the images have another size."""
     counts = shared_counts().numpy()
-    counts += (1, fault is not None)  # two workers may lose a count, which decides nothing
+    counts += (1, fault is not None)  # two workers at once may lose a count
     loaded, wrong = counts.tolist()
     if fault and wrong >= _LEAST and wrong > LARGEST_SHARE * loaded:
         raise InputError(
@@ -96,8 +97,13 @@ def count_size(fault: SizeFault | None) -> None:
 
 
 def check_sizes_at_end() -> None:
-    """Raise an InputError if more than 1 % of the images of a finished run had another size."""
-    loaded, wrong = shared_counts().tolist()
+    """Raise an InputError if more than 1 % of the images of a finished run had another size.
+
+    All processes call this, and end alike: one alone would leave the others waiting.
+    """
+    counts = shared_counts().clone()
+    all_reduce(counts)
+    loaded, wrong = counts.tolist()
     if wrong > LARGEST_SHARE * loaded:
         raise InputError(
             f'{wrong} of {loaded} loaded images have another size than their annotation, so the '

@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from ..errors import InputError
-from ..files import reason_of
+from ..files import reason_of, write_all
 from .stored import OutputsMeta
 
 
@@ -53,17 +53,11 @@ class PartialView:
                 self._file = self.path.open('ab', buffering=0)
                 self._file.truncate(self._size)
                 if not self._size:
-                    self._write(self._head)
-            self._write(rows.tobytes())
+                    write_all(self._file, self._head)
+            write_all(self._file, rows.tobytes())
         except OSError as error:
             raise InputError(f"cannot write '{self.path}': {reason_of(error)}") from error
         self.keys.update(rows['key'].tolist())
-
-    def _write(self, content: bytes) -> None:
-        """Write all bytes; a full disk takes a part before it is an error."""
-        rest = memoryview(content)
-        while rest:
-            rest = rest[self._file.write(rest) :]
 
     def __enter__(self) -> 'PartialView':
         return self

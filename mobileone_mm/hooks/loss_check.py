@@ -15,7 +15,7 @@ from ..training.divergence import check_weights, diverged, first_of_all
 
 @HOOKS.register_module()
 class LossCheckHook(Hook):
-    """End a run at the iteration whose loss is NaN or Inf, before anything is made of it.
+    """End a run at the iteration whose loss is NaN or Inf, before log, averages and checkpoints get it.
 
     mmengine trains on, and its CheckpointHook deletes the good checkpoints in favour of those with
     NaN. mmdet's CheckInvalidLossHook looks at each 50th iteration and ends the run with

@@ -9,7 +9,8 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
 from ..data.loading import read_image
-from ..errors import InputError, reason_for, several
+from ..errors import InputError, several
+from ..faults import any_fault
 from ..files import file_name
 from ..inference.draw import Painter
 from ..inference.predictions import task_of
@@ -68,7 +69,7 @@ class PredictionSamplesHook(Hook):
             try:
                 runner.visualizer.add_image(name, self._painter.draw(image, sample), runner.iter)
             except Exception as error:
-                self._undrawn[str(path)] = f"'{path}' ({reason_for(error)})"
+                self._undrawn[str(path)] = f"'{path}' ({any_fault(error)})"
         self._seen += len(outputs or ())
 
     def after_val_epoch(self, runner: Any, **_: Any) -> None:

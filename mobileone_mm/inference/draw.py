@@ -12,7 +12,8 @@ from mmengine.visualization import Visualizer
 
 from ..data.encoding import encode_image
 from ..data.loading import read_image
-from ..errors import InputError, reason_for, several
+from ..errors import InputError, several
+from ..faults import any_fault
 from ..files import atomic_write
 from .images import result_names
 from .predictions import class_name, label_map, record_of, task_of
@@ -224,7 +225,7 @@ class DrawHook(Hook):
             try:
                 save_image(self._painter.draw(image, sample), self._names[path])
             except Exception as error:
-                self._undrawn.append(f"'{path}' ({reason_for(error)})")
+                self._undrawn.append(f"'{path}' ({any_fault(error)})")
 
     def after_test_epoch(self, runner: Any, **_: Any) -> None:
         if self._undrawn:

@@ -9,7 +9,7 @@ from textwrap import indent
 from typing import Any
 
 from ..errors import InputError
-from ..files import atomic_write, reason_of
+from ..files import atomic_write, reason_of, write_all
 
 # The end of the file while the run goes on, or after it was killed.
 _UNFINISHED = {'unfinished': True}
@@ -33,7 +33,7 @@ class RecordFile:
         self._end, self._tail = 0, b''  # where the list ends, and what follows there
 
     def add(self, records: Sequence[Mapping[str, Any]], head: Mapping[str, Any]) -> None:
-        """Append records; ``head`` has what comes before the list, and counts in the first call.
+        """Append records; only the first call writes ``head``, which comes before the list.
 
         InputError if the file cannot be written; it then has the records of the calls before.
         """
@@ -75,11 +75,8 @@ class RecordFile:
         self._end, self._tail = self._end + len(content), tail
 
     def _put(self, content: bytes) -> None:
-        """Write bytes at the end of the list; a full disk takes a part before it is an error."""
         self._file.seek(self._end)
-        rest = memoryview(content)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        write_all(self._file, content)
         self._file.truncate()
         os.fsync(self._file.fileno())
 

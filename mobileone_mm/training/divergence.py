@@ -70,9 +70,8 @@ def diverged(runner: Any, what: str, when: str = 'in', advice: str = _ADVICE) ->
     place = f'iteration {info.get("iter", runner.iter) + 1}'
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
         place += f' (epoch {info.get("epoch", runner.epoch) + 1})'
-    rate = next(iter(runner.optim_wrapper.get_lr().values()))[
-        0
-    ]  # before the factors of paramwise_cfg
+    # That of the config, before the factors of paramwise_cfg.
+    rate = next(iter(runner.optim_wrapper.get_lr().values()))[0]
     return InputError(
         f'{what} {when} {place}, at the learning rate {rate:g}; {advice}; '
         f'{_last_checkpoint(runner)}'

@@ -3,7 +3,7 @@
 import pytest
 
 from mobileone_mm.config.read import load_config
-from mobileone_mm.errors import InputError
+from mobileone_mm.errors import InputError, few
 
 CONFIG = """
 data_root, dataset_type, classes, crop_size = 'data/own', 'CocoDataset', ('a', 'b'), (64, 96)
@@ -49,7 +49,7 @@ def test_variables(name, places, load):
     with pytest.raises(InputError) as caught:
         load({name: 'new'})
     assert f'--cfg-options {name}: changes nothing, ' in str(caught.value)
-    assert f'is in {", ".join(places)}; set these' in str(caught.value)
+    assert f'is in {few(places)}; set these' in str(caught.value)
     load({name: 'new', **dict.fromkeys(places, 1)})  # the places, too
 
 
@@ -73,5 +73,5 @@ test_dataloader = dict(dataset=dict(pipeline=[dict(type='Pack')]))
 def test_many_places(tmp_path):
     path = tmp_path / 'own.py'
     path.write_text("root = '/d'\nmodel = dict(type='X', files=[root, root, root, root + '/a'])\n")
-    with pytest.raises(InputError, match=r'model\.files\.2, \.\.\. \(4 in total\); set'):
+    with pytest.raises(InputError, match=r'.model\.files\.2., \.\.\. \(4 in total\); set'):
         load_config(path, {'root': '/e'})

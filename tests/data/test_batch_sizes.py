@@ -63,6 +63,11 @@ def test_images_of_one_size(images):
     check('val_dataloader', classes(images((60, 40), (60, 40)), EDGE), 'mmpretrain')
 
 
+def test_images_that_pillow_refuses_are_left_to_the_run(images, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    check('val_dataloader', classes(images((60, 40), (40, 60)), EDGE), 'mmpretrain')
+
+
 def masks(root, keep_ratio):
     steps = [dict(type='Resize', scale=(64, 32), keep_ratio=keep_ratio), dict(type='PackSegInputs')]
     prefix = dict(img_path='images')

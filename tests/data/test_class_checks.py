@@ -70,6 +70,9 @@ def listed(names):
         *((kind, ABC, ABC, listed(('ant', 'fly', 'bee')),
            r"metainfo.classes: class 1 is 'fly', but .* where it is 'bee'")
           for kind in (FOLDERS, PACKED)),
+        # other case
+        (FOLDERS, ABC, ABC, listed(('Ant', 'Fly', 'Bee')), r"class 1 is 'Fly', .* where it is 'bee'"),
+        (FOLDERS, ABC, ABC, listed(('Ant', 'BEE', 'Fly')), None),
         # mmpretrain's older argument
         (FOLDERS, ABC, ABC, dict(classes=('fly', 'ant', 'bee')), r'^train\S+dataset.classes: class 0'),
         # sorted as words, 10 comes before 2

@@ -95,6 +95,8 @@ def test_hosts_take_what_was_read(write, monkeypatch):
     assert [row['iscrowd'] for row in found.loadAnns([1, 2, 3])] == [0, 0, 1]
     file.write_text(json.dumps({**TABLE, 'images': [IMAGE, {**IMAGE, 'id': 8}]}))
     assert COCO(str(file)).getImgIds() == [7, 8]
+    # What only the hosts read is not kept.
+    assert COCO(str(file)).dataset is not COCO(str(file)).dataset
     other = write_files(file.parent, {'captions.json': '{"annotations": [{"id": 0}]}'})
     assert not COCO().dataset
     with pytest.raises(KeyError, match='image_id'):  # the host's own error for another format

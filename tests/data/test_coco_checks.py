@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.registry import DefaultScope, init_default_scope
 
 from mobileone_mm.data.checks import coco_file
 from mobileone_mm.data.checks.coco_file import check_coco
 from mobileone_mm.data.checks.evaluator import check_evaluator
+from mobileone_mm.data.checks.loaders import check_data
 from mobileone_mm.data.coco import forget_coco_files, use_coco_reader
 from mobileone_mm.data.datasets import DatasetConfig
 from mobileone_mm.errors import InputError
@@ -247,7 +248,7 @@ def test_evaluator_of_another_file(evaluated):
         (dict(images=[*images, {**images[0], 'id': 9}]), 'it has 4 images, the dataset 3'),
         (
             dict(categories=CATEGORIES[::-1]),
-            'its categories in use are 2: blue, 5: red, not 5: red',
+            "its categories in use are '2: blue', '5: red', not '5: red'",
         ),
         (dict(annotations=boxes[:-1]), 'it has 5 annotations, not 6'),
         (
@@ -272,3 +273,22 @@ def test_images_of_a_test_server_have_no_annotations(evaluated, checked):
     assert checked(own, test_mode=True).counts['images'] == 3
     with pytest.raises(InputError, match="it has no list 'annotations'"):
         checked(own)
+
+
+def test_panoptic_annotations_have_another_format(tmp_path, fresh_mmengine):
+    init_default_scope('mmdet')
+    (tmp_path / 'a.json').write_text('{"annotations": [{"image_id": 1, "segments_info": []}]}')
+    dataset = dict(type='CocoPanopticDataset', data_root=str(tmp_path), ann_file='a.json')
+    assert check_data(Config(dict(val_dataloader=dict(dataset=dataset))), ['val_dataloader']) == []
+
+
+def test_files_behind_an_address_are_left_to_the_run(fresh_mmengine):
+    init_default_scope('mmdet')
+    address = dict(ann_file='s3://bucket/boxes.json')
+    cfg = Config(
+        dict(
+            val_dataloader=dict(dataset=dict(type='CocoDataset', **address)),
+            val_evaluator=dict(type='CocoMetric', **address),
+        )
+    )
+    assert check_data(cfg, ['val_dataloader']) == []

@@ -93,10 +93,10 @@ def test_table(data):
         ([[0, 1], [255, 1]], dict(reduce_zero_label=True), 'dataset.reduce_zero_label=False',
          dict(reduce_zero_label=False)),
         ([[0, 255]], dict(reduce_zero_label=True),
-         'no pixel counts .*label_map={255: 1}; .*dataset.reduce_zero_label=False',
+         'all pixels are ignored .*label_map={255: 1}; .*dataset.reduce_zero_label=False',
          dict(reduce_zero_label=False, step=dict(label_map={255: 1}))),
         ([[0, 0]], {}, "' are 0: check that these are the masks", None),
-        ([[255, 255]], {}, 'no pixel counts .* are 255: check', None),
+        ([[255, 255]], {}, 'all pixels are ignored .* are 255: check', None),
         ([[0, 255]], dict(loader='test_dataloader'), r'^test\S+: .*label_map={255: 1}', None),
         # a head of one channel
         ([[0, 255]], dict(classes=('crack',), head=dict(num_classes=1)),

@@ -184,6 +184,18 @@ def test_one_image_costs_no_other(call, images, monkeypatch):
     assert json.loads((images / 'out' / 'predictions.json').read_text()) == table
 
 
+def test_a_fault_of_all_images_after_some(tmp_path):
+    """A GPU that fails in the middle of a run fails for all images that follow."""
+    faults, broken = predict._Faults(99), RuntimeError('CUDA error')
+    for _ in range(19):
+        faults.left_out(tmp_path, broken)
+    faults.predicted()
+    for _ in range(19):
+        faults.left_out(tmp_path, broken)
+    with pytest.raises(RuntimeError, match='CUDA error'):
+        faults.left_out(tmp_path, broken)
+
+
 @pytest.mark.parametrize('interrupted', [True, False])
 def test_a_run_that_ends_early(interrupted, call, monkeypatch):
     """By Ctrl-C or a full disk in the second image: one line, and the first image is in the file."""

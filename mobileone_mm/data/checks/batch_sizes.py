@@ -9,16 +9,17 @@ import os
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mmengine.dataset import Compose
-from PIL import Image
 
 from ...config.tree import mapping, type_name
 from ...errors import InputError
 from ..datasets import DatasetConfig
+from ..exif import DECODING_ERRORS, Header, read_header
 from . import dataset_files
 
 # Images whose size is read, images that go through the pipeline, and seconds for these.
@@ -72,13 +73,10 @@ def _of_folders_or_list(dataset: DatasetConfig) -> Iterator[dict[str, Any]]:
 
 def _different(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return samples whose images differ in size, by the headers of a part of them."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    found: dict[Header, dict[str, Any]] = {}
     for sample in random.Random(0).sample(samples, min(HEADERS, len(samples))):
-        try:
-            with Image.open(sample['img_path']) as image:
-                found.setdefault((image.size, image.getexif().get(0x0112)), sample)
-        except (OSError, SyntaxError, ValueError):
-            continue  # the run reports it
+        with suppress(*DECODING_ERRORS):  # the run reports it
+            found.setdefault(read_header(sample['img_path']), sample)
         if len(found) == SAMPLES:
             break
     return list(found.values()) if len(found) > 1 else []
@@ -97,13 +95,9 @@ def _shapes(
     for index, sample in enumerate(samples):
         if len(found) > 1 or time.monotonic() - start > SECONDS:
             break
-        try:
+        with suppress(Exception):  # of a file or a transform of the user: the run reports it
             given = {'sample_idx': index, 'gt_label': 0, **copy.deepcopy(sample)}
-            packed = Compose(copy.deepcopy(pipeline))(given)
-        except Exception:  # of a file or a transform of the user: the run reports it
-            continue
-        shape = getattr(mapping(packed).get('inputs'), 'shape', ())
-        if len(shape) == 3:
-            height, width = map(int, shape[1:])
-            found.setdefault((height, width), sample['img_path'])
+            packed = mapping(Compose(copy.deepcopy(pipeline))(given))
+            _, height, width = packed['inputs'].shape
+            found.setdefault((int(height), int(width)), sample['img_path'])
     return found

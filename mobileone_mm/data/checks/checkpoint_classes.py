@@ -8,8 +8,9 @@ metric of a good detector is about 0, and nothing says why.
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -19,16 +20,14 @@ from ...errors import InputError, few
 from ...weights.unwrap import Weights, dataset_meta, read_weights
 from ..datasets import HEADS, DatasetConfig, datasets_of
 from .dataset_files import images_and_list
-from .loaders import find_numbering
+from .numbering import Names, comparable, find_numbering
 
-Names: TypeAlias = tuple[str, ...]
 #: how the names of two class lists of one length differ, the most certain first: 'order', the same
 #: names; 'moved', common names at other numbers; 'other'; 'unknown', in words that cannot be compared
 Difference: TypeAlias = Literal['', 'order', 'moved', 'other', 'unknown']
-_CERTAINTY: tuple[Difference, ...] = ('', 'order', 'moved', 'other', 'unknown')
+_CERTAINTY: tuple[Difference, ...] = get_args(Difference)
 #: a wnid such as n01440764, or a number: says nothing beside a readable name
 _CODE = re.compile(r'n\d{8}|\d+')
-_MARKS = re.compile(r'[\W_]+')
 _SHOWN = 400  # characters of a class list that a message shows
 
 
@@ -118,17 +117,9 @@ def _stored_names(weights: Weights) -> Names:
     return tuple(names) if is_list else ()  # type: ignore[arg-type]
 
 
-def _plain(stored: Names, names: Names) -> tuple[Names, Names]:
-    """Return both lists without case, spaces and punctuation, if their names stay different."""
-    raw = stored, names
-    first, second = (tuple(_MARKS.sub('', n.casefold()) for n in each) for each in raw)
-    kept = len({*first}) == len({*stored}) and len({*second}) == len({*names})
-    return (first, second) if kept else raw
-
-
 def _difference(stored: Names, names: Names) -> Difference:
     """Tell how two lists of one length differ."""
-    first, second = _plain(stored, names)
+    first, second = comparable(stored, names)
     if first == second:
         return ''
     if sorted(first) == sorted(second):
@@ -143,20 +134,21 @@ def _difference(stored: Names, names: Names) -> Difference:
 def _common(first: Names, second: Names) -> tuple[list[str], int]:
     """Return the names with other numbers, and how many names have the same; only of unique names."""
     one, other = (
-        {name: number for number, name in enumerate(names) if names.count(name) == 1}
-        for names in (first, second)
+        {name: number for number, name in enumerate(names) if counts[name] == 1}
+        for names, counts in ((first, Counter(first)), (second, Counter(second)))
     )
     moved = [name for name in one if other.get(name, one[name]) != one[name]]
     return moved, sum(a == b for a, b in zip(first, second, strict=True))
 
 
 def _described(kind: Difference, stored: Names, names: Names, path: str) -> str:
-    first, second = _plain(stored, names)
+    first, second = comparable(stored, names)
     place = next(number for number, name in enumerate(first) if name != second[number])
     text = f"class {place} is '{stored[place]}' in the checkpoint and '{names[place]}' in the data"
     if kind == 'order':
         return f'has the classes of {path} in another order: {text}'
-    others = [name for name, plain in zip(names, second, strict=True) if plain not in first]
+    known = set(first)
+    others = [name for name, plain in zip(names, second, strict=True) if plain not in known]
     if kind == 'moved':
         text = f'some common classes have other numbers: {text}'
     return f'has other classes than {path} ({few(others)} is not in the checkpoint): {text}'

@@ -11,7 +11,7 @@ import numpy as np
 from mmengine.config import Config
 
 from ...config.tree import class_of, walk
-from ...errors import InputError
+from ...errors import InputError, few
 from ..coco import CocoFile, read_coco
 from ..datasets import DatasetConfig, is_local
 
@@ -22,7 +22,7 @@ def check_evaluator(cfg: Config, evaluator: str, dataset: DatasetConfig) -> None
     Another file may have the same content. An InputError says what differs.
     """
     own = dataset.joined(dataset.settings.get('ann_file'))
-    if own is None or dataset.reader != 'mmdet.datasets.coco':
+    if own is None or not dataset.has_coco_boxes:
         return
     for path, metric in _coco_metrics(cfg, evaluator):
         other = Path(metric['ann_file'])
@@ -59,31 +59,22 @@ def _coco_metrics(cfg: Config, evaluator: str) -> Iterator[tuple[str, Mapping]]:
 
 def _difference(other: CocoFile, own: CocoFile, dataset: DatasetConfig) -> str:
     """Return how the file of the evaluator differs from that of the dataset; empty if it does not."""
-    names = [
-        dict(zip(*_pair(file, 'images', 'id', 'file_name'), strict=True)) for file in (other, own)
-    ]
+    tables = [file.columns for file in (other, own)]
+    rows = [table['images'] for table in tables]
+    names = [dict(zip(row['id'], row['file_name'], strict=True)) for row in rows]
     if fault := _of_images(*names):
         return fault
-    chosen = set(dataset.classes or other.columns['categories']['name'])
-    used = [
-        [
-            row
-            for row in zip(*_pair(file, 'categories', 'id', 'name'), strict=True)
-            if row[1] in chosen
-        ]
-        for file in (other, own)
-    ]
+    rows = [table['categories'] for table in tables]
+    chosen = set(dataset.classes or rows[0]['name'])
+    pairs = [zip(row['id'], row['name'], strict=True) for row in rows]
+    used = [[f'{one}: {name}' for one, name in pair if name in chosen] for pair in pairs]
     if used[0] != used[1]:
-        return f'its categories in use are {_few(used[0])}, not {_few(used[1])}'
-    rows = [file.columns['annotations'] for file in (other, own)]
+        return f'its categories in use are {few(used[0])}, not {few(used[1])}'
+    rows = [table['annotations'] for table in tables]
     if len(rows[0]['id']) != len(rows[1]['id']):
         return f'it has {len(rows[0]["id"])} annotations, not {len(rows[1]["id"])}'
     same = all(np.array_equal(rows[0][key], rows[1][key]) for key in rows[1] if key != 'id')
     return '' if same else 'its annotations differ'
-
-
-def _pair(file: CocoFile, table: str, *keys: str) -> list[list]:
-    return [file.columns[table][key] for key in keys]
 
 
 def _of_images(other: Mapping, own: Mapping) -> str:
@@ -92,8 +83,3 @@ def _of_images(other: Mapping, own: Mapping) -> str:
         return f'it has {len(other)} images, the dataset {len(own)}, and {len(common)} ids are the same'
     one = next((one for one in own if own[one] != other[one]), None)
     return '' if one is None else f'its image {one!r} is {other[one]!r}, not {own[one]!r}'
-
-
-def _few(rows: list[tuple]) -> str:
-    shown = ', '.join(f'{one}: {name}' for one, name in rows[:3])
-    return shown + (f', ... ({len(rows)} in total)' if len(rows) > 3 else '') or 'none'

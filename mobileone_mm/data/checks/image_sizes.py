@@ -1,7 +1,6 @@
 """Compare image headers with the annotated sizes before a run."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from mmengine.logging import print_log
 
 from ...errors import InputError
 from ..exif import DECODING_ERRORS, Header, read_header
+from ..lists import spread
 from ..sizes import LARGEST_SHARE, size_fault
 
 # 0.1 s on a local disk; the loader compares every image.
@@ -18,8 +18,8 @@ Sized = tuple[Path, int, int]  # file, annotated height and width
 
 
 def sizes_of(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Sized]:
-    """Return path, height and width of about 500 evenly spread images that have a size there."""
-    chosen = rows[:: math.ceil(len(rows) / _MOST) or 1]
+    """Return path, height and width of at most 500 evenly spaced images that have a size there."""
+    chosen = spread(rows, _MOST)
     sizes = [(folder / row['file_name'], row.get('height'), row.get('width')) for row in chosen]
     return [row for row in sizes if all(type(side) in (int, float) for side in row[1:])]  # type: ignore[misc]
 

@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 
 from ...config.explain import REFUSALS
 from ...config.tree import class_of, walk
-from ...errors import InputError
+from ...errors import InputError, few
 from ..datasets import DatasetConfig
 from .summary import SplitSummary
 
@@ -191,7 +191,7 @@ def _one_class(summary: MaskSummary) -> str:
     """Describe masks in which at most one class has pixels."""
     numbers, present = list(summary.numbers), summary.present
     shown = ', '.join(map(str, numbers[:8])) + (', ...' if len(numbers) > 8 else '')
-    what = f"the class '{present[0]}' alone has pixels" if present else 'no pixel counts'
+    what = f"the class '{present[0]}' alone has pixels" if present else 'all pixels are ignored'
     advice = _repair(summary) or 'check that these are the masks of the classes in use'
     return (
         f'{summary.path}: {what} (masks read: {summary.counts["masks read"]}); the numbers in '
@@ -231,10 +231,9 @@ def _repair(summary: MaskSummary) -> str:
 def _absent(group: Sequence[MaskSummary], absent: Sequence[str]) -> str:
     """Describe classes without a pixel in all the training masks."""
     path = group[0].path if len(group) == 1 else group[0].path.split('.')[0]
-    shown = ', '.join(f"'{name}'" for name in absent[:3]) + (', ...' if len(absent) > 3 else '')
     text = (
         f'{path}: {len(absent)} of {len(group[0].by_class)} classes have no pixel in the '
-        f'{sum(int(s.counts["masks read"]) for s in group)} masks ({shown})'
+        f'{sum(int(s.counts["masks read"]) for s in group)} masks ({few(absent)})'
     )
     with_zero, names = [0 in summary.numbers for summary in group], list(group[0].by_class)
     if not any(with_zero) and not group[0].reduces and names[0] in absent:

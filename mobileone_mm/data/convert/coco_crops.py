@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import InputError, check_least, reason_for, several
+from ...errors import InputError, check_least, several
+from ...faults import any_fault
 from ...files import atomic_folder, disk_is_full, file_name
 from ..checks.coco_file import check_image_names
 from ..checks.image_sizes import check_sizes, sizes_of
@@ -132,9 +133,9 @@ def _annotated(
             f'--classes: no {by} is named {", ".join(unknown)}; known: {", ".join(known)}'
         )
     for row in table['annotations']:
-        name, file = names.get(row['category_id']), files.get(row['image_id'])
-        if name is not None and name in (classes or known) and file and not row.get('iscrowd'):
-            yield file, name, row
+        name = names[row['category_id']]
+        if name in (classes or known) and not row.get('iscrowd'):
+            yield files[row['image_id']], name, row
 
 
 def _write_crop(image: np.ndarray, bbox: list[float], margin: float, target: Path) -> str | None:
@@ -148,7 +149,7 @@ def _write_crop(image: np.ndarray, bbox: list[float], margin: float, target: Pat
             raise
         with suppress(OSError):
             target.unlink(missing_ok=True)
-        return reason_for(error)
+        return any_fault(error)
     return None
 
 

@@ -1,0 +1,126 @@
+"""Which class has which number in the data, and in the class list.
+
+mmpretrain numbers the sorted class folders of each split separately, and compares only their count
+with the class list: one additional folder in a split shifts all labels after it.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from mmengine.logging import print_log
+
+from ...errors import InputError, few
+from ..datasets import DatasetConfig, datasets_of
+from ..lists import read_lines
+from ..packed.packs import CLASSES
+from .dataset_files import images_and_list
+from .folders import class_folders
+
+Names: TypeAlias = tuple[str, ...]
+_MARKS = re.compile(r'[\W_]+')
+
+
+class Numbering(NamedTuple):
+    """The class names by number in the data of a dataset."""
+
+    path: str  # of the dataset in the config
+    source: Path  # the folder of class folders, or the class list of a packed dataset
+    names: Names
+
+    @property
+    def of_folders(self) -> bool:
+        """Whether the names are those of folders."""
+        return self.source.is_dir()
+
+    def __str__(self) -> str:
+        return f"{self.path} ('{self.source}')"
+
+
+def find_numbering(dataset: DatasetConfig) -> Numbering | None:
+    """Return the class names that the data of a dataset has; None if it has none or is missing."""
+    path = dataset.path
+    if 'PackedDataset' in dataset.bases and dataset.settings.get('with_label', True):
+        folder = images_and_list(dataset)[0].expanduser()
+        names = read_lines(folder / CLASSES, f'{path}: ')
+        return None if names is None else Numbering(path, folder / CLASSES, tuple(names))
+    if dataset.reader != 'mmpretrain.datasets.custom':
+        return None
+    folder, ann_file, labelled = images_and_list(dataset)
+    if ann_file is not None or not labelled or not folder.is_dir():
+        return None
+    return Numbering(path, folder, class_folders(folder))
+
+
+def comparable(first: Names, second: Names) -> tuple[Names, Names]:
+    """Return both lists without case, spaces and punctuation, if their names stay different."""
+    plain = [tuple(_MARKS.sub('', name.casefold()) for name in names) for names in (first, second)]
+    kept = all(len({*a}) == len({*b}) for a, b in zip(plain, (first, second), strict=True))
+    return (plain[0], plain[1]) if kept else (first, second)
+
+
+def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
+    """Check the class list in force against the numbers of the data.
+
+    Names in other words, such as readable names instead of wnids, cannot be compared.
+    """
+    classes = dataset.classes
+    if classes is None or len(classes) != len(found.names):
+        return  # other checks compare the number of classes
+    where = f'{found.path}: the class list of {dataset.kind.__name__}'
+    if dataset.class_list is not None:
+        where, _ = dataset.class_list
+    first, second = comparable(classes, found.names)
+    others = [number for number, name in enumerate(second) if first[number] != name]
+    known = set(first)
+    if moved := [number for number in others if second[number] in known]:
+        order = 'the sorted folders of ' if found.of_folders else ''
+        raise InputError(
+            f"{where}: class {moved[0]} is '{classes[moved[0]]}', but the labels have the order of "
+            f"{order}'{found.source}', where it is '{found.names[moved[0]]}'; use this order"
+        )
+    if 0 < len(others) < len(classes):
+        named = ', '.join(f"'{found.names[n]}' is called '{classes[n]}'" for n in others[:3])
+        text = f"{where}: in '{found.source}' {named}; the other names agree."
+        print_log(text, 'current', logging.WARNING)
+
+
+def difference(first: Numbering, second: Numbering) -> str:
+    """Describe how the classes or numbers of two datasets differ; empty if they are the same.
+
+    Class lists without a common name, such as wnids and readable names, cannot be compared.
+    """
+    both_folders = first.of_folders and second.of_folders
+    disjoint = set(first.names).isdisjoint(second.names)
+    if first.names == second.names or (disjoint and not both_folders):
+        return ''
+    parts = []
+    for one, other in ((first, second), (second, first)):
+        known = set(other.names)
+        if alone := [name for name in one.names if name not in known]:
+            parts.append(f'{few(alone)} is only in {one}')
+    if not parts:  # the class list of a packed dataset may have any order
+        pairs = zip_longest(first.names, second.names)
+        number, pair = next((n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1])
+        parts = [f"class {number} is '{pair[0]}' in {first}, '{pair[1]}' in {second}"]
+    advice = 'pack both with the same classes'
+    if both_folders:
+        advice = 'give both the same class folders (they may be empty)'
+    return (
+        f'{second.path}: its labels differ from those of {first.path}: {", ".join(parts)}; {advice}'
+    )
+
+
+def compare_with_training(cfg: Mapping, tested: Numbering) -> None:
+    """Log a difference to the training data of the config. The training may have used other data."""
+    for dataset in datasets_of(cfg, 'train_dataloader'):
+        if dataset.is_local:
+            with suppress(InputError, OSError):
+                trained = find_numbering(dataset)
+                if trained is not None and (fault := difference(trained, tested)):
+                    print_log(fault, 'current', logging.WARNING)
+            return
