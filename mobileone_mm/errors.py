@@ -17,7 +17,7 @@ class ProofError(RuntimeError):
 def check_least(least: int, **numbers: float | None) -> None:
     """Raise an InputError for an argument of the command line that is below its least value."""
     for name, value in numbers.items():
-        if value is not None and value < least:
+        if value is not None and not value >= least:  # NaN, too
             flag = name.replace('_', '-')
             raise InputError(f'--{flag}: got {value}; expected at least {least}')
 

@@ -72,6 +72,7 @@ HOOKS = LazyRegistry(
         'CurriculumHook': 'hooks.curriculum',
         'DeployEvalHook': 'hooks.deploy_eval',
         'IterationSeedHook': 'hooks.iteration_seed',
+        'EvaluatedImagesHook': 'hooks.evaluated_images',
         'LossCheckHook': 'hooks.loss_check',
         'LossScaleHook': 'hooks.loss_scale',
         'PredictionSamplesHook': 'hooks.prediction_samples',

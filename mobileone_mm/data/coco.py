@@ -52,8 +52,8 @@ class _Rule(NamedTuple):
             return np.fromiter(map(bool, values), bool, len(values)) if fits else None
         if self is _NAME:
             return values if all(map(str.strip, values)) else None
-        if self is _ID:
-            return values
+        if self is _ID:  # not both: the evaluation sorts ids
+            return values if len(set(map(type, values))) < 2 else None
         with suppress(OverflowError):  # an integer of hundreds of digits
             numbers = np.fromiter(values, np.float64, len(values))
             if ((numbers > self.above) & (numbers < _GREATEST)).all():
@@ -61,9 +61,9 @@ class _Rule(NamedTuple):
         return None
 
 
-_ID = _Rule('an integer', frozenset((int, str)))
+_ID = _Rule('an integer, as all ids of the file', frozenset((int, str)))
 _NAME = _Rule('a name', frozenset((str,)))
-_FLAG = _Rule('0 or 1', frozenset((int, bool, type(None))))
+_FLAG = _Rule('0 or 1', frozenset((int, float, bool, type(None))))
 _RULES = {
     **dict.fromkeys(('id', 'image_id', 'category_id'), _ID),
     **dict.fromkeys(('height', 'width'), _Rule('a positive number', above=0)),
@@ -218,16 +218,17 @@ def _checked_columns(
         if all(values is not None for values in taken.values()):
             return taken
     index, fault = next(
-        (i, fault) for i, row in enumerate(rows) if (fault := _fault(row, keys, needed))
+        (i, fault) for i, row in enumerate(rows) if (fault := _fault(row, rows[0], keys, needed))
     )
     raise InputError(f'{where}[{index}]{fault}')
 
 
-def _fault(row: Any, keys: Sequence[str], needed: Sequence[str]) -> str:
+def _fault(row: Any, first: Any, keys: Sequence[str], needed: Sequence[str]) -> str:
     if type(row) is not dict:
         return f': got {_shown(row)}; expected a dict'
     for key in keys:
-        if key in row and _RULES[key].taken([row[key]]) is None:
+        # Ids must have the type of the first row.
+        if key in row and _RULES[key].taken([row[key], first.get(key, row[key])]) is None:
             return f'.{key}: got {_shown(row[key])}; expected {_RULES[key].expected}'
         if key in needed and key not in row:
             return f" has no '{key}'"

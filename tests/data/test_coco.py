@@ -42,9 +42,9 @@ def test_only_the_keys_that_are_asked_for(write):
             [None, 3, [1, 2, 3], [1, 2, 3, '4'], [1, 2, 3, None], [1, 2, 3, 1e999]],
         ),
         ('annotations', 'area', [None, '12', []]),
-        ('annotations', 'iscrowd', ['0', 2, 0.0, []]),
+        ('annotations', 'iscrowd', ['0', 2, 0.5, []]),
         ('annotations', 'ignore', ['no']),
-        ('annotations', 'image_id', [{}, [7], None, 7.0]),
+        ('annotations', 'image_id', [{}, [7], None, 7.0, '7']),
         ('categories', 'name', [None, '']),
     ],
 )
@@ -82,12 +82,12 @@ def test_hosts_take_what_was_read(write, monkeypatch):
     """One reading, with a byte order mark, ids from 1 and no missing iscrowd."""
     from pycocotools.coco import COCO
 
-    rows = [{**BOX, 'id': 0, 'iscrowd': None}, {**BOX, 'id': 'x'}, {**BOX, 'id': 5, 'iscrowd': 1}]
+    rows = [{**BOX, 'id': 0, 'iscrowd': None}, {**BOX, 'id': -2}, {**BOX, 'id': 5, 'iscrowd': 1.0}]
     file = write({**TABLE, 'annotations': rows})
     file.write_bytes(b'\xef\xbb\xbf' + file.read_bytes())
     use_coco_reader()
     use_coco_reader()  # a second call changes nothing
-    assert read_coco(file, 'file').columns['annotations']['id'] == [0, 'x', 5]
+    assert read_coco(file, 'file').columns['annotations']['id'] == [0, -2, 5]
     with monkeypatch.context() as patch:
         patch.setattr(json, 'loads', None)
         found = COCO(str(file))

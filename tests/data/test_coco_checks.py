@@ -7,10 +7,11 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 
-from mobileone_mm.data.checks import coco_file
+from mobileone_mm.data.checks import coco_boxes, numbering
 from mobileone_mm.data.checks.coco_file import check_coco
 from mobileone_mm.data.checks.evaluator import check_evaluator
 from mobileone_mm.data.checks.loaders import check_data
+from mobileone_mm.data.checks.numbering import check_class_lists
 from mobileone_mm.data.coco import forget_coco_files, use_coco_reader
 from mobileone_mm.data.datasets import DatasetConfig
 from mobileone_mm.errors import InputError
@@ -42,7 +43,7 @@ RED_AND_BLUE = [GOOD, GOOD]
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr(coco_file, 'print_log', lambda text, *_: lines.append(text))
+    monkeypatch.setattr(coco_boxes, 'print_log', lambda text, *_: lines.append(text))
     return lines
 
 
@@ -53,9 +54,8 @@ def checked(tmp_path):
     def check(table, name='boxes.json', **settings):
         (tmp_path / name).write_text(json.dumps(table))
         metainfo = dict(classes=settings.pop('classes', CLASSES))
-        given = dict(
-            data_root=str(tmp_path), ann_file=name, metainfo=metainfo, pipeline=REMOTE, **settings
-        )
+        given = dict(data_root=str(tmp_path), ann_file=name, metainfo=metainfo, pipeline=REMOTE)
+        given |= settings
         return check_coco(DatasetConfig('train_dataloader.dataset', given, CocoDataset))
 
     yield check
@@ -128,9 +128,10 @@ def test_the_evaluation_counts_other_boxes(checked):
 
 def test_a_part_as_in_published_datasets_is_no_warning(checked, said):
     crowds, tiny = [{**GOOD, 'iscrowd': 1}] * 2, [{**GOOD, 'bbox': [10, 10, 0.5, 5]}]
-    checked(table_of(RED_AND_BLUE * 60 + crowds + tiny))
+    many = [dict(bbox=[10, 10 + place / 2, 5, 5]) for place in range(120)]
+    checked(table_of(many + crowds + tiny))
     assert not said
-    checked(table_of(RED_AND_BLUE * 60 + crowds * 8 + tiny * 2))
+    checked(table_of(many + crowds * 8 + tiny * 2))
     assert 'below 1 px 6' in ' '.join(said)
 
 
@@ -141,7 +142,7 @@ def test_corners_instead_of_sizes(checked, said):
     ):
         checked(table_of(corners))
     checked(table_of([*RED_AND_BLUE, dict(bbox=[90, 90, 20, 20])]))
-    assert said[0].endswith('3 of 9 boxes leave their image by more than 1 px')
+    assert '3 of 9 boxes leave their image by more than 1 px; bbox is x, y, width' in said[0]
 
 
 def test_categories(checked):
@@ -205,12 +206,46 @@ def test_images_stay_in_their_folder(name, checked):
     checked(file, data_prefix=dict(img='images'))
 
 
-def test_images_that_are_all_too_small(checked):
-    filters = dict(filter_cfg=dict(min_size=32))
-    counts = checked(table_of(RED_AND_BLUE, size=31) | dict(), test_mode=True, **filters).counts
-    assert counts == {'images': 3, 'images without boxes': 0, 'boxes used': 6}
-    with pytest.raises(InputError, match=r'filter_cfg\.min_size: got 32; every image of the file'):
-        checked(table_of(RED_AND_BLUE, size=31), **filters)
+def test_objects_in_images_that_are_left_out(checked):
+    filters, file = dict(filter_cfg=dict(min_size=32)), table_of([GOOD, GOOD])
+    file['images'][0]['width'] = 31
+    assert checked(file, **filters).left_out == {'image below filter_cfg.min_size': 2}
+    assert checked(file, test_mode=True, **filters).left_out == {}
+    file['annotations'] = [row for n, row in enumerate(file['annotations']) if n in (0, 1, 2)]
+    with pytest.raises(
+        InputError, match=r"boxes of 'blue' is used: image below filter_cfg.min_size 1"
+    ):
+        checked(file, **filters)
+
+
+def test_a_negative_area_is_not_evaluated(checked):
+    file = table_of([GOOD, GOOD, {**GOOD, 'area': -1}])
+    assert checked(file, test_mode=True).left_out == {'negative area': 3}
+
+
+def test_rows_that_stand_twice(checked, said):
+    file = table_of(RED_AND_BLUE)
+    file['annotations'] += [{**row, 'id': row['id'] + 100} for row in file['annotations'][:2]]
+    checked(file)
+    assert said[0].endswith('2 of 8 boxes stand in their image twice, with the same class')
+    file['images'][2]['file_name'] = '0.jpg'
+    with pytest.raises(InputError, match=r"images\[0\] and images\[2\] are both '0.jpg'"):
+        checked(file)
+
+
+def test_names_that_look_the_same(checked):
+    file = table_of(RED_AND_BLUE)
+    file['categories'] = [dict(id=5, name='gro\u0308n'), dict(id=2, name='blue')]
+    with pytest.raises(InputError, match=r"it has .* \('gro\\u0308n', not 'gr\\xf6n'\)"):
+        checked(file, classes=('gr\xf6n', 'blue'))
+
+
+def test_absolute_paths_without_a_folder(checked, tmp_path):
+    file = table_of(RED_AND_BLUE)
+    for row in file['images']:
+        row['file_name'] = str(tmp_path / row['file_name'])
+    with pytest.raises(InputError, match=r"the image '.*0.jpg', .* does not exist \(3 of 3"):
+        checked(file, data_root='', ann_file=str(tmp_path / 'boxes.json'), pipeline=[])
 
 
 @pytest.fixture
@@ -292,3 +327,21 @@ def test_files_behind_an_address_are_left_to_the_run(fresh_mmengine):
         )
     )
     assert check_data(cfg, ['val_dataloader']) == []
+
+
+def test_class_lists_of_a_run_have_one_order(monkeypatch):
+    from mmdet.datasets import CocoDataset
+
+    lines = []
+    monkeypatch.setattr(numbering, 'print_log', lambda text, *_: lines.append(text))
+
+    def check(*lists):
+        settings = [dict(metainfo=dict(classes=classes)) for classes in lists]
+        check_class_lists([DatasetConfig(f'd{n}', s, CocoDataset) for n, s in enumerate(settings)])
+
+    check(('red', 'blue'), ('red', 'blue'), ('red',))
+    assert not lines
+    check(('red', 'blue'), ('rot', 'blue'))
+    assert lines == ["d1: class 0 is 'rot', but 'red' in d0; labels have the same numbers."]
+    with pytest.raises(InputError, match=r"^d2: class 0 is 'blue', but 'red' in d0; give metainfo"):
+        check(('red', 'blue'), ('red', 'blue'), ('blue', 'red'))

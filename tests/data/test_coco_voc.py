@@ -173,3 +173,19 @@ def test_configs_read_them(choice, real_data, painted, tmp_path, own_scope, monk
     assert sample['inputs'].shape[1:] == sample['data_samples'].gt_sem_seg.data.shape[1:]
     assert set(sample['data_samples'].gt_sem_seg.data.unique().tolist()) <= {*range(21), 255}
     assert cfg.val_dataloader.dataset.data_root == str(voc)
+
+
+@pytest.mark.parametrize(
+    ('segmentation', 'said'),
+    [
+        ([[0, 0, float('nan'), 9, 9, 9]], 'a polygon has NaN, or lies far outside the image'),
+        ([[0, 0, 1e9, 0, 9, 9]], 'a polygon has NaN, or lies far outside the image'),
+        ({'counts': [1, 2], 'size': [4, 5]}, 'the counts of an RLE do not add up to 20 pixels'),
+        ({'counts': [30, -10], 'size': [4, 5]}, 'the counts of an RLE do not add up'),
+        ([[0, 0, 'x', 9]], 'could not convert'),
+    ],
+)
+def test_outlines_that_break_pycocotools(segmentation, said):
+    row = dict(id=7, category_id=1, segmentation=segmentation)
+    with pytest.raises(ValueError, match=f'^annotation 7: .*{said}'):
+        paint_voc_mask((4, 5), [row], {1: 1})

@@ -163,7 +163,7 @@ def test_margin_ends_at_the_border(coco, tmp_path):
         (dict(min_size=0), '--min-size: got 0'),
         (dict(margin=-1), '--margin: got -1'),
         (dict(classes=('dog',)), 'no category is named dog; known: bus/coach, cat'),
-        (dict(min_size=100), "no box of '.*' is 100 px"),
+        (dict(min_size=100), "no box of '.*' that is no crowd is 100 px"),
     ],
 )
 def test_wrong_arguments(arguments, message, coco, tmp_path):
@@ -185,3 +185,16 @@ def test_tool(coco, tmp_path, tool, capsys):
     assert tool('coco_crops', *coco, out, '--classes', 'cat') == 0
     assert '1 images' in capsys.readouterr().out
     assert [path.name for path in out.iterdir()] == ['cat']
+
+
+def test_corners_are_refused(coco, tmp_path, change):
+    """The images have 100 x 100 pixels."""
+
+    def to_corners(table):
+        for number, row in enumerate(table['annotations']):
+            row['bbox'] = [40, 50 - number, 95, 99]
+
+    change(to_corners)
+    with pytest.raises(InputError, match='bbox is x1, y1, x2, y2; expected x, y, width, height'):
+        cut_objects(*coco, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()

@@ -7,10 +7,8 @@ metric of a good detector is about 0, and nothing says why.
 
 import logging
 import os
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, NamedTuple, get_args
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -20,14 +18,9 @@ from ...errors import InputError, few
 from ...weights.unwrap import Weights, dataset_meta, read_weights
 from ..datasets import HEADS, DatasetConfig, datasets_of
 from .dataset_files import images_and_list
-from .numbering import Names, comparable, find_numbering
+from .numbering import Difference, Names, comparable, find_numbering, list_difference
 
-#: how the names of two class lists of one length differ, the most certain first: 'order', the same
-#: names; 'moved', common names at other numbers; 'other'; 'unknown', in words that cannot be compared
-Difference: TypeAlias = Literal['', 'order', 'moved', 'other', 'unknown']
 _CERTAINTY: tuple[Difference, ...] = get_args(Difference)
-#: a wnid such as n01440764, or a number: says nothing beside a readable name
-_CODE = re.compile(r'n\d{8}|\d+')
 _SHOWN = 400  # characters of a class list that a message shows
 
 
@@ -84,7 +77,7 @@ def compare_classes(weights: Weights, sets: Iterable[Labelled], as_it_is: bool) 
     """
     stored = _stored_names(weights)
     for each in sets if stored else ():
-        found = [(_difference(stored, n), n) for n in each.known if len(n) == len(stored)]
+        found = [(list_difference(stored, n), n) for n in each.known if len(n) == len(stored)]
         kind, names = min(found, key=lambda item: _CERTAINTY.index(item[0]), default=('', ()))
         if kind in ('', 'unknown'):
             continue
@@ -115,30 +108,6 @@ def _stored_names(weights: Weights) -> Names:
     names = dataset_meta(weights.meta).get('classes')
     is_list = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
     return tuple(names) if is_list else ()  # type: ignore[arg-type]
-
-
-def _difference(stored: Names, names: Names) -> Difference:
-    """Tell how two lists of one length differ."""
-    first, second = comparable(stored, names)
-    if first == second:
-        return ''
-    if sorted(first) == sorted(second):
-        return 'order'
-    moved, placed = _common(first, second)
-    if len(moved) > placed:
-        return 'moved'
-    in_codes = [all(_CODE.fullmatch(name) for name in each) for each in (first, second)]
-    return 'unknown' if in_codes[0] != in_codes[1] else 'other'
-
-
-def _common(first: Names, second: Names) -> tuple[list[str], int]:
-    """Return the names with other numbers, and how many names have the same; only of unique names."""
-    one, other = (
-        {name: number for number, name in enumerate(names) if counts[name] == 1}
-        for names, counts in ((first, Counter(first)), (second, Counter(second)))
-    )
-    moved = [name for name in one if other.get(name, one[name]) != one[name]]
-    return moved, sum(a == b for a, b in zip(first, second, strict=True))
 
 
 def _described(kind: Difference, stored: Names, names: Names, path: str) -> str:

@@ -23,6 +23,7 @@ from .mask_numbers import check_numbers
 from .numbering import (
     Numbering,
     check_class_list,
+    check_class_lists,
     compare_with_training,
     difference,
     find_numbering,
@@ -81,6 +82,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
                 'set (model.head.num_classes, metainfo.classes); set '
                 f'{len(numbering.names)}, or {advice}'
             )
+    check_class_lists([dataset for _, dataset in found])
     check_numbers(summaries)
     if numberings and 'train_dataloader' not in loaders:
         compare_with_training(cfg, numberings[0])

@@ -6,11 +6,12 @@ with the class list: one additional folder in a split shifts all labels after it
 
 import logging
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from mmengine.logging import print_log
 
@@ -22,6 +23,11 @@ from .dataset_files import images_and_list
 from .folders import class_folders
 
 Names: TypeAlias = tuple[str, ...]
+#: how the names of two class lists of one length differ, the most certain first: 'order', the same
+#: names; 'moved', common names at other numbers; 'other'; 'unknown', in words that cannot be compared
+Difference: TypeAlias = Literal['', 'order', 'moved', 'other', 'unknown']
+#: a wnid such as n01440764, or a number: says nothing beside a readable name
+_CODE = re.compile(r'n\d{8}|\d+')
 _MARKS = re.compile(r'[\W_]+')
 
 
@@ -61,6 +67,30 @@ def comparable(first: Names, second: Names) -> tuple[Names, Names]:
     plain = [tuple(_MARKS.sub('', name.casefold()) for name in names) for names in (first, second)]
     kept = all(len({*a}) == len({*b}) for a, b in zip(plain, (first, second), strict=True))
     return (plain[0], plain[1]) if kept else (first, second)
+
+
+def list_difference(stored: Names, names: Names) -> Difference:
+    """Tell how two lists of one length differ."""
+    first, second = comparable(stored, names)
+    if first == second:
+        return ''
+    if sorted(first) == sorted(second):
+        return 'order'
+    moved, placed = _common(first, second)
+    if len(moved) > placed:
+        return 'moved'
+    in_codes = [all(_CODE.fullmatch(name) for name in each) for each in (first, second)]
+    return 'unknown' if in_codes[0] != in_codes[1] else 'other'
+
+
+def _common(first: Names, second: Names) -> tuple[list[str], int]:
+    """Return the names with other numbers, and how many names have the same; only of unique names."""
+    one, other = (
+        {name: number for number, name in enumerate(names) if counts[name] == 1}
+        for names, counts in ((first, Counter(first)), (second, Counter(second)))
+    )
+    moved = [name for name in one if other.get(name, one[name]) != one[name]]
+    return moved, sum(a == b for a, b in zip(first, second, strict=True))
 
 
 def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
@@ -113,6 +143,31 @@ def difference(first: Numbering, second: Numbering) -> str:
     return (
         f'{second.path}: its labels differ from those of {first.path}: {", ".join(parts)}; {advice}'
     )
+
+
+def check_class_lists(datasets: Sequence[DatasetConfig]) -> None:
+    """Check that the class lists of all datasets of a run have one order; each gives its own numbers.
+
+    Names that differ are a warning.
+    """
+    listed = [dataset for dataset in datasets if dataset.classes]
+    for dataset in listed[1:]:
+        first, second = listed[0].classes or (), dataset.classes or ()
+        if len(first) != len(second):  # the heads show that
+            continue
+        kind = list_difference(first, second)
+        if kind in ('', 'unknown'):
+            continue
+        number = next(
+            n for n, names in enumerate(zip(first, second, strict=True)) if len({*names}) > 1
+        )
+        text = (
+            f"{dataset.path}: class {number} is '{second[number]}', but '{first[number]}' in "
+            f'{listed[0].path}'
+        )
+        if kind == 'order':
+            raise InputError(f'{text}; give metainfo.classes of both the same order')
+        print_log(f'{text}; labels have the same numbers.', 'current', logging.WARNING)
 
 
 def compare_with_training(cfg: Mapping, tested: Numbering) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from ...errors import InputError, check_least, several
 from ...faults import any_fault
 from ...files import atomic_folder, disk_is_full, file_name
+from ..checks.coco_boxes import are_corners
 from ..checks.coco_file import check_image_names
 from ..checks.image_sizes import check_sizes, sizes_of
 from ..coco import CocoFile, read_coco
@@ -76,9 +77,12 @@ def cut_objects(
         if min(row['bbox'][2:]) >= min_size:
             objects[file].append((name, row))
     if not objects:
-        raise InputError(f"--min-size: no box of '{annotations}' is {min_size} px wide and high")
+        raise InputError(
+            f"--min-size: no box of '{annotations}' that is no crowd is {min_size} px wide and high"
+        )
     counts: Counter[str] = Counter()
     taken: dict[str, set[str]] = defaultdict(set)
+    shapes: list[tuple[int, ...]] = []  # box, width and height of its image
     found = Crops({}, _folders(row[BY[by]] for row in table['categories']), [], [])
     with atomic_folder(out, 'out') as folder:
         for file, rows in objects.items():
@@ -88,12 +92,16 @@ def cut_objects(
                 found.unreadable.append(str(error))
                 continue
             for name, row in rows:
+                shapes.append((*row['bbox'], image.shape[1], image.shape[0]))
                 stem = file_name(f'{Path(file).stem}_{row["id"]}', taken[name])
                 target = folder / found.folders[name] / f'{stem}.jpg'
                 if fault := _write_crop(image, row['bbox'], margin, target):
                     found.uncut.append(f"annotation {row['id']} of '{file}': {fault}")
                 else:
                     counts[name] += 1
+        sizes = np.array(shapes, np.float64).reshape(-1, 6)
+        if are_corners(sizes[:, :4], *sizes[:, 4:].T):
+            raise InputError(f'{table.where}: bbox is x1, y1, x2, y2; expected x, y, width, height')
         if not counts:
             reasons = found.unreadable + found.uncut
             raise InputError(f'images: no object could be cut; {several(reasons)}')

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError, check_least
+from ...faults import any_fault
 from ...files import atomic_text, atomic_write, path_below
 from ..coco import read_coco
 
@@ -84,11 +85,9 @@ def _check_names(table: Mapping[str, Any], out: Path, where: str) -> None:
 
 def _masks(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the file name and the mask of each image."""
-    labels = {
-        row['id']: COCO_NAMES.index(row['name']) + 1
-        for row in table['categories']
-        if row['name'] in COCO_NAMES
-    }
+    numbers = {name: number for number, name in enumerate(COCO_NAMES, 1)}
+    names = {row['id']: row['name'].strip().lower() for row in table['categories']}
+    labels = {one: numbers[name] for one, name in names.items() if name in numbers}
     if not labels:
         raise InputError(f"{where} has none of COCO's names of VOC's classes")
     rows = defaultdict(list)
@@ -99,11 +98,12 @@ def _masks(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, np.ndarr
             print(f'{done}/{len(table["images"])} images', flush=True)
         name = image['file_name']
         try:
-            mask = paint_voc_mask((image['height'], image['width']), rows[image['id']], labels)
-        except Exception as error:  # pycocotools raises plain exceptions
+            shape = round(image['height']), round(image['width'])
+            mask = paint_voc_mask(shape, rows[image['id']], labels)
+        except ValueError as error:
             raise InputError(
-                f"{where}: the segmentations of image '{name}' cannot be read "
-                f'({type(error).__name__}: {error}); expected polygons or RLE'
+                f"{where}: the segmentations of image '{name}' cannot be read ({error}); expected "
+                'polygons or RLE'
             ) from error
         yield name, mask
 
@@ -122,7 +122,10 @@ def paint_voc_mask(
     for row in rows:
         if row['category_id'] not in labels:
             continue
-        inside, label = _pixels(row['segmentation'], *shape), labels[row['category_id']]
+        try:
+            inside, label = _pixels(row['segmentation'], *shape), labels[row['category_id']]
+        except Exception as error:  # pycocotools raises plain exceptions
+            raise ValueError(f'annotation {row["id"]}: {any_fault(error)}') from error
         if row.get('iscrowd'):
             crowd |= inside
         else:
@@ -137,9 +140,23 @@ def _pixels(segmentation: Any, height: int, width: int) -> np.ndarray:
 
     if segmentation == []:
         return np.zeros((height, width), bool)
+    _check_outline(segmentation, height, width)
     reader = COCO()
     reader.imgs[0] = {'height': height, 'width': width}
     pixels = reader.annToMask({'image_id': 0, 'segmentation': segmentation}).astype(bool)
     if pixels.shape != (height, width):
         raise ValueError(f'an RLE of {pixels.shape} in an image of {(height, width)}')
     return pixels
+
+
+def _check_outline(segmentation: Any, height: int, width: int) -> None:
+    """Raise a ValueError for what makes pycocotools write or read outside its memory."""
+    if isinstance(segmentation, list):
+        for polygon in segmentation:
+            numbers = np.array(polygon, np.float64)
+            if not (np.abs(numbers) <= 10 * max(height, width)).all():
+                raise ValueError('a polygon has NaN, or lies far outside the image')
+        return
+    counts = segmentation['counts']
+    if isinstance(counts, list) and (min(counts, default=0) < 0 or sum(counts) != height * width):
+        raise ValueError(f'the counts of an RLE do not add up to {height * width} pixels')
