@@ -128,6 +128,7 @@ def test_tifffile_and_turbojpeg(write, monkeypatch):
     """Decoders that never turn: one of them is not installed, so another one stands for it."""
     import mmcv
 
+    pytest.importorskip('tifffile')
     path, expected = write(6, '.tif')
     load = LoadImage(on_error='raise', imdecode_backend='tifffile')
     assert same(load(dict(img_path=str(path)))['img'], expected)  # RGB: mmcv does not exchange
