@@ -219,11 +219,11 @@ def evaluated(tmp_path, own_scope):
     DefaultScope.get_instance('evaluators', scope_name='mmdet')
     own = table_of(RED_AND_BLUE)
 
-    def check(other, evaluator=lambda metric: metric, **settings):
+    def check(other, evaluator=lambda metric: metric, loader=None, **settings):
         for name, table in (('own.json', own), ('other.json', other)):
             (tmp_path / name).write_text(json.dumps(table))
         metric = dict(type='CocoMetric', ann_file=str(tmp_path / 'other.json'))
-        cfg = Config(dict(val_evaluator=evaluator(metric)))
+        cfg = Config(dict(val_evaluator=evaluator(metric), val_dataloader=loader))
         given = dict(
             ann_file=str(tmp_path / 'own.json'), metainfo=dict(classes=CLASSES), **settings
         )
@@ -261,6 +261,8 @@ def test_evaluator_of_another_file(evaluated):
     check({**own, 'categories': [*CATEGORIES, dict(id=9, name='unused')]})
     with pytest.raises(InputError, match=r'val_dataloader\.dataset\.indices: '):
         check(own, indices=2)
+    with pytest.raises(InputError, match=r'^val_dataloader\.num_batch_per_epoch: a part'):
+        check(own, loader=dict(num_batch_per_epoch=2))
 
 
 def test_images_of_a_test_server_have_no_annotations(evaluated, checked):
