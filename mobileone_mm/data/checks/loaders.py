@@ -27,6 +27,7 @@ from ..packed.packs import CLASSES
 from . import dataset_files
 from .batch_sizes import check_batch
 from .coco_file import check_coco
+from .dataset_settings import check_indices, check_settings
 from .evaluator import check_evaluator
 from .folders import class_folders
 from .mask_numbers import check_numbers
@@ -54,6 +55,8 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
     numberings: list[Numbering] = []
     summaries: list[SplitSummary] = []
     found = [(loader, dataset) for loader in loaders for dataset in datasets_of(cfg, loader)]
+    for _, dataset in found:
+        check_settings(dataset)  # of all, as this reads no file
     for loader, dataset in found:
         _check_metainfo(dataset)
         _check_heads(heads, dataset)
@@ -73,6 +76,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
                 summary = check_files(dataset, limit)
                 summaries += [summary] if summary else []
                 break
+        check_indices(dataset)
         if [other for other, _ in found].count(loader) == 1:
             check_evaluator(cfg, loader.replace('dataloader', 'evaluator'), dataset)
         check_batch(cfg, dataset)
