@@ -1,6 +1,7 @@
 """Checks of ``save_best`` before a run; mmengine looks at it after the first validation."""
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -8,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
 
 from ..errors import InputError
 from .spelling import did_you_mean
@@ -49,15 +51,28 @@ def _check_validation(cfg: Config, path: str, best: Any) -> None:
             f'{path}.save_best: got {best!r}, but the config has no validation; set it to None, or set '
             'val_cfg, val_dataloader and val_evaluator'
         )
+    if late := _late_begin(cfg):
+        raise InputError(f'{late} for {path}.save_best={best!r}; lower it')
+
+
+def warn_without_validation(cfg: Config) -> None:
+    """Log a warning if the validation would begin after the end of the training."""
+    if cfg.get('val_cfg') is not None and (late := _late_begin(cfg)):
+        text = f'{late}; lower it, or set val_cfg, val_dataloader and val_evaluator to None'
+        print_log(text, 'current', logging.WARNING)
+
+
+def _late_begin(cfg: Config) -> str:
+    """Return that no validation begins before the training ends; empty if one does."""
     loop = mapping(cfg.get('train_cfg'))
     begin = loop.get('val_begin')
     for key in ('max_epochs', 'max_iters'):
         last = loop.get(key)
         if isinstance(begin, int) and isinstance(last, (int, float)) and begin > last:
-            raise InputError(
-                f'train_cfg.val_begin: got {begin}, but {key} is {last}, so there is no validation for '
-                f'{path}.save_best={best!r}; lower it'
+            return (
+                f'train_cfg.val_begin: got {begin}, but {key} is {last}, so there is no validation'
             )
+    return ''
 
 
 def _check_rule(path: str, hook: Mapping, first: str) -> None:

@@ -20,11 +20,12 @@ from mmengine.registry import HOOKS, OPTIMIZERS, VISBACKENDS, Registry
 from mmengine.runner import Priority, Runner, get_priority
 
 from ..errors import InputError
-from .best_metric import check_save_best
+from .best_metric import check_save_best, warn_without_validation
+from .coco_metric import check_coco_metrics
 from .losses import check_losses
 from .preprocessor import check_one_channel, check_preprocessor
 from .spelling import did_you_mean, mistyped
-from .tree import arguments_of, mapping, type_name, walk
+from .tree import arguments_of, class_of, mapping, type_name, walk
 
 # Arguments of the Runner, keys that it looks up in the config, and keys that the tools look up.
 TOP_LEVEL_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
@@ -73,6 +74,11 @@ _KNOWN: tuple[tuple[str, Collection[str], bool], ...] = (
 #: packages of mmengine's visualizer back ends (AimVisBackend ...) that pip does not install with it
 _BACKEND_PACKAGES = ('aim', 'clearml', 'dvclive', 'mlflow', 'neptune', 'tensorboard', 'wandb')
 _PARTS = ('train', 'val', 'test')
+#: samplers of the hosts that leave images out, yield some twice, or never end
+_SAMPLERS_OF_TRAINING = {
+    'ClassAwareSampler', 'CustomSampleSizeSampler', 'InfiniteSampler', 'MultiDataSampler',
+    'MultiSourceSampler', 'RepeatAugSampler',
+}  # fmt: skip
 #: settings with their types and what is allowed
 _TYPES: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ('channels_last', (bool,), 'True or False'),
@@ -166,6 +172,10 @@ def check_parts(cfg: Config, evaluator: str) -> None:
 
     ``evaluator`` is ``val_evaluator`` or ``test_evaluator``.
     """
+    _check_evaluation_loader(cfg, evaluator.replace('evaluator', 'dataloader'))
+    check_coco_metrics(cfg, evaluator)
+    if evaluator == 'val_evaluator':
+        warn_without_validation(cfg)
     for path, hook in _hooks(cfg):
         _check_hook(path, hook)
         if evaluator == 'val_evaluator' and type_name(hook).endswith('CheckpointHook'):
@@ -251,6 +261,30 @@ def _check_back_ends(cfg: Config) -> None:
             inspect.signature(cls).bind_partial(**{k: v for k, v in node.items() if k != 'type'})
         except TypeError as error:
             raise InputError(f'{where}: {name}: {error}') from error
+
+
+def _check_evaluation_loader(cfg: Config, name: str) -> None:
+    """Check that a loader for evaluation yields each image once.
+
+    The hosts do not evaluate an image that is left out, or count its objects as missed.
+    """
+    loader = mapping(cfg.get(name))
+    batches = mapping(loader.get('batch_sampler'))
+    for path, node in ((name, loader), (f'{name}.batch_sampler', batches)):
+        if node.get('drop_last') and loader.get('batch_size', 1) != 1:
+            raise InputError(
+                f'{path}.drop_last: got {node["drop_last"]!r}; expected False: an incomplete last '
+                'batch is left out of the evaluation'
+            )
+    sampler = mapping(loader.get('sampler'))
+    cls = class_of(sampler, sampler.get('_scope_'))
+    if not _SAMPLERS_OF_TRAINING.isdisjoint(
+        base.__name__ for base in inspect.getmro(cls or object)
+    ):
+        raise InputError(
+            f'{name}.sampler.type: got {type_name(sampler)!r}, which does not yield each image once; '
+            "expected dict(type='DefaultSampler', shuffle=False)"
+        )
 
 
 def _check_topk(cfg: Config, evaluator: str) -> None:

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
 
 from mobileone_mm.config.check import TOP_LEVEL_KEYS, check_keys, check_parts, check_values
 from mobileone_mm.config.spelling import mistyped, within
@@ -138,6 +139,7 @@ def test_back_end_without_its_package(name, monkeypatch):
 def test_class_of_logs_nothing(monkeypatch):
     """Hosts lack some of mmengine's registries, and mmengine warns of each that is asked."""
     levels = []
+    class_of({'type': 'Absent'}, 'mmdet')  # a host that is imported later keeps the function below
     monkeypatch.setattr('mmengine.logging.print_log', lambda *_, level, **__: levels.append(level))
     assert class_of({'type': 'ImageClassifier'}, 'mmpretrain').__name__ == 'ImageClassifier'
     assert class_of({'type': 'Absent'}, 'mmdet') is None
@@ -226,3 +228,51 @@ def test_a_best_metric_without_a_validation():
         check_parts(cfg, 'val_evaluator')
     with pytest.raises(InputError, match='^train_cfg.val_begin: got 4, but max_epochs is 3'):
         check_parts(with_best('mIoU', IOU, val_begin=4, max_epochs=3), 'val_evaluator')
+
+
+def test_a_validation_that_begins_too_late(monkeypatch):
+    """Without save_best, too; the user may want it."""
+    lines = []
+    monkeypatch.setattr(
+        'mobileone_mm.config.best_metric.print_log', lambda text, *_: lines.append(text)
+    )
+    check_parts(with_best(None, IOU, val_begin=3, max_epochs=3), 'val_evaluator')
+    check_parts(with_best(None, IOU, val_begin=4, max_epochs=3), 'test_evaluator')
+    assert not lines
+    check_parts(with_best(None, IOU, val_begin=4, max_epochs=3), 'val_evaluator')
+    (line,) = lines
+    assert line.startswith('train_cfg.val_begin: got 4, but max_epochs is 3, so there is no valid')
+
+
+class OwnSampler(InfiniteSampler):
+    pass
+
+
+@pytest.mark.parametrize('part', ['val', 'test'])
+@pytest.mark.parametrize(
+    ('settings', 'said'),
+    [
+        (dict(drop_last=True, batch_size=2), r'\.drop_last: got True; expected False'),
+        (dict(drop_last=True, batch_size=1), None),
+        (dict(drop_last=False, batch_size=2), None),
+        (
+            dict(batch_sampler=dict(type='X', drop_last=True), batch_size=2),
+            r'\.batch_sampler\.drop_last: got True',
+        ),
+        (dict(sampler=dict(type='InfiniteSampler')), r"\.sampler\.type: got 'InfiniteSampler'"),
+        (dict(sampler=dict(type=OwnSampler)), r"\.sampler\.type: got 'OwnSampler', which does not"),
+        (dict(sampler=dict(type='mmdet.GroupMultiSourceSampler')), r'\.sampler\.type: got'),
+        (dict(sampler=dict(type='mmpretrain.RepeatAugSampler')), r'\.sampler\.type: got'),
+        (dict(sampler=dict(type='DefaultSampler', shuffle=True)), None),
+        (dict(sampler=dict(type='mmpretrain.SequentialSampler')), None),
+    ],
+)
+def test_an_evaluation_takes_each_image_once(part, settings, said):
+    loader = f'{part}_dataloader'
+    parts = {loader: settings, f'{part}_cfg': {}, f'{part}_evaluator': {}}
+    cfg = Config({**parts, 'train_dataloader': dict(drop_last=True, batch_size=2)})
+    if said is None:
+        check_parts(cfg, f'{part}_evaluator')
+        return
+    with pytest.raises(InputError, match=f'^{loader}{said}'):
+        check_parts(cfg, f'{part}_evaluator')

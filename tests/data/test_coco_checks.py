@@ -255,11 +255,11 @@ def evaluated(tmp_path, own_scope):
     DefaultScope.get_instance('evaluators', scope_name='mmdet')
     own = table_of(RED_AND_BLUE)
 
-    def check(other, evaluator=lambda metric: metric, **settings):
+    def check(other, evaluator=lambda metric: metric, loader=None, **settings):
         for name, table in (('own.json', own), ('other.json', other)):
             (tmp_path / name).write_text(json.dumps(table))
         metric = dict(type='CocoMetric', ann_file=str(tmp_path / 'other.json'))
-        cfg = Config(dict(val_evaluator=evaluator(metric)))
+        cfg = Config(dict(val_evaluator=evaluator(metric), val_dataloader=loader))
         given = dict(
             ann_file=str(tmp_path / 'own.json'), metainfo=dict(classes=CLASSES), **settings
         )
@@ -297,6 +297,8 @@ def test_evaluator_of_another_file(evaluated):
     check({**own, 'categories': [*CATEGORIES, dict(id=9, name='unused')]})
     with pytest.raises(InputError, match=r'val_dataloader\.dataset\.indices: '):
         check(own, indices=2)
+    with pytest.raises(InputError, match=r'^val_dataloader\.num_batch_per_epoch: a part'):
+        check(own, loader=dict(num_batch_per_epoch=2))
 
 
 def test_images_of_a_test_server_have_no_annotations(evaluated, checked):
@@ -314,6 +316,7 @@ def test_panoptic_annotations_have_another_format(tmp_path, fresh_mmengine):
     init_default_scope('mmdet')
     (tmp_path / 'a.json').write_text('{"annotations": [{"image_id": 1, "segments_info": []}]}')
     dataset = dict(type='CocoPanopticDataset', data_root=str(tmp_path), ann_file='a.json')
+    dataset['data_prefix'] = dict(img='', seg='')
     assert check_data(Config(dict(val_dataloader=dict(dataset=dataset))), ['val_dataloader']) == []
 
 
@@ -322,7 +325,9 @@ def test_files_behind_an_address_are_left_to_the_run(fresh_mmengine):
     address = dict(ann_file='s3://bucket/boxes.json')
     cfg = Config(
         dict(
-            val_dataloader=dict(dataset=dict(type='CocoDataset', **address)),
+            val_dataloader=dict(
+                dataset=dict(type='CocoDataset', data_prefix=dict(img=''), **address)
+            ),
             val_evaluator=dict(type='CocoMetric', **address),
         )
     )

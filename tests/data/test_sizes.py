@@ -127,7 +127,8 @@ def coco(write, tmp_path):
         write_files(tmp_path, {'boxes.json': json.dumps(table)})
         return dict(
             type='CocoDataset', data_root=str(tmp_path), ann_file='boxes.json',
-            metainfo=dict(classes=('cat',)), pipeline=[dict(type='LoadImageFromFile', **step)],
+            data_prefix=dict(img=''), metainfo=dict(classes=('cat',)),
+            pipeline=[dict(type='LoadImageFromFile', **step)],
         )  # fmt: skip
 
     return make

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ...config.tree import class_of, walk
+from ...config.tree import class_of, mapping, walk
 from ...errors import InputError, few
 from ..coco import CocoFile, read_coco
 from ..datasets import DatasetConfig, is_local
@@ -26,11 +26,16 @@ def check_evaluator(cfg: Config, evaluator: str, dataset: DatasetConfig) -> None
         return
     for path, metric in _coco_metrics(cfg, evaluator):
         other = Path(metric['ann_file'])
-        if dataset.settings.get('indices') is not None:
-            raise InputError(
-                f'{dataset.path}.indices: a part of the images is predicted, but {path}.ann_file has '
-                f'the objects of all; set the ann_file of both to a file of the part, or remove indices'
-            )
+        loader = dataset.path.split('.')[0]
+        for where, settings, key in (
+            (dataset.path, dataset.settings, 'indices'),
+            (loader, mapping(cfg.get(loader)), 'num_batch_per_epoch'),
+        ):
+            if settings.get(key) is not None:
+                raise InputError(
+                    f'{where}.{key}: a part of the images is predicted, but {path}.ann_file has the '
+                    f'objects of all; set the ann_file of both to a file of the part, or remove {key}'
+                )
         file = read_coco(other, f'{path}.ann_file', unlabelled=True)
         if 'annotations' not in file and not metric.get('format_only'):
             raise InputError(

@@ -18,6 +18,7 @@ from ..datasets import DatasetConfig, datasets_of, head_sizes
 from . import dataset_files
 from .batch_sizes import check_batch
 from .coco_file import check_coco
+from .dataset_settings import check_indices, check_settings
 from .evaluator import check_evaluator
 from .mask_numbers import check_numbers
 from .numbering import (
@@ -52,6 +53,8 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
     numberings: list[Numbering] = []
     summaries: list[SplitSummary] = []
     found = [(loader, dataset) for loader in loaders for dataset in datasets_of(cfg, loader)]
+    for _, dataset in found:
+        check_settings(dataset)  # of all, as this reads no file
     for loader, dataset in found:
         _check_metainfo(dataset)
         _check_heads(heads, dataset)
@@ -71,6 +74,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
                 summary = check_files(dataset, limit)
                 summaries += [summary] if summary else []
                 break
+        check_indices(dataset)
         if [other for other, _ in found].count(loader) == 1:
             check_evaluator(cfg, loader.replace('dataloader', 'evaluator'), dataset)
         check_batch(cfg, dataset)
