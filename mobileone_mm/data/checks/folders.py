@@ -20,6 +20,20 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
 
 
+def empty_folders(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return the names of the class folders that hold nothing."""
+    return [name for name in names if not any(os.scandir(folder / name))]
+
+
+def refuse_strays(where: str, folder: Path, names: Sequence[str]) -> None:
+    """Raise an InputError for folders of other programs, which mmpretrain numbers as classes."""
+    if strays := [name for name in names if name.startswith('.') or name == '__MACOSX']:
+        raise InputError(
+            f"{where}: '{folder}' has the folders {few(strays)}, which mmpretrain would number as "
+            'classes; remove them'
+        )
+
+
 def refuse_splits(where: str, folder: Path, names: Sequence[str]) -> None:
     """Raise an InputError if the folders of a folder are splits that hold the class folders.
 
@@ -36,8 +50,10 @@ def refuse_splits(where: str, folder: Path, names: Sequence[str]) -> None:
 
 def check_folder(
     where: str, folder: Path, endings: tuple[str, ...], names: Sequence[str] | None
-) -> None:
+) -> set[int]:
     """Check that a folder has images, and log the files that mmpretrain leaves out.
+
+    Returns the numbers of the class folders with an image.
 
     ``names`` are the class folders; without classes, all images count. ``endings`` are the suffixes of
     images in lower case. Empty class folders are logged, because they keep their numbers.
@@ -49,6 +65,7 @@ def check_folder(
     if names is not None:
         if not names:
             raise InputError(f"{where}: '{folder}' has no class folders, and there is no ann_file")
+        refuse_strays(where, folder, names)
         refuse_splits(where, folder, names)
         _log_outside(where, folder, is_image)
     others, empty, listed = OtherFiles(), [], 0
@@ -69,6 +86,7 @@ def check_folder(
         text = f"{where}: class folders of '{folder}' without an image: {few(empty)}"
         print_log(f'{text}; they keep their numbers.', 'current', logging.WARNING)
     others.warn(f"{where}: '{folder}'", shown, listed)
+    return {number for number, name in enumerate(names or ()) if name not in empty}
 
 
 def _log_outside(where: str, folder: Path, is_image: Callable[[str], bool]) -> None:

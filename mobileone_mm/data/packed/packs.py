@@ -77,7 +77,7 @@ class Pack(ABC):
         found = {}
         for number, line in enumerate(lines or (), 1):
             name, _, label = line.rpartition(' ')
-            if not name or not label.removeprefix('-').isdigit() or int(label) < NO_LABEL:
+            if not name or not label.removeprefix('-').isdecimal() or int(label) < NO_LABEL:
                 raise InputError(
                     f"'{self.folder / LABELS}', line {number}: got '{line[:60]}'; expected NAME LABEL"
                 )
