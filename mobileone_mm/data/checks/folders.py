@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from mmengine.logging import print_log
 
 from ...errors import InputError, few
-from ..image_files import MAX_LISTED, OtherFiles, search
+from ..image_files import MAX_LISTED, OtherFiles, is_broken, search
 
 # Names of parts of a dataset, in lower case.
 _SPLITS = ('test', 'testing', 'train', 'training', 'val', 'valid', 'validation')
@@ -62,13 +62,15 @@ def check_folder(
     def is_image(name: str) -> bool:
         return name.lower().endswith(endings)
 
+    others, empty, listed = OtherFiles(), [], 0
     if names is not None:
         if not names:
             raise InputError(f"{where}: '{folder}' has no class folders, and there is no ann_file")
         refuse_strays(where, folder, names)
         refuse_splits(where, folder, names)
         _log_outside(where, folder, is_image)
-    others, empty, listed = OtherFiles(), [], 0
+        for entry in filter(is_broken, os.scandir(folder)):  # may be a class
+            others.add(entry.name, is_broken=True)
     parts = [folder] if names is None else [folder / name for name in names]
     limit = max(1, MAX_LISTED // len(parts))
     for part in parts:

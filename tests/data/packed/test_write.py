@@ -1,5 +1,6 @@
 """write_pack: deterministic, whole or not at all, and nothing wrong goes in."""
 
+import os
 import sys
 from pathlib import Path
 from unittest.mock import Mock
@@ -161,6 +162,17 @@ def test_without_lmdb(items, tmp_path, monkeypatch):
     (tmp_path / 'in' / 'data.mdb').write_bytes(b'')
     with pytest.raises(InputError, match='is an LMDB: it needs the package lmdb'):
         open_pack(tmp_path / 'in')
+
+
+def test_lmdb_that_is_cut_off(items, tmp_path):
+    """A process that reads beyond the end of the file is killed."""
+    write_pack(items, tmp_path / 'out', 'lmdb')
+    file = tmp_path / 'out/data.mdb'
+    size = file.stat().st_size
+    os.truncate(file, size - 4096)
+    for _ in range(2):
+        with pytest.raises(InputError, match=f'has {size - 4096} bytes, .* has {size}: it is'):
+            open_pack(tmp_path / 'out').read(items[0].name)
 
 
 def test_lmdb_that_is_none(tmp_path):
