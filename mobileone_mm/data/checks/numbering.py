@@ -115,7 +115,7 @@ def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
             f"{where}: class {moved[0]} is '{classes[moved[0]]}', but the labels have the order of "
             f"{order}'{found.source}', where it is '{found.names[moved[0]]}'; use this order"
         )
-    if 0 < len(others) < len(classes):
+    if 0 < len(others) < sum(map(bool, found.names)):
         named = ', '.join(f"'{found.names[n]}' is called '{classes[n]}'" for n in others[:3])
         text = f"{where}: in '{found.source}' {named}; the other names agree."
         print_log(text, 'current', logging.WARNING)
