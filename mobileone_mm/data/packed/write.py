@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import random
+import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -218,7 +219,8 @@ def _write_lmdb(folder: Path, batches: Batches) -> Sums:
                         transaction.put(item.name.encode(), content, append=True)
                         sums[item.name] = len(content), zlib.crc32(content)
     except lmdb.Error as error:
-        is_full = isinstance(error, lmdb.DiskError)
+        # On a full disk LMDB reports a write that is too short as an input/output error.
+        is_full = shutil.disk_usage(folder).free < _MB
         reason = REASONS[errno.ENOSPC] if is_full else error
         raise InputError(f'OUT: cannot write the LMDB: {reason}') from error
     (folder / 'lock.mdb').unlink(missing_ok=True)  # readers take no locks

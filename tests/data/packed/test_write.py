@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from unittest.mock import Mock
 
+import lmdb
 import pytest
 
 from helpers import write_files
@@ -162,6 +163,15 @@ def test_without_lmdb(items, tmp_path, monkeypatch):
     (tmp_path / 'in' / 'data.mdb').write_bytes(b'')
     with pytest.raises(InputError, match='is an LMDB: it needs the package lmdb'):
         open_pack(tmp_path / 'in')
+
+
+@pytest.mark.parametrize(('free', 'said'), [(0, 'the disk is full; free'), (10**9, 'txn: Input')])
+def test_lmdb_on_a_full_disk(free, said, items, tmp_path, monkeypatch):
+    monkeypatch.setattr('lmdb.open', Mock(side_effect=lmdb.Error('txn: Input/output error')))
+    monkeypatch.setattr('shutil.disk_usage', lambda _: Mock(free=free))
+    with pytest.raises(InputError, match=f'^OUT: cannot write the LMDB: {said}'):
+        write_pack(items, tmp_path / 'out', 'lmdb')
+    assert nothing_left(tmp_path)
 
 
 def test_lmdb_that_is_cut_off(items, tmp_path):
