@@ -236,6 +236,18 @@ def test_topk(where, topk):
         check_parts(cfg, 'val_evaluator')
 
 
+def test_a_learning_rate_of_0(monkeypatch):
+    said = []
+    monkeypatch.setattr('mobileone_mm.config.check.print_log', lambda text, *_: said.append(text))
+    for rate in (0.1, 0):
+        cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=rate))))
+        for evaluator in ('val_evaluator', 'test_evaluator'):
+            check_parts(cfg, evaluator)
+    assert said == [
+        'optim_wrapper.optimizer.lr: got 0: no weight changes, unless a scheduler raises it'
+    ]
+
+
 def test_a_best_metric_without_a_validation():
     cfg = with_best('mIoU', None)
     cfg.val_cfg = cfg.val_dataloader = None
