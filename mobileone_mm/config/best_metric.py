@@ -30,12 +30,17 @@ def check_save_best(cfg: Config, path: str, hook: Mapping) -> None:
     best = hook.get('save_best')
     if best is None:
         return
+    given = [best] if isinstance(best, str) else best
+    if not isinstance(given, (list, tuple)) or not all(isinstance(name, str) for name in given):
+        raise InputError(
+            f"{path}.save_best: got {best!r}; expected 'auto', a metric of val_evaluator, or several"
+        )
     _check_validation(cfg, path, best)
     names = list(_names(cfg.get('val_evaluator')))
     if not names or None in names or type_name(cfg.val_cfg) not in ('', 'ValLoop'):
         return
     known = [name for name in names if name is not None]
-    for name in [best] if isinstance(best, str) else best:
+    for name in given:
         if name != 'auto' and not any(fnmatchcase(name, pattern) for pattern in known):
             raise InputError(
                 f"{path}.save_best: got '{name}'; expected a metric of val_evaluator: "

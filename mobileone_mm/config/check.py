@@ -16,6 +16,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.registry import HOOKS, OPTIMIZERS, VISBACKENDS, Registry
 from mmengine.runner import Priority, Runner, get_priority
 
@@ -173,6 +174,7 @@ def check_parts(cfg: Config, evaluator: str) -> None:
     ``evaluator`` is ``val_evaluator`` or ``test_evaluator``.
     """
     _check_evaluation_loader(cfg, evaluator.replace('evaluator', 'dataloader'))
+    _check_topk(cfg, evaluator)
     check_coco_metrics(cfg, evaluator)
     if evaluator == 'val_evaluator':
         warn_without_validation(cfg)
@@ -182,9 +184,11 @@ def check_parts(cfg: Config, evaluator: str) -> None:
             check_save_best(cfg, path, mapping(hook))
     kind = _at(cfg, 'optim_wrapper.optimizer.type')
     _class_of('optim_wrapper.optimizer', kind, OPTIMIZERS, 'torch.optim has the usual optimizers')
+    if evaluator == 'val_evaluator' and _at(cfg, 'optim_wrapper.optimizer.lr') == 0:
+        text = 'optim_wrapper.optimizer.lr: got 0: no weight changes, unless a scheduler raises it'
+        print_log(text, 'current', logging.WARNING)
     _check_back_ends(cfg)
     check_losses(cfg)
-    _check_topk(cfg, evaluator)
     check_preprocessor(cfg, training=evaluator == 'val_evaluator')
     check_one_channel(cfg, evaluator)
     for loop in ('val', 'test'):
@@ -295,9 +299,10 @@ def _check_topk(cfg: Config, evaluator: str) -> None:
         return
     for path, node in (('model.head', head), *walk(cfg.get(evaluator), evaluator)):
         topk = node.get('topk')
-        if topk is not None and max([topk] if isinstance(topk, int) else topk) > number:
+        ranks = topk if isinstance(topk, (list, tuple)) else [topk]
+        if topk is not None and not all(type(k) is int and 1 <= k <= number for k in ranks or [0]):
             raise InputError(
-                f'{path}.topk: got {topk}, but the model has {number} classes; set it to (1,)'
+                f'{path}.topk: got {topk!r}, but the model has {number} classes; set it to (1,)'
             )
 
 

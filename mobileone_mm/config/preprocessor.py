@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ _KEEP_SIZE = {
     'RandomFlip', 'RandomRotate', 'Rerange',
 }  # fmt: skip
 _RGB_OR_GRAY = {'ImgDataPreprocessor', 'DetDataPreprocessor', 'SegDataPreProcessor'}
+# Transforms that may scale images to values from 0 to 1.
+_TO_UNIT = re.compile('ToTensor|ToDtype|ConvertImageDtype|Normalize|Rescale|ToFloat')
 _Size = tuple[int, int]  # height, width
 
 
@@ -31,6 +34,7 @@ def check_preprocessor(cfg: Config, training: bool) -> None:
             lengths = _lengths(cfg, node)
             if lengths:
                 _check_normalization(path, node, lengths)
+                _warn_of_range(cfg, path, node)
             if training and type_name(node).rpartition('.')[2] == 'SegDataPreProcessor':
                 _check_size(path, node)
                 for pipeline in _seg_pipelines(cfg):
@@ -68,6 +72,24 @@ def _check_normalization(path: str, node: Mapping, lengths: set[int]) -> None:
                 f'{path}.{key}: got {str(values)[:60]}; expected {count} {positive}numbers, one for '
                 'all channels of an image or one for each'
             )
+
+
+def _warn_of_range(cfg: Config, path: str, node: Mapping) -> None:
+    """Log a mean and std of images from 0 to 1, unless a transform may give such images."""
+    mean, std = ({*(node.get(key) or ())} for key in ('mean', 'std'))
+    if not mean or max(mean | std) > 1 or (mean, std) == ({0}, {1}):
+        return
+    steps = [
+        type_name(step)
+        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')
+        for _, step in walk(cfg.get(loader), loader)
+    ]
+    if not any(_TO_UNIT.search(step) for step in steps):
+        text = (
+            f'{path}: mean and std are at most 1, but the images have values from 0 to 255; multiply '
+            'both by 255'
+        )
+        print_log(text, 'current', logging.WARNING)
 
 
 def _check_size(path: str, node: Mapping) -> None:

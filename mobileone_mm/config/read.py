@@ -121,7 +121,7 @@ def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
     rest = copy.deepcopy(dict(options))  # mmengine removes `_delete_` from what it merges
     for name in list(rest):
         *path, last = name.split('.')
-        if last == DELETE_KEY and path and path[-1].isdigit() and rest.pop(name):
+        if last == DELETE_KEY and path and path[-1].isdecimal() and rest.pop(name):
             node: Any = cfg._cfg_dict
             for key in path[:-1]:
                 node = node[int(key)] if isinstance(node, (list, tuple)) else node[key]
@@ -148,7 +148,7 @@ def _check_option(cfg: Config, name: str, options: Mapping[str, Any]) -> Any:
                 return _value(name, options[name], None)
             node = node[key]
         elif isinstance(node, (list, tuple)):
-            if not key.isdigit() or int(key) >= len(node):
+            if not key.isdecimal() or int(key) >= len(node):
                 raise InputError(
                     f"--cfg-options {name}: '{key}' is not an index of {where}, which has "
                     f'{len(node)} items, counted from 0'
@@ -165,7 +165,7 @@ def _check_option(cfg: Config, name: str, options: Mapping[str, Any]) -> Any:
 def _value(name: str, value: Any, old: Any) -> Any:
     """Return the value that replaces another one; a path with a comma stays one string."""
     if isinstance(value, Mapping) and isinstance(old, (list, tuple)):
-        if not all(str(key).isdigit() for key in value):
+        if not all(str(key).isdecimal() for key in value):
             raise InputError(
                 f'--cfg-options {name}: got a dict, but {name} is a list; give a list, such as '
                 f'{name}="[dict(type=\'X\')]", or one item: {name}.0.KEY=VALUE'

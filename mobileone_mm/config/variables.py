@@ -1,9 +1,11 @@
 """Refuse an override of a config's variable, whose value stands in other places already."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from ..errors import InputError, few
 from .check import TOP_LEVEL_KEYS
@@ -15,7 +17,7 @@ _REPLACED = {
     'train_pipeline': ('train_dataloader', 'dataset'),
     'test_pipeline': ('test_dataloader', 'dataset'),
 }
-_SMALL = 16
+_SMALL = 16  # such numbers stand everywhere
 
 
 def check_variable(cfg: Config, name: str, options: Mapping[str, Any]) -> None:
@@ -23,14 +25,22 @@ def check_variable(cfg: Config, name: str, options: Mapping[str, Any]) -> None:
 
     Python has put the value of a variable into the config when it ran the file, and an override comes
     later: nothing reads the variable itself. A key of the user's own, whose value stands nowhere else,
-    stays allowed. The InputError names the first places.
+    stays allowed. The InputError names the first places. A small number may stand there by chance: a
+    warning.
     """
     root, _, inside = name.partition('.')
     if _is_read(cfg, root) or (root not in cfg and root not in _REPLACED):
         return
-    paths = [f'{place}.{inside}' if inside else place for place in _places(cfg, root, bool(inside))]
+    places, is_certain = _places(cfg, root, bool(inside))
+    paths = [f'{place}.{inside}' if inside else place for place in places]
     left = [path for path in paths if not any(_covers(option, path) for option in options)]
-    if left:
+    if left and not is_certain:
+        text = (
+            f"--cfg-options {name}: nothing reads '{root}' by this name; if it is a variable of the "
+            f'file, the override changes nothing: its value {cfg[root]!r} stays in {few(left)}'
+        )
+        print_log(text, 'current', logging.WARNING)
+    elif left:
         raise InputError(
             f"--cfg-options {name}: changes nothing, because '{root}' is a variable of the file, whose "
             f'value is in {few(left)}; set these, or change the file'
@@ -49,11 +59,14 @@ def _covers(option: str, path: str) -> bool:
     return f'{path}.'.startswith(f'{option}.')
 
 
-def _places(cfg: Config, root: str, whole: bool) -> list[str]:
-    """Return where the value of a variable stands, or (unless ``whole``) the start of a path is it."""
+def _places(cfg: Config, root: str, whole: bool) -> tuple[list[str], bool]:
+    """Return where the value of a variable stands, or (unless ``whole``) the start of a path is it.
+
+    Also returns whether it does not stand there by chance, as small numbers may.
+    """
     value = cfg.get(root)
     if value is None or isinstance(value, bool) or value in ('', (), [], {}):
-        return []  # they stand elsewhere by chance
+        return [], True  # they stand elsewhere by chance
     found = [
         path
         for key in cfg
@@ -62,10 +75,9 @@ def _places(cfg: Config, root: str, whole: bool) -> list[str]:
         if _same(value, other) or (not whole and _is_start(value, other))
     ]
     if isinstance(value, (int, float)):
-        # Small numbers stand everywhere.
         near = [path for path in found if path.rpartition('.')[2] in (root, *root.split('_'))]
-        return near or (found if abs(value) > _SMALL else [])
-    return found
+        return near or found, bool(near) or abs(value) > _SMALL
+    return found, True
 
 
 def _nodes(node: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -134,7 +134,7 @@ def datasets_of(cfg: Mapping, loader: str) -> Iterator[DatasetConfig]:
 def head_sizes(model: Any) -> Iterator[tuple[str, int]]:
     """Yield the path and the value of ``num_classes`` of each head in a model's config."""
     for path, node in walk(model, 'model'):
-        keys = [key for key in path.split('.')[1:] if not key.isdigit()]
+        keys = [key for key in path.split('.')[1:] if not key.isdecimal()]
         if keys and set(keys) <= HEADS and node.get('num_classes') is not None:
             yield f'{path}.num_classes', node['num_classes']
 

@@ -8,9 +8,11 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from mmengine.logging import print_log
+
+from ..errors import few
 
 #: what OpenCV, the decoder of the configs, reads; compared in lower case
 IMAGE_SUFFIXES = (
@@ -30,6 +32,7 @@ _SIDE_NAMES = (
 # A complete listing of ImageNet on a network drive takes minutes.
 MAX_LISTED = 50_000
 _SHOWN = 5
+_BROKEN = 'broken links'
 
 
 def is_image(name: str) -> bool:
@@ -44,23 +47,36 @@ def is_usual(name: str) -> bool:
     return suffix in _SIDE_SUFFIXES or named or name.startswith('.')
 
 
+def is_broken(entry: os.DirEntry[str] | Path) -> bool:
+    """Return whether an entry of a folder is a symbolic link whose target does not exist."""
+    return entry.is_symlink() and not entry.is_file() and not entry.is_dir()
+
+
 class OtherFiles(Counter[str]):
-    """Counts files that a folder of images has and nobody reads, by suffix.
+    """Counts files that a folder of images has and nobody reads, by suffix, and broken links.
 
     Hidden files and those that are usual beside images, such as ``.txt`` and ``.json``, do not count.
     """
 
-    def add(self, name: str) -> None:
-        """Count a file that is not read, if it counts."""
-        if not is_usual(name):
-            self[PurePath(name).suffix] += 1
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken: list[str] = []
+
+    def add(self, name: str, is_broken: bool = False) -> None:
+        """Count a file or a broken link that is not read, if it counts."""
+        if is_usual(name):
+            return
+        self[_BROKEN if is_broken else PurePath(name).suffix] += 1
+        if is_broken:
+            self.broken.append(name)
 
     def __str__(self) -> str:
         """Such as ``3 .heic, 1 without a suffix``, the most frequent first."""
         ranked = sorted(self.items(), key=lambda item: (-item[1], item[0].lower()))
         parts = [f'{count} {suffix or "without a suffix"}' for suffix, count in ranked[:_SHOWN]]
         more = len(self) - len(parts)
-        return ', '.join([*parts, *([f'and {more} other kinds'] if more else [])])
+        text = ', '.join([*parts, *([f'and {more} other kinds'] if more else [])])
+        return text + (f' (broken: {few(sorted(self.broken))})' if self.broken else '')
 
     def warn(self, where: str, images: str = '', listed: int = 0) -> None:
         """Log one warning if there are such files.
@@ -71,10 +87,11 @@ class OtherFiles(Counter[str]):
         if self:
             of = f' of the first {listed}' if listed >= MAX_LISTED else ''
             images = images or ', '.join(IMAGE_SUFFIXES)
-            text = (
-                f'{where}: {self.total()}{of} files are left out: {self}; images end in {images}; '
-                'convert or rename the others if they are images'
-            )
+            text = f'{where}: {self.total()}{of} files are left out: {self}'
+            if self.total() > len(self.broken):
+                text += f'; images end in {images}; convert or rename the others if they are images'
+            if self.broken:
+                text += '; repair or remove the broken links'
             print_log(text, 'current', logging.WARNING)
 
 
@@ -91,8 +108,10 @@ def search(
     many files were listed. As in mmengine, hidden files are left out, and hidden folders are not.
     """
     found, listed = False, 0
-    for listed, name in enumerate(_files(folder), 1):
-        if is_image(name):
+    for listed, (name, broken) in enumerate(_files(folder), 1):
+        if broken:
+            others.add(name, broken)
+        elif is_image(name):
             found = True
         elif is_known is None or not is_known(name):
             others.add(name)
@@ -101,10 +120,11 @@ def search(
     return found, listed
 
 
-def _files(folder: str | os.PathLike[str]) -> Iterator[str]:
+def _files(folder: str | os.PathLike[str]) -> Iterator[tuple[str, bool]]:
+    """Yield the names of the files at any depth, and whether they are broken links."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
                 yield from _files(entry.path)
             elif not entry.name.startswith('.'):
-                yield entry.name
+                yield entry.name, is_broken(entry)

@@ -36,7 +36,9 @@ def read_lines(path: Path, where: str = '') -> list[str] | None:
         text = path.read_text(encoding='utf-8')
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}'{path}' is not UTF-8; save it as UTF-8") from error
+    except OSError as error:
         raise InputError(f"{where}'{path}' is not a readable list: {error}") from error
     if text.startswith('\ufeff'):
         raise InputError(

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-from ..data.image_files import IMAGE_SUFFIXES, OtherFiles, is_image, is_usual
+from ..data.image_files import IMAGE_SUFFIXES, OtherFiles, is_broken, is_image, is_usual
 from ..errors import InputError
 
 T = TypeVar('T')
@@ -48,7 +48,7 @@ def find_images(
         ]  # fmt: skip
         images = []
         for file in files:
-            if file == path or is_image(file.name):
+            if not is_broken(file) and (file == path or is_image(file.name)):
                 images.append(file)
             else:
                 others[file] = None
@@ -67,7 +67,7 @@ def find_images(
 def _counted(files: Iterable[Path]) -> OtherFiles:
     counted = OtherFiles()
     for file in files:
-        counted.add(file.name)
+        counted.add(file.name, is_broken(file))
     return counted
 
 
@@ -87,7 +87,7 @@ def _search(path: Path) -> list[Path]:
             if not any(part.startswith('.') for part in file.relative_to(folder).parts)
         ]
     wanted = (file for file in files if is_image(file.name) or not is_usual(file.name))
-    return [file for file in wanted if file.is_file()]
+    return [file for file in wanted if file.is_file() or is_broken(file)]
 
 
 def result_names(images: Sequence[Path]) -> list[PurePath]:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..data.image_files import OtherFiles, is_image
+from ..data.image_files import OtherFiles, is_broken, is_image
 from ..errors import InputError
 from .corruptions import CORRUPTIONS, GROUPS, SEVERITIES
 
@@ -159,10 +159,11 @@ def read_set(key: str, folder: Path) -> Images:
     rows, others = [], OtherFiles()
     for name, label in classes.items():
         for entry in os.scandir(folder / name):
-            if is_image(entry.name) and not entry.name.startswith('.'):
+            broken = is_broken(entry)
+            if is_image(entry.name) and not broken and not entry.name.startswith('.'):
                 rows.append((label, f'{name}/{entry.name}'))
             else:
-                others.add(entry.name)
+                others.add(entry.name, broken)
     rows.sort()
     others.warn(f"{LAYOUTS[key].title}: '{folder}'")
     if not rows:

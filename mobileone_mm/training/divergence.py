@@ -89,7 +89,9 @@ def _models(runner: Any) -> Iterator[tuple[str, nn.Module]]:
 def _last_checkpoint(runner: Any) -> str:
     """Say which checkpoint remains. Our Runner never writes one with NaN."""
     started = runner._load_from if runner._resume else None
-    for path in (runner.message_hub.runtime_info.get('last_ckpt'), started):
+    info = runner.message_hub.runtime_info
+    best = [info[key] for key in sorted(info) if key.startswith('best_ckpt')]
+    for path in (info.get('last_ckpt'), started, *best):
         if path and ('://' in str(path) or Path(path).is_file()):
             return f"the last checkpoint without NaN is '{path}'"
     return 'no checkpoint was written yet'

@@ -44,7 +44,7 @@ def check_launcher(launcher: str) -> None:
         )
     if launcher == 'pytorch':
         for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT'):
-            if not os.environ[name].isdigit():
+            if not os.environ[name].isdecimal():
                 raise InputError(
                     f"--launcher pytorch: {name} is '{os.environ[name]}'; expected an integer"
                 )

@@ -221,6 +221,35 @@ def test_a_best_metric_that_is_fine(best, evaluator, parts):
     check_parts(cfg, 'val_evaluator')
 
 
+@pytest.mark.parametrize('best', [True, 1, [1], dict(a=1)])
+def test_a_best_metric_that_is_no_name(best):
+    with pytest.raises(InputError, match="save_best: got .*; expected 'auto', a metric of"):
+        check_parts(with_best(best, TOP), 'val_evaluator')
+
+
+@pytest.mark.parametrize('topk', ['top1', 0, -1, (1, 6), (1, 'a'), (), True])
+@pytest.mark.parametrize('where', ['val_evaluator', 'model.head'])
+def test_topk(where, topk):
+    head = dict(num_classes=5)
+    cfg = with_best('accuracy/top1', dict(TOP, topk=(1, 5)), model=dict(head=head))
+    check_parts(cfg, 'val_evaluator')
+    cfg.merge_from_dict({f'{where}.topk': topk})
+    with pytest.raises(InputError, match=rf'^{where}\.topk: got .*, but the model has 5 classes'):
+        check_parts(cfg, 'val_evaluator')
+
+
+def test_a_learning_rate_of_0(monkeypatch):
+    said = []
+    monkeypatch.setattr('mobileone_mm.config.check.print_log', lambda text, *_: said.append(text))
+    for rate in (0.1, 0):
+        cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=rate))))
+        for evaluator in ('val_evaluator', 'test_evaluator'):
+            check_parts(cfg, evaluator)
+    assert said == [
+        'optim_wrapper.optimizer.lr: got 0: no weight changes, unless a scheduler raises it'
+    ]
+
+
 def test_a_best_metric_without_a_validation():
     cfg = with_best('mIoU', None)
     cfg.val_cfg = cfg.val_dataloader = None

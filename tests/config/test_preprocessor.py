@@ -65,6 +65,20 @@ def test_mean_and_std(scope, kind):
             check({**kind, **RGB, **bad}, scope)
 
 
+def test_mean_and_std_of_images_from_0_to_1(said):
+    unit = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    check(unit, 'mmpretrain')
+    assert 'data_preprocessor: mean and std are at most 1, but the images' in said()
+    for steps, settings in (
+        ([dict(type='torchvision/ToTensor')], unit),
+        ([], dict(mean=[0], std=[1])),
+        ([], dict(mean=[0, 0, 0], std=[255, 255, 255])),
+        ([], dict(mean=[103.5, 116.3, 123.7], std=[1, 1, 1])),
+    ):
+        check(settings, 'mmpretrain', steps)
+    assert said() == ''
+
+
 def test_channels_that_are_not_rgb():
     four = dict(mean=[1] * 4, std=[1] * 4)
     check(four, 'mmpretrain', backbone=dict(in_channels=4))

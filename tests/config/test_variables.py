@@ -2,6 +2,7 @@
 
 import pytest
 
+from mobileone_mm.config import variables
 from mobileone_mm.config.read import load_config
 from mobileone_mm.errors import InputError, few
 
@@ -20,6 +21,13 @@ optim_wrapper = dict(optimizer=dict(lr=base_lr))
 train_cfg = dict(max_epochs=max_epochs)
 """
 DATASET = 'train_dataloader.dataset'
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr(variables, 'print_log', lambda text, *_: lines.append(text))
+    return lines
 
 
 @pytest.fixture
@@ -53,10 +61,20 @@ def test_variables(name, places, load):
     load({name: 'new', **dict.fromkeys(places, 1)})  # the places, too
 
 
-@pytest.mark.parametrize('name', ['own_number', 'own_name', 'flag', 'test_pipeline.0.type'])
-def test_keys_of_the_user(name, load):
-    """Their values stand elsewhere by chance, or the tools look them up."""
+@pytest.mark.parametrize('name', ['own_name', 'flag', 'test_pipeline.0.type'])
+def test_keys_of_the_user(name, load, said):
+    """The tools look them up, or their values stand nowhere else."""
     load({name: 'new'})
+    assert said == []
+
+
+def test_a_small_number_may_stand_elsewhere_by_chance(load, said):
+    load({'own_number': 4})
+    load({'own_number': 4, 'model.layers': 4})
+    assert said == [
+        "--cfg-options own_number: nothing reads 'own_number' by this name; if it is a variable of the "
+        "file, the override changes nothing: its value 2 stays in 'model.layers'"
+    ]
 
 
 @pytest.mark.parametrize('name', ['data_preprocessor.mean', 'test_pipeline.0.type'])

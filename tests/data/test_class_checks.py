@@ -163,13 +163,93 @@ def test_some_names_are_other_words(data, capsys):
     assert line in logged(cfg, BOTH, 'of_the_run', capsys)
 
 
-def test_lists_of_labels(data, tmp_path):
-    cfg = data(ABC, OTHER, heads=3, **listed(('fly', 'ant', 'bee')))
-    for split, names in (('train', ABC), ('val', OTHER)):
-        lines = [f'{name}/a.jpg {number}' for number, name in enumerate(names)]
-        (tmp_path / f'{split}.txt').write_text('\n'.join(lines))
+def in_lists(cfg, root, **labels):
+    """Let a split read a list of the labels of its folders."""
+    for split, numbers in labels.items():
+        lines = [f'{name}/a.jpg {number}\n' for name, number in numbers.items()]
+        write_files(root, {f'{split}.txt': ''.join(lines)})
         cfg[f'{split}_dataloader']['dataset']['ann_file'] = f'{split}.txt'
-    check_data(cfg, BOTH)
+    return cfg
+
+
+IN_ORDER, TURNED = dict(ant=0, bee=1, fly=2), dict(ant=0, bee=2, fly=1)
+MOVED = r"^val_dataloader.dataset: its labels differ .*: 'fly' is class 1 in .* class 2 in .*"
+
+
+@pytest.mark.parametrize(
+    ('train', 'val', 'more', 'line'),
+    [
+        (TURNED, None, {}, rf"{MOVED}/val'"),
+        (TURNED, IN_ORDER, {}, rf"{MOVED}/val.txt'"),
+        (IN_ORDER, None, {}, None),
+        (TURNED, TURNED, {}, None),
+        (IN_ORDER, dict(bee=1, fly=2), {}, None),  # no image of the first class
+        (dict(ant=0, fly=2), None, {}, None),
+        (dict(TURNED, fly=2), None, {}, None),  # two folders of one class
+        (IN_ORDER, dict(ant=1, bee=1, fly=1), {}, None),  # the folders are no classes
+        (IN_ORDER, IN_ORDER, listed(ABC[::-1]),
+         "metainfo.classes: class 0 is 'fly', but .*train.txt', where it is 'ant'"),
+        (IN_ORDER, dict(ant=0, fly=2), listed(WORDS), None),
+    ],
+)  # fmt: skip
+def test_lists_of_labels(train, val, more, line, data, tmp_path, capsys):
+    lists = dict(train=train) if val is None else dict(train=train, val=val)
+    cfg = in_lists(data(ABC, ABC, heads=3, **more), tmp_path, **lists)
+    if line:
+        refused(cfg, line)
+    else:
+        assert 'WARNING' not in logged(cfg, BOTH, 'lists', capsys)
+
+
+def test_one_image_with_two_labels(data, tmp_path):
+    cfg = in_lists(data(ABC, ABC, heads=3), tmp_path, train=IN_ORDER)
+    for line, said in (
+        ('ant/a.jpg 1', r"line 4: 'ant/a.jpg' has label 1, but label 0 in an earlier line"),
+        ('ant/b.jpg \u00b2', 'line 4: got .*; expected FILE LABEL'),
+        ('ant/b.jpg\t1', r"got 'ant/b.jpg\\t1'; expected FILE LABEL, with one space"),
+    ):
+        in_lists(cfg, tmp_path, train=IN_ORDER)
+        with (tmp_path / 'train.txt').open('a', encoding='utf-8') as file:
+            file.write(line)
+        refused(cfg, said)
+
+
+def test_one_class_teaches_nothing(data, tmp_path):
+    said = '^train_dataloader.dataset: all images of .*train.* have the class 0'
+    refused(data(ABC[:1], ABC[:1], heads=1), said)
+    refused(in_lists(data(ABC, ABC, heads=3), tmp_path, train=dict.fromkeys(ABC, 0)), said)
+    cfg = data(ABC, ABC, heads=3)
+    check_data(in_lists(cfg, tmp_path, val=dict.fromkeys(ABC, 0)), BOTH)
+    for name in ABC[1:]:  # they stay as empty folders
+        (tmp_path / 'train' / name / 'a.jpg').unlink()
+    refused(data(ABC[:1], ABC, heads=3), said)
+    (tmp_path / 'pack').mkdir()
+    pack(tmp_path / 'pack/train', ABC, [0])
+    dataset = dict(type=PACKED, data_root=str(tmp_path / 'pack/train'))
+    cfg = dict(model=dict(head=dict(num_classes=3)), train_dataloader=dict(dataset=dataset))
+    refused(Config(cfg), said, ('train_dataloader',))
+    parts = [dict(dataset, metainfo=dict(classes=ABC)) for _ in range(2)]
+    pack(tmp_path / 'pack/other', ABC, [1])
+    parts[1]['data_root'] = str(tmp_path / 'pack/other')
+    cfg['train_dataloader'] = dict(dataset=dict(type='ConcatDataset', datasets=parts))
+    check_data(Config(cfg), ('train_dataloader',))
+
+
+@pytest.mark.parametrize(
+    ('stray', 'line'),
+    [
+        ('.ipynb_checkpoints', r"^train\S+: '.*' has the folders '.ipynb_checkpoints', which"),
+        ('__MACOSX', r"has the folders '__MACOSX', which .*; remove them"),
+        ('new', "'new' is only in .*; remove the empty folders 'new', or give both the same"),
+    ],
+)
+def test_folders_that_are_no_classes(stray, line, data, tmp_path):
+    cfg = data(ABC, ABC, heads=3)
+    (tmp_path / 'train' / stray).mkdir()
+    if stray == 'new':
+        refused(cfg, "remove the empty folders 'new', or set 4, or label")
+        cfg.model = {}
+    refused(cfg, line)
 
 
 def test_packed_and_folders(data, tmp_path):
@@ -204,15 +284,12 @@ def test_a_test_beside_other_training_data(data, capsys):
     assert line in logged(cfg, ('test_dataloader',), 'of_the_test', capsys)
 
 
-def test_folders_and_lists_that_are_no_classes(data, tmp_path):
-    """Hidden folders count, and come first."""
+def test_a_class_list_of_a_pack_that_is_no_text(data, tmp_path):
     cfg = data(ABC, ABC, heads=3)
-    (tmp_path / 'train' / '.ipynb_checkpoints').mkdir()
-    refused(cfg, r"has the classes '.ipynb_checkpoints', .* \(4 in total\), but 3 classes are set")
     pack(tmp_path / 'packed', ABC)
     cfg['train_dataloader']['dataset'].update(type=PACKED, data_prefix='packed')
     (tmp_path / 'packed' / 'classes.txt').write_bytes(b'\xff\xfe\xff')
-    refused(cfg, r"^train_dataloader.dataset: '.*classes.txt' is not a readable list")
+    refused(cfg, r"^train_dataloader.dataset: '.*classes.txt' is not UTF-8; save it as UTF-8")
 
 
 def test_the_variable_of_a_data_root_is_named_if_the_config_reads_it(data):

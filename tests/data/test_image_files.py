@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import tarfile
 from collections import Counter
 
@@ -237,6 +238,29 @@ def test_images_of_mmseg(files, settings, line, said, tmp_path, fresh_mmengine):
     check_data(Config(dict(test_dataloader=dict(dataset=dataset))), ('test_dataloader',))
     assert len(said) == (line is not None)
     assert not said or line in said[0]
+
+
+def test_broken_links(scope, said, tmp_path):
+    """Counted and named in class folders, packs and predictions."""
+    make_folders(tmp_path, '1.jpg', '2.heic')
+    for name in ('ant/3.jpg', 'ant/notes.txt', 'fly'):  # one may be a class
+        (tmp_path / name).symlink_to('gone')
+    (tmp_path / 'ant/4.jpg').symlink_to('1.jpg')
+    assert len(items_of_folder(tmp_path)[0]) == 3
+    assert len(find_images([str(tmp_path)])) == 3
+    folders.check_folder('DATA', tmp_path / 'ant', IMAGE_SUFFIXES, None)
+    for line, count, names in (
+        (said[0], 4, r"2 broken links \(broken: '3.jpg', 'fly'\)"),
+        (said[1], 4, r"2 broken links \(broken: '3.jpg', 'fly'\)"),
+        (said[2], 2, r"1 broken links \(broken: '3.jpg'\)"),
+    ):
+        assert re.search(f': {count} files are left out: .*{names}.*; repair or remove the', line)
+    (tmp_path / 'b').mkdir()
+    (tmp_path / 'b/1.jpg').symlink_to('gone')
+    with pytest.raises(
+        InputError, match=r"has no images .*, but 1 broken links \(broken: '1.jpg'\)"
+    ):
+        find_images([f'{tmp_path}/b'])
 
 
 def test_text_of_many_kinds():

@@ -60,7 +60,8 @@ def labelled(cfg: Config, loaders: Sequence[str]) -> Iterator[Labelled]:
     """Yield the class names of the datasets of some loaders: class list, folders, list of a pack."""
     for dataset in (found for loader in loaders for found in datasets_of(cfg, loader)):
         numbering = find_numbering(dataset) if dataset.is_local else None
-        known = [names for names in (dataset.classes, numbering and numbering.names) if names]
+        found = (dataset.classes, numbering and numbering.names)
+        known = [names for names in found if names and all(names)]
         yield Labelled(dataset.path, known, _advice(dataset))
 
 
@@ -92,7 +93,7 @@ def compare_classes(weights: Weights, sets: Iterable[Labelled], as_it_is: bool) 
 def _initial_heads(model: Any) -> Iterator[str]:
     """Yield the files from which ``init_cfg`` loads a whole model or its heads."""
     for path, node in walk(model, 'model'):
-        keys = {key for key in path.split('.')[1:] if not key.isdigit()}
+        keys = {key for key in path.split('.')[1:] if not key.isdecimal()}
         given = node.get('init_cfg')
         for init in given if isinstance(given, (list, tuple)) else [given]:
             pretrained = type_name(init).rpartition('.')[2] in ('Pretrained', 'PretrainedInit')

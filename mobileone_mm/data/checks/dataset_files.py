@@ -15,28 +15,29 @@ from ..lists import read_lines, spread
 from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack, read_classes
 from .folders import check_folder, check_suffix, class_folders
 from .mask_numbers import MaskSummary, count_pixels
+from .summary import Labels
 
 # A look-up of every file of a large dataset on a network drive would take minutes.
 MAX_LOOKUPS = 2000
 _T = TypeVar('_T')
 
 
-def check_labels(dataset: DatasetConfig, num_classes: int | None) -> None:
+def check_labels(dataset: DatasetConfig, num_classes: int | None) -> Labels | None:
     """Check the list of a ``CustomDataset`` or ``ImageNet``, or its class folders."""
     path = dataset.path
     folder, ann_file, labelled = images_and_list(dataset)
     require_folder(f'{path}.data_prefix', folder)
+    numbers: set[int] = set()
     if ann_file is not None:
         names = _read_list(path, ann_file)
         if labelled:
-            names = [
-                _listed_name(path, ann_file, number, line.strip(), num_classes)
-                for number, line in enumerate(names, 1)
-            ]
+            labels = _listed_labels(path, ann_file, names, num_classes)
+            names, numbers = list(labels), set(labels.values())
         require_files(path, names, folder.joinpath, 'image', ann_file)
     elif labelled or dataset.lists_folders:
         endings = tuple(end.lower() for end in _setting(dataset, 'extensions'))
-        check_folder(path, folder, endings, class_folders(folder) if labelled else None)
+        numbers = check_folder(path, folder, endings, class_folders(folder) if labelled else None)
+    return Labels(path, ann_file or folder, numbers) if labelled else None
 
 
 def images_and_list(dataset: DatasetConfig) -> tuple[Path, Path | None, bool]:
@@ -53,18 +54,27 @@ def images_and_list(dataset: DatasetConfig) -> tuple[Path, Path | None, bool]:
     return Path(dataset.root, prefix), ann_file, labelled
 
 
-def _listed_name(path: str, ann_file: Path, number: int, line: str, num_classes: int | None) -> str:
-    name, _, label = line.rpartition(' ')
-    if not name or not label.isdigit():
-        fault = f"got '{line[:60]}'; expected FILE LABEL, with a number from 0"
-    elif num_classes is not None and int(label) >= num_classes:
-        fault = (
-            f'label {label}, but there are {num_classes} classes (model.head.num_classes, '
-            'metainfo.classes); labels start at 0'
-        )
-    else:
-        return name
-    raise InputError(f"{path}: '{ann_file}', line {number}: {fault}")
+def _listed_labels(
+    path: str, ann_file: Path, lines: Sequence[str], num_classes: int | None
+) -> dict[str, int]:
+    """Return the label of each listed image."""
+    labels: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        name, _, given = line.strip().rpartition(' ')
+        label = int(given) if given.isdecimal() else -1
+        if not name or label < 0:
+            fault = f'got {line[:60]!r}; expected FILE LABEL, with one space and a number from 0'
+        elif num_classes is not None and label >= num_classes:
+            fault = (
+                f'label {label}, but there are {num_classes} classes (model.head.num_classes, '
+                'metainfo.classes); labels start at 0'
+            )
+        elif labels.setdefault(name, label) != label:
+            fault = f"'{name}' has label {label}, but label {labels[name]} in an earlier line"
+        else:
+            continue
+        raise InputError(f"{path}: '{ann_file}', line {number}: {fault}")
+    return labels
 
 
 def check_xml(dataset: DatasetConfig, _: int | None = None) -> None:
@@ -142,7 +152,7 @@ def _log_renumbering(dataset: DatasetConfig) -> None:
         )
 
 
-def check_packed(dataset: DatasetConfig, num_classes: int | None) -> None:
+def check_packed(dataset: DatasetConfig, num_classes: int | None) -> Labels | None:
     """Check that a packed dataset can be opened, its lists, and its classes against the model's.
 
     If the index of tar shards is missing, it is built here.
@@ -172,6 +182,7 @@ def check_packed(dataset: DatasetConfig, num_classes: int | None) -> None:
             f"{dataset.path}: '{error.filename}', listed in {LABELS}, cannot be read: "
             f'{error.strerror}; pack the dataset again'
         ) from error
+    return Labels(dataset.path, folder, {n for n, _ in images.values()}) if with_label else None
 
 
 def _read_list(path: str, file: Path) -> list[str]:

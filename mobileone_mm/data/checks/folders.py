@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from mmengine.logging import print_log
 
 from ...errors import InputError, few
-from ..image_files import MAX_LISTED, OtherFiles, search
+from ..image_files import MAX_LISTED, OtherFiles, is_broken, search
 
 # Names of parts of a dataset, in lower case.
 _SPLITS = ('test', 'testing', 'train', 'training', 'val', 'valid', 'validation')
@@ -18,6 +18,20 @@ _SPLITS = ('test', 'testing', 'train', 'training', 'val', 'valid', 'validation')
 def class_folders(folder: Path) -> tuple[str, ...]:
     """Return the names of the folders in a folder, in the order in which mmpretrain numbers them."""
     return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
+
+
+def empty_folders(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return the names of the class folders that hold nothing."""
+    return [name for name in names if not any(os.scandir(folder / name))]
+
+
+def refuse_strays(where: str, folder: Path, names: Sequence[str]) -> None:
+    """Raise an InputError for folders of other programs, which mmpretrain numbers as classes."""
+    if strays := [name for name in names if name.startswith('.') or name == '__MACOSX']:
+        raise InputError(
+            f"{where}: '{folder}' has the folders {few(strays)}, which mmpretrain would number as "
+            'classes; remove them'
+        )
 
 
 def refuse_splits(where: str, folder: Path, names: Sequence[str]) -> None:
@@ -36,8 +50,10 @@ def refuse_splits(where: str, folder: Path, names: Sequence[str]) -> None:
 
 def check_folder(
     where: str, folder: Path, endings: tuple[str, ...], names: Sequence[str] | None
-) -> None:
+) -> set[int]:
     """Check that a folder has images, and log the files that mmpretrain leaves out.
+
+    Returns the numbers of the class folders with an image.
 
     ``names`` are the class folders; without classes, all images count. ``endings`` are the suffixes of
     images in lower case. Empty class folders are logged, because they keep their numbers.
@@ -46,12 +62,15 @@ def check_folder(
     def is_image(name: str) -> bool:
         return name.lower().endswith(endings)
 
+    others, empty, listed = OtherFiles(), [], 0
     if names is not None:
         if not names:
             raise InputError(f"{where}: '{folder}' has no class folders, and there is no ann_file")
+        refuse_strays(where, folder, names)
         refuse_splits(where, folder, names)
         _log_outside(where, folder, is_image)
-    others, empty, listed = OtherFiles(), [], 0
+        for entry in filter(is_broken, os.scandir(folder)):  # may be a class
+            others.add(entry.name, is_broken=True)
     parts = [folder] if names is None else [folder / name for name in names]
     limit = max(1, MAX_LISTED // len(parts))
     for part in parts:
@@ -69,6 +88,7 @@ def check_folder(
         text = f"{where}: class folders of '{folder}' without an image: {few(empty)}"
         print_log(f'{text}; they keep their numbers.', 'current', logging.WARNING)
     others.warn(f"{where}: '{folder}'", shown, listed)
+    return {number for number, name in enumerate(names or ()) if name not in empty}
 
 
 def _log_outside(where: str, folder: Path, is_image: Callable[[str], bool]) -> None:

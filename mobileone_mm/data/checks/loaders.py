@@ -20,6 +20,7 @@ from .batch_sizes import check_batch
 from .coco_file import check_coco
 from .dataset_settings import check_indices, check_settings
 from .evaluator import check_evaluator
+from .folders import empty_folders
 from .mask_numbers import check_numbers
 from .numbering import (
     Numbering,
@@ -29,10 +30,10 @@ from .numbering import (
     difference,
     find_numbering,
 )
-from .summary import SplitSummary
+from .summary import Labels, SplitSummary
 
 # The check of the files of a dataset, by the name of its class or of a base class.
-FILE_CHECKS: dict[str, Callable[[DatasetConfig, int | None], SplitSummary | None]] = {
+FILE_CHECKS: dict[str, Callable[[DatasetConfig, int | None], SplitSummary | Labels | None]] = {
     'CocoDataset': check_coco,
     'CustomDataset': dataset_files.check_labels,
     'PackedDataset': dataset_files.check_packed,
@@ -52,6 +53,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
     heads = list(head_sizes(cfg.get('model')))
     numberings: list[Numbering] = []
     summaries: list[SplitSummary] = []
+    labels: list[Labels] = []
     found = [(loader, dataset) for loader in loaders for dataset in datasets_of(cfg, loader)]
     for _, dataset in found:
         check_settings(dataset)  # of all, as this reads no file
@@ -72,25 +74,51 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
         for name, check_files in FILE_CHECKS.items():
             if name in dataset.bases:
                 summary = check_files(dataset, limit)
-                summaries += [summary] if summary else []
+                if isinstance(summary, Labels):
+                    labels += [summary] if loader == 'train_dataloader' else []
+                elif summary is not None:
+                    summaries.append(summary)
                 break
         check_indices(dataset)
         if [other for other, _ in found].count(loader) == 1:
             check_evaluator(cfg, loader.replace('dataloader', 'evaluator'), dataset)
         check_batch(cfg, dataset)
-        if numbering is not None and limit not in (None, len(numbering.names)):
-            advice = 'label the images in a file (ann_file)' if numbering.of_folders else 'pack all'
-            raise InputError(
-                f"{dataset.path}: '{numbering.source}' has the classes "
-                f'{few(numbering.names)}, but {limit} classes are '
-                'set (model.head.num_classes, metainfo.classes); set '
-                f'{len(numbering.names)}, or {advice}'
-            )
+        if limit is not None and numbering is not None and not numbering.of_list:
+            _check_count(numbering, limit)
     check_class_lists([dataset for _, dataset in found])
     check_numbers(summaries)
+    if heads and len(labels) == [loader for loader, _ in found].count('train_dataloader'):
+        _check_one_class(labels)
     if numberings and 'train_dataloader' not in loaders:
         compare_with_training(cfg, numberings[0])
     return summaries
+
+
+def _check_one_class(labels: Sequence[Labels]) -> None:
+    """Check that the training data, if all its labels are known, has two classes at least."""
+    present = {number for each in labels for number in each.numbers}
+    if len(present) == 1:
+        sources = few([str(each.source) for each in labels])
+        raise InputError(
+            f'{labels[0].path}: all images of {sources} have the class {present.pop()}, so the '
+            'model learns nothing; give images of two classes at least, with their labels'
+        )
+
+
+def _check_count(numbering: Numbering, limit: int) -> None:
+    """Check the number of class folders, or of a pack's classes, against that of the config."""
+    count = len(numbering.names)
+    if count == limit:
+        return
+    advice = 'label the images in a file (ann_file)' if numbering.of_folders else 'pack all'
+    if count > 1:
+        advice = f'set {count}, or {advice}'
+    if numbering.of_folders and (empty := empty_folders(numbering.source, numbering.names)):
+        advice = f'remove the empty folders {few(empty)}, or {advice}'
+    raise InputError(
+        f"{numbering.path}: '{numbering.source}' has the classes {few(numbering.names)}, but {limit} "
+        f'classes are set (model.head.num_classes, metainfo.classes); {advice}'
+    )
 
 
 def _check_metainfo(dataset: DatasetConfig) -> None:

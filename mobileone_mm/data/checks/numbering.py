@@ -5,6 +5,7 @@ with the class list: one additional folder in a split shifts all labels after it
 """
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,10 @@ from mmengine.logging import print_log
 
 from ...errors import InputError, few
 from ..datasets import DatasetConfig, datasets_of
-from ..lists import read_lines
+from ..lists import read_lines, spread
 from ..packed.packs import CLASSES
 from .dataset_files import images_and_list
-from .folders import class_folders
+from .folders import class_folders, empty_folders, refuse_strays
 
 Names: TypeAlias = tuple[str, ...]
 #: how the names of two class lists of one length differ, the most certain first: 'order', the same
@@ -29,14 +30,18 @@ Difference: TypeAlias = Literal['', 'order', 'moved', 'other', 'unknown']
 #: a wnid such as n01440764, or a number: says nothing beside a readable name
 _CODE = re.compile(r'n\d{8}|\d+')
 _MARKS = re.compile(r'[\W_]+')
+# A list with a greater number is none of classes, and check_labels refuses it.
+_MOST_CLASSES = 100_000
+_MOST_LINES = 50_000  # ImageNet has 1300 of each class
 
 
 class Numbering(NamedTuple):
     """The class names by number in the data of a dataset."""
 
     path: str  # of the dataset in the config
-    source: Path  # the folder of class folders, or the class list of a packed dataset
-    names: Names
+    source: Path  # the folder of class folders, the list of images, or the class list of a pack
+    names: Names  # '' for a number without an image in a list
+    of_list: bool = False  # the list need not have an image of each class
 
     @property
     def of_folders(self) -> bool:
@@ -52,14 +57,41 @@ def find_numbering(dataset: DatasetConfig) -> Numbering | None:
     path = dataset.path
     if 'PackedDataset' in dataset.bases and dataset.settings.get('with_label', True):
         folder = images_and_list(dataset)[0].expanduser()
-        names = read_lines(folder / CLASSES, f'{path}: ')
-        return None if names is None else Numbering(path, folder / CLASSES, tuple(names))
+        lines = read_lines(folder / CLASSES, f'{path}: ')
+        return None if lines is None else Numbering(path, folder / CLASSES, tuple(lines))
     if dataset.reader != 'mmpretrain.datasets.custom':
         return None
     folder, ann_file, labelled = images_and_list(dataset)
-    if ann_file is not None or not labelled or not folder.is_dir():
+    if not labelled or not folder.is_dir():
         return None
-    return Numbering(path, folder, class_folders(folder))
+    if ann_file is not None:
+        names = _listed_folders(read_lines(ann_file, f'{path}.ann_file: ') or ())
+        return Numbering(path, ann_file, names, of_list=True) if names else None
+    names = class_folders(folder)
+    refuse_strays(path, folder, names)
+    return Numbering(path, folder, names)
+
+
+def _listed_folders(lines: Sequence[str]) -> Names:
+    """Return the folders of listed images by label; empty if they are not the classes.
+
+    They are the classes if there are at least two, each with a label of its own. Folders that all names
+    begin with do not count. Of a long list, a part is looked at.
+    """
+    lines = spread(lines, _MOST_LINES)
+    start = os.path.commonprefix(lines).rfind('/') + 1  # noqa: RUF071 (is cut at a slash)
+    labels: dict[str, str] = {}
+    for line in lines:
+        folder, slash, rest = line[start:].partition('/')
+        label = rest.rstrip().rpartition(' ')[2]
+        if not slash or labels.setdefault(folder, label) != label:
+            return ()
+    if not all(label.isdecimal() for label in labels.values()):
+        return ()
+    folders = {int(label): folder for folder, label in labels.items()}
+    if not 2 <= len(folders) == len(labels) or max(folders) >= _MOST_CLASSES:
+        return ()
+    return tuple(folders.get(number, '') for number in range(max(folders) + 1))
 
 
 def comparable(first: Names, second: Names) -> tuple[Names, Names]:
@@ -105,7 +137,7 @@ def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
     if dataset.class_list is not None:
         where, _ = dataset.class_list
     first, second = comparable(classes, found.names)
-    others = [number for number, name in enumerate(second) if first[number] != name]
+    others = [number for number, name in enumerate(second) if name and first[number] != name]
     known = set(first)
     if moved := [number for number in others if second[number] in known]:
         order = 'the sorted folders of ' if found.of_folders else ''
@@ -113,7 +145,7 @@ def check_class_list(found: Numbering, dataset: DatasetConfig) -> None:
             f"{where}: class {moved[0]} is '{classes[moved[0]]}', but the labels have the order of "
             f"{order}'{found.source}', where it is '{found.names[moved[0]]}'; use this order"
         )
-    if 0 < len(others) < len(classes):
+    if 0 < len(others) < sum(map(bool, found.names)):
         named = ', '.join(f"'{found.names[n]}' is called '{classes[n]}'" for n in others[:3])
         text = f"{where}: in '{found.source}' {named}; the other names agree."
         print_log(text, 'current', logging.WARNING)
@@ -124,15 +156,18 @@ def difference(first: Numbering, second: Numbering) -> str:
 
     Class lists without a common name, such as wnids and readable names, cannot be compared.
     """
+    if first.of_list or second.of_list:
+        return _other_numbers(first, second)
     both_folders = first.of_folders and second.of_folders
     disjoint = set(first.names).isdisjoint(second.names)
     if first.names == second.names or (disjoint and not both_folders):
         return ''
-    parts = []
+    parts, empty = [], []
     for one, other in ((first, second), (second, first)):
         known = set(other.names)
         if alone := [name for name in one.names if name not in known]:
             parts.append(f'{few(alone)} is only in {one}')
+            empty += empty_folders(one.source, alone) if both_folders else []
     if not parts:  # the class list of a packed dataset may have any order
         pairs = zip_longest(first.names, second.names)
         number, pair = next((n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1])
@@ -140,6 +175,8 @@ def difference(first: Numbering, second: Numbering) -> str:
     advice = 'pack both with the same classes'
     if both_folders:
         advice = 'give both the same class folders (they may be empty)'
+        if empty:
+            advice = f'remove the empty folders {few(empty)}, or {advice}'
     return (
         f'{second.path}: its labels differ from those of {first.path}: {", ".join(parts)}; {advice}'
     )
@@ -168,6 +205,19 @@ def check_class_lists(datasets: Sequence[DatasetConfig]) -> None:
         if kind == 'order':
             raise InputError(f'{text}; give metainfo.classes of both the same order')
         print_log(f'{text}; labels have the same numbers.', 'current', logging.WARNING)
+
+
+def _other_numbers(first: Numbering, second: Numbering) -> str:
+    """Describe a common class with two numbers; empty if there is none."""
+    numbers = {name: number for number, name in enumerate(second.names) if name}
+    for number, name in enumerate(first.names):
+        if numbers.get(name, number) != number:
+            return (
+                f"{second.path}: its labels differ from those of {first.path}: '{name}' is class "
+                f'{number} in {first}, and class {numbers[name]} in {second}; use the same numbers in '
+                'both (class folders are numbered in the order of their sorted names)'
+            )
+    return ''
 
 
 def compare_with_training(cfg: Mapping, tested: Numbering) -> None:

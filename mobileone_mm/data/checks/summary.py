@@ -1,7 +1,9 @@
 """The table of what a run gets from its datasets: images, objects or pixels, and what is left out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
 _SHOWN = 12  # classes by name; of a longer list the most frequent and the rarest
 
@@ -27,6 +29,14 @@ class SplitSummary:
         if self.by_class:
             lines.append(f'    {self.unit} by class: {_classes(self.by_class)}')
         return lines
+
+
+class Labels(NamedTuple):
+    """The numbers of the classes of which a dataset has images."""
+
+    path: str  # of the dataset in the config
+    source: Path
+    numbers: Set[int]
 
 
 def data_table(summaries: Sequence[SplitSummary]) -> str:

@@ -77,7 +77,7 @@ class Pack(ABC):
         found = {}
         for number, line in enumerate(lines or (), 1):
             name, _, label = line.rpartition(' ')
-            if not name or not label.removeprefix('-').isdigit() or int(label) < NO_LABEL:
+            if not name or not label.removeprefix('-').isdecimal() or int(label) < NO_LABEL:
                 raise InputError(
                     f"'{self.folder / LABELS}', line {number}: got '{line[:60]}'; expected NAME LABEL"
                 )
@@ -154,6 +154,7 @@ class LmdbPack(Pack):
                 self._environment = lmdb.open(
                     str(self.folder), readonly=True, lock=False, readahead=False, meminit=False
                 )
+                self._check_size()
             with self._environment.begin() as transaction:
                 found = transaction.get(name.encode())
         except lmdb.Error as error:
@@ -161,6 +162,17 @@ class LmdbPack(Pack):
         if found is None:
             raise self._missing(name)
         return found
+
+    def _check_size(self) -> None:
+        """Refuse a file that is cut off: reading beyond its end would kill the process."""
+        file, environment = self.folder / LMDB_FILE, self._environment
+        least = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
+        if (size := file.stat().st_size) < least:
+            self.close()
+            raise InputError(
+                f"'{file}' has {size} bytes, but the LMDB in it has {least}: it is cut off; copy it "
+                'again, or pack the dataset again'
+            )
 
     def close(self) -> None:
         """Close the environment. The next read opens it again."""

@@ -1,8 +1,10 @@
 """Pack a folder or a dataset into tar shards or an LMDB, completely or not at all."""
 
+import errno
 import io
 import os
 import random
+import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +17,7 @@ from mmengine import fileio
 from mmengine.registry import DATASETS
 
 from ...errors import InputError, ProofError, check_least, several
-from ...files import atomic_folder, reason_of
+from ...files import REASONS, atomic_folder, reason_of
 from ..checks.folders import check_folder, class_folders
 from ..image_files import IMAGE_SUFFIXES
 from .packs import CLASSES, LABELS, PREFIX, read_pack, require_lmdb
@@ -217,7 +219,10 @@ def _write_lmdb(folder: Path, batches: Batches) -> Sums:
                         transaction.put(item.name.encode(), content, append=True)
                         sums[item.name] = len(content), zlib.crc32(content)
     except lmdb.Error as error:
-        raise InputError(f'OUT: cannot write the LMDB: {error}') from error
+        # On a full disk LMDB reports a write that is too short as an input/output error.
+        is_full = shutil.disk_usage(folder).free < _MB
+        reason = REASONS[errno.ENOSPC] if is_full else error
+        raise InputError(f'OUT: cannot write the LMDB: {reason}') from error
     (folder / 'lock.mdb').unlink(missing_ok=True)  # readers take no locks
     return sums
 

@@ -1,9 +1,11 @@
 """write_pack: deterministic, whole or not at all, and nothing wrong goes in."""
 
+import os
 import sys
 from pathlib import Path
 from unittest.mock import Mock
 
+import lmdb
 import pytest
 
 from helpers import write_files
@@ -161,6 +163,26 @@ def test_without_lmdb(items, tmp_path, monkeypatch):
     (tmp_path / 'in' / 'data.mdb').write_bytes(b'')
     with pytest.raises(InputError, match='is an LMDB: it needs the package lmdb'):
         open_pack(tmp_path / 'in')
+
+
+@pytest.mark.parametrize(('free', 'said'), [(0, 'the disk is full; free'), (10**9, 'txn: Input')])
+def test_lmdb_on_a_full_disk(free, said, items, tmp_path, monkeypatch):
+    monkeypatch.setattr('lmdb.open', Mock(side_effect=lmdb.Error('txn: Input/output error')))
+    monkeypatch.setattr('shutil.disk_usage', lambda _: Mock(free=free))
+    with pytest.raises(InputError, match=f'^OUT: cannot write the LMDB: {said}'):
+        write_pack(items, tmp_path / 'out', 'lmdb')
+    assert nothing_left(tmp_path)
+
+
+def test_lmdb_that_is_cut_off(items, tmp_path):
+    """A process that reads beyond the end of the file is killed."""
+    write_pack(items, tmp_path / 'out', 'lmdb')
+    file = tmp_path / 'out/data.mdb'
+    size = file.stat().st_size
+    os.truncate(file, size - 4096)
+    for _ in range(2):
+        with pytest.raises(InputError, match=f'has {size - 4096} bytes, .* has {size}: it is'):
+            open_pack(tmp_path / 'out').read(items[0].name)
 
 
 def test_lmdb_that_is_none(tmp_path):
