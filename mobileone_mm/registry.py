@@ -74,6 +74,7 @@ HOOKS = LazyRegistry(
         'IterationSeedHook': 'hooks.iteration_seed',
         'LossCheckHook': 'hooks.loss_check',
         'LossScaleHook': 'hooks.loss_scale',
+        'PredictionCheckHook': 'hooks.prediction_check',
         'PredictionSamplesHook': 'hooks.prediction_samples',
         'RecalibrateHook': 'hooks.recalibrate',
         'ScheduleLogHook': 'hooks.schedule_log',

@@ -34,7 +34,7 @@ TOP_LEVEL_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'se
 }  # fmt: skip
 _DEFAULT_HOOKS = (
     'average_check', 'checkpoint', 'iteration_seed', 'logger', 'loss_check', 'loss_scale',
-    'param_scheduler', 'runtime_info', 'sampler_seed', 'timer', 'visualization',
+    'param_scheduler', 'prediction_check', 'runtime_info', 'sampler_seed', 'timer', 'visualization',
 )  # fmt: skip
 #: constructors of optimizers that read ``paramwise_cfg`` as mmengine does; None is the default
 _CONSTRUCTORS = (None, 'DefaultOptimWrapperConstructor', 'mobileone_mm.OptimWrapperConstructor')

@@ -156,7 +156,7 @@ class Runner(MMEngineRunner):
             )
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
-        """Register mmengine's default hooks, with this package's CheckpointHook, and four more."""
+        """Register mmengine's default hooks, with this package's CheckpointHook, and five more."""
         hooks = dict(hooks or {})
         checkpoint = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))
         if isinstance(checkpoint, dict) and checkpoint.get('type') == 'CheckpointHook':
@@ -166,6 +166,7 @@ class Runner(MMEngineRunner):
             ('average_check', 'mobileone_mm.AverageCheckHook'),
             ('loss_check', 'mobileone_mm.LossCheckHook'),
             ('loss_scale', 'mobileone_mm.LossScaleHook'),
+            ('prediction_check', 'mobileone_mm.PredictionCheckHook'),
         ):
             if hooks.setdefault(name, dict(type=kind)) is None:
                 del hooks[name]  # None switches a default hook off, as in mmengine
