@@ -23,6 +23,7 @@ from ..errors import InputError
 from .best_metric import check_save_best
 from .losses import check_losses
 from .preprocessor import check_one_channel, check_preprocessor
+from .seg_heads import check_seg_heads
 from .spelling import did_you_mean, mistyped
 from .tree import arguments_of, mapping, type_name, walk
 
@@ -177,6 +178,7 @@ def check_parts(cfg: Config, evaluator: str) -> None:
     _check_topk(cfg, evaluator)
     check_preprocessor(cfg, training=evaluator == 'val_evaluator')
     check_one_channel(cfg, evaluator)
+    check_seg_heads(cfg, evaluator, training=evaluator == 'val_evaluator')
     for loop in ('val', 'test'):
         parts = [f'{loop}_{part}' for part in ('dataloader', 'cfg', 'evaluator')]
         missing = [name for name in parts if cfg.get(name) is None]

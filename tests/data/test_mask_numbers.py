@@ -127,6 +127,8 @@ def test_renumbered(data):
     with pytest.raises(InputError, match='those of ADE20KDataset; .*dataset.type=BaseSegDataset'):
         check(data([0, 1], **settings))
     check(data([0, 1], **{**settings, 'type': 'BaseSegDataset'}))
+    with pytest.raises(InputError, match="ADE20KDataset has no 'ground'; .*type=BaseSegDataset"):
+        check(data([0, 1], type='ADE20KDataset'))
 
 
 def test_classes_that_never_occur(data, warnings, monkeypatch):
