@@ -19,6 +19,7 @@ from . import dataset_files
 from .batch_sizes import check_batch
 from .coco_file import check_coco
 from .evaluator import check_evaluator
+from .mask_agreement import compare_masks
 from .mask_numbers import check_numbers
 from .numbering import (
     Numbering,
@@ -82,6 +83,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
                 f'{len(numbering.names)}, or {advice}'
             )
     check_numbers(summaries)
+    compare_masks(summaries)
     if numberings and 'train_dataloader' not in loaders:
         compare_with_training(cfg, numberings[0])
     return summaries
