@@ -46,7 +46,7 @@ def _fault(train: MaskSummary, other: MaskSummary) -> tuple[str, bool] | None:
         return _text(
             f'{mapped.loader}.label_map is {dict(mapped.label_map)}, but {plain.loader} has none',
             plain,
-            f'{plain.loader}.label_map="{dict(mapped.label_map)}"',
+            f'{plain.loader}.label_map="{dict(mapped.label_map)}", or remove the other one',
         ), sorted(found) == sorted(mapped.numbers)
     if train.reduces == other.reduces:
         return None
@@ -54,7 +54,7 @@ def _fault(train: MaskSummary, other: MaskSummary) -> tuple[str, bool] | None:
     return _text(
         f'{train.path}.{name} is {train.reduces}, but {other.path}.{name} is {other.reduces}',
         other,
-        f'{other.path}.{name}={train.reduces}',
+        f'{other.path}.{name}={train.reduces}, or {train.path}.{name}={other.reduces}',
     ), train.numbers.keys() == other.numbers.keys()
 
 
