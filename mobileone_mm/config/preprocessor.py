@@ -23,7 +23,7 @@ _Size = tuple[int, int]  # height, width
 
 def check_preprocessor(cfg: Config, training: bool) -> None:
     """Check mean, std and size of each ``data_preprocessor``, and the crop of mmseg's pipelines."""
-    pipelines = list(_seg_pipelines(cfg)) if training else []
+    pipelines = list(seg_pipelines(cfg)) if training else []
     for where, steps in pipelines:
         for index, step in enumerate(steps):
             if type_name(step) in ('RandomCrop', 'mmseg.RandomCrop'):
@@ -98,7 +98,7 @@ def _check_crop(path: str, step: Mapping) -> None:
         raise InputError(f'{path}.cat_max_ratio: got {ratio!r:.60}; expected a number from 0 to 1')
 
 
-def _seg_pipelines(cfg: Config) -> Iterator[tuple[str, Sequence[Any]]]:
+def seg_pipelines(cfg: Config) -> Iterator[tuple[str, Sequence[Any]]]:
     """Yield the training pipelines that end in a sample of mmseg, with their paths."""
     for path, node in walk(cfg.get('train_dataloader'), 'train_dataloader'):
         steps = node.get('pipeline')

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..errors import InputError
+from .preprocessor import seg_pipelines
 from .tree import arguments_of, class_of, mapping, type_name, walk
 
 _DEFAULT = 255
@@ -24,23 +25,31 @@ def check_seg_heads(cfg: Config, evaluator: str, training: bool) -> None:
     if not heads:
         return
     for path, head in heads:
-        threshold = head.get('threshold') or 0
-        if type(threshold) not in (int, float) or not 0 <= threshold <= 1:
+        threshold = head.get('threshold')
+        is_number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+        if threshold is not None and not (is_number and 0 <= threshold <= 1):
             raise InputError(
                 f'{path}.threshold: got {threshold!r:.60}; expected a number from 0 to 1'
             )
     source, number = heads[0][0], heads[0][1].get('ignore_index', _DEFAULT)
     for path, node in (*heads[1:], *_metrics(cfg, evaluator)):
         _compare(f'{path}.ignore_index', node.get('ignore_index', _DEFAULT), number, source)
+    # Images that are resized can be smaller than the batch, which is then padded.
+    steps = [step for _, pipeline in seg_pipelines(cfg) for step in pipeline] if training else []
+    if any('Resize' in type_name(step) for step in steps):
+        _check_padding(cfg, *heads[0])
+
+
+def _check_padding(cfg: Config, source: str, head: Mapping) -> None:
     # The Runner passes that of the config on to a model without its own.
     own = mapping(mapping(cfg.model).get('data_preprocessor'))
-    node = own or mapping(cfg.get('data_preprocessor'))
-    if training and type_name(node).rpartition('.')[2] == 'SegDataPreProcessor':
-        pad, classes = node.get('seg_pad_val', _DEFAULT), heads[0][1].get('num_classes')
-        is_class = type(classes) is type(pad) is int and 0 <= pad < max(classes, 2)
-        if not is_class:
-            where = f'{"model." if own else ""}data_preprocessor.seg_pad_val'
-            _compare(where, pad, number, source)
+    node, classes = own or mapping(cfg.get('data_preprocessor')), head.get('num_classes')
+    pad = node.get('seg_pad_val', _DEFAULT)
+    if type_name(node).rpartition('.')[2] != 'SegDataPreProcessor' or type(classes) is not int:
+        return
+    if type(pad) is not int or not 0 <= pad < max(classes, 2):
+        where = f'{"model." if own else ""}data_preprocessor.seg_pad_val'
+        _compare(where, pad, head.get('ignore_index', _DEFAULT), source)
 
 
 def _heads(cfg: Config) -> Iterator[tuple[str, Mapping]]:

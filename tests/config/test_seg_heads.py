@@ -7,12 +7,13 @@ from mobileone_mm.config.seg_heads import check_seg_heads
 from mobileone_mm.errors import InputError
 
 
-def check(head=(), other=(), metric=(), training=True, **preprocessor):
+def check(head=(), other=(), metric=(), training=True, resize='RandomResize', **preprocessor):
     pytest.importorskip('mmseg')
     heads = [{'type': 'FCNHead', 'num_classes': 3, **dict(given)} for given in (head, other)]
     model = dict(type='X', decode_head=heads[:1], auxiliary_head=heads[1:])
     preprocessor = dict(type='SegDataPreProcessor', **preprocessor)
     cfg = dict(
+        train_dataloader=dict(dataset=dict(pipeline=[dict(type=resize), dict(type='PackSegInputs')])),
         default_scope='mmseg', model=model, data_preprocessor=preprocessor,
         val_evaluator=[dict(type='IoUMetric', **dict(metric)), dict(type='CityscapesMetric')],
     )  # fmt: skip
@@ -25,7 +26,9 @@ def test_numbers_that_differ(number):
     check()
     check(own, own, own, **pad)
     check(seg_pad_val=0)  # a class
+    check(dict(num_classes=None), seg_pad_val=0)
     check(own, own, own, training=False)
+    check(own, own, own, resize='RandomFlip')
     advice = f'model.decode_head.0 ignores the pixels of the number {number}; set it to {number}$'
     for given, path in (
         ((own, {}, own), 'model.auxiliary_head.0.ignore_index'),
