@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+#: the end of the error about a model that predicts no numbers
+NON_FINITE = 'NaN or Inf: its weights overflow or are damaged; use another checkpoint'
+
 
 class InputError(ValueError):
     """An argument of the user cannot be used; the tools exit with code 2.

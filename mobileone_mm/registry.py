@@ -75,6 +75,7 @@ HOOKS = LazyRegistry(
         'EvaluatedImagesHook': 'hooks.evaluated_images',
         'LossCheckHook': 'hooks.loss_check',
         'LossScaleHook': 'hooks.loss_scale',
+        'PredictionCheckHook': 'hooks.prediction_check',
         'PredictionSamplesHook': 'hooks.prediction_samples',
         'RecalibrateHook': 'hooks.recalibrate',
         'ScheduleLogHook': 'hooks.schedule_log',

@@ -25,6 +25,7 @@ from .best_metric import check_save_best, warn_without_validation
 from .coco_metric import check_coco_metrics
 from .losses import check_losses
 from .preprocessor import check_one_channel, check_preprocessor
+from .seg_heads import check_seg_heads
 from .spelling import did_you_mean, mistyped
 from .tree import arguments_of, class_of, mapping, type_name, walk
 
@@ -36,7 +37,8 @@ TOP_LEVEL_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'se
 }  # fmt: skip
 _DEFAULT_HOOKS = (
     'average_check', 'checkpoint', 'evaluated_images', 'iteration_seed', 'logger', 'loss_check',
-    'loss_scale', 'param_scheduler', 'runtime_info', 'sampler_seed', 'timer', 'visualization',
+    'loss_scale', 'param_scheduler', 'prediction_check', 'runtime_info', 'sampler_seed', 'timer',
+    'visualization',
 )  # fmt: skip
 #: constructors of optimizers that read ``paramwise_cfg`` as mmengine does; None is the default
 _CONSTRUCTORS = (None, 'DefaultOptimWrapperConstructor', 'mobileone_mm.OptimWrapperConstructor')
@@ -191,6 +193,7 @@ def check_parts(cfg: Config, evaluator: str) -> None:
     check_losses(cfg)
     check_preprocessor(cfg, training=evaluator == 'val_evaluator')
     check_one_channel(cfg, evaluator)
+    check_seg_heads(cfg, evaluator, training=evaluator == 'val_evaluator')
     for loop in ('val', 'test'):
         parts = [f'{loop}_{part}' for part in ('dataloader', 'cfg', 'evaluator')]
         missing = [name for name in parts if cfg.get(name) is None]

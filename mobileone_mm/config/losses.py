@@ -36,6 +36,8 @@ def check_losses(cfg: Config) -> None:
             if weights is None or (single and _is_weight(weights)):
                 continue
             _check_numbers(weights, where)
+            if key == 'class_weight' and len(weights) and not any(weights):
+                raise InputError(f'{where}: all weights are 0, so that the loss learns nothing')
             count = head.get('num_classes')
             if type(count) is not int or (host == 'mmseg' and _has_own_loss(head)):
                 continue

@@ -25,7 +25,12 @@ _Size = tuple[int, int]  # height, width
 
 
 def check_preprocessor(cfg: Config, training: bool) -> None:
-    """Check mean, std and size of each ``data_preprocessor``, also with respect to the crop."""
+    """Check mean, std and size of each ``data_preprocessor``, and the crop of mmseg's pipelines."""
+    pipelines = list(seg_pipelines(cfg)) if training else []
+    for where, steps in pipelines:
+        for index, step in enumerate(steps):
+            if type_name(step) in ('RandomCrop', 'mmseg.RandomCrop'):
+                _check_crop(f'{where}.{index}', step)
     model = mapping(cfg.get('model'))
     # The Runner passes that of the config on to a model without its own.
     found = 'model' if model.get('data_preprocessor') is not None else 'data_preprocessor'
@@ -37,7 +42,7 @@ def check_preprocessor(cfg: Config, training: bool) -> None:
                 _warn_of_range(cfg, path, node)
             if training and type_name(node).rpartition('.')[2] == 'SegDataPreProcessor':
                 _check_size(path, node)
-                for pipeline in _seg_pipelines(cfg):
+                for pipeline in pipelines:
                     _compare(path, node, *pipeline)
 
 
@@ -103,7 +108,19 @@ def _check_size(path: str, node: Mapping) -> None:
         )
 
 
-def _seg_pipelines(cfg: Config) -> Iterator[tuple[str, Sequence[Any]]]:
+def _check_crop(path: str, step: Mapping) -> None:
+    """Check the arguments that mmseg's ``RandomCrop`` asserts, or uses in the first step."""
+    size, ratio = step.get('crop_size'), step.get('cat_max_ratio', 1.0)
+    if size is not None and (isinstance(size, list) or _size(size) is None):
+        raise InputError(
+            f'{path}.crop_size: got {size!r:.60}; expected a positive integer, or a tuple '
+            '(height, width)'
+        )
+    if type(ratio) not in (int, float) or not 0 <= ratio <= 1:
+        raise InputError(f'{path}.cat_max_ratio: got {ratio!r:.60}; expected a number from 0 to 1')
+
+
+def seg_pipelines(cfg: Config) -> Iterator[tuple[str, Sequence[Any]]]:
     """Yield the training pipelines that end in a sample of mmseg, with their paths."""
     for path, node in walk(cfg.get('train_dataloader'), 'train_dataloader'):
         steps = node.get('pipeline')

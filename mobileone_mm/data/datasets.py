@@ -62,15 +62,16 @@ class DatasetConfig:
     @property
     def reader(self) -> str | None:
         """The module of the method that lists the samples: a derived class may have its own."""
-        return self._module_of('load_data_list')
+        return self.module_of('load_data_list')
 
     @property
     def has_coco_boxes(self) -> bool:
         """Whether mmdet's ``CocoDataset`` reads boxes; panoptic annotations have another format."""
         methods = 'load_data_list', 'parse_data_info'
-        return {*map(self._module_of, methods)} == {'mmdet.datasets.coco'}
+        return {*map(self.module_of, methods)} == {'mmdet.datasets.coco'}
 
-    def _module_of(self, method: str) -> str | None:
+    def module_of(self, method: str) -> str | None:
+        """Return the module of the class that has a method."""
         return getattr(getattr(self.kind, method, None), '__module__', None)
 
     @cached_property

@@ -36,8 +36,11 @@ class Header(NamedTuple):
     orientation: int
 
 
-def read_header(file: str | Path | BinaryIO) -> Header:
-    """Read size and orientation without decoding; one of ``DECODING_ERRORS`` if it is no image."""
+def read_header(file: str | Path | BinaryIO, turns: bool = True) -> Header:
+    """Read size and orientation without decoding; one of ``DECODING_ERRORS`` if it is no image.
+
+    ``turns``: Whether the loader turns the image; otherwise all is as stored.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # Pillow warns of damaged EXIF, which OpenCV passes over
         with Image.open(file) as image:
@@ -48,7 +51,7 @@ def read_header(file: str | Path | BinaryIO) -> Header:
                 # Pillow exchanges the sides of a TIFF itself.
                 if image.format == 'TIFF':
                     width, height = tags[_WIDTH], tags[_HEIGHT]
-    if orientation not in range(1, 9):
+    if orientation not in range(1, 9) or not turns:
         orientation = 1
     return Header(*((width, height) if orientation > 4 else (height, width)), orientation)
 

@@ -1,6 +1,6 @@
 """Load segmentation masks, and name a mask that is wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mmcv
@@ -10,6 +10,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 
 from ..errors import InputError
 from ..registry import TRANSFORMS
+from .exif import read_header
 from .loading import DECODING_ERRORS, known_reaction, report_file
 
 NUMBERS = 256  # of an 8-bit mask
@@ -77,10 +78,7 @@ class LoadSegAnnotations(LoadAnnotations):
         else:
             mask = results['gt_seg_map']
             if shape is not None and mask.shape != tuple(shape):
-                raise InputError(
-                    f"mask '{path}' has {mask.shape[1]} x {mask.shape[0]} pixels, its image "
-                    f'{shape[1]} x {shape[0]}'
-                )
+                check_size(path, mask.shape, shape, _orientation(results.get('img_path'), shape))
             self.check_classes(mask, path, results['reduce_zero_label'])
         return results
 
@@ -151,6 +149,33 @@ class LoadSegAnnotations(LoadAnnotations):
             f'does it while loading){one_more}, or set num_classes of the heads and '
             f'metainfo.classes ({self.ignore_index} means no class)'
         )
+
+
+def check_size(path: str, size: Sequence[int], needed: Sequence[int], orientation: int = 1) -> None:
+    """Raise an InputError if a mask has another size than its image after turning by EXIF.
+
+    Sizes are (height, width); ``orientation`` is that of the image.
+    """
+    if tuple(size) == tuple(needed):
+        return
+    advice = 'write the mask in the size of its image'
+    if tuple(size) == tuple(needed[::-1]) and orientation > 4:
+        advice = (
+            f'the EXIF orientation {orientation} turns the image; remove it from the image '
+            '(exiftool -Orientation= FILE) if the mask fits the stored pixels, else turn the mask'
+        )
+    raise InputError(
+        f"mask '{path}' has {size[1]} x {size[0]} pixels, its image {needed[1]} x {needed[0]}: {advice}"
+    )
+
+
+def _orientation(image: Any, shape: Sequence[int]) -> int:
+    """Return the EXIF orientation by which the loader has turned an image file to a shape, else 1."""
+    try:
+        header = read_header(image)
+    except (*DECODING_ERRORS, AttributeError, TypeError):  # no file on a disk
+        return 1
+    return header.orientation if header[:2] == tuple(shape) else 1
 
 
 def class_table(reduces: bool, label_map: Mapping[int, int] | None) -> np.ndarray:

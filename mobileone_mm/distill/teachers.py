@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..config.read import load_config
 from ..config.tree import mapping
-from ..errors import InputError
+from ..errors import NON_FINITE, InputError
 from ..reparam.compare import fingerprint
 from ..reparam.surgery import reparameterize_model, unfused_blocks
 from ..training.seeding import seeded
@@ -123,9 +123,15 @@ class Teachers:
 
     @torch.no_grad()
     def scores(self, inputs: Tensor, temperature: float = 1.0) -> Tensor:
-        """Compute soft labels: N x classes, rows of sum 1, float32 (float64 for such teachers)."""
+        """Compute soft labels: N x classes, rows of sum 1, float32 (float64 for such teachers).
+
+        InputError if a teacher gives NaN or Inf; the losses would not say that it is the cause.
+        """
         total: Any = 0
-        for logits in (teacher.logits(inputs) for teacher in self.members):
+        for teacher in self.members:
+            logits = teacher.logits(inputs)
+            if not logits.isfinite().all():
+                raise InputError(f'{teacher.name}: predicts {NON_FINITE}')
             dtype = torch.promote_types(logits.dtype, torch.float32)
             total = total + F.softmax(logits.to(dtype) / temperature, dim=1)
         return total / len(self.members)

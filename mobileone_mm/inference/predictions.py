@@ -5,13 +5,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import NON_FINITE, InputError
 
 TASKS = {
     'pred_instances': 'detection',
     'pred_sem_seg': 'segmentation',
     'pred_score': 'classification',
 }
+# Scores and boxes by field of a sample. A label map shows no NaN: mmseg takes the greatest score.
+_NUMBERS = {'pred_score': (), 'pred_instances': ('scores', 'bboxes'), 'seg_logits': ('data',)}
 
 
 def task_of(sample: Any) -> str | None:
@@ -23,15 +25,14 @@ def record_of(sample: Any, classes: list[str] | None, score_thr: float) -> dict[
     """Return the predictions for one image.
 
     Returns ``boxes`` of at least ``score_thr`` as in COCO (x, y, width, height in pixels), best first;
-    or the five best classes as ``top``; or the number of ``pixels`` by class. InputError if they are
-    NaN or infinite, which JSON cannot hold.
+    or the five best classes as ``top``; or the number of ``pixels`` by class. InputError as in
+    :func:`check_finite`; JSON cannot hold NaN or Inf.
     """
+    check_finite(sample)
     task = task_of(sample)
     if task == 'detection':
-        _check_finite(sample.pred_instances.scores, sample.pred_instances.bboxes)
         return {'boxes': _boxes(sample.pred_instances.cpu(), classes, score_thr)}
     if task == 'classification':
-        _check_finite(sample.pred_score)
         values, labels = sample.pred_score.float().cpu().topk(min(5, sample.pred_score.numel()))
         return {'top': [_scored(*row, classes) for row in zip(labels, values, strict=True)]}
     if task == 'segmentation':
@@ -41,9 +42,13 @@ def record_of(sample: Any, classes: list[str] | None, score_thr: float) -> dict[
     return {}
 
 
-def _check_finite(*values: Tensor) -> None:
-    if not all(value.isfinite().all() for value in values):
-        raise InputError('the model predicts NaN or Inf; check its weights')
+def check_finite(sample: Any) -> None:
+    """Raise an InputError if the scores or boxes of a predicted sample hold NaN or Inf."""
+    for field, keys in _NUMBERS.items():
+        found = sample.get(field)
+        for value in (found.get(key) for key in keys) if keys and found is not None else (found,):
+            if isinstance(value, Tensor) and not value.isfinite().all():
+                raise InputError(f'the model predicts {NON_FINITE}')
 
 
 def label_map(sample: Any) -> np.ndarray:

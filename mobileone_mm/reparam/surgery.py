@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .algebra import fuse_branches
 from .protocol import Reparameterizable
 
@@ -29,7 +30,8 @@ def reparameterize_model(model: nn.Module, inplace: bool = False) -> nn.Module:
         inplace: Change the model itself and return it, instead of a copy.
 
     Raises:
-        ValueError: A block is in training mode, or its weights cannot be fused.
+        ValueError: A block is in training mode.
+        InputError: The weights of a block cannot be fused.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f'model: got {type(model).__name__}; expected a torch.nn.Module')
@@ -47,7 +49,7 @@ def reparameterize_model(model: nn.Module, inplace: bool = False) -> nn.Module:
         try:
             fused.append((block, *_fused_like(block)))
         except ValueError as error:
-            raise ValueError(f'model: {name or "the block"} cannot be fused: {error}') from error
+            raise InputError(f'model: {name or "the block"} cannot be fused: {error}') from error
     for block, kernel, bias in fused:
         block.switch_to_deploy(kernel, bias)
     return model
@@ -59,7 +61,8 @@ def _fused_like(block: Reparameterizable) -> tuple[Tensor, Tensor]:
     like = next(branch.weight for branch in branches if branch.weight is not None)
     kernel, bias = (t.to(like.dtype) for t in fuse_branches(branches, block.kernel_shape))
     if not (bool(torch.isfinite(kernel).all()) and bool(torch.isfinite(bias).all())):
-        raise ValueError(f'weight: the fused kernel overflows {like.dtype}; use float32')
+        advice = 'the weights are damaged' if like.dtype == torch.float32 else 'use float32'
+        raise ValueError(f'weight: the fused kernel overflows {like.dtype}; {advice}')
     if like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous():
         kernel = kernel.contiguous(memory_format=torch.channels_last)
     return kernel.to(like.device), bias.to(like.device)

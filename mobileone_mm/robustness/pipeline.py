@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..config.tree import type_name
-from ..errors import InputError
+from ..errors import NON_FINITE, InputError
 from .corruptions import corrupt, generator
 from .digital import jpeg
 from .sets import Images
@@ -105,6 +105,8 @@ def count_correct(
             raise InputError('model: gives no score for each class; expected an image classifier')
         if classes is not None and logits.shape[1] != classes:
             raise InputError(f'model: gives {logits.shape[1]} scores; expected {classes}')
+        if not logits.isfinite().all():
+            raise InputError(f'model: predicts {NON_FINITE}')
         if limit is not None:
             others = sorted(set(range(logits.shape[1])).difference(limit))
             logits[:, others] = -torch.inf

@@ -156,7 +156,7 @@ class Runner(MMEngineRunner):
             )
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
-        """Register mmengine's default hooks, with this package's CheckpointHook, and five more."""
+        """Register mmengine's default hooks, with this package's CheckpointHook, and some more."""
         hooks = dict(hooks or {})
         checkpoint = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))
         if isinstance(checkpoint, dict) and checkpoint.get('type') == 'CheckpointHook':
@@ -167,6 +167,7 @@ class Runner(MMEngineRunner):
             ('loss_check', 'mobileone_mm.LossCheckHook'),
             ('loss_scale', 'mobileone_mm.LossScaleHook'),
             ('evaluated_images', 'mobileone_mm.EvaluatedImagesHook'),
+            ('prediction_check', 'mobileone_mm.PredictionCheckHook'),
         ):
             if hooks.setdefault(name, dict(type=kind)) is None:
                 del hooks[name]  # None switches a default hook off, as in mmengine

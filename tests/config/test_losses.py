@@ -54,6 +54,7 @@ def test_how_many_weights(scope, key, settings, sizes):
         (dict(class_weight=[math.inf, 1, 1]), r'class_weight\.0: got inf'),
         (dict(class_weight=['1', 1, 1]), r"class_weight\.0: got '1'"),
         (dict(class_weight=[True, 1, 1]), r'class_weight\.0: got True'),
+        (dict(class_weight=[0, 0.0, 0]), 'class_weight: all weights are 0'),
         (dict(class_weight=2.0), r'class_weight: got 2\.0; expected a list'),
         (dict(class_weight='balanced'), r"class_weight: got 'balanced'; expected a list"),
         (dict(class_weight=dict(a=1)), r"class_weight: got \{'a': 1\}; expected a list"),

@@ -108,6 +108,17 @@ def test_crop_and_size(steps, said):
     check(seg(size=None, size_divisor=32), 'mmseg', steps)
 
 
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [('crop_size', '64'), ('crop_size', [64, 64]), ('crop_size', (0, 64)),
+     ('cat_max_ratio', 'abc'), ('cat_max_ratio', 75), ('cat_max_ratio', None)],
+)  # fmt: skip
+def test_arguments_of_the_crop(key, value):
+    check(seg(), 'mmseg', [dict(CROP, cat_max_ratio=1)])
+    with pytest.raises(InputError, match=rf'dataset\.pipeline\.1\.{key}: got .*; expected a '):
+        check(seg(), 'mmseg', [{**CROP, key: value}])
+
+
 def test_padding_is_a_warning(said):
     check(seg(size=(128, 96)), 'mmseg', [CROP])
     assert 'at least 50% of each batch is padding' in said()

@@ -12,7 +12,9 @@ from mobileone_mm.data.checks.loaders import check_data
 from mobileone_mm.errors import InputError
 from mobileone_mm.runs.changes import Flags, broken_files
 
-TRAIN = 'train_dataloader'
+TRAIN, VAL = 'train_dataloader', 'val_dataloader'
+REDUCED = dict(reduce_zero_label=True)
+AS_ROAD, AS_CAR = (dict(step=dict(label_map=given)) for given in ({255: 1}, {9: 2}))
 THREE = ('ground', 'road', 'car')
 
 
@@ -121,12 +123,45 @@ def test_masks_of_one_class(masks, more, line, repair, data):
         check(data(*masks, **{**more, **repair}))
 
 
+@pytest.mark.parametrize(
+    ('trained', 'other', 'said'),
+    [
+        (([0, 255], AS_ROAD), ([0, 255, 1], {}), None),  # 255 may be ignored here
+        (([0, 255], AS_ROAD), ([0, 1], {}), ''),
+        (([0, 255], AS_ROAD), ([0, 255], AS_ROAD), ''),
+        (([0, 1, 9], AS_CAR), ([0, 1, 9], {}), 'pipeline.1.label_map="{9: 2}"'),
+        (([0, 1, 9], {}), ([0, 1, 9], AS_CAR), 'train_dataloader.*pipeline.1.label_map="{9: 2}"'),
+        (
+            ([1, 2, 3], REDUCED),
+            ([1, 2, 3], {}),
+            'val_dataloader.dataset.reduce_zero_label=True, or',
+        ),
+        (([1, 2], {}), ([1, 2], REDUCED), 'val_dataloader.dataset.reduce_zero_label=False, or'),
+        (([1, 2, 3], REDUCED), ([0, 1, 2], {}), None),
+    ],
+)
+def test_loaders_that_renumber_in_other_ways(trained, other, said, data, capsys):
+    """The same numbers in the files are an error, else there is a warning (None)."""
+    cfg = data(trained[0], head=dict(num_classes=None), **trained[1])
+    loaders = [TRAIN, VAL]
+    cfg[VAL] = data(other[0], head=dict(num_classes=None), loader=VAL, **other[1])[VAL]
+    if said:
+        with pytest.raises(InputError, match=f'is .*, but .*: if they mean the same as .*{said}'):
+            check_data(cfg, loaders)
+        return
+    MMLogger.get_instance('of_loaders', logger_name='of_loaders')
+    check_data(cfg, loaders)
+    assert ('if they mean the same' in ''.join(capsys.readouterr())) == (said is None)
+
+
 def test_renumbered(data):
     """A class list that is a part of the one of the dataset's class, and masks that follow the part."""
     settings = dict(type='ADE20KDataset', classes=('door', 'bed '), reduce_zero_label=False)
     with pytest.raises(InputError, match='those of ADE20KDataset; .*dataset.type=BaseSegDataset'):
         check(data([0, 1], **settings))
     check(data([0, 1], **{**settings, 'type': 'BaseSegDataset'}))
+    with pytest.raises(InputError, match="ADE20KDataset has no 'ground'; .*type=BaseSegDataset"):
+        check(data([0, 1], type='ADE20KDataset'))
 
 
 def test_classes_that_never_occur(data, warnings, monkeypatch):
@@ -158,6 +193,27 @@ def test_rare_class_is_looked_for(data, warnings, monkeypatch):
     assert not warnings(data(*masks))
     monkeypatch.setattr(mask_numbers, 'LONGEST_SECONDS', -1)
     assert "'ground' alone has pixels (masks read: 1)" in warnings(data(*masks))
+
+
+def test_masks_of_another_size(data, tmp_path):
+    cfg = data([0, 1, 2], loader='val_dataloader')
+    (image,) = tmp_path.rglob('*.jpg')
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new('RGB', (6, 1)).save(image, exif=exif)
+    with pytest.raises(
+        InputError, match='6 x 1 pixels, its image 1 x 6: the EXIF orientation 6 turns'
+    ):
+        check(cfg)
+    cfg.val_dataloader.dataset.pipeline[0].color_type = 'color_ignore_orientation'
+    check(cfg)
+    Image.new('RGB', (6, 2)).save(image)
+    with pytest.raises(
+        InputError, match='^val.* its image 6 x 2: write the mask in the size of its'
+    ):
+        check(cfg)
+    cfg.val_dataloader.dataset.pipeline[0] = dict(type='LoadImageFromNDArray')  # no such file
+    check(cfg)
 
 
 def test_masks_that_cannot_be_read(data, tmp_path):

@@ -87,7 +87,7 @@ def test_before_a_run(images, wrong, refused, write, said, monkeypatch):
     read = []
     original = image_sizes.read_header
     monkeypatch.setattr(
-        image_sizes, 'read_header', lambda file: read.append(file) or original(file)
+        image_sizes, 'read_header', lambda *args: read.append(args) or original(*args)
     )
     files = [turned if i in list(wrong) else good for i in range(images)]
     rows = sizes_of([dict(file_name=file.name, height=32, width=48) for file in files], good.parent)

@@ -111,6 +111,15 @@ def test_ensemble_is_the_mean_of_the_probabilities(resnet_teacher, timm_teacher,
     assert not torch.allclose(each[0], each[1], atol=1e-2)
 
 
+def test_a_teacher_that_overflows(resnet_teacher, timm_teacher, inputs):
+    teachers = Teachers([resnet_teacher, timm_teacher], STUDENT, CLASSES)
+    next(teachers.members[1].model.parameters()).mul_(1e38)
+    with pytest.raises(
+        InputError, match=f"^teacher '{timm_teacher['timm']}' .*predicts NaN or Inf"
+    ):
+        teachers.scores(inputs)
+
+
 def test_fingerprint(resnet_teacher, timm_teacher):
     specs = (resnet_teacher, resnet_teacher, timm_teacher)
     one, again, other = (Teacher(spec, STUDENT, CLASSES) for spec in specs)

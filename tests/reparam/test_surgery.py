@@ -8,6 +8,7 @@ from torch import nn
 
 from helpers import SMALL, randomize_, same
 from mobileone_mm import MobileOne, reparameterize_model
+from mobileone_mm.errors import InputError
 from mobileone_mm.models import MobileOneBlock
 from mobileone_mm.reparam import Branch, Reparameterizable
 from mobileone_mm.reparam.compare import max_difference
@@ -104,7 +105,7 @@ def test_what_is_too_large_for_half_precision_is_an_error(name):
         for norm in (branch.norm for branch in model.stage1[0].reparam_branches()):
             norm.running_mean.zero_()
             getattr(norm, name).fill_(6e4)
-    with pytest.raises(ValueError, match=r'overflows torch.float16; use float32'):
+    with pytest.raises(InputError, match=r'overflows torch.float16; use float32'):
         reparameterize_model(model)
 
 

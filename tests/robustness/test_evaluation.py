@@ -78,6 +78,10 @@ def test_models_that_give_no_scores(count):
     features.forward = lambda inputs, mode: (inputs,)
     with pytest.raises(InputError, match='expected an image classifier'):
         count('v2', {'3': 3}, features, classes=None)
+    overflows = ReadsColour()
+    overflows.forward = lambda inputs, mode: torch.full((len(inputs), 1000), torch.nan)
+    with pytest.raises(InputError, match='predicts NaN or Inf: its weights overflow'):
+        count('v2', {'3': 3}, overflows)
 
 
 @pytest.fixture

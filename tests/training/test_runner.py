@@ -44,6 +44,7 @@ def test_default_hooks(make_runner):
     runner = make_runner(kind=Runner)
     found = names(runner)
     assert found.count('IterationSeedHook') == found.count('AverageCheckHook') == 1
+    assert found.count('PredictionCheckHook') == 1
     assert type(runner.hooks[-1]).__module__ == 'mobileone_mm.hooks.checkpoint'
     assert 'ChannelsLastHook' not in found
     last = make_runner(kind=Runner, cfg=dict(channels_last=True))

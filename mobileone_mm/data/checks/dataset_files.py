@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from mmengine.logging import print_log
 
-from ...errors import InputError
+from ...errors import InputError, few
 from ..datasets import DatasetConfig
 from ..lists import read_lines, spread
 from ..packed.packs import CLASSES, LABELS, LmdbPack, open_pack, read_classes
@@ -141,6 +141,12 @@ def _setting(dataset: DatasetConfig, key: str) -> Any:
 def _log_renumbering(dataset: DatasetConfig) -> None:
     own, classes = getattr(dataset.kind, 'METAINFO', {}).get('classes'), dataset.classes
     if own and classes is not None and tuple(own) != classes:
+        new_names = [name for name in classes if name not in own]
+        if new_names and dataset.module_of('get_label_map') == 'mmseg.datasets.basesegdataset':
+            raise InputError(
+                f'{dataset.path}.metainfo.classes: {dataset.kind.__name__} has no {few(new_names)}; if '
+                f'these are classes of your own, set {dataset.path}.type=BaseSegDataset'
+            )
         old, new = (
             ', '.join(f'{i} {c}' for i, c in enumerate(names[:3])) for names in (own, classes)
         )

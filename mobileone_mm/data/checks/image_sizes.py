@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from ...errors import InputError
-from ..exif import DECODING_ERRORS, Header, read_header
+from ..exif import DECODING_ERRORS, read_header
 from ..lists import spread
 from ..sizes import LARGEST_SHARE, size_fault
 
@@ -38,11 +38,9 @@ def check_sizes(where: str, images: Sequence[Sized], turns_by_exif: bool = True)
     faults, seen = [], 0
     for path, height, width in images:
         try:
-            header = read_header(path)
+            header = read_header(path, turns_by_exif)
         except DECODING_ERRORS:
             continue
-        if not turns_by_exif and header.orientation > 4:
-            header = Header(header.width, header.height, 1)
         seen += 1
         if fault := size_fault(str(path), (height, width), header[:2], header.orientation):
             faults.append(fault)

@@ -21,6 +21,7 @@ from .coco_file import check_coco
 from .dataset_settings import check_indices, check_settings
 from .evaluator import check_evaluator
 from .folders import empty_folders
+from .mask_agreement import compare_masks
 from .mask_numbers import check_numbers
 from .numbering import (
     Numbering,
@@ -89,6 +90,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[SplitSummary]:
     check_numbers(summaries)
     if heads and len(labels) == [loader for loader, _ in found].count('train_dataloader'):
         _check_one_class(labels)
+    compare_masks(summaries)
     if numberings and 'train_dataloader' not in loaders:
         compare_with_training(cfg, numberings[0])
     return summaries

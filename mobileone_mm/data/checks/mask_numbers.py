@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -17,9 +18,10 @@ import numpy as np
 from mmengine.logging import print_log
 
 from ...config.explain import REFUSALS
-from ...config.tree import class_of, walk
+from ...config.tree import class_of, type_name, walk
 from ...errors import InputError, few
 from ..datasets import DatasetConfig
+from ..exif import DECODING_ERRORS, Header, read_header
 from .summary import SplitSummary
 
 # Masks of a large dataset are read up to the first limit that is reached.
@@ -33,7 +35,9 @@ class MaskSummary(SplitSummary):
     """What a run gets from masks. The pixels by class are those of the masks that were read."""
 
     loader: str = ''  # path in the config
-    numbers: Mapping[int, int] = field(default_factory=dict)  # pixels by number in the files
+    numbers: Mapping[int, int] = field(default_factory=dict)  # pixels by number, after label_map
+    kind: str = ''  # class of the dataset
+    label_map: Mapping[int, int] = field(default_factory=dict)  # of the loader
     reduces: bool = False  # 0 is no class
     renumbered: str = ''  # the class whose numbers the masks have, if a class list changes them
     ignore_index: int = 255
@@ -73,7 +77,7 @@ def count_pixels(dataset: DatasetConfig) -> MaskSummary | None:
             is_long = read >= MASKS or spent > SECONDS
             if read and (spent > LONGEST_SECONDS or (is_enough and is_long)):
                 break
-            found = _count(loader, sample['seg_map_path'])
+            found = _count(loader, sample['seg_map_path'], _header(dataset, sample))
             if found is not None:
                 numbers = table[np.flatnonzero(found)]
                 loader.check_classes(numbers, sample['seg_map_path'], reduces)
@@ -99,6 +103,8 @@ def count_pixels(dataset: DatasetConfig) -> MaskSummary | None:
         by_class={name: classes.get(number, 0) for number, name in enumerate(names)},
         loader=step,
         numbers={int(n): int(pixels[n]) for n in np.flatnonzero(pixels)},
+        kind=dataset.kind.__name__,
+        label_map=loader.label_map,
         reduces=reduces,
         renumbered=dataset.kind.__name__ if first.get('label_map') else '',
         ignore_index=loader.ignore_index,
@@ -128,16 +134,31 @@ def _loader(dataset: DatasetConfig) -> tuple[str, Any]:
     return '', None
 
 
-def _count(loader: Any, path: str) -> np.ndarray | None:
-    """Count the pixels of each number in a mask; None if it cannot be read, which the run reports."""
-    from ..loading import DECODING_ERRORS
+def _count(loader: Any, path: str, header: Header | None) -> np.ndarray | None:
+    """Count the pixels of each number in a mask, which must have the size of its image.
+
+    None if it cannot be read, which the run reports.
+    """
+    from ..masks import check_size
 
     try:
-        return np.bincount(loader.read(path).ravel(), minlength=256)
+        numbers = loader.read(path)
     except InputError:
         raise
     except DECODING_ERRORS:
         return None
+    if header is not None:
+        check_size(path, numbers.shape, header[:2], header.orientation)
+    return np.bincount(numbers.ravel(), minlength=256)
+
+
+def _header(dataset: DatasetConfig, sample: Mapping[str, Any]) -> Header | None:
+    """Return the header of an image; None if it cannot be read, or another transform loads it."""
+    first = type_name(next(iter(dataset.settings.get('pipeline') or ()), None))
+    if first.rpartition('.')[2] in ('LoadImage', 'LoadImageFromFile'):
+        with suppress(*DECODING_ERRORS):
+            return read_header(sample['img_path'], dataset.turns_by_exif)
+    return None
 
 
 def _classes(pixels: np.ndarray, table: np.ndarray, ignore_index: int) -> dict[int, int]:
