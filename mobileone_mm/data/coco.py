@@ -42,10 +42,9 @@ class _Rule(NamedTuple):
     def taken(self, values: list[Any]) -> Any:
         """Return the values, numbers and flags as an array; None if one of them does not fit."""
         if self.length:
-            if not (set(map(type, values)) <= {list} and set(map(len, values)) <= {self.length}):
-                return None
-            values = list(chain.from_iterable(values))
-        if not set(map(type, values)) <= self.kinds:
+            return self._boxes(values)
+        kinds = set(map(type, values))
+        if not kinds <= self.kinds:
             return None
         if self is _FLAG:
             fits = set(values) <= {0, 1, None}
@@ -53,12 +52,21 @@ class _Rule(NamedTuple):
         if self is _NAME:
             return values if all(map(str.strip, values)) else None
         if self is _ID:  # not both: the evaluation sorts ids
-            return values if len(set(map(type, values))) < 2 else None
+            return values if len(kinds) < 2 else None
         with suppress(OverflowError):  # an integer of hundreds of digits
-            numbers = np.fromiter(values, np.float64, len(values))
-            if ((numbers > self.above) & (numbers < _GREATEST)).all():
-                return numbers.reshape(-1, self.length) if self.length else numbers
+            return self._in_range(np.fromiter(values, np.float64, len(values)))
         return None
+
+    def _boxes(self, values: list[Any]) -> Any:
+        try:
+            boxes = np.array(values) if values else np.zeros((0, self.length))
+        except (OverflowError, ValueError):  # rows of different lengths
+            return None
+        fits = boxes.dtype.kind in 'if' and boxes.shape[1:] == (self.length,)
+        return self._in_range(boxes.astype(np.float64, copy=False)) if fits else None
+
+    def _in_range(self, numbers: np.ndarray) -> np.ndarray | None:
+        return numbers if ((numbers > self.above) & (numbers < _GREATEST)).all() else None
 
 
 _ID = _Rule('an integer, as all ids of the file', frozenset((int, str)))
@@ -213,8 +221,10 @@ def _checked_columns(
         # One pass over the rows for all keys: to fetch a row takes longer than to check it.
         flat = list(chain.from_iterable(map(itemgetter(*needed, needed[0]), rows)))
         columns = {key: flat[place :: len(needed) + 1] for place, key in enumerate(needed)}
-        columns |= {key: [row.get(key) for row in rows] for key in optional}
+        absent = {key for key in optional if not any(key in row for row in rows)}
+        columns |= {key: [row.get(key) for row in rows] for key in optional if key not in absent}
         taken = {key: _RULES[key].taken(values) for key, values in columns.items()}
+        taken |= {key: np.zeros(len(rows), bool) for key in absent}
         if all(values is not None for values in taken.values()):
             return taken
     index, fault = next(
