@@ -20,6 +20,8 @@ _MAKE_BATCHES = {'default_collate', 'stack_batch'}
 _WORKER_MARK = 'Original Traceback (most recent call last):'
 _WORKER_LAST_LINE = re.compile(r'^(?:\w+\.)*\w+: (.*)$', re.MULTILINE)
 _WORKER_FILE = re.compile(r'^  File "(.+)", line \d', re.MULTILINE)
+# OpenCV's message for a side of 0 pixels; mmcv rounds the shorter side down.
+_EMPTY_RESIZE = re.compile(r'inv_scale_[xy] > 0|!dsize\.empty\(\)')
 _SHARED_MEMORY = re.compile(
     r'out of shared memory|insufficient shared memory|/torch_.*No space left'
 )
@@ -48,6 +50,11 @@ def user_fault(error: BaseException) -> str | None:
         return (
             'the images of a batch have different sizes; end the pipeline with a crop or a resize to '
             'one size, or set batch_size=1 in this dataloader'
+        )
+    if _EMPTY_RESIZE.search(text):
+        return (
+            'an image is so thin that resizing leaves no pixel of its shorter side; remove it, or use '
+            'keep_ratio=False in Resize'
         )
     if type(error).__name__ == 'OutOfMemoryError':
         return 'the GPU is out of memory; lower the batch size (of the dataloader, or --batch-size)'

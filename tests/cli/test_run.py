@@ -5,7 +5,10 @@ import logging
 import sys
 from unittest.mock import Mock
 
+import cv2
+import mmcv
 import mmengine.fileio
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -110,4 +113,7 @@ def test_full_memory_and_a_key_error_without_quotes():
     message = 'unable to write to file </torch_1_2_3>: No space left on device (28)'
     assert '/dev/shm' in user_fault(RuntimeError(message))
     assert 'batch size' in user_fault(torch.OutOfMemoryError('CUDA out of memory'))
+    with pytest.raises(cv2.error) as thin:
+        mmcv.imrescale(np.zeros((1, 5000, 3), np.uint8), (96, 96))
+    assert 'resizing leaves no pixel of its shorter side' in user_fault(thin.value)
     assert one_line(KeyError('no such key')) == 'no such key'

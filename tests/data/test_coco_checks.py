@@ -303,11 +303,15 @@ def test_evaluator_of_another_file(evaluated):
 
 def test_images_of_a_test_server_have_no_annotations(evaluated, checked):
     own, check = evaluated
+    own['annotations'] = []
+    with pytest.raises(InputError, match='has no annotations to evaluate against'):
+        check(own)
     del own['annotations']
     check(own, lambda metric: {**metric, 'format_only': True, 'outfile_prefix': 'out'})
     with pytest.raises(InputError, match=r'has no annotations to evaluate against; set val_eval'):
         check(own)
     assert checked(own, test_mode=True).counts['images'] == 3
+    assert 'indices' in checked(own, test_mode=True, indices=2).counts
     with pytest.raises(InputError, match="it has no list 'annotations'"):
         checked(own)
 

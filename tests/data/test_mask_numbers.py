@@ -154,6 +154,19 @@ def test_loaders_that_renumber_in_other_ways(trained, other, said, data, capsys)
     assert ('if they mean the same' in ''.join(capsys.readouterr())) == (said is None)
 
 
+def test_numbers_that_the_training_does_not_have(data, capsys, monkeypatch):
+    cfg = data([0, 1], head=dict(num_classes=None))
+    cfg[VAL] = data([1, 2], head=dict(num_classes=None), loader=VAL)[VAL]
+    MMLogger.get_instance('of_splits', logger_name='of_splits')
+    said = "val_dataloader.dataset: its masks have pixels of 'car', the training masks none"
+    check_data(cfg, [TRAIN, VAL])
+    assert said in ''.join(capsys.readouterr())
+    monkeypatch.setattr(mask_numbers, 'MASKS', 1)
+    cfg[TRAIN] = data([0, 1], [0, 1], head=dict(num_classes=None))[TRAIN]
+    check_data(cfg, [TRAIN, VAL])
+    assert said not in ''.join(capsys.readouterr())
+
+
 def test_renumbered(data):
     """A class list that is a part of the one of the dataset's class, and masks that follow the part."""
     settings = dict(type='ADE20KDataset', classes=('door', 'bed '), reduce_zero_label=False)

@@ -140,11 +140,13 @@ def _summary(
 ) -> SplitSummary:
     with_boxes = np.zeros(len(file.columns['images']['id']), bool)
     with_boxes[boxes.image[boxes.used]] = True
-    counts = {
+    counts: dict[str, int | str] = {
         'images': len(with_boxes),
         'images without boxes': int((~with_boxes).sum()),
         'boxes used': int(boxes.used.sum()),
     }
+    if dataset.settings.get('indices') is not None:
+        counts['indices'] = 'a part of these images'
     by_class = np.bincount(boxes.label[boxes.used], minlength=len(classes)).tolist()
     return SplitSummary(
         dataset.path, str(dataset.settings['ann_file']), 'boxes', counts, boxes.counts(),

@@ -37,7 +37,7 @@ def check_evaluator(cfg: Config, evaluator: str, dataset: DatasetConfig) -> None
                     f'objects of all; set the ann_file of both to a file of the part, or remove {key}'
                 )
         file = read_coco(other, f'{path}.ann_file', unlabelled=True)
-        if 'annotations' not in file and not metric.get('format_only'):
+        if not file.get('annotations') and not metric.get('format_only'):
             raise InputError(
                 f'{file.where} has no annotations to evaluate against; set {path}.format_only=True and '
                 'outfile_prefix to write the predictions alone'

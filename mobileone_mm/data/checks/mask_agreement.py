@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mmengine.logging import print_log
 
-from ...errors import InputError
+from ...errors import InputError, few
 from .mask_numbers import MaskSummary
 from .summary import SplitSummary
 
@@ -23,6 +23,7 @@ def compare_masks(summaries: Sequence[SplitSummary]) -> None:
     masks = [summary for summary in summaries if isinstance(summary, MaskSummary)]
     trained = [mask for mask in masks if mask.path.startswith('train_dataloader')]
     for other in masks:
+        _compare_present(trained, other)
         similar = [
             mask
             for mask in trained
@@ -34,6 +35,19 @@ def compare_masks(summaries: Sequence[SplitSummary]) -> None:
             if same:
                 raise InputError(text)
             print_log(text, 'current', logging.WARNING)
+
+
+def _compare_present(trained: Sequence[MaskSummary], other: MaskSummary) -> None:
+    """Warn of classes that only the masks of an evaluation have; a part of the masks proves nothing."""
+    if not trained or not all(mask.is_complete for mask in trained):
+        return
+    known = {name for mask in trained for name in mask.present}
+    if unknown := [name for name in other.present if name not in known]:
+        text = (
+            f'{other.path}: its masks have pixels of {few(unknown)}, the training masks none; are the '
+            'numbers in both the same (label_map, reduce_zero_label)?'
+        )
+        print_log(text, 'current', logging.WARNING)
 
 
 def _fault(train: MaskSummary, other: MaskSummary) -> tuple[str, bool] | None:
