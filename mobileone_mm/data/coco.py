@@ -69,7 +69,7 @@ class _Rule(NamedTuple):
         return numbers if ((numbers > self.above) & (numbers < _GREATEST)).all() else None
 
 
-_ID = _Rule('an integer, as all ids of the file', frozenset((int, str)))
+_ID = _Rule('an integer, and one type in all rows', frozenset((int, str)))
 _NAME = _Rule('a name', frozenset((str,)))
 _FLAG = _Rule('0 or 1', frozenset((int, float, bool, type(None))))
 _RULES = {

@@ -161,6 +161,9 @@ def test_numbers_that_the_training_does_not_have(data, capsys, monkeypatch):
     said = "val_dataloader.dataset: its masks have pixels of 'car', the training masks none"
     check_data(cfg, [TRAIN, VAL])
     assert said in ''.join(capsys.readouterr())
+    cfg[VAL] = data([0, 1], head=dict(num_classes=None), loader=VAL, classes=('a', 'b', 'c'))[VAL]
+    check_data(cfg, [TRAIN, VAL])  # other names for the same numbers
+    assert 'the training masks none' not in ''.join(capsys.readouterr())
     monkeypatch.setattr(mask_numbers, 'MASKS', 1)
     cfg[TRAIN] = data([0, 1], [0, 1], head=dict(num_classes=None))[TRAIN]
     check_data(cfg, [TRAIN, VAL])

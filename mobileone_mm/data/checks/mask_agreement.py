@@ -41,8 +41,10 @@ def _compare_present(trained: Sequence[MaskSummary], other: MaskSummary) -> None
     """Warn of classes that only the masks of an evaluation have; a part of the masks proves nothing."""
     if not trained or not all(mask.is_complete for mask in trained):
         return
-    known = {name for mask in trained for name in mask.present}
-    if unknown := [name for name in other.present if name not in known]:
+    # By number: two class lists may have other names for it.
+    known = {n for mask in trained for n, pixels in enumerate(mask.by_class.values()) if pixels}
+    present = [(n, name) for n, (name, pixels) in enumerate(other.by_class.items()) if pixels]
+    if unknown := [name for n, name in present if n not in known]:
         text = (
             f'{other.path}: its masks have pixels of {few(unknown)}, the training masks none; are the '
             'numbers in both the same (label_map, reduce_zero_label)?'
